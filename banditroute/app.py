@@ -1,0 +1,310 @@
+"""The HTTP routes, thin: bytes in, `Service`, bytes out. Hot routes do nothing else."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from banditroute import openapi, schemas
+from banditroute.errors import ApiError, invalid
+from banditroute.service import Service
+from banditroute.store.codec import decode
+from banditroute.times import iso
+
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def create_app(make_service: Callable[[], Service]) -> Starlette:
+    """Return the application; its service is made and started with the app's lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service = app.state.service = make_service()
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = Starlette(
+        routes=[
+            Route("/v1/route", route, methods=["POST"]),
+            Route("/v1/route/batch", route_batch, methods=["POST"]),
+            Route("/v1/feedback", feedback, methods=["POST"]),
+            Route("/v1/feedback/batch", feedback_batch, methods=["POST"]),
+            Route("/v1/decisions/{id}", decision),
+            Route("/v1/models", models),
+            Route("/v1/models", add_model, methods=["POST"]),
+            Route("/v1/models/{name:path}", change_model, methods=["PATCH"]),
+            Route("/v1/models/{name:path}", drain_model, methods=["DELETE"]),
+            Route("/v1/policy", policy),
+            Route("/healthz", health),
+            Route("/readyz", ready),
+            Route("/metrics", metrics),
+            Route("/openapi.json", openapi_document),
+            Route("/docs", docs),
+        ],
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_error,
+            Exception: _server_error,
+        },
+        lifespan=lifespan,
+    )
+    app.add_middleware(_Envelope)
+    return app
+
+
+async def route(request: Request) -> Response:
+    """POST /v1/route"""
+    service = _service(request)
+    asked = schemas.parse(
+        schemas.RouteRequest, await _body(request, service.settings.max_body_bytes)
+    )
+    answers = await service.route(
+        [asked],
+        request_id=request.scope["request_id"],
+        idempotency_key=_idempotency_key(request),
+    )
+    return _json(answers if isinstance(answers, bytes) else answers[0])
+
+
+async def route_batch(request: Request) -> Response:
+    """POST /v1/route/batch"""
+    service = _service(request)
+    body = await _body(request, service.settings.max_batch_body_bytes)
+    asked = schemas.parse(schemas.RouteBatch, body).requests
+    limit = service.settings.max_body_bytes
+    if len(body) > limit:
+        for i, one in enumerate(asked):
+            if len((one.text() or "").encode()) >= limit:
+                raise _too_large(f"requests[{i}].prompt", limit)
+    answers = await service.route(
+        asked,
+        request_id=request.scope["request_id"],
+        idempotency_key=_idempotency_key(request),
+        endpoint="route/batch",
+    )
+    return _json(answers if isinstance(answers, bytes) else {"decisions": answers})
+
+
+async def feedback(request: Request) -> Response:
+    """POST /v1/feedback"""
+    service = _service(request)
+    body = await _body(request, service.settings.max_body_bytes)
+    sent = schemas.parse(schemas.FeedbackRequest, body)
+    try:
+        (status,) = await service.feedback([sent])
+    except ApiError as error:
+        error.param = (error.param or "").removeprefix("feedback[0].") or None
+        raise
+    if status == "unknown":
+        raise ApiError(
+            404,
+            f"no decision {sent.decision_id!r}",
+            code="unknown_decision",
+            param="decision_id",
+        )
+    if status == "conflict":
+        raise ApiError(
+            409,
+            "this decision has other feedback under the same key",
+            code="conflict",
+            param="key",
+        )
+    return _json({"status": status}, status=202 if status == "late" else 200)
+
+
+async def feedback_batch(request: Request) -> Response:
+    """POST /v1/feedback/batch"""
+    service = _service(request)
+    body = await _body(request, service.settings.max_batch_body_bytes)
+    sent = schemas.parse(schemas.FeedbackBatch, body).feedback
+    statuses = await service.feedback(sent)
+    results = [
+        {"decision_id": one.decision_id, "key": one.key or one.source or "default", "status": status}
+        for one, status in zip(sent, statuses, strict=True)
+    ]
+    return _json({"results": results})
+
+
+async def decision(request: Request) -> Response:
+    """GET /v1/decisions/{id}"""
+    service, wanted = _service(request), request.path_params["id"]
+    row = await run_in_threadpool(service.registry.log.decision, wanted)
+    if row is None:
+        raise ApiError(404, f"no decision {wanted!r}", code="unknown_decision", param="id")
+    sent = await run_in_threadpool(service.registry.log.feedback, wanted)
+    hidden = {"features", "scores", "estimates", "terms", "verdict", "arms", "prices"}
+    shown = {name: value for name, value in row.items() if name not in hidden | {"score_names"}}
+    for name in ("created_at", "expires_at"):
+        shown[name] = iso(shown[name])
+    shown["models"] = decode(row).explain()
+    shown["feedback"] = sent
+    return _json(shown)
+
+
+async def models(request: Request) -> Response:
+    """GET /v1/models"""
+    return _json({"data": _service(request).registry.models(_pool(request))})
+
+
+async def add_model(request: Request) -> Response:
+    """POST /v1/models"""
+    service = _service(request)
+    body = await _body(request, service.settings.max_body_bytes)
+    return _json(await service.registry.add_model(schemas.parse(schemas.NewModel, body)), 201)
+
+
+async def change_model(request: Request) -> Response:
+    """PATCH /v1/models/{name}"""
+    service = _service(request)
+    body = await _body(request, service.settings.max_body_bytes)
+    change = schemas.parse(schemas.ModelChange, body)
+    if not change.model_fields_set:
+        raise invalid("body", "nothing to change")
+    name = request.path_params["name"]
+    return _json(await service.registry.change_model(_pool(request), name, change))
+
+
+async def drain_model(request: Request) -> Response:
+    """DELETE /v1/models/{name}"""
+    name = request.path_params["name"]
+    return _json(await _service(request).registry.drain_model(_pool(request), name))
+
+
+async def policy(request: Request) -> Response:
+    """GET /v1/policy"""
+    return _json(await _service(request).registry.policy(_pool(request)))
+
+
+async def health(request: Request) -> Response:
+    """GET /healthz: the process answers; nothing that a restart would not mend."""
+    return _json({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """GET /readyz: whether decisions can be made and feedback be stored."""
+    missing = _service(request).missing()
+    if missing:
+        raise ApiError(503, "; ".join(missing), code="not_ready", retry_after=1.0)
+    return _json({"status": "ready"})
+
+
+async def metrics(request: Request) -> Response:
+    """GET /metrics"""
+    return Response(_service(request).metrics.render(), media_type=PROMETHEUS)
+
+
+async def openapi_document(request: Request) -> Response:
+    """GET /openapi.json"""
+    return _json(openapi.document())
+
+
+async def docs(request: Request) -> Response:
+    """GET /docs"""
+    return HTMLResponse(openapi.page())
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _pool(request: Request) -> str:
+    return request.query_params.get("pool", "default")
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= 255:
+        raise invalid("Idempotency-Key", "1 to 255 characters are expected")
+    return key
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Return the body; one larger than `limit` bytes is refused without reading all of it."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large("body", limit)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise _too_large("body", limit)
+    return b"".join(chunks)
+
+
+def _too_large(param: str, limit: int) -> ApiError:
+    return ApiError(413, f"{param}: over {limit:,} bytes", code="too_large", param=param)
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    body = content if isinstance(content, bytes) else to_json(content)
+    return Response(body, status_code=status, media_type="application/json")
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    response = _json(error.body(), error.status)
+    if error.retry_after is not None:
+        response.headers["retry-after"] = str(max(1, round(error.retry_after)))
+    return response
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    response = _json(ApiError(error.status_code, error.detail, code=code).body(), error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)
+    return _json(ApiError(500, "internal error; see the log", code="internal").body(), 500)
+
+
+class _Envelope:
+    """Gives every request an id, in and out, and counts the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"")[:200]
+        request_id = sent or secrets.token_hex(8).encode()
+        scope["request_id"] = request_id.decode("latin-1")
+        began = time.perf_counter()
+
+        async def reply(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-request-id", request_id))
+                endpoint = scope.get("endpoint")
+                scope["app"].state.service.metrics.answered(
+                    getattr(endpoint, "__name__", "none"),
+                    message["status"],
+                    time.perf_counter() - began,
+                )
+            await send(message)
+
+        await self.app(scope, receive, reply)
+
+

@@ -1,0 +1,123 @@
+"""Refit the shipped arrays from prompts: `python -m banditroute.basis.fit PARQUET... --out DIR`.
+
+It reads only the `prompt` column, so no label can leak into a basis, and takes at most the same
+number of prompts from each file, so that none dominates. MiniLM's basis is the principal
+directions of its vectors. The hashing basis is taught: a ridge regression of MiniLM's coordinates
+on hashed vectors, which puts prompts of like meaning, not only of like words, near each other.
+It must never run at serving time: a refit changes the identity of every embedder that uses it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute import text
+from banditroute.basis import COORDINATES, Basis, Standard, hashing_vectors
+from banditroute.embedding import SentenceEmbedder, minilm_model
+
+SURFACE_SLACK = 0.3
+RIDGE = 100.0
+
+
+def read_prompts(path: Path, *, limit: int, seed: int) -> list[str]:
+    """Distinct prompts of a parquet file, at most `limit` of them drawn at random."""
+    from pyarrow import parquet
+
+    column = parquet.read_table(path, columns=["prompt"])["prompt"].to_pylist()
+    prompts: list[str] = list(dict.fromkeys(prompt for prompt in column if prompt))
+    order = np.random.default_rng(seed).permutation(len(prompts))[:limit]
+    return [prompts[i] for i in np.sort(order)]
+
+
+def _principal(coordinates: NDArray[np.float64], map_: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotate `map_`, whose centred values are `coordinates`, to principal axes of mean square 1."""
+    _, axes = np.linalg.eigh(coordinates.T @ coordinates)
+    axes = axes[:, ::-1][:, :COORDINATES]
+    scale = np.sqrt(np.mean((coordinates @ axes) ** 2))
+    matrix: NDArray[np.float64] = map_ @ axes / scale
+    largest = np.abs(matrix).argmax(axis=0)
+    matrix *= np.sign(matrix[largest, np.arange(matrix.shape[1])])
+    return matrix
+
+
+def fit_principal(vectors: NDArray[np.float32]) -> Basis:
+    """Principal directions of unit-norm text vectors.
+
+    Parameters
+    ----------
+    vectors : float32 [n, dim]
+        n > 32 and dim >= 32.
+    """
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    matrix = _principal(vectors - mean, np.eye(vectors.shape[1]))
+    return Basis(mean.astype(np.float32), matrix.astype(np.float32))
+
+
+def fit_taught(vectors: NDArray[np.float32], lessons: NDArray[np.floating]) -> Basis:
+    """Directions of text vectors that predict a better embedder's coordinates.
+
+    Parameters
+    ----------
+    vectors : float32 [n, dim]
+    lessons : float [n, 32]
+        Coordinates that the teacher gives to the same prompts.
+    """
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    centred = vectors - mean
+    gram = centred.T @ centred
+    gram[np.diag_indices_from(gram)] += RIDGE
+    weights = np.linalg.solve(gram, centred.T @ lessons)
+    matrix = _principal(centred @ weights, weights)
+    return Basis(mean.astype(np.float32), matrix.astype(np.float32))
+
+
+def fit_standard(prompts: Sequence[str]) -> Standard:
+    """Mean and slackened standard deviation of the raw surface features."""
+    raw = np.concatenate([text.analyse(rows)[1] for rows in text.chunks(text.encode(prompts))])
+    scale = raw.std(axis=0) + SURFACE_SLACK
+    return Standard(raw.mean(axis=0).astype(np.float32), scale.astype(np.float32))
+
+
+def write(path: Path, **arrays: NDArray[np.generic]) -> None:
+    """Save plain arrays, compressed."""
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def write_small(path: Path, basis: Basis) -> None:
+    """Save a basis with one byte per entry, a quarter of its size for half a percent of error."""
+    step = np.abs(basis.matrix).max(axis=0) / 127.0
+    codes = np.rint(basis.matrix / step).astype(np.int8)
+    write(path, mean=basis.mean, matrix=codes, step=step)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m banditroute.basis.fit", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, help="parquet files with a prompt column")
+    parser.add_argument("--out", required=True, type=Path, help="directory for the .npz files")
+    parser.add_argument("--per-file", type=int, default=4000, help="prompts per file at most")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    prompts: list[str] = []
+    for path in options.files:
+        prompts += read_prompts(path, limit=options.per_file, seed=options.seed)
+    standard = fit_standard(prompts)
+    write(options.out / "surface.npz", mean=standard.mean, scale=standard.scale)
+    teacher = SentenceEmbedder(kind="minilm", model=minilm_model(), source="fit")
+    vectors = teacher.vectors(prompts)
+    minilm = fit_principal(vectors)
+    write(options.out / "minilm.npz", mean=minilm.mean, matrix=minilm.matrix)
+    taught = fit_taught(hashing_vectors(prompts), (vectors - minilm.mean) @ minilm.matrix)
+    write_small(options.out / "hashing.npz", taught)
+    print(f"fitted on {len(prompts)} prompts")
+
+
+if __name__ == "__main__":
+    main()

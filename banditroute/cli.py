@@ -1,0 +1,211 @@
+"""The command line. Heavy imports wait inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from banditroute import __version__
+
+app = typer.Typer(
+    help="Pick the LLM for each prompt, and learn from the answers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+db_app = typer.Typer(help="The database schema.", no_args_is_help=True)
+models_app = typer.Typer(help="The models of a running daemon.", no_args_is_help=True)
+decisions_app = typer.Typer(help="The decisions of a running daemon.", no_args_is_help=True)
+app.add_typer(db_app, name="db")
+app.add_typer(models_app, name="models")
+app.add_typer(decisions_app, name="decisions")
+
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
+Database = Annotated[str | None, typer.Option("--db", help="SQLAlchemy URL.")]
+Url = Annotated[str, typer.Option(envvar="BANDITROUTE_URL", help="The running daemon.")]
+PoolName = Annotated[str, typer.Option("--pool", help="Name of the pool.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    db: Database = None,
+    replicas: Annotated[int | None, typer.Option(help="Ray Serve replicas.")] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="One process without Ray: up in a second.")
+    ] = False,
+) -> None:
+    """Run the daemon until Ctrl-C."""
+    from banditroute import daemon
+
+    settings = _settings(config, host=host, port=port, database=db, replicas=replicas)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("banditroute").setLevel(logging.INFO)
+    try:
+        (daemon.run_local if local else daemon.run_ray)(settings)
+    except daemon.StartError as error:
+        _fail(str(error))
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="YAML file of settings.")]) -> None:
+    """Check a settings file and say what is wrong with it."""
+    settings = _settings(file)
+    for name, pool in settings.pools.items():
+        options = settings.options_of(name)
+        typer.echo(
+            f"pool {name}: policy {options.policy.name}, embedder {options.embedder}, "
+            f"{len(pool.models)} models"
+        )
+    typer.echo("ok")
+
+
+@app.command()
+def verify(
+    config: Config = None,
+    db: Database = None,
+    pool: PoolName = "default",
+) -> None:
+    """Recompute every decision and the whole fold from the log, and compare."""
+    from banditroute.audit import audit
+    from banditroute.store.engine import open_engine
+    from banditroute.store.log import Log
+
+    settings = _settings(config, database=db)
+    found = audit(Log(open_engine(settings.database)), pool)
+    for name, value in found.lines().items():
+        typer.echo(f"{name:36} {value}")
+    if not found.sound():
+        raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"banditroute {__version__}")
+
+
+@db_app.command("upgrade")
+def db_upgrade(config: Config = None, db: Database = None) -> None:
+    """Bring the database to the schema of this version."""
+    from banditroute.store.engine import head, open_engine, upgrade
+
+    settings = _settings(config, database=db)
+    try:
+        engine = open_engine(settings.database)
+        upgrade(engine)
+    except Exception as error:
+        _fail(f"database: {error}")
+    typer.echo(f"{engine.url.render_as_string(hide_password=True)} is at revision {head()}")
+
+
+@models_app.command("list")
+def models_list(pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
+    """List the models of a pool with the prices in force."""
+    table = Table("model", "input $/M", "output $/M", "max output", "state")
+    for model in _call(url, "models", pool=pool):
+        state = "draining" if model["draining"] else "active"
+        limit = model["max_output_tokens"]
+        prices = f"{model['input_price']:g}", f"{model['output_price']:g}"
+        table.add_row(model["name"], *prices, str(limit or ""), state)
+    Console().print(table)
+
+
+@models_app.command("add")
+def models_add(
+    name: str,
+    input_price: Annotated[float, typer.Option(help="US dollars per million tokens.")],
+    output_price: Annotated[float, typer.Option(help="US dollars per million tokens.")],
+    max_output_tokens: Annotated[int | None, typer.Option(help="Limit of an answer.")] = None,
+    context_length: Annotated[int | None, typer.Option(help="Limit of a prompt.")] = None,
+    capability: Annotated[list[str] | None, typer.Option(help="E.g. tools; repeatable.")] = None,
+    pool: PoolName = "default",
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Add a model while the daemon runs; a missing pool is made."""
+    fields = {
+        "input_price": input_price,
+        "output_price": output_price,
+        "max_output_tokens": max_output_tokens,
+        "context_length": context_length,
+        "capabilities": capability or [],
+    }
+    _call(url, "add_model", name, pool=pool, **fields)
+    typer.echo(f"added {name} to pool {pool}")
+
+
+@models_app.command("price")
+def models_price(
+    name: str,
+    input_price: Annotated[float | None, typer.Option(help="US dollars per million tokens.")] = None,
+    output_price: Annotated[
+        float | None, typer.Option(help="US dollars per million tokens.")
+    ] = None,
+    pool: PoolName = "default",
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Change a price; the next decision uses it and nothing is learned again."""
+    if input_price is None and output_price is None:
+        _fail("--input-price or --output-price is required")
+    model = _call(
+        url, "set_price", name, pool=pool, input_price=input_price, output_price=output_price
+    )
+    typer.echo(f"{name}: {model['input_price']:g} in, {model['output_price']:g} out, $/M tokens")
+
+
+@models_app.command("drain")
+def models_drain(name: str, pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
+    """Choose a model no more; what it has taught stays."""
+    _call(url, "drain_model", name, pool=pool)
+    typer.echo(f"{name} drains")
+
+
+@decisions_app.command("show")
+def decisions_show(decision_id: str, url: Url = DEFAULT_URL) -> None:
+    """Show why a model was chosen."""
+    typer.echo(json.dumps(_call(url, "decision", decision_id), indent=2))
+
+
+def _settings(config: Path | None, **flags: Any) -> Any:
+    from banditroute.settings import SettingsError, load_settings
+
+    try:
+        return load_settings(config, **flags)
+    except SettingsError as error:
+        _fail(str(error))
+
+
+def _call(url: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    import httpx
+
+    from banditroute.client import Client, RouterError
+
+    try:
+        with Client(url, retries=0) as client:
+            return getattr(client, method)(*args, **kwargs)
+    except RouterError as error:
+        _fail(str(error))
+    except httpx.HTTPError as error:
+        _fail(f"no daemon answers at {url}: {error}")
+
+
+def _fail(message: str) -> Any:
+    typer.echo(f"banditroute: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """Run the command line."""
+    # Rank-1 updates and 47-wide solves gain nothing from threads, and bytes must not depend on them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    sys.exit(app())

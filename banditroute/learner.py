@@ -1,0 +1,283 @@
+"""The fold: everything learned is a function of the event log, applied strictly in order.
+
+A fold reads no clock, no setting and no table but the events. The learner that tails the log is
+disposable: kill it at any moment and another one reaches the same state, to the byte. It never
+writes an event and is never asked while a request waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute.pool import Charter
+from banditroute.router import Snapshot
+from policies import Outcome, make_policy
+from policies.base import Arrays
+from policies.cost import CostModel, LatencyModel
+
+CHECKPOINT_EVERY = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of the log: an outcome, or a change of the pool in `payload`."""
+
+    seq: int
+    pool: str
+    kind: str
+    outcome: Outcome | None = None
+    embedder: str = ""
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+class Fold:
+    """The state of one pool's policy, cost model and latency model at a log position."""
+
+    def __init__(self, charter: Charter) -> None:
+        self.charter = charter
+        self.version = 0
+        self.learned = 0
+        self.policy = make_policy(charter.policy, dim=charter.dim, params=charter.params)
+        self.cost = CostModel()
+        self.latency = LatencyModel()
+
+    def apply(self, event: Event) -> None:
+        """Fold one event; a kind that this version does not know is a ValueError."""
+        if event.outcome is not None:
+            # Features of another embedder mean nothing to these coefficients.
+            if event.embedder == self.charter.embedder:
+                self._learn(event.outcome)
+        elif event.kind == "model_added":
+            for part in (self.policy, self.cost, self.latency):
+                part.add_arm(event.payload["name"])
+        elif event.kind == "reset":
+            self.policy.reset_arm(event.payload["arm"])
+        elif event.kind not in ("policy_started", "model_drained"):
+            raise ValueError(f"kind: event {event.seq} is of unknown kind {event.kind!r}")
+        self.version = event.seq
+
+    def _learn(self, outcome: Outcome) -> None:
+        self.learned += 1
+        if outcome.field == "quality":
+            self.policy.learn((outcome,))
+        elif outcome.field == "cost":
+            self.cost.learn(outcome)
+        else:
+            self.latency.learn(outcome)
+
+    def state(self) -> Arrays:
+        """Return everything learned, as plain arrays."""
+        parts = {"policy": self.policy, "cost": self.cost, "latency": self.latency}
+        own: Arrays = {"learned": np.array(self.learned)}
+        return own | {
+            f"{part}/{name}": array
+            for part, owner in parts.items()
+            for name, array in owner.state().items()
+        }
+
+    def digest(self) -> str:
+        """Return the SHA-256 of `state`: equal digests, equal bits."""
+        sha = hashlib.sha256()
+        for name, array in sorted(self.state().items()):
+            sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
+
+    def dump(self) -> bytes:
+        """Return `state` as the bytes of an .npz file; never a pickle."""
+        return pack(self.state())
+
+    @classmethod
+    def restore(cls, charter: Charter, version: int, dumped: bytes) -> Fold:
+        """Return the fold that `dump` was taken from."""
+        fold = cls(charter)
+        state = unpack(dumped)
+        fold.version, fold.learned = version, int(state.pop("learned"))
+        for part, owner in (
+            ("policy", fold.policy),
+            ("cost", fold.cost),
+            ("latency", fold.latency),
+        ):
+            owner.load(_below(part, state))
+        return fold
+
+    def publish(self) -> Arrays:
+        """Return the arrays that scoring reads."""
+        parts = {"policy": self.policy, "cost": self.cost, "latency": self.latency}
+        return {
+            f"{part}/{name}": array
+            for part, owner in parts.items()
+            for name, array in owner.publish().items()
+        }
+
+    def snapshot(self) -> Snapshot:
+        """Publish, as a snapshot for a router."""
+        return install(self.charter, self.version, self.publish())
+
+
+def install(charter: Charter, version: int, view: Arrays) -> Snapshot:
+    """Return the snapshot that scores from a published `view`."""
+    policy = make_policy(charter.policy, dim=charter.dim, params=charter.params)
+    cost, latency = CostModel(), LatencyModel()
+    policy.install(_below("policy", view))
+    cost.install(_below("cost", view))
+    latency.install(_below("latency", view))
+    return Snapshot(version=version, charter=charter, policy=policy, cost=cost, latency=latency)
+
+
+def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return named arrays as the bytes of an .npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack(dumped: bytes) -> Arrays:
+    """Return the arrays of `pack`."""
+    with np.load(io.BytesIO(dumped), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _below(part: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    return {
+        name.removeprefix(f"{part}/"): array
+        for name, array in arrays.items()
+        if name.startswith(f"{part}/")
+    }
+
+
+class EventLog(Protocol):
+    """What a learner needs of the store; reads only."""
+
+    def end(self) -> int:
+        """Return the position of the newest event, 0 for an empty log."""
+
+    def started_pools(self) -> list[str]:
+        """Return the pools that have a policy_started event."""
+
+    def events(
+        self, *, after: int, until: int | None = None, pool: str | None = None
+    ) -> Iterator[Event]:
+        """Yield events with after < seq <= until, in order."""
+
+    def charter(self, pool: str, *, until: int | None = None) -> tuple[int, Charter] | None:
+        """Return position and charter of the newest policy_started at or before `until`."""
+
+    def checkpoint(self, pool: str, *, policy_seq: int, until: int | None) -> Any:
+        """Return (seq, state bytes) of the newest checkpoint at or before `until`, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """State and position, to be stored in one transaction."""
+
+    pool: str
+    policy_seq: int
+    seq: int
+    identity: str
+    digest: str
+    state: bytes
+
+
+def rebuild(
+    log: EventLog, pool: str, *, until: int | None = None, checkpoints: bool = True
+) -> tuple[int, Fold] | None:
+    """Return (position of its policy_started, fold) of `pool` at log position `until`.
+
+    Parameters
+    ----------
+    log : the store.
+    pool : name of the pool; one whose policy never started has no fold, and gives None.
+    until : log position; None means the end.
+    checkpoints : False folds from the very first event, for an audit.
+    """
+    started = log.charter(pool, until=until)
+    if started is None:
+        return None
+    policy_seq, charter = started
+    return policy_seq, _fold(log, pool, policy_seq, charter, until, checkpoints)
+
+
+def _fold(
+    log: EventLog, pool: str, policy_seq: int, charter: Charter, until: int | None, fast: bool
+) -> Fold:
+    fold = Fold(charter)
+    kept = log.checkpoint(pool, policy_seq=policy_seq, until=until) if fast else None
+    if kept is not None:
+        fold = Fold.restore(charter, *kept)
+    for event in log.events(after=fold.version, until=until, pool=pool):
+        if event.kind == "rollback":
+            fold = _fold(log, pool, policy_seq, charter, event.payload["version"], fast)
+            fold.version = event.seq
+        else:
+            fold.apply(event)
+    return fold
+
+
+class Learner:
+    """Tails the log of all pools and keeps one fold for each.
+
+    Parameters
+    ----------
+    log : the store, for reading.
+    keep : called with every checkpoint; it must store it or raise.
+    """
+
+    def __init__(self, log: EventLog, *, keep: Callable[[Checkpoint], None]) -> None:
+        self._log = log
+        self._keep = keep
+        self._folds: dict[str, tuple[int, Fold]] = {}
+        self.cursor = log.end()
+        for pool in log.started_pools():
+            self._rebuild(pool, until=self.cursor)
+
+    @property
+    def pools(self) -> list[str]:
+        """The pools whose policy has started."""
+        return list(self._folds)
+
+    def fold(self, pool: str) -> Fold | None:
+        """Return the fold of `pool`, None before its policy starts."""
+        known = self._folds.get(pool)
+        return known[1] if known else None
+
+    def catch_up(self) -> set[str]:
+        """Fold all events that the log holds by now and return the pools that changed."""
+        changed: set[str] = set()
+        for event in self._log.events(after=self.cursor):
+            known = self._folds.get(event.pool)
+            if known is None or event.kind in ("policy_started", "rollback"):
+                self._rebuild(event.pool, until=event.seq)
+            else:
+                known[1].apply(event)
+                if event.outcome is not None and known[1].learned % CHECKPOINT_EVERY == 0:
+                    self._checkpoint(event.pool)
+            self.cursor = event.seq
+            if event.pool in self._folds:
+                changed.add(event.pool)
+        return changed
+
+    def _rebuild(self, pool: str, *, until: int) -> None:
+        built = rebuild(self._log, pool, until=until)
+        if built is not None:
+            self._folds[pool] = built
+
+    def _checkpoint(self, pool: str) -> None:
+        policy_seq, fold = self._folds[pool]
+        self._keep(
+            Checkpoint(
+                pool=pool,
+                policy_seq=policy_seq,
+                seq=fold.version,
+                identity=fold.charter.identity,
+                digest=fold.digest(),
+                state=fold.dump(),
+            )
+        )

@@ -1,0 +1,106 @@
+"""What Prometheus scrapes. Labels are pools, models and outcomes; never ids, never text."""
+
+from __future__ import annotations
+
+from collections import Counter as Count
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from banditroute.router import Decisions
+from banditroute.store.writer import Writer
+
+_DECIDE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
+_COMMIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class Metrics:
+    """The counters of one process.
+
+    Parameters
+    ----------
+    writer : the writer whose queue is shown.
+    versions : returns the log position that each pool decides from.
+    """
+
+    def __init__(self, *, writer: Writer, versions: Callable[[], dict[str, int]]) -> None:
+        self.registry = CollectorRegistry()
+        self._decisions = Counter(
+            "banditroute_decisions",
+            "Decisions that chose a model",
+            ["pool", "model"],
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "banditroute_refused",
+            "Requests that no model was eligible for",
+            ["pool"],
+            registry=self.registry,
+        )
+        self._decide = Histogram(
+            "banditroute_decide_seconds",
+            "Time to score and draw a call's rows of one pool, features and log left out",
+            ["pool"],
+            buckets=_DECIDE_BUCKETS,
+            registry=self.registry,
+        )
+        self._feedback = Counter(
+            "banditroute_feedback",
+            "Feedback by what became of it",
+            ["status"],
+            registry=self.registry,
+        )
+        self._requests = Histogram(
+            "banditroute_http_seconds",
+            "Time to answer, log included",
+            ["route", "status"],
+            buckets=_COMMIT_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(_Gauges(writer, versions))
+
+    def decided(self, pool: str, decisions: Decisions, seconds: float) -> None:
+        """Count the decisions of one call and the time they took."""
+        self._decide.labels(pool).observe(seconds)
+        names = decisions.frame.models
+        for k, count in Count(decisions.chosen.tolist()).items():
+            if k < 0:
+                self._refused.labels(pool).inc(count)
+            else:
+                self._decisions.labels(pool, names[k].name).inc(count)
+
+    def fed_back(self, statuses: Sequence[str]) -> None:
+        """Count what became of feedback."""
+        for status, count in Count(statuses).items():
+            self._feedback.labels(status).inc(count)
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an HTTP answer."""
+        self._requests.labels(route, status).observe(seconds)
+
+    def render(self) -> bytes:
+        """Return the text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+class _Gauges(Collector):
+    def __init__(self, writer: Writer, versions: Callable[[], dict[str, int]]) -> None:
+        self._writer, self._versions = writer, versions
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Yield the gauges as they are now."""
+        yield GaugeMetricFamily(
+            "banditroute_writes_waiting",
+            "Pieces of work that wait for a commit",
+            value=self._writer.waiting,
+        )
+        version = GaugeMetricFamily(
+            "banditroute_policy_version",
+            "Log position of the snapshot that decides",
+            labels=["pool"],
+        )
+        for pool, value in self._versions().items():
+            version.add_metric([pool], value)
+        yield version

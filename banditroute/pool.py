@@ -1,0 +1,147 @@
+"""Pools and models as the router sees them: plain values, no wire format and no SQL.
+
+A pool names an application: its models, its policy, its preference and its embedder. Prices are
+dated rows; a model here carries the row in force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PRIOR_OUTPUT_TOKENS = 512
+DEFAULT_MAX_OUTPUT_TOKENS = 4096
+NANO = 1_000_000_000
+
+
+class Strict(BaseModel):
+    """Base of everything that a person writes: a key that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Preference(Strict):
+    """Weights of quality, cost and latency; only their ratios count."""
+
+    quality: float = Field(0.0, ge=0)
+    cost: float = Field(0.0, ge=0)
+    latency: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _not_all_zero(self) -> Preference:
+        if self.quality + self.cost + self.latency <= 0.0:
+            raise ValueError("at least one weight must be above 0")
+        return self
+
+    def weights(self) -> tuple[float, float, float]:
+        """Return (quality, cost, latency), scaled to sum 1."""
+        total = self.quality + self.cost + self.latency
+        return self.quality / total, self.cost / total, self.latency / total
+
+
+class ModelSpec(Strict):
+    """A model and its price in US dollars per million tokens."""
+
+    name: str = Field(min_length=1, max_length=200)
+    input_price: float = Field(ge=0)
+    output_price: float = Field(ge=0)
+    max_output_tokens: int | None = Field(None, ge=1)
+    context_length: int | None = Field(None, ge=1)
+    capabilities: list[str] = Field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of a pool with the price row in force."""
+
+    name: str
+    input_price: float
+    output_price: float
+    price_id: int
+    max_output_tokens: int | None = None
+    context_length: int | None = None
+    capabilities: frozenset[str] = frozenset()
+    draining: bool = False
+
+    @property
+    def prior_output_tokens(self) -> int:
+        """Output tokens assumed before any were seen."""
+        return self.max_output_tokens or PRIOR_OUTPUT_TOKENS
+
+    @property
+    def output_limit(self) -> int:
+        """Output tokens that a reservation must cover when the request sets no limit."""
+        return self.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
+
+
+class PolicySpec(Strict):
+    """A policy by name; every other key is a parameter of that policy."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = "linucb"
+
+    @property
+    def params(self) -> dict[str, object]:
+        """Return the policy's keyword parameters as given."""
+        return dict(self.model_extra or {})
+
+
+class PoolOptions(Strict):
+    """How a pool decides. Everything has a default; see the README for what each key does."""
+
+    policy: PolicySpec = PolicySpec()
+    embedder: str = "hashing"
+    embedding_dim: int | None = Field(None, ge=1)
+    preference: Preference = Preference(quality=0.7, cost=0.3)
+    tau_cost: float | None = Field(None, gt=0)
+    tau_latency_ms: float = Field(10_000.0, gt=0)
+    exploration_share: float = Field(0.0, ge=0, lt=1)
+    exploration_cost_share: float = Field(0.05, ge=0)
+    min_propensity: float = Field(0.001, ge=0, lt=0.1)
+    feedback_ttl_s: float = Field(7 * 86_400.0, gt=0)
+    default_quality: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _dim_when_precomputed(self) -> PoolOptions:
+        if self.embedder == "precomputed" and self.embedding_dim is None:
+            raise ValueError("embedding_dim: required with embedder 'precomputed'")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Charter:
+    """What is frozen when a policy starts: its state-shaping parameters and its scales."""
+
+    policy: str
+    params: dict[str, object]
+    embedder: str
+    dim: int
+    tau_cost: float
+    tau_latency_ms: float
+    identity: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        shaping = [self.policy, sorted(self.params.items()), self.embedder, self.dim]
+        digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:12]
+        object.__setattr__(self, "identity", f"{self.policy}-{digest}")
+
+    def payload(self) -> dict[str, object]:
+        """Return the body of a ``policy_started`` event."""
+        return {
+            "policy": self.policy,
+            "params": self.params,
+            "embedder": self.embedder,
+            "dim": self.dim,
+            "tau_cost": self.tau_cost,
+            "tau_latency_ms": self.tau_latency_ms,
+        }
+
+
+def default_tau_cost(models: list[ModelSpec] | list[Model]) -> float:
+    """Return the dearest model's price for 1,000 input and 512 output tokens, in US dollars."""
+    dearest = max((1_000 * m.input_price + 512 * m.output_price for m in models), default=0.0)
+    return dearest / 1e6 or 1.0

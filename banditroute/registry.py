@@ -1,0 +1,327 @@
+"""The pools of this process: their models and prices, and the snapshot that each decides from.
+
+SQL is the truth; this is what one process has read of it. A pool's policy starts with its first
+request, so that the scales it freezes know all models, and a new model can be chosen from the
+moment on that the policy knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection
+
+from banditroute.embedding import FEATURES, Embedder, make_embedder
+from banditroute.errors import ApiError
+from banditroute.host import LearnerLink
+from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, default_tau_cost
+from banditroute.router import Router, Snapshot
+from banditroute.schemas import ModelChange, NewModel
+from banditroute.settings import Settings
+from banditroute.store import pools
+from banditroute.store.log import Log, append_event
+from banditroute.store.writer import Writer
+from banditroute.times import now_us
+from policies import full_params
+
+logger = logging.getLogger("banditroute")
+POLICY_WAIT_S = 30.0
+
+
+class Pool:
+    """One pool as this process knows it."""
+
+    def __init__(
+        self, name: str, revision: int, options: PoolOptions, models: list[Model], embedder: Embedder
+    ) -> None:
+        self.name, self.revision, self.options = name, revision, options
+        self.models, self.embedder = models, embedder
+        self.router: Router | None = None
+        self.starting = asyncio.Lock()
+
+    @property
+    def version(self) -> int:
+        """Log position of the snapshot in use, -1 before there is one."""
+        return self.router.snapshot.version if self.router else -1
+
+
+class Registry:
+    """Pools by name.
+
+    Parameters
+    ----------
+    settings : what was configured.
+    log : the store, for reading.
+    writer : the one writer of this process.
+    learner : the link to the learner.
+    rng : source of the routers' uniforms.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        log: Log,
+        writer: Writer,
+        learner: LearnerLink,
+        rng: np.random.Generator,
+    ) -> None:
+        self.pools: dict[str, Pool] = {}
+        self._settings, self.log, self._writer, self._rng = settings, log, writer, rng
+        self._learner = learner
+        self._embedders: dict[tuple[str, int | None], Embedder] = {}
+        self._delivered: dict[str, Snapshot] = {}
+        self._changed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Bring pools up to the settings, start the learner and wait for the policies."""
+        await self._writer.write(self._sync_file)
+        await self.reload()
+        await self._learner.start(self._deliver)
+        for pool in self.pools.values():
+            if pool.models:
+                await self.started(pool)
+
+    def missing(self) -> list[str]:
+        """Return what keeps these pools from deciding; empty when nothing does."""
+        return [
+            f"pool {pool.name} has no policy snapshot"
+            for pool in self.pools.values()
+            if pool.models and pool.router is None
+        ]
+
+    def versions(self) -> dict[str, int]:
+        """Return the log position that each pool decides from."""
+        return {name: pool.version for name, pool in self.pools.items() if pool.router}
+
+    async def add_model(self, new: NewModel) -> dict[str, Any]:
+        """Add a model to a pool, made with default settings if it is missing."""
+        spec = ModelSpec.model_validate(new.model_dump(exclude={"pool"}))
+        now = now_us()
+
+        def work(connection: Connection) -> bool:
+            if new.pool not in self.pools:
+                pools.ensure_pool(connection, new.pool, options={}, now=now)
+            return pools.add_model(connection, new.pool, spec, source="api", now=now)
+
+        if not await self._writer.write(work):
+            raise ApiError(
+                409, f"pool {new.pool!r} has a model {new.name!r}", code="exists", param="name"
+            )
+        await self.reload()
+        pool = self.pools[new.pool]
+        if pool.router is not None:
+            await self._until(
+                lambda: pool.router is not None
+                and any(m.name == new.name for m in pool.router.frame.models)
+            )
+        return describe(self._model(pool, new.name))
+
+    async def change_model(self, pool_name: str, name: str, change: ModelChange) -> dict[str, Any]:
+        """Change a model; a price takes effect with the next decision."""
+        pool = self.pool(pool_name)
+        old = self._model(pool, name)
+        fields = change.model_dump(exclude_none=True)
+        before = {key: getattr(old, key) for key in ModelChange.model_fields}
+        before["capabilities"] = sorted(old.capabilities)
+        spec = ModelSpec.model_validate({"name": name} | before | fields)
+        now = now_us()
+
+        def work(connection: Connection) -> None:
+            if fields.keys() & {"input_price", "output_price"}:
+                pools.set_price(connection, pool_name, spec, source="api", now=now)
+            if fields.keys() - {"input_price", "output_price"}:
+                pools.describe_model(connection, pool_name, spec)
+
+        await self._writer.write(work)
+        await self.reload()
+        return describe(self._model(self.pool(pool_name), name))
+
+    async def drain_model(self, pool_name: str, name: str) -> dict[str, Any]:
+        """Stop choosing a model; what it has taught stays."""
+        self._model(self.pool(pool_name), name)
+        now = now_us()
+        await self._writer.write(
+            lambda connection: pools.drain_model(connection, pool_name, name, now=now)
+        )
+        await self.reload()
+        return describe(self._model(self.pool(pool_name), name))
+
+    def models(self, pool_name: str) -> list[dict[str, Any]]:
+        """Return the models of a pool with the prices in force."""
+        return [describe(model) for model in self.pool(pool_name).models]
+
+    async def policy(self, pool_name: str) -> dict[str, Any]:
+        """Return name, parameters, version and state digest of a pool's policy."""
+        pool = self.pool(pool_name)
+        await self.started(pool)
+        state = await self._learner.status(pool_name)
+        if state is None or pool.router is None:
+            raise ApiError(503, "the policy is starting", code="unavailable", retry_after=1.0)
+        charter = pool.router.snapshot.charter
+        own = {"pool": pool_name, "name": charter.policy, "params": charter.params}
+        scales = {"tau_cost": charter.tau_cost, "tau_latency_ms": charter.tau_latency_ms}
+        rest = {"embedder": charter.embedder, "serving_version": pool.version}
+        return own | state | scales | rest
+
+    def pool(self, name: str, path: str = "") -> Pool:
+        try:
+            return self.pools[name]
+        except KeyError:
+            raise ApiError(
+                404, f"no pool {name!r}", code="unknown_pool", param=f"{path}pool"
+            ) from None
+
+    @staticmethod
+    def _model(pool: Pool, name: str) -> Model:
+        for model in pool.models:
+            if model.name == name:
+                return model
+        raise ApiError(
+            404, f"pool {pool.name!r} has no model {name!r}", code="unknown_model", param="name"
+        )
+
+    def _sync_file(self, connection: Connection) -> None:
+        """Create what the settings file names; a price of the file holds when the file moved it."""
+        now = now_us()
+        for name, wanted in self._settings.pools.items():
+            own = self._settings.pools[name].model_dump(
+                mode="json", exclude_unset=True, exclude={"models"}
+            )
+            pools.ensure_pool(connection, name, options=own, now=now)
+            known = {m.name: m for m in pools.load_pools(connection)[name][2]}
+            for spec in wanted.models:
+                if spec.name not in known:
+                    pools.add_model(connection, name, spec, source="file", now=now)
+                    continue
+                price = spec.input_price, spec.output_price
+                if pools.file_price(connection, name, spec.name) != price:
+                    pools.set_price(connection, name, spec, source="file", now=now)
+                if describes(known[spec.name]) != describes(spec):
+                    pools.describe_model(connection, name, spec)
+
+    async def reload(self) -> None:
+        """Take over pools, models and prices as SQL has them."""
+        loaded = await asyncio.to_thread(self._load)
+        for name, (revision, kept, models) in loaded.items():
+            known = self.pools.get(name)
+            if known is None:
+                options = self._settings.options_of(name, kept)
+                embedder = await asyncio.to_thread(self._embedder, options)
+                known = self.pools[name] = Pool(name, revision, options, models, embedder)
+                if name in self._delivered:
+                    self._deliver(name, self._delivered[name])
+            elif known.revision != revision:
+                known.revision, known.models = revision, models
+                if known.router is not None:
+                    known.router.swap(models=models)
+
+    def _load(self) -> dict[str, tuple[int, dict[str, Any], list[Model]]]:
+        with self.log.engine.connect() as connection:
+            return pools.load_pools(connection)
+
+    def _embedder(self, options: PoolOptions) -> Embedder:
+        at = (options.embedder, options.embedding_dim)
+        if at not in self._embedders:
+            self._embedders[at] = make_embedder(options.embedder, dim=options.embedding_dim)
+        return self._embedders[at]
+
+    async def started(self, pool: Pool) -> None:
+        """See that the pool's policy has started and that its snapshot is here."""
+        if pool.router is not None:
+            return
+        if not pool.models:
+            raise ApiError(422, "the pool has no models", code="no_eligible_model", param="pool")
+        async with pool.starting:
+            wanted = self._charter(pool)
+            found = await asyncio.to_thread(self.log.charter, pool.name)
+            current = found[1] if found else None
+            if current is None or _differs(current, wanted, pool.options):
+                payload, now = wanted.payload(), now_us()
+                await self._writer.write(
+                    lambda connection: append_event(
+                        connection, pool=pool.name, kind="policy_started", payload=payload, now=now
+                    )
+                )
+                _announce(pool.name, current, wanted)
+            await self._until(lambda: self._serves(pool, wanted))
+
+    def _serves(self, pool: Pool, wanted: Charter) -> bool:
+        snapshot = self._delivered.get(pool.name)
+        if snapshot is None or snapshot.charter.identity != wanted.identity:
+            return False
+        if pool.router is None:
+            pool.router = Router(
+                options=pool.options, snapshot=snapshot, models=pool.models, rng=self._rng
+            )
+        return True
+
+    def _charter(self, pool: Pool) -> Charter:
+        options = pool.options
+        return Charter(
+            policy=options.policy.name,
+            params=full_params(options.policy.name, options.policy.params),
+            embedder=pool.embedder.identity,
+            dim=FEATURES,
+            tau_cost=options.tau_cost or default_tau_cost(pool.models),
+            tau_latency_ms=options.tau_latency_ms,
+        )
+
+    def _deliver(self, pool_name: str, snapshot: Snapshot) -> None:
+        """Swap in a snapshot that the learner published."""
+        self._delivered[pool_name] = snapshot
+        pool = self.pools.get(pool_name)
+        if pool is not None and pool.router is not None:
+            pool.router.swap(snapshot=snapshot)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        """Wait for snapshots until `done()`; HTTP 503 when that takes too long."""
+        try:
+            async with asyncio.timeout(POLICY_WAIT_S):
+                while not done():
+                    await self._changed.wait()
+        except TimeoutError:
+            raise ApiError(
+                503, "the learner is behind", code="unavailable", retry_after=1.0
+            ) from None
+
+
+def _differs(current: Charter, wanted: Charter, options: PoolOptions) -> bool:
+    if current.identity != wanted.identity or current.tau_latency_ms != wanted.tau_latency_ms:
+        return True
+    return options.tau_cost is not None and options.tau_cost != current.tau_cost
+
+
+def _announce(pool: str, before: Charter | None, after: Charter) -> None:
+    if before is None:
+        logger.info("pool %s: policy %s starts", pool, after.identity)
+    elif before.embedder == after.embedder:
+        logger.info("pool %s: policy %s learns the log again", pool, after.identity)
+    else:
+        logger.info("pool %s: policy %s starts fresh, its features differ", pool, after.identity)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Return a model as the HTTP API shows it."""
+    return {
+        "name": model.name,
+        "input_price": model.input_price,
+        "output_price": model.output_price,
+        "price_row": model.price_id,
+        "draining": model.draining,
+    } | describes(model)
+
+
+def describes(model: Model | ModelSpec) -> dict[str, Any]:
+    """Return what a model can do, its price left out."""
+    return {
+        "max_output_tokens": model.max_output_tokens,
+        "context_length": model.context_length,
+        "capabilities": sorted(model.capabilities),
+    }

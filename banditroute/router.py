@@ -1,0 +1,325 @@
+"""The decision: features -> eligibility -> scores -> penalty -> pmf -> draw.
+
+The router is pure: it holds an immutable snapshot, the models of one pool and an injected random
+generator, and touches neither SQL nor a clock. The daemon and the simulator run this very object.
+Everything is columnar; a single request is a batch of one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute.pool import NANO, Charter, Model, PoolOptions
+from policies import Policy
+from policies.base import Bools, Float32, Float64, draw
+from policies.cost import CostModel, LatencyModel
+from policies.exploration import shares
+from policies.preference import penalty
+
+REASONS = (
+    "eligible",
+    "draining",
+    "capability",
+    "context_length",
+    "not_allowed",
+    "max_cost_usd",
+    "max_latency_ms",
+    "budget",
+    "exploration_cost",
+)
+"""Why a model was left out, in the order of the checks; the log stores the index."""
+
+_CODE = {reason: code for code, reason in enumerate(REASONS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a fold published: enough to score, never enough to learn. Immutable once built.
+
+    `version` is the log position that it covers.
+    """
+
+    version: int
+    charter: Charter
+    policy: Policy
+    cost: CostModel
+    latency: LatencyModel
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """A batch of n requests, as columns; a limit that no row sets is None.
+
+    Attributes
+    ----------
+    features : float32[n, d].
+    preference : float64[n, 3], weights of (quality, cost, latency).
+    input_tokens : float64[n], for the prediction of cost.
+    input_bound : float64[n], for the reservation; at least `input_tokens`.
+    max_output_tokens : float64[n], inf where the request sets none.
+    max_cost_usd, max_latency_ms : float64[n], inf where the request sets none.
+    models : per row the allowed names, or None for all.
+    requires : per row the capabilities that a model must have.
+    """
+
+    features: Float32
+    preference: Float64
+    input_tokens: Float64
+    input_bound: Float64
+    max_output_tokens: Float64 | None = None
+    max_cost_usd: Float64 | None = None
+    max_latency_ms: Float64 | None = None
+    models: Sequence[frozenset[str] | None] | None = None
+    requires: Sequence[frozenset[str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The columns of a decision: the pool's models that the snapshot knows, and their prices."""
+
+    snapshot: Snapshot
+    models: tuple[Model, ...]
+    columns: NDArray[np.intp] | None
+    input_price: Float64
+    output_price: Float64
+    prior_output: Float64
+    output_limit: Float64
+    context_length: Float64
+    draining: Bools
+    names_json: str
+    prices_json: str
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, models: Sequence[Model]) -> Frame:
+        """Align `models` with the arms of `snapshot`; a model that it does not know waits."""
+        position = {name: k for k, name in enumerate(snapshot.policy.arms)}
+        known = sorted((m for m in models if m.name in position), key=lambda m: position[m.name])
+        columns = np.array([position[m.name] for m in known], dtype=np.intp)
+        whole = len(known) == len(position)
+        return cls(
+            snapshot=snapshot,
+            models=tuple(known),
+            columns=None if whole else columns,
+            input_price=np.array([m.input_price for m in known]) / 1e6,
+            output_price=np.array([m.output_price for m in known]) / 1e6,
+            prior_output=np.array([float(m.prior_output_tokens) for m in known]),
+            output_limit=np.array([float(m.output_limit) for m in known]),
+            context_length=np.array([float(m.context_length or np.inf) for m in known]),
+            draining=np.array([m.draining for m in known], dtype=np.bool_),
+            names_json=json.dumps([m.name for m in known]),
+            prices_json=json.dumps([m.price_id for m in known]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """n decisions over the K models of a frame, with every input of their pmf.
+
+    Attributes
+    ----------
+    verdict : uint8[n, K], index into `REASONS`.
+    scores : named float32[n, K], what the policy's law reads.
+    mean, std : float32[n, K], estimated quality.
+    cost, latency, penalty : float64[n, K]: US dollars, milliseconds, quality units.
+    explore : float64[n, K], absolute exploration shares; zeros when there are none.
+    pmf : float64[n, K], the exact law of the draw.
+    u : float64[n], the uniform that was drawn.
+    chosen : int[n], column of the chosen model, -1 where none is eligible.
+    reserved_nano : int64[n, K], worst cost in nano-dollars.
+    max_output : float64[n, K], output tokens that the reservation covers.
+    """
+
+    frame: Frame
+    asks: Asks
+    verdict: NDArray[np.uint8]
+    scores: dict[str, Float32]
+    mean: Float32
+    std: Float32
+    cost: Float64
+    latency: Float64
+    penalty: Float64
+    explore: Float64
+    pmf: Float64
+    u: Float64
+    chosen: NDArray[np.intp]
+    input_cost: Float64
+    reserved_nano: NDArray[np.int64]
+    max_output: Float64
+    price_of_money: float
+    spend_rate: float
+
+    def fallbacks(self, row: int) -> list[str]:
+        """Return the eligible models that were not chosen, best utility first."""
+        utility = self.mean[row] - self.penalty[row]
+        order = np.argsort(-utility, kind="stable")
+        models, verdict, chosen = self.frame.models, self.verdict[row], self.chosen[row]
+        return [models[k].name for k in order if verdict[k] == 0 and k != chosen]
+
+
+class Router:
+    """Decides for one pool.
+
+    Parameters
+    ----------
+    options : the pool's settings.
+    snapshot : what to score from; `swap` replaces it.
+    models : the pool's models with the prices in force.
+    rng : source of the uniforms.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: PoolOptions,
+        snapshot: Snapshot,
+        models: Sequence[Model],
+        rng: np.random.Generator,
+    ) -> None:
+        self.options = options
+        self.frame = Frame.of(snapshot, models)
+        self._all_models = tuple(models)
+        self._rng = rng
+        self._spend_sum = 0.0
+        self._spend_count = 0
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot in use."""
+        return self.frame.snapshot
+
+    def swap(
+        self, *, snapshot: Snapshot | None = None, models: Sequence[Model] | None = None
+    ) -> None:
+        """Use another snapshot or other models from the next decision on."""
+        if models is not None:
+            self._all_models = tuple(models)
+        same_arms = (
+            snapshot is not None
+            and models is None
+            and snapshot.policy.arms == self.snapshot.policy.arms
+        )
+        if same_arms and snapshot is not None:
+            self.frame = replace(self.frame, snapshot=snapshot)
+        else:
+            self.frame = Frame.of(snapshot or self.snapshot, self._all_models)
+
+    def decide(self, asks: Asks, *, price_of_money: float = 0.0) -> Decisions:
+        """Choose a model for every row of `asks`.
+
+        Parameters
+        ----------
+        asks : n requests.
+        price_of_money : the budget's price lambda, in quality units per US dollar.
+        """
+        frame, options = self.frame, self.options
+        charter = frame.snapshot.charter
+        n = len(asks.features)
+        scores, mean, std, latency = self._score(asks)
+        input_cost = asks.input_tokens[:, None] * frame.input_price
+        cost = self._cost(asks, input_cost)
+        max_output = np.broadcast_to(frame.output_limit, cost.shape)
+        if asks.max_output_tokens is not None:
+            max_output = np.minimum(max_output, asks.max_output_tokens[:, None])
+        worst = asks.input_bound[:, None] * frame.input_price + max_output * frame.output_price
+        reserved = np.ceil(np.round(worst * NANO, 3)).astype(np.int64)
+        verdict = self._verdict(asks, worst, latency)
+        fine = penalty(
+            cost,
+            latency,
+            asks.preference,
+            tau_cost=charter.tau_cost,
+            tau_latency=charter.tau_latency_ms,
+            price_of_money=price_of_money,
+        )
+        law = type(frame.snapshot.policy).pmf
+        pmf = law(scores, verdict == 0, fine)
+        exploit_cost = float(cost[np.arange(n), pmf.argmax(axis=1)].sum()) if n else 0.0
+        rate = self._spend_sum / self._spend_count if self._spend_count else exploit_cost / n
+        explore = np.zeros_like(pmf)
+        if options.exploration_share > 0.0:
+            explore, excluded = shares(
+                pmf,
+                verdict == 0,
+                cost,
+                share=options.exploration_share,
+                cost_share=options.exploration_cost_share,
+                spend_rate=rate,
+                min_propensity=options.min_propensity,
+            )
+            verdict[excluded] = _CODE["exploration_cost"]
+            pmf = law(scores, verdict == 0, fine, explore)
+        self._spend_sum += exploit_cost
+        self._spend_count += n
+        u = self._rng.random(n)
+        return Decisions(
+            frame=frame,
+            asks=asks,
+            verdict=verdict,
+            scores=scores,
+            mean=mean,
+            std=std,
+            cost=cost,
+            latency=latency,
+            penalty=fine,
+            explore=explore,
+            pmf=pmf,
+            u=u,
+            chosen=draw(pmf, u),
+            input_cost=input_cost,
+            reserved_nano=reserved,
+            max_output=max_output,
+            price_of_money=price_of_money,
+            spend_rate=rate,
+        )
+
+    def _score(self, asks: Asks) -> tuple[dict[str, Float32], Float32, Float32, Float64]:
+        frame, snapshot = self.frame, self.frame.snapshot
+        scores = snapshot.policy.score(asks.features, asks.preference)
+        mean, std = snapshot.policy.estimate(asks.features)
+        latency = snapshot.latency.predict(len(asks.features))
+        if frame.columns is not None:
+            scores = {name: value[:, frame.columns] for name, value in scores.items()}
+            mean, std = mean[:, frame.columns], std[:, frame.columns]
+            latency = latency[:, frame.columns]
+        return scores, mean, std, latency
+
+    def _cost(self, asks: Asks, input_cost: Float64) -> Float64:
+        frame, model = self.frame, self.frame.snapshot.cost
+        prior = np.broadcast_to(frame.prior_output * frame.output_price, input_cost.shape)
+        cost = model.predict(asks.features, input_cost, prior, columns=frame.columns)
+        if asks.max_output_tokens is not None:
+            ceiling = asks.max_output_tokens[:, None] * frame.output_price
+            cost = np.minimum(cost, input_cost + ceiling)
+        return cost
+
+    def _verdict(self, asks: Asks, worst: Float64, latency: Float64) -> NDArray[np.uint8]:
+        """Return the index of the first reason against each model, 0 where there is none."""
+        frame = self.frame
+        verdict = np.zeros(worst.shape, dtype=np.uint8)
+
+        def reject(reason: str, where: Bools) -> None:
+            verdict[(verdict == 0) & where] = _CODE[reason]
+
+        if frame.draining.any():
+            reject("draining", np.broadcast_to(frame.draining, worst.shape))
+        if asks.requires is not None:
+            lacking = [[not r <= m.capabilities for m in frame.models] for r in asks.requires]
+            reject("capability", np.array(lacking, dtype=np.bool_).reshape(worst.shape))
+        if np.isfinite(frame.context_length).any():
+            reject("context_length", asks.input_tokens[:, None] > frame.context_length)
+        if asks.models is not None:
+            barred = [
+                [allow is not None and m.name not in allow for m in frame.models]
+                for allow in asks.models
+            ]
+            reject("not_allowed", np.array(barred, dtype=np.bool_).reshape(worst.shape))
+        if asks.max_cost_usd is not None:
+            reject("max_cost_usd", worst > asks.max_cost_usd[:, None])
+        if asks.max_latency_ms is not None:
+            reject("max_latency_ms", latency > asks.max_latency_ms[:, None])
+        return verdict

@@ -1,0 +1,220 @@
+"""The HTTP contract, version 1: the only place where wire names live.
+
+Types are strict: a number in quotes is an error, so are NaN and unknown fields. Paths in errors
+read like ``requests[17].prompt``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from banditroute.errors import ApiError
+from banditroute.pool import ModelSpec, Preference
+
+MAX_BATCH = 1_024
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Wire(BaseModel):
+    """Base of every body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Message(Wire):
+    """A chat message; only text counts, other parts are passed over."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    role: Name
+    content: str | list[dict[str, Any]] | None = None
+
+    def text(self) -> str:
+        """Return the text of the message."""
+        if isinstance(self.content, list):
+            parts = (part.get("text") for part in self.content)
+            return "\n".join(part for part in parts if isinstance(part, str))
+        return self.content or ""
+
+
+class RouteRequest(Wire):
+    """Which model should answer this? Send a prompt, messages, an embedding, or both."""
+
+    prompt: str | None = Field(None, min_length=1)
+    messages: list[Message] | None = Field(None, min_length=1)
+    embedding: list[float] | None = Field(None, min_length=1)
+    pool: Name = "default"
+    preference: Preference | None = None
+    max_cost_usd: float | None = Field(None, ge=0)
+    max_latency_ms: float | None = Field(None, ge=0)
+    input_tokens: int | None = Field(None, ge=0, le=1_000_000_000)
+    max_output_tokens: int | None = Field(None, ge=1, le=1_000_000_000)
+    models: list[Name] | None = Field(None, min_length=1)
+    requires: list[Name] | None = None
+    session_id: Name | None = None
+    tags: dict[Name, Name] | None = None
+    task: Name | None = None
+
+    @model_validator(mode="after")
+    def _something_to_route(self) -> RouteRequest:
+        if self.prompt is None and self.messages is None and self.embedding is None:
+            raise ValueError("one of prompt, messages or embedding is required")
+        if self.prompt is not None and self.messages is not None:
+            raise ValueError("send prompt or messages, not both")
+        return self
+
+    def text(self) -> str | None:
+        """Return the prompt, or the messages as one text; None with an embedding alone."""
+        if self.messages is not None:
+            return "\n".join(message.text() for message in self.messages)
+        return self.prompt
+
+
+class RouteBatch(Wire):
+    """Up to 1,024 requests, decided in one vectorised call."""
+
+    requests: list[RouteRequest] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class RouteAnswer(Wire):
+    """The decision."""
+
+    decision_id: str
+    model: str
+    fallbacks: list[str]
+    propensity: float
+    max_output_tokens: int
+    policy: str
+    policy_version: int
+    reserved_cost_usd: float
+    expires_at: str
+
+
+class ErrorDetail(Wire):
+    """What went wrong, in the OpenAI shape."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorAnswer(Wire):
+    """Every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class RouteBatchAnswer(Wire):
+    """The decisions in the order of the requests; a row that failed holds its error."""
+
+    decisions: list[RouteAnswer | ErrorAnswer]
+
+
+class FeedbackRequest(Wire):
+    """How good, how dear and how slow the answer was; fields may come apart, in any order."""
+
+    decision_id: Name
+    quality: float | None = Field(None, ge=0, le=1)
+    cost_usd: float | None = Field(None, ge=0, le=1_000_000)
+    input_tokens: int | None = Field(None, ge=0, le=1_000_000_000)
+    output_tokens: int | None = Field(None, ge=0, le=1_000_000_000)
+    latency_ms: float | None = Field(None, ge=0, le=1e9)
+    model: Name | None = None
+    source: Name | None = None
+    key: Name | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> FeedbackRequest:
+        fields = (self.quality, self.cost_usd, self.output_tokens, self.latency_ms, self.model)
+        if (self.input_tokens is None) != (self.output_tokens is None):
+            raise ValueError("input_tokens and output_tokens come together")
+        if all(value is None for value in fields):
+            raise ValueError("one of quality, cost_usd, tokens, latency_ms or model is required")
+        return self
+
+
+class FeedbackBatch(Wire):
+    """Up to 1,024 pieces of feedback, stored in one transaction."""
+
+    feedback: list[FeedbackRequest] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class FeedbackAnswer(Wire):
+    """What became of the feedback."""
+
+    status: Literal["accepted", "duplicate", "superseded", "late"]
+
+
+class FeedbackResult(Wire):
+    """What became of one row of a batch."""
+
+    decision_id: str
+    key: str
+    status: Literal["accepted", "duplicate", "superseded", "late", "unknown", "conflict"]
+
+
+class FeedbackBatchAnswer(Wire):
+    """What became of the rows, in order."""
+
+    results: list[FeedbackResult]
+
+
+class NewModel(ModelSpec):
+    """A model to add; a missing pool is made with default settings."""
+
+    pool: Name = "default"
+
+
+class ModelAnswer(Wire):
+    """A model with the price in force, in US dollars per million tokens."""
+
+    name: str
+    input_price: float
+    output_price: float
+    price_row: int
+    draining: bool
+    max_output_tokens: int | None
+    context_length: int | None
+    capabilities: list[str]
+
+
+class ModelList(Wire):
+    """The models of a pool."""
+
+    data: list[ModelAnswer]
+
+
+class ModelChange(Wire):
+    """What changes about a model; a price gets a new dated row."""
+
+    input_price: float | None = Field(None, ge=0)
+    output_price: float | None = Field(None, ge=0)
+    max_output_tokens: int | None = Field(None, ge=1)
+    context_length: int | None = Field(None, ge=1)
+    capabilities: list[Name] | None = None
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def parse(kind: type[Body], body: bytes) -> Body:
+    """Return `body` as `kind`; anything wrong is HTTP 400 with the field named."""
+    try:
+        return kind.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise invalid_body(error) from None
+
+
+def invalid_body(error: ValidationError) -> ApiError:
+    """Return the first mistake of a body as an error in the OpenAI shape."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    if problem["type"] == "json_invalid":
+        return ApiError(400, f"body: {problem['msg']}", code="invalid_json")
+    path = ""
+    for part in problem["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    message = problem["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{path or 'body'}: {message}", code="invalid_value", param=path or None)

@@ -1,0 +1,236 @@
+"""Ray Serve: the one module that knows where the daemon's parts run.
+
+`build_app` is what ``serve run`` and ``serve deploy`` take. Each replica is the same Starlette app
+around a `Service` of its own; the learner is one detached, named actor that Ray restarts when it
+dies. While it is away, replicas decide from their last snapshot and go on storing feedback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+from starlette.applications import Starlette
+
+from banditroute.app import create_app
+from banditroute.host import Deliver, LearnerLink, LearnerLoop, LocalLearner
+from banditroute.learner import Checkpoint, Fold, install, pack, unpack
+from banditroute.pool import Charter
+from banditroute.service import Service
+from banditroute.settings import Settings, load_settings
+from banditroute.store.engine import WRITER, open_engine, prepare
+from banditroute.store.log import Log, insert_decisions, keep_checkpoint
+from banditroute.store.writer import Writer
+from banditroute.times import now_us
+
+logger = logging.getLogger("banditroute")
+NAMESPACE = "banditroute"
+APP_NAME = "banditroute"
+POLL_S = 10.0
+
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Must be set before Ray is imported; what the operator has set stays."""
+
+
+def make_service(settings: Settings, learner: Callable[[Engine, Writer], LearnerLink]) -> Service:
+    """Return a service on a database of the right schema, with the learner that is given."""
+    engine = open_engine(settings.database)
+    prepare(engine)
+    links: list[LearnerLink] = []
+    writer = Writer(
+        engine,
+        insert_rows=insert_decisions,
+        capacity=settings.write_queue,
+        on_durable=lambda: links[0].wake(),
+    )
+    links.append(learner(engine, writer))
+    return Service(settings=settings, engine=engine, writer=writer, learner=links[0])
+
+
+def local_app(settings: Settings) -> Starlette:
+    """Return the app with the learner in a thread of this process."""
+
+    def learner(engine: Engine, writer: Writer) -> LearnerLink:
+        def keep(checkpoint: Checkpoint) -> None:
+            writer.write_now(
+                lambda connection: keep_checkpoint(connection, checkpoint, now=now_us())
+            )
+
+        return LocalLearner(Log(engine), keep=keep, every=settings.publish_ms / 1e3)
+
+    return create_app(lambda: make_service(settings, learner))
+
+
+class LearnerActor:
+    """The learner's host on Ray: folds in a thread, answers long polls in its event loop."""
+
+    def __init__(self, database: str, every: float) -> None:
+        engine = open_engine(database)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._views: dict[str, tuple[int, dict[str, Any], bytes]] = {}
+        self._changed = asyncio.Event()
+
+        def keep(checkpoint: Checkpoint) -> None:
+            with engine.connect().execution_options(**WRITER) as connection, connection.begin():
+                keep_checkpoint(connection, checkpoint, now=now_us())
+
+        self._host = LearnerLoop(Log(engine), keep=keep, published=self._publish, every=every)
+        self._host.thread.start()
+
+    def _publish(self, pool: str, fold: Fold) -> None:
+        self._views[pool] = (fold.version, fold.charter.payload(), pack(fold.publish()))
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def poll(self, known: dict[str, int]) -> dict[str, tuple[int, dict[str, Any], bytes]]:
+        """Return the published views newer than `known`, as soon as there are any."""
+        self._loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                while not (fresh := self._newer(known)):
+                    self._changed.clear()
+                    await self._changed.wait()
+                return fresh
+        return {}
+
+    def _newer(self, known: dict[str, int]) -> dict[str, tuple[int, dict[str, Any], bytes]]:
+        return {
+            pool: view for pool, view in list(self._views.items()) if view[0] > known.get(pool, -1)
+        }
+
+    async def status(self, pool: str) -> dict[str, Any] | None:
+        """Return version, learned outcomes and digest of a pool's fold."""
+        return await asyncio.to_thread(self._host.status, pool)
+
+    async def pid(self) -> int:
+        """Return the process id, for operators and for tests that kill it."""
+        return os.getpid()
+
+
+class RayLearner:
+    """The link of a replica to the `LearnerActor`; implements `LearnerLink`."""
+
+    def __init__(self, database: str, every: float) -> None:
+        self._database, self._every = database, every
+        self._actor: Any = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, deliver: Deliver) -> None:
+        """See `LearnerLink`."""
+        self._actor = learner_actor(self._database, self._every)
+        self._task = asyncio.create_task(self._follow(deliver))
+
+    async def _follow(self, deliver: Deliver) -> None:
+        known: dict[str, int] = {}
+        while True:
+            try:
+                fresh = await self._actor.poll.remote(known)
+                for pool, (version, charter, view) in fresh.items():
+                    deliver(pool, install(Charter(**charter), version, unpack(view)))
+                    known[pool] = version
+            except Exception as error:
+                logger.warning("the learner is away (%s); trying again", type(error).__name__)
+                await asyncio.sleep(0.25)
+
+    def wake(self) -> None:
+        """See `LearnerLink`: nothing to do, the actor looks at the log every tick."""
+
+    async def status(self, pool: str) -> dict[str, Any] | None:
+        """See `LearnerLink`."""
+        state: dict[str, Any] | None = await self._actor.status.remote(pool)
+        return state
+
+    def alive(self) -> bool:
+        """See `LearnerLink`."""
+        return self._task is not None and not self._task.done()
+
+    async def stop(self) -> None:
+        """See `LearnerLink`: the actor outlives its replicas."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+def learner_actor(database: str, every: float) -> Any:
+    """Return the handle of the one learner, started if need be."""
+    import ray
+
+    return (
+        ray.remote(LearnerActor)
+        .options(
+            name="learner",
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=1000,
+            num_cpus=0,
+        )
+        .remote(database, every)
+    )
+
+
+def build_app(args: dict[str, Any]) -> Any:
+    """Return the Serve application.
+
+    Parameters
+    ----------
+    args : ``{"config": FILE}``, or settings by name; neither means the demo pool.
+
+    Raises
+    ------
+    ValueError
+        For more than one replica on SQLite, which one process must own.
+    """
+    from ray import serve
+
+    config = args.get("config")
+    flags = {key: value for key, value in args.items() if key != "config"}
+    settings = load_settings(Path(config) if config else None, **flags)
+    check_replicas(settings)
+    every = settings.publish_ms / 1e3
+
+    def make_app() -> Starlette:
+        return create_app(
+            lambda: make_service(settings, lambda *_: RayLearner(settings.database, every))
+        )
+
+    logging_config = {"enable_access_log": False, "log_level": "WARNING"}
+
+    @serve.deployment(
+        name="Ingress",
+        num_replicas=settings.replicas,
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": 0.1},
+        logging_config=logging_config,
+    )
+    @serve.ingress(make_app)
+    class Ingress:
+        """One replica: HTTP, a service and its writer."""
+
+    return Ingress.bind()  # type: ignore[attr-defined]
+
+
+def check_replicas(settings: Settings) -> None:
+    """Refuse more replicas than the database can serve."""
+    if settings.replicas > 1 and settings.database.startswith("sqlite"):
+        raise ValueError(
+            f"replicas: {settings.replicas} replicas cannot share SQLite, which has one writer "
+            "process; use one replica, or PostgreSQL"
+        )

@@ -1,0 +1,204 @@
+"""Settings: one YAML file, BANDITROUTE_ environment variables over it, flags over both.
+
+Nothing is guessed: a key that is not known is an error that names the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from banditroute.embedding import FEATURES
+from banditroute.pool import ModelSpec, PoolOptions
+from policies import make_policy
+
+ENV_PREFIX = "BANDITROUTE_"
+_CLIENT_ENV = {"BANDITROUTE_URL"}
+_EMBEDDERS = ("hashing", "minilm", "precomputed")
+
+DEMO_MODELS = [
+    ModelSpec(name="small", input_price=0.05, output_price=0.2),
+    ModelSpec(name="medium", input_price=0.5, output_price=2.0),
+    ModelSpec(name="large", input_price=3.0, output_price=15.0),
+]
+
+
+class SettingsError(ValueError):
+    """One line per mistake, each naming its key."""
+
+
+class PoolFile(PoolOptions):
+    """A pool in the file: its options over the file's defaults, and its models."""
+
+    models: list[ModelSpec] = Field(default_factory=list)
+
+
+class Settings(BaseSettings):
+    """All that the daemon can be told; see the README for what each key does."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65_535)
+    database: str = "sqlite:///banditroute.db"
+    replicas: int = Field(1, ge=1)
+    hash_key: SecretStr | None = None
+    max_body_bytes: int = Field(1_000_000, ge=1_000)
+    max_batch_body_bytes: int = Field(32_000_000, ge=1_000)
+    write_queue: int = Field(4_096, ge=1)
+    publish_ms: float = Field(20.0, ge=1.0)
+    defaults: PoolOptions = PoolOptions()
+    pools: dict[str, PoolFile] = Field(
+        default_factory=lambda: {"default": PoolFile(models=DEMO_MODELS)}
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    def options_of(self, pool: str, kept: Mapping[str, Any] | None = None) -> PoolOptions:
+        """Return the options of a pool: its own, over those `kept` in SQL, over the defaults."""
+        own: dict[str, Any] = dict(kept or {})
+        if pool in self.pools:
+            own = self.own_options(pool)
+        return PoolOptions.model_validate(self.defaults.model_dump(exclude_unset=True) | own)
+
+    def own_options(self, pool: str) -> dict[str, Any]:
+        """Return what the file sets for this pool alone, its models left out."""
+        return self.pools[pool].model_dump(exclude_unset=True, exclude={"models"})
+
+
+def load_settings(path: Path | None = None, **flags: Any) -> Settings:
+    """Read settings.
+
+    Parameters
+    ----------
+    path : YAML file; None means none.
+    flags : what the command line sets; None is a flag that was not given.
+
+    Raises
+    ------
+    SettingsError
+        With every mistake found, each with its key and, where known, its line.
+    """
+    lines: dict[tuple[str, ...], int] = {}
+    content: dict[str, Any] = {}
+    if path is not None:
+        content = _read(path, lines)
+    unknown = [
+        f"{name}: unknown variable{_nearest(name, _known_variables())}"
+        for name in os.environ
+        if name.startswith(ENV_PREFIX)
+        and name.removeprefix(ENV_PREFIX).split("__")[0].lower() not in Settings.model_fields
+        and name not in _CLIENT_ENV
+    ]
+    if unknown:
+        raise SettingsError("\n".join(unknown))
+    try:
+        settings = Settings(**content)
+        given = {key: value for key, value in flags.items() if value is not None}
+        settings = settings.model_copy(update=given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, lines)) from None
+    for name in settings.pools:
+        _check_pool(settings, name)
+    return settings
+
+
+def _read(path: Path, lines: dict[tuple[str, ...], int]) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: a mapping of keys is expected")
+    _locate(node, (), lines)
+    return content
+
+
+def _locate(node: Any, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
+    lines[at] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _locate(value, (*at, str(key.value)), lines)
+            lines[(*at, str(key.value))] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _locate(value, (*at, str(index)), lines)
+
+
+def _explain(error: ValidationError, lines: Mapping[tuple[str, ...], int]) -> str:
+    found = []
+    for problem in error.errors():
+        at = tuple(str(part) for part in problem["loc"])
+        line = f" (line {lines[at]})" if at in lines else ""
+        message = problem["msg"]
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key{_nearest(at[-1], _keys_at(at[:-1]))}"
+        found.append(f"{'.'.join(at)}{line}: {message}")
+    return "\n".join(found)
+
+
+def _check_pool(settings: Settings, name: str) -> None:
+    try:
+        options = settings.options_of(name)
+    except ValidationError as error:
+        raise SettingsError(f"pools.{name}: {error.errors()[0]['msg']}") from None
+    try:
+        make_policy(options.policy.name, dim=FEATURES, params=options.policy.params)
+    except ValueError as error:
+        raise SettingsError(f"pools.{name}.policy.{error}") from None
+    kind = options.embedder
+    if kind not in _EMBEDDERS and not kind.startswith("sentence-transformers:"):
+        raise SettingsError(
+            f"pools.{name}.embedder: unknown embedder {kind!r}{_nearest(kind, _EMBEDDERS)}"
+        )
+    names = [model.name for model in settings.pools[name].models]
+    for twice in {model for model in names if names.count(model) > 1}:
+        raise SettingsError(f"pools.{name}.models: {twice!r} is there twice")
+
+
+def _keys_at(path: Sequence[str]) -> list[str]:
+    """Return the keys that are valid below `path`, by walking the models."""
+    model: Any = Settings
+    for part in path:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        else:  # an entry of a list or of a mapping
+            model = typing.get_args(model)[-1] if typing.get_args(model) else model
+        if isinstance(model, types.UnionType):
+            model = next(arg for arg in typing.get_args(model) if arg is not type(None))
+    return list(model.model_fields) if isinstance(model, type) else []
+
+
+def _known_variables() -> list[str]:
+    return [ENV_PREFIX + name.upper() for name in Settings.model_fields]
+
+
+def _nearest(name: str, valid: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(sorted(valid))}"

@@ -1,0 +1,102 @@
+"""Opening a database, and knowing whether its schema is ours.
+
+A fresh database is built at once; one of another revision is refused with the command that
+upgrades it, never changed silently.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+WRITER = {"banditroute_writer": True}
+"""Execution options of a connection that will write."""
+
+
+class SchemaMismatch(RuntimeError):
+    """The database is of another revision than this code."""
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine for `url`; a URL that cannot be used is a ValueError.
+
+    Readers see a consistent state while the writer writes (WAL on SQLite).
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise ValueError("database: an in-memory SQLite database cannot be shared; use a file")
+        engine = create_engine(url)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ValueError(f"database: {error}") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _tune_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    # SQLAlchemy begins transactions itself, through `_begin_sqlite`.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "busy_timeout=10000", "synchronous=FULL", "cache_size=-65536"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("banditroute_writer")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def set_durability(connection: Connection, *, full: bool) -> None:
+    """Choose what the next commit survives: power loss, or only the death of this process.
+
+    Must be called outside a transaction.
+    """
+    if connection.dialect.name == "sqlite":
+        raw: Any = connection.connection.driver_connection
+        raw.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to the revision of this code."""
+    with as_file(files("banditroute.store") / "migrations") as scripts:
+        config = Config()
+        config.set_main_option("script_location", str(scripts))
+        config.attributes["engine"] = engine
+        command.upgrade(config, "head")
+
+
+def prepare(engine: Engine) -> None:
+    """Build an empty database; refuse one of another revision.
+
+    Raises
+    ------
+    SchemaMismatch
+        With the command to run.
+    """
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        empty = not inspect(connection).get_table_names()
+    if current == head():
+        return
+    if not empty:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise SchemaMismatch(
+            f"database {shown} is at revision {current}, this version needs {head()}: "
+            f"run `banditroute db upgrade --db {shown}`"
+        )
+    upgrade(engine)
+
+
+def head() -> str:
+    """Return the revision that this code needs."""
+    with as_file(files("banditroute.store") / "migrations") as scripts:
+        return str(ScriptDirectory(str(scripts)).get_current_head())

@@ -1,0 +1,259 @@
+"""Feedback: what the caller sent is stored once, and what may be learned becomes events.
+
+Exactly-once by (decision, key). Each of quality, cost and latency is learned from the first
+accepted row that carries it; late, superseded and overridden feedback is stored, never learned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from banditroute.errors import invalid
+from banditroute.pool import NANO
+from banditroute.store.tables import decisions, events, feedback, models, prices
+
+_DECISION = [
+    decisions.c[name]
+    for name in (
+        "id pool model expires_at embedder features propensity w_quality w_cost w_latency "
+        "cost_prior input_cost arms prices overridden_by"
+    ).split()
+]
+_BY_ID = select(*_DECISION).where(decisions.c.id.in_(bindparam("ids", expanding=True)))
+_SENT = select(feedback).where(feedback.c.decision_id.in_(bindparam("ids", expanding=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One piece of feedback as sent; None is a field that was not."""
+
+    decision_id: str
+    key: str
+    source: str | None = None
+    quality: float | None = None
+    cost_usd: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency_ms: float | None = None
+    model: str | None = None
+
+    def digest(self) -> str:
+        """Return a digest of the payload, to tell a retry from a contradiction."""
+        return hashlib.blake2b(repr(astuple(self)).encode(), digest_size=16).hexdigest()
+
+    @property
+    def has_cost(self) -> bool:
+        """Whether it says what the answer cost, in dollars or in tokens."""
+        return self.cost_usd is not None or self.output_tokens is not None
+
+
+def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[str]:
+    """Store `posts` in order and append their events; return the status of each.
+
+    Returns
+    -------
+    list of ``accepted``, ``duplicate``, ``superseded``, ``late``, ``unknown`` or ``conflict``.
+
+    Raises
+    ------
+    ApiError
+        For a model that the pool does not have; nothing is stored then.
+    """
+    ids = list({post.decision_id for post in posts})
+    found = {row["id"]: dict(row) for row in connection.execute(_BY_ID, {"ids": ids}).mappings()}
+    sent: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in connection.execute(_SENT.order_by(feedback.c.id), {"ids": ids}).mappings():
+        sent[row["decision_id"]].append(row)
+    rates = _Prices(connection)
+    rows: list[dict[str, Any]] = []
+    learned: list[dict[str, Any]] = []
+    statuses: list[str] = []
+    for position, post in enumerate(posts):
+        decision = found.get(post.decision_id)
+        if decision is None:
+            statuses.append("unknown")
+            continue
+        earlier = sent[post.decision_id]
+        digest = post.digest()
+        same = next((row for row in earlier if row["key"] == post.key), None)
+        if same is not None:
+            statuses.append("duplicate" if same["digest"] == digest else "conflict")
+            continue
+        if post.model is not None and post.model != decision["model"]:
+            _override(connection, decision, post.model, position)
+        fresh = _fresh_fields(post, earlier)
+        late = now > decision["expires_at"]
+        carries = post.quality is not None or post.has_cost or post.latency_ms is not None
+        status = "late" if late else "superseded" if carries and not fresh else "accepted"
+        cost, input_cost = _cost(post, decision, rates)
+        row = _row(post, cost, digest=digest, status=status, now=now)
+        if status == "accepted" and decision["overridden_by"] is None:
+            learned += _outcomes(post, decision, fresh, cost, input_cost, earlier, now)
+        rows.append(row)
+        earlier.append(row)
+        statuses.append(status)
+    if rows:
+        connection.execute(insert(feedback), rows)
+    if learned:
+        connection.execute(insert(events), learned)
+    return statuses
+
+
+def _row(
+    post: Post, cost: float | None, *, digest: str, status: str, now: int
+) -> dict[str, Any]:
+    return {
+        "decision_id": post.decision_id,
+        "key": post.key,
+        "source": post.source,
+        "quality": post.quality,
+        "cost_nano": None if cost is None else round(cost * NANO),
+        "input_tokens": post.input_tokens,
+        "output_tokens": post.output_tokens,
+        "latency_ms": post.latency_ms,
+        "model": post.model,
+        "digest": digest,
+        "status": status,
+        "received_at": now,
+    }
+
+
+def _fresh_fields(post: Post, earlier: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the fields of `post` that no earlier accepted row carries."""
+    accepted = [row for row in earlier if row["status"] == "accepted"]
+    fields = []
+    if post.quality is not None and all(row["quality"] is None for row in accepted):
+        fields.append("quality")
+    if post.has_cost and all(row["cost_nano"] is None for row in accepted):
+        fields.append("cost")
+    if post.latency_ms is not None and all(row["latency_ms"] is None for row in accepted):
+        fields.append("latency")
+    return fields
+
+
+def _cost(
+    post: Post, decision: Mapping[str, Any], rates: _Prices
+) -> tuple[float | None, float | None]:
+    """Return (cost, its input part if tokens were sent) in US dollars."""
+    if post.input_tokens is None or post.output_tokens is None:
+        return post.cost_usd, None
+    name = decision["overridden_by"] or decision["model"]
+    input_price, output_price = rates.of(decision, name)
+    input_cost = post.input_tokens * input_price / 1e6
+    by_tokens = input_cost + post.output_tokens * output_price / 1e6
+    return by_tokens if post.cost_usd is None else post.cost_usd, input_cost
+
+
+def _outcomes(
+    post: Post,
+    decision: Mapping[str, Any],
+    fresh: Sequence[str],
+    cost: float | None,
+    input_cost: float | None,
+    earlier: Iterable[Mapping[str, Any]],
+    now: int,
+) -> list[dict[str, Any]]:
+    known = next(
+        (
+            row["cost_nano"] / NANO
+            for row in earlier
+            if row["status"] == "accepted" and row["cost_nano"] is not None
+        ),
+        cost,
+    )
+    values = {"quality": post.quality, "cost": cost, "latency": post.latency_ms}
+    shared = outcome_columns(decision) | {"kind": "feedback", "created_at": now, "cost": known}
+    if input_cost is not None:
+        # The tokens that were really read tell the output part of the cost exactly.
+        output_prior = decision["cost_prior"] - decision["input_cost"]
+        shared |= {"input_cost": input_cost, "cost_prior": input_cost + output_prior}
+    return [shared | {"field": field, "value": values[field]} for field in fresh]
+
+
+def outcome_columns(decision: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of an event that come from its decision: the row is self-contained."""
+    copied = (
+        "pool",
+        "embedder",
+        "features",
+        "propensity",
+        "w_quality",
+        "w_cost",
+        "w_latency",
+        "cost_prior",
+        "input_cost",
+    )
+    own = {"decision_id": decision["id"], "arm": decision["model"]}
+    return own | {name: decision[name] for name in copied}
+
+
+def _override(
+    connection: Connection, decision: dict[str, Any], model: str, position: int
+) -> None:
+    known = select(models.c.name).where(
+        models.c.pool == decision["pool"], models.c.name == model
+    )
+    if connection.execute(known).first() is None:
+        raise invalid(f"feedback[{position}].model", f"pool has no model {model!r}")
+    at = decisions.c.id == decision["id"]
+    connection.execute(update(decisions).where(at).values(overridden_by=model))
+    decision["overridden_by"] = model
+
+
+def default_expired(
+    connection: Connection, *, pool: str, quality: float, now: int, limit: int = 512
+) -> int:
+    """Append a ``default`` event for decisions that expired without a quality; return how many."""
+    learned = select(events.c.decision_id).where(
+        events.c.decision_id == decisions.c.id, events.c.field == "quality"
+    )
+    expired = (
+        select(*_DECISION)
+        .where(
+            decisions.c.pool == pool,
+            decisions.c.expires_at < now,
+            decisions.c.overridden_by.is_(None),
+            ~learned.exists(),
+        )
+        .order_by(decisions.c.expires_at, decisions.c.id)
+        .limit(limit)
+    )
+    rows = [
+        outcome_columns(row)
+        | {"kind": "default", "field": "quality", "value": quality, "cost": None, "created_at": now}
+        for row in connection.execute(expired).mappings()
+    ]
+    if rows:
+        connection.execute(insert(events), rows)
+    return len(rows)
+
+
+class _Prices:
+    """Price rows by decision; a row never changes, so each is read once per batch."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[int, tuple[float, float]] = {}
+
+    def of(self, decision: Mapping[str, Any], model: str) -> tuple[float, float]:
+        """Return (input, output) US dollars per million tokens of `model` for a decision."""
+        arms = json.loads(decision["arms"])
+        if model in arms:
+            price_id = json.loads(decision["prices"])[arms.index(model)]
+        else:
+            newest = select(prices.c.id).where(
+                prices.c.pool == decision["pool"], prices.c.model == model
+            )
+            latest = newest.order_by(prices.c.valid_from.desc(), prices.c.id.desc())
+            price_id = self._connection.execute(latest).scalars().first()
+        if price_id not in self._known:
+            row = self._connection.execute(select(prices).where(prices.c.id == price_id)).one()
+            self._known[price_id] = (row.input_price, row.output_price)
+        return self._known[price_id]

@@ -1,0 +1,177 @@
+"""The log: decisions and the sequenced events that policies fold. Feedback is in feedback.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Engine, func, insert, select
+
+from banditroute.learner import Checkpoint, Event
+from banditroute.pool import Charter
+from banditroute.store.tables import checkpoints, decisions, events, feedback, idempotency_keys
+from policies import Outcome
+
+PAGE = 4096
+IDEMPOTENCY_TTL_US = 24 * 3600 * 1_000_000
+
+
+def append_event(
+    connection: Connection, *, pool: str, kind: str, payload: Mapping[str, Any], now: int
+) -> int:
+    """Append an event that is not an outcome and return its position."""
+    row = {"pool": pool, "kind": kind, "payload": json.dumps(payload), "created_at": now}
+    return int(connection.execute(insert(events).returning(events.c.seq), row).scalar_one())
+
+
+def insert_decisions(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Log decisions; `rows` come from `codec.encode`."""
+    if rows:
+        connection.execute(insert(decisions), rows)
+
+
+def keep_checkpoint(connection: Connection, checkpoint: Checkpoint, *, now: int) -> None:
+    """Store a checkpoint; one that is there already is the same by construction."""
+    at = (
+        (checkpoints.c.pool == checkpoint.pool)
+        & (checkpoints.c.policy_seq == checkpoint.policy_seq)
+        & (checkpoints.c.seq == checkpoint.seq)
+    )
+    if connection.execute(select(checkpoints.c.seq).where(at)).first() is None:
+        row = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+        connection.execute(insert(checkpoints), row | {"created_at": now})
+
+
+def remembered(
+    connection: Connection, *, key: str, endpoint: str, now: int
+) -> tuple[str, bytes] | None:
+    """Return (payload digest, response) of an idempotency key younger than 24 hours."""
+    at = (idempotency_keys.c.key == key) & (idempotency_keys.c.endpoint == endpoint)
+    kept = connection.execute(select(idempotency_keys).where(at)).first()
+    if kept is None:
+        return None
+    if kept.created_at < now - IDEMPOTENCY_TTL_US:
+        connection.execute(idempotency_keys.delete().where(at))
+        return None
+    return kept.digest, kept.response
+
+
+def remember(
+    connection: Connection, *, key: str, endpoint: str, digest: str, response: bytes, now: int
+) -> None:
+    """Keep the answer that an idempotency key must get again."""
+    row = {"key": key, "endpoint": endpoint, "digest": digest, "response": response}
+    connection.execute(insert(idempotency_keys), row | {"created_at": now})
+
+
+def forget(connection: Connection, *, now: int) -> int:
+    """Drop idempotency keys older than 24 hours and return how many."""
+    old = idempotency_keys.c.created_at < now - IDEMPOTENCY_TTL_US
+    return connection.execute(idempotency_keys.delete().where(old)).rowcount
+
+
+class Log:
+    """Reads of the log, each on a connection of its own; implements `learner.EventLog`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def end(self) -> int:
+        """Return the position of the newest event, 0 for an empty log."""
+        with self.engine.connect() as connection:
+            return int(connection.execute(select(func.max(events.c.seq))).scalar() or 0)
+
+    def started_pools(self) -> list[str]:
+        """Return the pools that have a policy_started event."""
+        started = select(events.c.pool).where(events.c.kind == "policy_started").distinct()
+        with self.engine.connect() as connection:
+            return sorted(connection.execute(started).scalars())
+
+    def events(
+        self, *, after: int, until: int | None = None, pool: str | None = None
+    ) -> Iterator[Event]:
+        """Yield events with after < seq <= until, in order, a page at a time."""
+        query = select(events).order_by(events.c.seq).limit(PAGE)
+        if until is not None:
+            query = query.where(events.c.seq <= until)
+        if pool is not None:
+            query = query.where(events.c.pool == pool)
+        while True:
+            with self.engine.connect() as connection:
+                page = connection.execute(query.where(events.c.seq > after)).all()
+            for row in page:
+                yield _event(row)
+            if len(page) < PAGE:
+                return
+            after = page[-1].seq
+
+    def charter(self, pool: str, *, until: int | None = None) -> tuple[int, Charter] | None:
+        """Return position and charter of the newest policy_started at or before `until`."""
+        query = select(events.c.seq, events.c.payload).where(
+            events.c.pool == pool, events.c.kind == "policy_started"
+        )
+        if until is not None:
+            query = query.where(events.c.seq <= until)
+        with self.engine.connect() as connection:
+            row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
+        return (row.seq, Charter(**json.loads(row.payload))) if row else None
+
+    def checkpoint(
+        self, pool: str, *, policy_seq: int, until: int | None
+    ) -> tuple[int, bytes] | None:
+        """Return (seq, state) of the newest checkpoint at or before `until`."""
+        query = select(checkpoints.c.seq, checkpoints.c.state).where(
+            checkpoints.c.pool == pool, checkpoints.c.policy_seq == policy_seq
+        )
+        if until is not None:
+            query = query.where(checkpoints.c.seq <= until)
+        with self.engine.connect() as connection:
+            row = connection.execute(query.order_by(checkpoints.c.seq.desc()).limit(1)).first()
+        return (row.seq, row.state) if row else None
+
+    def decision(self, decision_id: str) -> dict[str, Any] | None:
+        """Return a decision row by column name, None when there is none."""
+        query = select(decisions).where(decisions.c.id == decision_id)
+        with self.engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        return dict(row) if row else None
+
+    def feedback(self, decision_id: str) -> list[dict[str, Any]]:
+        """Return what was sent for a decision, in order."""
+        names = "key source quality cost_nano input_tokens output_tokens latency_ms model status"
+        columns = [feedback.c[name] for name in names.split()]
+        query = select(*columns).where(feedback.c.decision_id == decision_id)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query.order_by(feedback.c.id)).mappings()
+            return [dict(row) for row in rows]
+
+    def decisions(self, pool: str) -> Iterator[dict[str, Any]]:
+        """Yield the decision rows of a pool in the order of their snapshots."""
+        order = (decisions.c.version, decisions.c.id)
+        query = select(decisions).where(decisions.c.pool == pool).order_by(*order)
+        with self.engine.connect() as connection:
+            streamed = connection.execution_options(yield_per=PAGE).execute(query)
+            yield from (dict(row) for row in streamed.mappings())
+
+
+def _event(row: Any) -> Event:
+    seq, pool, kind, _, payload, decision_id, arm, embedder, features, field, value = row[:11]
+    if kind not in ("feedback", "default"):
+        return Event(seq, pool, kind, payload=json.loads(payload))
+    cost, propensity, w_quality, w_cost, w_latency, cost_prior, input_cost = row[11:]
+    outcome = Outcome(
+        seq,
+        decision_id,
+        arm,
+        np.frombuffer(features, dtype=np.float32),
+        field,
+        value,
+        cost,
+        propensity,
+        (w_quality, w_cost, w_latency),
+        cost_prior,
+        input_cost,
+    )
+    return Event(seq, pool, kind, outcome, embedder)

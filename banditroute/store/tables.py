@@ -1,0 +1,225 @@
+"""Every table of banditroute. Migrations build them; a test holds the two together.
+
+Times are integer microseconds since the epoch, UTC. Money that is kept is integer nano-dollars.
+Arrays are raw little-endian bytes, never pickles.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite only numbers rows by itself in a column that is INTEGER to the letter.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+pools = Table(
+    "pools",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("options", Text, nullable=False),  # JSON: what was set, defaults left out
+    Column("revision", Integer, nullable=False),  # grows with every change of models or prices
+    Column("created_at", BigInteger, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("pool", String(200), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("max_output_tokens", Integer),
+    Column("context_length", Integer),
+    Column("capabilities", Text, nullable=False),  # JSON list
+    Column("draining", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("pool", "name"),
+)
+
+prices = Table(
+    "prices",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("pool", String(200), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("input_price", Float, nullable=False),  # US dollars per million tokens
+    Column("output_price", Float, nullable=False),
+    Column("source", String(20), nullable=False),  # file | api
+    Column("valid_from", BigInteger, nullable=False),
+    Index(None, "pool", "model", "valid_from"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", String(32), primary_key=True),  # time-ordered, so that the index only appends
+    Column("pool", String(200), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("policy", String(80), nullable=False),  # identity of the policy
+    Column("version", BigInteger, nullable=False),  # log position of the snapshot
+    Column("embedder", String(80), nullable=False),
+    Column("model", String(200), nullable=False),  # the chosen one
+    Column("propensity", Float, nullable=False),
+    Column("u", Float, nullable=False),  # the uniform draw
+    Column("w_quality", Float, nullable=False),
+    Column("w_cost", Float, nullable=False),
+    Column("w_latency", Float, nullable=False),
+    Column("tau_cost", Float, nullable=False),
+    Column("lambda_low", Float, nullable=False),  # price of money; a mixed one has two
+    Column("lambda_high", Float, nullable=False),
+    Column("lambda_mix", Float, nullable=False),
+    Column("spend_rate", Float, nullable=False),
+    Column("reserved_nano", BigInteger, nullable=False),
+    Column("max_output_tokens", Integer, nullable=False),
+    Column("input_tokens", Float, nullable=False),
+    Column("cost_prior", Float, nullable=False),  # of the chosen model, before learning
+    Column("input_cost", Float, nullable=False),
+    Column("arms", Text, nullable=False),  # JSON list: the columns of everything below
+    Column("prices", Text, nullable=False),  # JSON list of price row ids
+    Column("verdict", LargeBinary, nullable=False),  # uint8[K], index into router.REASONS
+    Column("features", LargeBinary, nullable=False),  # float32[d]
+    Column("score_names", Text, nullable=False),  # comma-separated
+    Column("scores", LargeBinary, nullable=False),  # float32[S, K]
+    Column("estimates", LargeBinary, nullable=False),  # float32[2, K]: mean, std
+    Column("terms", LargeBinary, nullable=False),  # float64[5, K]: see codec.TERMS
+    Column("prompt_hash", String(32)),
+    Column("session_id", String(200)),
+    Column("task", String(200)),
+    Column("tags", Text),  # JSON object
+    Column("request_id", String(200)),
+    Column("overridden_by", String(200)),  # the model that answered instead
+    Index(None, "pool", "expires_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("pool", String(200), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("created_at", BigInteger, nullable=False),  # for people; the fold reads no clock
+    Column("payload", Text),  # JSON, of every kind but feedback and default
+    Column("decision_id", String(32)),
+    Column("arm", String(200)),
+    Column("embedder", String(80)),
+    Column("features", LargeBinary),
+    Column("field", String(10)),
+    Column("value", Float),
+    Column("cost", Float),  # known when the event was written
+    Column("propensity", Float),
+    Column("w_quality", Float),
+    Column("w_cost", Float),
+    Column("w_latency", Float),
+    Column("cost_prior", Float),
+    Column("input_cost", Float),
+    UniqueConstraint("decision_id", "field"),  # each field of a decision is learned once
+    Index(None, "pool", "kind"),
+    sqlite_autoincrement=True,
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("decision_id", String(32), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("source", String(200)),
+    Column("quality", Float),
+    Column("cost_nano", BigInteger),  # as sent, or from tokens at the price row of the decision
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("latency_ms", Float),
+    Column("model", String(200)),
+    Column("digest", String(32), nullable=False),  # of the payload: same key, same payload?
+    Column("status", String(12), nullable=False),  # accepted | superseded | late
+    Column("received_at", BigInteger, nullable=False),
+    UniqueConstraint("decision_id", "key"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("pool", String(200), primary_key=True),
+    Column("policy_seq", BigInteger, primary_key=True),  # position of its policy_started
+    Column("seq", BigInteger, primary_key=True),
+    Column("identity", String(80), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("pool", String(200), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("cap_nano", BigInteger, nullable=False),
+    Column("period", String(20), nullable=False),  # total | hour | day | month | rolling
+    Column("rolling_s", BigInteger),
+    Column("scope_tag", String(200)),  # None: global
+    Column("scope_value", String(200)),
+    Column("request_ceiling_nano", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("pool", "name"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("decision_id", String(32), primary_key=True),
+    Column("budget_id", BigInteger, primary_key=True),
+    Column("lease_id", BigInteger),
+    Column("window_start", BigInteger, nullable=False),
+    Column("reserved_nano", BigInteger, nullable=False),
+    Column("settled_nano", BigInteger),
+    Column("status", String(12), nullable=False),  # open | settled | expired | cancelled
+    Column("expires_at", BigInteger, nullable=False),
+    Index(None, "budget_id", "window_start"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("budget_id", BigInteger, nullable=False),
+    Column("holder", String(200), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("window_start", BigInteger, nullable=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("reclaim_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+    Index(None, "budget_id", "closed_at"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("endpoint", String(40), primary_key=True),
+    Column("digest", String(32), nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index(None, "created_at"),
+)

@@ -1,0 +1,233 @@
+"""The policy contract: what every way of choosing has in common.
+
+A policy is a fold over outcomes. `learn` moves its statistics, one outcome at a time and in log
+order; `publish` turns them into the float32 arrays that `score` reads; `law` turns scores into
+the exact probability of every arm. The probability is part of the interface, so no caller ever
+has to guess it. Nothing in this package may do I/O, read a clock or draw from a global generator.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One learned field of one decision, with all that the fold may know of it.
+
+    Attributes
+    ----------
+    seq : log position.
+    decision_id : the decision that this is an outcome of.
+    arm : name of the chosen model.
+    x : float32[d], the features of the decision.
+    field : ``quality``, ``cost`` or ``latency``.
+    value : quality in [0, 1], cost in US dollars, or latency in milliseconds.
+    cost : cost in US dollars known when the outcome was logged, or None.
+    propensity : probability with which the arm was drawn.
+    preference : weights of (quality, cost, latency).
+    cost_prior : US dollars that the price row predicted before anything was learned.
+    input_cost : the part of `cost_prior` that is input tokens.
+    """
+
+    seq: int
+    decision_id: str
+    arm: str
+    x: Float32
+    field: str
+    value: float
+    cost: float | None = None
+    propensity: float = 1.0
+    preference: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    cost_prior: float = 0.0
+    input_cost: float = 0.0
+
+
+class Policy(ABC):
+    """Base of all policies; arms are named, and their order is the order of `add_arm`.
+
+    Parameters
+    ----------
+    dim : number of features of a context.
+
+    Notes
+    -----
+    `score`, `estimate` and `law` read only what `install` was given, so a scorer needs no
+    statistics. `law` is static: from a logged row alone the pmf can be computed again.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, *, dim: int) -> None:
+        if dim < 1:
+            raise ValueError(f"dim: at least 1, not {dim}")
+        self.dim = dim
+        self.arms: list[str] = []
+        self.clock = 0
+        self.view: Arrays = {}
+
+    @staticmethod
+    @abstractmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """Return the exact pmf[n, K] of the draw before exploration, row by row."""
+
+    @abstractmethod
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]: ...
+
+    @abstractmethod
+    def _estimate(self, x: Float32) -> tuple[Float32, Float32]: ...
+
+    @abstractmethod
+    def _learn(self, arm: int, outcome: Outcome) -> None: ...
+
+    @abstractmethod
+    def _grow(self) -> None: ...
+
+    @abstractmethod
+    def _state(self) -> Arrays: ...
+
+    @abstractmethod
+    def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None: ...
+
+    @abstractmethod
+    def _publish(self) -> Arrays: ...
+
+    def score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        """Return all that the law needs: named float32[n, K] arrays for x[n, d].
+
+        Parameters
+        ----------
+        x : float32[n, d]; another shape, or a value that is not finite, is a ValueError.
+        preference : float64[n, 3], weights of (quality, cost, latency).
+        """
+        return self._score(self._checked(x), preference)
+
+    def estimate(self, x: Float32) -> tuple[Float32, Float32]:
+        """Return mean[n, K] and standard deviation[n, K] of quality, in reward units.
+
+        Parameters
+        ----------
+        x : float32[n, d]; another shape, or a value that is not finite, is a ValueError.
+        """
+        return self._estimate(self._checked(x))
+
+    def _checked(self, x: Float32) -> Float32:
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"x: shape [n, {self.dim}], not {list(x.shape)}")
+        if not np.isfinite(x).all():
+            raise ValueError("x: every value finite")
+        return np.ascontiguousarray(x, dtype=np.float32)
+
+    @classmethod
+    def pmf(
+        cls,
+        scores: Mapping[str, Float32],
+        eligible: Bools,
+        penalty: Float64,
+        explore: Float64 | None = None,
+    ) -> Float64:
+        """Return the pmf[n, K] of the draw: the law, mixed with exploration.
+
+        Parameters
+        ----------
+        scores : what `score` returned, float32[n, K] each.
+        eligible : bool[n, K]; a row without an eligible arm has a pmf of zeros.
+        penalty : float64[n, K], in quality units.
+        explore : float64[n, K], absolute share of each arm (see `exploration.shares`).
+        """
+        p = cls.law(scores, eligible, penalty)
+        if explore is None:
+            return p
+        # The last bits of a sum follow the memory layout; a logged row must give the same ones.
+        spent = np.ascontiguousarray(explore).sum(axis=1, keepdims=True)
+        mixed: Float64 = p * (1.0 - spent) + explore
+        return mixed
+
+    def learn(self, outcomes: Iterable[Outcome]) -> None:
+        """Fold quality outcomes, one at a time and in order; all of them or, on an error, none.
+
+        Raises
+        ------
+        KeyError
+            For an arm that is not known.
+        ValueError
+            For features of another shape, or a feature or value that is not finite.
+
+        Notes
+        -----
+        While an outcome is learned, `clock` counts it already: the first one has position 1.
+        """
+        index = {name: k for k, name in enumerate(self.arms)}
+        batch = [(index[outcome.arm], outcome) for outcome in outcomes]
+        for _, outcome in batch:
+            self._checked(outcome.x[None])
+            if not math.isfinite(outcome.value):
+                raise ValueError(f"value: finite, not {outcome.value}")
+        for arm, outcome in batch:
+            self.clock += 1
+            self._learn(arm, outcome)
+
+    def add_arm(self, name: str) -> None:
+        """Add an arm; one that was here before keeps what it has learned."""
+        if name not in self.arms:
+            self.arms.append(name)
+            self._grow()
+
+    def reset_arm(self, name: str) -> None:  # noqa: B027 - having no answer is fine
+        """Answer a drift alarm on one arm; policies without such an answer keep their state."""
+
+    def state(self) -> Arrays:
+        """Return everything learned as plain arrays, without what can be derived from it."""
+        own: Arrays = {"arms": np.array(self.arms, dtype=np.str_), "clock": np.array(self.clock)}
+        return own | self._state()
+
+    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over a `state`; the inverse of that method, bit for bit."""
+        self.arms = [str(name) for name in state["arms"]]
+        self.clock = int(state["clock"])
+        self._load(state)
+
+    def publish(self) -> Arrays:
+        """Return the arrays that scoring reads, a pure function of `state`."""
+        return {"arms": np.array(self.arms, dtype=np.str_)} | self._publish()
+
+    def install(self, view: Arrays) -> None:
+        """Score from `view`, published by a policy with the same parameters."""
+        self.arms = [str(name) for name in view["arms"]]
+        self.view = view
+
+    def refresh(self) -> None:
+        """Publish and install in one step, for a policy that learns and scores in one place."""
+        self.view = self.publish()
+
+
+def greedy(utility: Float64, eligible: Bools) -> Float64:
+    """Return the pmf[n, K] that puts all mass on the best eligible arms; ties split evenly."""
+    masked = np.where(eligible, utility, -np.inf)
+    best = masked.max(axis=1, keepdims=True, initial=-np.inf)
+    top = eligible & (masked == best)
+    pmf: Float64 = top / np.maximum(top.sum(axis=1, keepdims=True), 1)
+    return pmf
+
+
+def draw(pmf: Float64, u: Float64) -> NDArray[np.intp]:
+    """Return the arm[n] that each uniform u[n] in [0, 1) falls on; -1 where no arm has mass."""
+    if not pmf.shape[1]:
+        return np.full(len(pmf), -1)
+    cumulative = np.cumsum(pmf, axis=1)
+    total = cumulative[:, -1]
+    chosen = (cumulative <= (u * total)[:, None]).sum(axis=1)
+    last = pmf.shape[1] - 1 - np.argmax(pmf[:, ::-1] > 0.0, axis=1)
+    return np.where(total > 0.0, np.minimum(chosen, last), -1)

@@ -1,0 +1,200 @@
+"""Baselines: the routers that every better one must beat, under the same contract.
+
+Three keep a mean per arm, one keeps the last outcomes themselves; none may fit coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, greedy
+
+
+class _Shrinking(Policy):
+    """Estimates by a beta posterior; the prior is worth 2 rewards, and `kept` is the state."""
+
+    def __init__(self, *, dim: int, prior: float = 0.6) -> None:
+        super().__init__(dim=dim)
+        if not 0.0 <= prior <= 1.0:
+            raise ValueError(f"prior: in [0, 1], not {prior}")
+        self.prior = prior
+        self.kept: Arrays = {"total": np.zeros(0), "count": np.zeros(0)}
+
+    def _posterior(self, total: Float64, count: Float64) -> tuple[Float32, Float32]:
+        mean = (total + 2.0 * self.prior) / (count + 2.0)
+        variance = np.maximum(mean * (1.0 - mean), 0.0) / (count + 3.0)
+        return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
+
+    def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
+        return np.tile(self.view["mean"], (len(x), 1)), np.tile(self.view["std"], (len(x), 1))
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        self.kept["total"][arm] += outcome.value
+        self.kept["count"][arm] += 1.0
+
+    def _grow(self) -> None:
+        self.kept = {name: np.append(sums, 0.0) for name, sums in self.kept.items()}
+
+    def _state(self) -> Arrays:
+        return {name: array.copy() for name, array in self.kept.items()}
+
+    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.kept = {name: np.array(state[name], dtype=a.dtype) for name, a in self.kept.items()}
+
+    def _publish(self) -> Arrays:
+        mean, std = self._posterior(self.kept["total"], self.kept["count"])
+        return {"mean": mean, "std": std}
+
+
+class Random(_Shrinking):
+    """Play any eligible arm; `prior` in [0, 1] is the quality estimated before any reward."""
+
+    name = "random"
+
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        return {"mean": self._estimate(x)[0]}
+
+    @staticmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        return greedy(np.zeros(eligible.shape), eligible)
+
+
+class Fixed(_Shrinking):
+    """Play one arm; where it is not eligible, the eligible arms of least penalty.
+
+    Parameters
+    ----------
+    dim, prior : as of `Random`.
+    arm : its name; it may be added later. Without a name, adding any arm is a ValueError.
+    """
+
+    name = "fixed"
+
+    def __init__(self, *, dim: int, arm: str = "", prior: float = 0.6) -> None:
+        super().__init__(dim=dim, prior=prior)
+        self.arm = arm
+
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        chosen = np.array([name == self.arm for name in self.arms], dtype=np.float32)
+        return {"mean": self._estimate(x)[0], "chosen": np.tile(chosen, (len(x), 1))}
+
+    @staticmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        return greedy(np.where(scores["chosen"] > 0.0, np.inf, -penalty), eligible)
+
+    def add_arm(self, name: str) -> None:
+        if not self.arm:
+            raise ValueError("arm: required")
+        super().add_arm(name)
+
+
+class EpsilonGreedy(_Shrinking):
+    """Play argmax mean_a - penalty_a, and a uniform arm with probability `epsilon` in [0, 1].
+
+    Examples
+    --------
+    >>> scores = {"mean": np.float32([[0.4, 0.7]]), "epsilon": np.float32([[0.5, 0.5]])}
+    >>> EpsilonGreedy.law(scores, np.array([[True, True]]), np.zeros((1, 2))).tolist()
+    [[0.25, 0.75]]
+    """
+
+    name = "epsilon-greedy"
+
+    def __init__(self, *, dim: int, epsilon: float = 0.05, prior: float = 0.6) -> None:
+        super().__init__(dim=dim, prior=prior)
+        if not 0.0 <= epsilon <= 1.0:
+            raise ValueError(f"epsilon: in [0, 1], not {epsilon}")
+        self.epsilon = epsilon
+
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        mean = self._estimate(x)[0]
+        return {"mean": mean, "epsilon": np.full_like(mean, self.epsilon)}
+
+    @staticmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        epsilon = scores["epsilon"].astype(np.float64)
+        best = greedy(scores["mean"].astype(np.float64) - penalty, eligible)
+        return (1.0 - epsilon) * best + epsilon * Random.law(scores, eligible, penalty)
+
+
+class KNearest(_Shrinking):
+    """Play argmax of the shrunk mean reward of an arm's k nearest outcomes, plus optimism.
+
+    Parameters
+    ----------
+    dim, prior : as of `Random`.
+    k : neighbours of an arm that count; of two at the same distance the newer one is the nearer.
+    memory : the newest outcomes, of all arms together, that are remembered.
+    distance : ``cosine`` or ``euclidean``.
+    alpha : bonus of an arm without neighbours; n of them leave ``alpha / sqrt(1 + n)``.
+    """
+
+    name = "knn"
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        k: int = 40,
+        memory: int = 4096,
+        distance: str = "cosine",
+        alpha: float = 0.1,
+        prior: float = 0.6,
+    ) -> None:
+        super().__init__(dim=dim, prior=prior)
+        for key, value, low in (("k", k, 1), ("memory", memory, 1), ("alpha", alpha, 0)):
+            if not value >= low:
+                raise ValueError(f"{key}: at least {low}, not {value}")
+        if distance not in ("cosine", "euclidean"):
+            raise ValueError(f"distance: cosine or euclidean, not {distance!r}")
+        self.k, self.cosine, self.alpha = k, distance == "cosine", alpha
+        points = np.zeros((memory, dim), dtype=np.float32)
+        self.kept = {"points": points, "owner": np.zeros(memory, int), "value": np.zeros(memory)}
+
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        total, count = self._neighbours(x)
+        bonus = (self.alpha / np.sqrt(1.0 + count)).astype(np.float32)
+        return {"mean": self._posterior(total, count)[0], "bonus": bonus}
+
+    @staticmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        return greedy(scores["mean"].astype(np.float64) + scores["bonus"] - penalty, eligible)
+
+    def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
+        return self._posterior(*self._neighbours(x))
+
+    def _neighbours(self, x: Float32) -> tuple[Float64, Float64]:
+        points, owner, value = (self.view[name] for name in ("points", "owner", "value"))
+        # One product per row: which outcome is the k-th must not depend on the rest of the batch.
+        far = -(np.matmul(points, x[:, :, None])[:, :, 0] + self.view["offset"])
+        total, count = np.zeros((2, len(x), len(self.arms)))
+        for arm in range(len(self.arms)):
+            mine = owner == arm
+            nearest = np.argsort(far[:, mine], axis=1, kind="stable")[:, : self.k]
+            total[:, arm] = value[mine][nearest].sum(axis=1, dtype=np.float64)
+            count[:, arm] = nearest.shape[1]
+        return total, count
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        slot = (self.clock - 1) % len(self.kept["owner"])
+        self.kept["points"][slot], self.kept["owner"][slot] = outcome.x, arm
+        self.kept["value"][slot] = outcome.value
+
+    def _grow(self) -> None: ...
+
+    def _publish(self) -> Arrays:
+        memory = len(self.kept["owner"])
+        newest_first = (self.clock - 1 - np.arange(min(self.clock, memory))) % memory
+        view = {name: array[newest_first] for name, array in self.kept.items()}
+        points = view["points"].astype(np.float64)
+        half = 0.5 * (points * points).sum(axis=1)
+        # The nearest have the largest p.x + offset by either distance: |x| is common to all.
+        if self.cosine:
+            points /= np.sqrt(np.where(half > 0.0, 2.0 * half, 1.0))[:, None]
+            half[:] = 0.0
+        view |= {"points": points, "offset": -half}
+        return {n: a if n == "owner" else a.astype(np.float32) for n, a in view.items()}

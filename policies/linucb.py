@@ -1,0 +1,96 @@
+"""LinUCB with disjoint linear models: optimism in proportion to what is not known yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, greedy
+from policies.ridge import RidgeArms, widths
+
+
+class LinUCB(Policy):
+    """Play argmax theta_a.x + alpha sqrt(x' A_a^-1 x) - penalty_a.
+
+    Parameters
+    ----------
+    dim : number of features; the last one is the intercept.
+    alpha : width of the confidence bound, in standard deviations of unit noise; 0 is greedy.
+    ridge : prior precision of the slopes.
+    level : prior precision of the intercept.
+    prior : prior mean quality of an arm, in [0, 1].
+    gamma : forgetting per learned outcome, in (0, 1]; 1 forgets nothing.
+
+    References
+    ----------
+    .. [1] Li, Chu, Langford, Schapire (2010). A contextual-bandit approach to personalized
+       news article recommendation. WWW.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> policy = LinUCB(dim=2)
+    >>> policy.add_arm("small"); policy.add_arm("large")
+    >>> x = np.array([[0.5, 1.0]], dtype=np.float32)
+    >>> policy.learn([Outcome(1, "d1", "large", x[0], "quality", 1.0)])
+    >>> policy.refresh()
+    >>> scores = policy.score(x, np.array([[1.0, 0.0, 0.0]]))
+    >>> policy.pmf(scores, np.array([[True, True]]), np.zeros((1, 2))).tolist()
+    [[0.0, 1.0]]
+    """
+
+    name = "linucb"
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        alpha: float = 0.1,
+        ridge: float = 100.0,
+        level: float = 1.0,
+        prior: float = 0.6,
+        gamma: float = 1.0,
+    ) -> None:
+        super().__init__(dim=dim)
+        if not alpha >= 0.0:
+            raise ValueError(f"alpha: at least 0, not {alpha}")
+        for key, value in (("ridge", ridge), ("level", level)):
+            if not value > 0.0:
+                raise ValueError(f"{key}: positive, not {value}")
+        if not 0.0 <= prior <= 1.0:
+            raise ValueError(f"prior: in [0, 1], not {prior}")
+        precision, mean = np.full(dim, ridge), np.zeros(dim)
+        precision[-1], mean[-1] = level, prior
+        self.alpha = alpha
+        self.ridge = RidgeArms(precision=precision, mean=mean, gamma=gamma)
+
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        mean, std = self._estimate(x)
+        return {"mean": mean, "bonus": np.float32(self.alpha) * std}
+
+    @staticmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        return greedy(scores["mean"].astype(np.float64) + scores["bonus"] - penalty, eligible)
+
+    def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
+        theta, inverse = self.view["theta"], self.view["inverse"]
+        mean: Float32 = x @ theta.T
+        return mean, widths(x, inverse)
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        self.ridge.update(arm, outcome.x, outcome.value, self.clock)
+
+    def _grow(self) -> None:
+        self.ridge.grow()
+
+    def _state(self) -> Arrays:
+        return self.ridge.state()
+
+    def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        self.ridge.load(state)
+
+    def _publish(self) -> Arrays:
+        theta, inverse = self.ridge.solve(self.clock)
+        return {"theta": theta.astype(np.float32), "inverse": inverse.astype(np.float32)}

@@ -1,0 +1,1 @@
+"""Offline: logged data in, the daemon's own router driven over it, a judged report out."""

@@ -1,0 +1,81 @@
+"""The price of money that keeps the mean cost per request at a given rate.
+
+It looks back at the last requests and solves for the price at which the policy's own law would
+have spent the target on them, so there is no step size to tune. It sees what a router sees,
+predicted costs and the bill of its own choices, and never the labels.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from banditroute.router import Decisions
+from policies.base import Float32, Float64
+
+WINDOW = 256
+HORIZON = 100.0
+CARRY = 5.0
+DEBT = 200.0
+_WARM = 64
+_EVERY = 8
+_STEPS = 30
+
+
+class Pacer:
+    """Holds spend to `rate` US dollars per request; a soft cap that debts are paid back to.
+
+    Parameters
+    ----------
+    rate : mean US dollars per request, above 0.
+
+    Notes
+    -----
+    The target of the next requests is ``rate + balance / 100``, where the balance is unspent money
+    of at most 5 requests and debt of at most 200 requests.
+    """
+
+    def __init__(self, *, rate: float) -> None:
+        self.rate = rate
+        self.price = 0.0
+        self._balance = 0.0
+        self._bounds = (0.0, 0.0)
+        self._count = 0
+        self._recent: deque[tuple[dict[str, Float32], Float64, Float64]] = deque(maxlen=WINDOW)
+
+    def observe(self, decisions: Decisions, cost: float) -> None:
+        """Take in one decision and what it really cost, and set the `price` of the next."""
+        fine = decisions.penalty - decisions.price_of_money * decisions.cost
+        self._recent.append((decisions.scores, fine, decisions.cost))
+        self._count += 1
+        unspent = self._balance + self.rate - cost
+        self._balance = min(max(unspent, -DEBT * self.rate), CARRY * self.rate)
+        if self._count <= _WARM or self._count % _EVERY == 0:
+            self._bounds = self._solve(decisions)
+        # One step of the law may be too coarse to meet the target: the balance says which side.
+        self.price = self._bounds[0] if self._balance > 0.0 else self._bounds[1]
+
+    def _solve(self, decisions: Decisions) -> tuple[float, float]:
+        """Return the prices just below and above which the target is met on the window."""
+        law = type(decisions.frame.snapshot.policy).law
+        scores = {
+            name: np.concatenate([row[0][name] for row in self._recent]) for name in decisions.scores
+        }
+        fine = np.concatenate([row[1] for row in self._recent])
+        cost = np.concatenate([row[2] for row in self._recent])
+        open_to = np.ones(cost.shape, dtype=np.bool_)
+        target = max(self.rate + self._balance / HORIZON, 0.0)
+
+        def spend(price: float) -> float:
+            return float((law(scores, open_to, fine + price * cost) * cost).sum(axis=1).mean())
+
+        if spend(0.0) <= target:
+            return 0.0, 0.0
+        low, high = 0.0, 1.0 / self.rate
+        while spend(high) > target and high < 1e6 / self.rate:
+            low, high = high, 4.0 * high
+        for _ in range(_STEPS):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if spend(middle) > target else (low, middle)
+        return low, high

@@ -1,0 +1,90 @@
+"""Prices for data that has none: what a router may know of cost before it sees an answer.
+
+Logged data holds what each answer cost, not the price list. The prior drawn here is a router that
+knows prices but not output lengths: right up to a factor. It must never depend on more of the data
+than each model's mean cost.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
+from sim.datasets import Dataset
+from sim.errors import InputError
+
+PRIOR_SD = 0.5
+_COLUMNS = ("model", "input_price", "output_price")
+_STREAM = 2
+
+
+def drawn(dataset: Dataset, *, seed: int) -> list[ModelSpec]:
+    """Return a spec for each model whose cost prior is its mean cost times a lognormal error.
+
+    Parameters
+    ----------
+    dataset : data without NaN.
+    seed : the same seed gives the same prices.
+
+    Notes
+    -----
+    Input is free and output costs ``mean cost x lognormal(0, 0.5) / 512`` per token, so that the
+    prior's 512 output tokens cost the mean up to the error.
+    """
+    errors = np.random.default_rng([seed, _STREAM]).lognormal(0.0, PRIOR_SD, len(dataset.models))
+    mean = dataset.cost.mean(axis=0) * errors
+    return [
+        ModelSpec(name=name, input_price=0.0, output_price=float(cost) / PRIOR_OUTPUT_TOKENS * 1e6)
+        for name, cost in zip(dataset.models, mean, strict=True)
+    ]
+
+
+def listed(path: Path, models: Sequence[str]) -> list[ModelSpec]:
+    """Read a price list: CSV with the columns model, input_price, output_price.
+
+    Parameters
+    ----------
+    path : the file; prices are US dollars per million tokens. Further models are ignored.
+    models : the models that need a price, in the order of the result.
+
+    Raises
+    ------
+    InputError
+        Naming the file, row and column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--prices: {path}: cannot be read") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for column in _COLUMNS:
+        if column not in (reader.fieldnames or ()):
+            raise InputError(f"--prices: {path}: column {column!r} is missing")
+    found: dict[str, ModelSpec] = {}
+    for number, row in enumerate(reader, start=1):
+        where = f"--prices: {path}: row {number}"
+        if row["model"] in found:
+            raise InputError(f"{where}, column 'model': {row['model']!r} appears twice")
+        prices = {column: _price(where, column, row[column]) for column in _COLUMNS[1:]}
+        if row["model"]:
+            found[row["model"]] = ModelSpec(name=row["model"], **prices)
+    for model in models:
+        if model not in found:
+            raise InputError(f"--prices: {path}: no price for model {model!r}")
+    return [found[model] for model in models]
+
+
+def _price(where: str, column: str, text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0.0):
+        raise InputError(f"{where}, column {column!r}: {text!r} is not a price")
+    return value

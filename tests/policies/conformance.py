@@ -1,0 +1,125 @@
+"""What every policy promises, as data: cases, a log to learn from, and rows to decide on.
+
+`test_conformance.py` runs each promise against each case. A policy joins by being in `POLICIES`;
+it needs a line in `PARAMETERS` only where its defaults say nothing on a short log. Nothing here
+may know more of a policy than the contract does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from policies import POLICIES, Outcome, Policy, make_policy
+from policies.base import Arrays, Bools, Float32, Float64
+
+DIM = 6
+ARMS = ("tiny", "small", "large", "huge", "odd")
+
+PARAMETERS: dict[str, tuple[dict[str, object], ...]] = {
+    "linucb": ({}, {"alpha": 1.0, "gamma": 0.97}, {"alpha": 0.0}),
+    "fixed": ({"arm": "large"}, {"arm": "nobody"}),
+    "epsilon-greedy": ({}, {"epsilon": 0.3}),
+    "knn": ({}, {"k": 3, "memory": 50}, {"k": 3, "memory": 50, "distance": "euclidean"}),
+}
+
+CASES = [(name, params) for name in POLICIES for params in PARAMETERS.get(name, ({},))]
+
+
+def build(case: tuple[str, dict[str, object]], arms: Sequence[str] = ARMS) -> Policy:
+    """Return a fresh policy of a case, with `arms` added in that order."""
+    policy = make_policy(case[0], dim=DIM, params=case[1])
+    for arm in arms:
+        policy.add_arm(arm)
+    return policy
+
+
+def contexts(n: int, *, seed: int = 0) -> Float32:
+    """Return float32[n, DIM] with the intercept last."""
+    x = np.random.default_rng([1, seed]).normal(size=(n, DIM)).astype(np.float32)
+    x[:, -1] = 1.0
+    return x
+
+
+def outcomes(n: int, *, seed: int = 0, arms: Sequence[str] = ARMS) -> list[Outcome]:
+    """Return a log of n quality outcomes; a later arm of `ARMS` is better, and context counts."""
+    rng = np.random.default_rng([2, seed])
+    log = []
+    for seq, x in enumerate(contexts(n, seed=seed), start=1):
+        arm = arms[rng.integers(len(arms))]
+        level = 0.2 + 0.15 * ARMS.index(arm) + 0.1 * float(x[0]) + 0.1 * rng.normal()
+        log.append(
+            Outcome(
+                seq=seq,
+                decision_id=f"d{seq}",
+                arm=arm,
+                x=x,
+                field="quality",
+                value=float(np.clip(level, 0.0, 1.0)),
+                cost=float(rng.uniform(1e-5, 1e-2)),
+                propensity=1.0 / len(arms),
+                preference=(0.7, 0.3, 0.0),
+                cost_prior=1e-3,
+                input_cost=1e-4,
+            )
+        )
+    return log
+
+
+def trained(
+    case: tuple[str, dict[str, object]], n: int = 120, arms: Sequence[str] = ARMS
+) -> Policy:
+    """Return a policy that has learned n outcomes and scores from them."""
+    policy = build(case, arms)
+    policy.learn(outcomes(n))
+    policy.refresh()
+    return policy
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Requests to decide on: float32[n, DIM], float64[n, 3], bool[n, K], float64[n, K]."""
+
+    x: Float32
+    preference: Float64
+    eligible: Bools
+    penalty: Float64
+
+    def scores(self, policy: Policy) -> dict[str, Float32]:
+        """Return the policy's scores for these rows."""
+        return policy.score(self.x, self.preference)
+
+
+def rows(n: int = 64, k: int = len(ARMS), *, seed: int = 0) -> Rows:
+    """Return n rows: the first has no eligible arm, the next k have one, and 20 have all.
+
+    Penalties are ordinary, all zero, or as large as a preference without quality makes them.
+    """
+    rng = np.random.default_rng([3, seed])
+    preference = rng.dirichlet(np.ones(3), size=n)
+    eligible = rng.random((n, k)) < 0.7
+    eligible[0] = False
+    eligible[1 : k + 1] = np.eye(k, dtype=np.bool_)
+    eligible[k + 1 : k + 21] = True
+    penalty = rng.uniform(0.0, 0.3, size=(n, k))
+    penalty[k + 1 :: 4] = 0.0
+    penalty[k + 2 :: 4] *= 1e9
+    return Rows(contexts(n, seed=seed + 100), preference, eligible, penalty)
+
+
+def permuted(arrays: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
+    """Return the arrays [n, K] with their columns in another order."""
+    return {name: array[:, order] for name, array in arrays.items()}
+
+
+def same_bits(a: Arrays, b: Arrays) -> bool:
+    """Return whether two sets of named arrays agree in name, shape, type and every bit."""
+    return a.keys() == b.keys() and all(
+        a[name].shape == b[name].shape
+        and a[name].dtype == b[name].dtype
+        and np.ascontiguousarray(a[name]).tobytes() == np.ascontiguousarray(b[name]).tobytes()
+        for name in a
+    )

@@ -1,0 +1,450 @@
+"""The promises of the policy contract, each checked for every policy of the registry.
+
+A test here may use only what `policies.base` promises; what one policy computes is tested beside
+its own module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+
+import numpy as np
+import pytest
+from conformance import (
+    ARMS,
+    CASES,
+    DIM,
+    PARAMETERS,
+    build,
+    contexts,
+    outcomes,
+    permuted,
+    rows,
+    same_bits,
+    trained,
+)
+
+from policies import POLICIES, Policy, make_policy
+from policies.base import draw
+from policies.exploration import shares
+
+Case = tuple[str, dict[str, object]]
+
+
+@pytest.fixture(params=CASES, ids=[f"{n}{list(p.values()) or ''}" for n, p in CASES])
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+def test_the_parameter_table_names_no_unknown_policy() -> None:
+    assert PARAMETERS.keys() <= POLICIES.keys()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_can_be_built_without_parameters(name: str) -> None:
+    policy = make_policy(name, dim=DIM)
+    assert policy.name == name and policy.arms == [] and policy.clock == 0
+
+
+# --- the law -------------------------------------------------------------------------------------
+
+
+def test_pmf_is_a_law(case: Case) -> None:
+    policy, r = trained(case), rows(256)
+    pmf = policy.pmf(r.scores(policy), r.eligible, r.penalty)
+    assert pmf.dtype == np.float64 and pmf.shape == r.eligible.shape
+    assert (pmf >= 0.0).all()
+    assert (pmf[~r.eligible] == 0.0).all()
+    some = r.eligible.any(axis=1)
+    np.testing.assert_allclose(pmf[some].sum(axis=1), 1.0, rtol=0, atol=1e-12)
+    assert (pmf[~some] == 0.0).all() and not some.all()
+
+
+def test_pmf_with_exploration_is_a_law(case: Case) -> None:
+    policy, r = trained(case), rows(256)
+    explore = np.where(r.eligible, 0.02, 0.0)
+    pmf = policy.pmf(r.scores(policy), r.eligible, r.penalty, explore)
+    some = r.eligible.any(axis=1)
+    np.testing.assert_allclose(pmf[some].sum(axis=1), 1.0, rtol=0, atol=1e-12)
+    assert (pmf[r.eligible] >= 0.02).all()
+    assert (pmf[~r.eligible] == 0.0).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_draw_frequency_is_the_pmf(case: Case, share: float) -> None:
+    policy, r, n = trained(case), rows(40), 20_000
+    scores = r.scores(policy)
+    plain = policy.pmf(scores, r.eligible, r.penalty)
+    explore, excluded = shares(
+        plain,
+        r.eligible,
+        np.random.default_rng(5).uniform(1e-5, 1e-2, size=plain.shape),
+        share=share,
+        cost_share=0.5,
+        spend_rate=1e-2,
+        min_propensity=0.001,
+    )
+    pmf = policy.pmf(scores, r.eligible & ~excluded, r.penalty, explore)
+    uniforms = np.random.default_rng(6).random((len(pmf), n))
+    for row, u in zip(pmf, uniforms, strict=True):
+        drawn = draw(np.tile(row, (n, 1)), u)
+        if not row.any():
+            assert (drawn == -1).all()
+            continue
+        frequency = np.bincount(drawn, minlength=len(row)) / n
+        assert (np.abs(frequency - row) <= 4.0 * np.sqrt(row * (1.0 - row) / n) + 1e-9).all()
+        assert (frequency[row == 0.0] == 0.0).all()
+
+
+def test_the_law_of_a_row_does_not_depend_on_its_batch_or_memory_layout(case: Case) -> None:
+    policy, r = trained(case, arms=ARMS), rows()
+    scores = r.scores(policy)
+    explore = np.where(r.eligible, np.random.default_rng(7).uniform(0, 0.03, r.eligible.shape), 0.0)
+    whole = policy.pmf(scores, r.eligible, r.penalty, explore)
+    for i in range(len(whole)):
+        one = slice(i, i + 1)
+        row = {name: array[one].copy() for name, array in scores.items()}
+        alone = policy.pmf(row, r.eligible[one], r.penalty[one], explore[one])
+        assert alone.tobytes() == whole[i].tobytes()
+    turned = {name: np.asfortranarray(array) for name, array in scores.items()}
+    f = np.asfortranarray
+    again = policy.pmf(turned, f(r.eligible), f(r.penalty), f(explore))
+    assert np.ascontiguousarray(again).tobytes() == np.ascontiguousarray(whole).tobytes()
+
+
+def test_the_law_reads_no_state(case: Case) -> None:
+    policy, r = trained(case), rows()
+    scores = r.scores(policy)
+    before = policy.law(scores, r.eligible, r.penalty)
+    kept = {name: array.copy() for name, array in scores.items()}
+    policy.learn(outcomes(50, seed=9))
+    policy.refresh()
+    after = type(policy).law(scores, r.eligible, r.penalty)
+    assert before.tobytes() == after.tobytes()
+    assert same_bits(scores, kept), "the law wrote into its input"
+
+
+def test_permuted_columns_permute_the_law(case: Case) -> None:
+    policy, r, order = trained(case), rows(), [3, 0, 4, 2, 1]
+    scores = r.scores(policy)
+    straight = policy.law(scores, r.eligible, r.penalty)
+    turned = policy.law(permuted(scores, order), r.eligible[:, order], r.penalty[:, order])
+    np.testing.assert_allclose(turned, straight[:, order], rtol=0, atol=1e-12)
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def test_scores_and_estimates_are_float32_per_row_and_arm(case: Case) -> None:
+    policy, r = trained(case), rows()
+    scores = r.scores(policy)
+    assert scores
+    for array in (*scores.values(), *policy.estimate(r.x)):
+        assert array.dtype == np.float32 and array.shape == r.eligible.shape
+    assert (policy.estimate(r.x)[1] >= 0.0).all()
+
+
+def test_a_batch_scores_as_its_rows_do(case: Case) -> None:
+    policy, r = trained(case), rows()
+    scores, estimate = r.scores(policy), policy.estimate(r.x)
+    for i in range(len(r.x)):
+        one = slice(i, i + 1)
+        for name, array in policy.score(r.x[one], r.preference[one]).items():
+            np.testing.assert_allclose(array, scores[name][one], rtol=0, atol=1e-5)
+        for alone, batch in zip(policy.estimate(r.x[one]), estimate, strict=True):
+            np.testing.assert_allclose(alone, batch[one], rtol=0, atol=1e-5)
+
+
+def test_scoring_is_repeatable_and_leaves_its_input_alone(case: Case) -> None:
+    policy, r = trained(case), rows()
+    x, preference = r.x.copy(), r.preference.copy()
+    x.flags.writeable = preference.flags.writeable = False
+    assert same_bits(policy.score(x, preference), r.scores(policy))
+
+
+def test_the_order_in_which_arms_are_added_only_permutes(case: Case) -> None:
+    order = [3, 0, 4, 2, 1]
+    straight, turned = trained(case), trained(case, arms=[ARMS[k] for k in order])
+    r = rows()
+    expected = permuted(r.scores(straight), order)
+    for name, array in r.scores(turned).items():
+        np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-5)
+    for a, b in zip(turned.estimate(r.x), straight.estimate(r.x), strict=True):
+        np.testing.assert_allclose(a, b[:, order], rtol=0, atol=1e-5)
+
+
+def test_estimates_follow_the_rewards(case: Case) -> None:
+    log = [
+        dataclasses.replace(outcome, value=1.0 if outcome.arm == "huge" else 0.0)
+        for outcome in outcomes(400)
+    ]
+    policy = build(case)
+    policy.learn(log)
+    policy.refresh()
+    mean = policy.estimate(contexts(32, seed=1))[0].mean(axis=0)
+    assert mean[ARMS.index("huge")] > mean[ARMS.index("tiny")] + 0.4
+
+
+def test_zero_context_works(case: Case) -> None:
+    policy, r = trained(case), rows(8)
+    zero = np.zeros((8, DIM), dtype=np.float32)
+    policy.learn([dataclasses.replace(o, x=zero[0]) for o in outcomes(4, seed=2)])
+    policy.refresh()
+    scores = policy.score(zero, r.preference)
+    assert all(np.isfinite(array).all() for array in (*scores.values(), *policy.estimate(zero)))
+    pmf = policy.pmf(scores, np.ones((8, len(ARMS)), dtype=np.bool_), r.penalty)
+    np.testing.assert_allclose(pmf.sum(axis=1), 1.0, rtol=0, atol=1e-12)
+
+
+def test_an_untrained_policy_decides(case: Case) -> None:
+    policy, r = build(case), rows()
+    policy.refresh()
+    pmf = policy.pmf(r.scores(policy), r.eligible, r.penalty)
+    some = r.eligible.any(axis=1)
+    np.testing.assert_allclose(pmf[some].sum(axis=1), 1.0, rtol=0, atol=1e-12)
+
+
+def test_a_policy_without_arms_chooses_none(case: Case) -> None:
+    policy = build(case, arms=())
+    policy.refresh()
+    scores = policy.score(contexts(2), np.ones((2, 3)))
+    pmf = policy.pmf(scores, np.zeros((2, 0), dtype=np.bool_), np.zeros((2, 0)))
+    assert pmf.shape == (2, 0)
+    assert draw(pmf, np.array([0.1, 0.9])).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_context_that_is_not_finite_is_refused(case: Case, bad: float) -> None:
+    policy = trained(case)
+    before = policy.state()
+    x = contexts(3)
+    x[1, 2] = bad
+    with pytest.raises(ValueError, match="x: every value finite"):
+        policy.score(x, np.ones((3, 3)))
+    with pytest.raises(ValueError, match="x: every value finite"):
+        policy.estimate(x)
+    good = outcomes(1, seed=3)
+    with pytest.raises(ValueError, match="x: every value finite"):
+        policy.learn([*good, dataclasses.replace(good[0], x=x[1])])
+    with pytest.raises(ValueError, match="value: finite"):
+        policy.learn([*good, dataclasses.replace(good[0], value=bad)])
+    assert same_bits(policy.state(), before)
+
+
+# --- learning ------------------------------------------------------------------------------------
+
+
+def test_the_same_log_gives_the_same_bits(case: Case) -> None:
+    one, two, r = trained(case), trained(case), rows()
+    assert same_bits(one.state(), two.state())
+    assert same_bits(one.publish(), two.publish())
+    a, b = (p.pmf(r.scores(p), r.eligible, r.penalty) for p in (one, two))
+    assert a.tobytes() == b.tobytes()
+    u = np.random.default_rng(8).random(len(a))
+    assert draw(a, u).tolist() == draw(b, u).tolist()
+
+
+def test_state_does_not_depend_on_batches_or_on_publishing(case: Case) -> None:
+    log = outcomes(150)
+    whole, single, pieces = build(case), build(case), build(case)
+    whole.learn(log)
+    for outcome in log:
+        single.learn([outcome])
+        single.publish()
+    for cut in np.split(np.arange(len(log)), [0, 3, 40, 41, 120]):
+        pieces.learn(log[i] for i in cut)
+        pieces.refresh()
+        pieces.state()
+    assert same_bits(single.state(), whole.state())
+    assert same_bits(pieces.state(), whole.state())
+    assert same_bits(single.publish(), whole.publish())
+    assert same_bits(pieces.publish(), whole.publish())
+
+
+def test_publish_is_pure(case: Case) -> None:
+    policy = trained(case)
+    before = policy.state()
+    first = policy.publish()
+    kept = {name: array.copy() for name, array in first.items()}
+    assert same_bits(policy.publish(), kept)
+    assert same_bits(policy.state(), before)
+    policy.learn(outcomes(60, seed=4))
+    assert same_bits(first, kept), "a published view moved when the policy learned"
+
+
+def test_learning_shows_only_after_publishing(case: Case) -> None:
+    policy, r = trained(case), rows()
+    before = r.scores(policy)
+    policy.learn(outcomes(60, seed=4))
+    assert same_bits(r.scores(policy), before)
+
+
+def test_state_round_trip_is_exact(case: Case) -> None:
+    log = outcomes(200)
+    straight, first = build(case), build(case)
+    straight.learn(log[:130])
+    first.learn(log[:130])
+    buffer = io.BytesIO()
+    np.savez(buffer, **first.state())
+    buffer.seek(0)
+    with np.load(buffer, allow_pickle=False) as stored:
+        second = make_policy(case[0], dim=DIM, params=case[1])
+        second.load(dict(stored))
+    assert second.arms == first.arms and second.clock == first.clock
+    assert same_bits(second.state(), first.state())
+    assert same_bits(second.publish(), first.publish())
+    straight.learn(log[130:])
+    second.learn(log[130:])
+    assert same_bits(second.state(), straight.state())
+    assert same_bits(second.publish(), straight.publish())
+
+
+def test_state_is_neither_shared_when_taken_nor_when_loaded(case: Case) -> None:
+    policy, copy = trained(case), build(case)
+    state = policy.state()
+    kept = {name: array.copy() for name, array in state.items()}
+    copy.load(state)
+    policy.learn(outcomes(60, seed=4))
+    copy.learn(outcomes(30, seed=5))
+    assert same_bits(state, kept)
+
+
+def test_loading_replaces_whatever_was_learned(case: Case) -> None:
+    policy, other = trained(case), build(case, arms=ARMS[:2])
+    other.learn(outcomes(70, seed=6, arms=ARMS[:2]))
+    other.refresh()
+    other.load(policy.state())
+    assert same_bits(other.state(), policy.state())
+    assert same_bits(other.publish(), policy.publish())
+
+
+def test_state_survives_any_memory_layout(case: Case) -> None:
+    policy, copy = trained(case), build(case)
+    copy.load({name: np.array(array, order="F") for name, array in policy.state().items()})
+    for p in (policy, copy):
+        p.learn(outcomes(30, seed=5))
+    assert same_bits(copy.state(), policy.state())
+
+
+def test_state_and_view_are_plain_arrays(case: Case) -> None:
+    policy = trained(case)
+    for arrays in (policy.state(), policy.publish()):
+        assert {"arms"} < arrays.keys() or case[0] == "random"
+        assert all(isinstance(array, np.ndarray) for array in arrays.values())
+        assert all(array.dtype.kind in "fiubU" for array in arrays.values())
+        assert arrays["arms"].tolist() == list(ARMS)
+    floats = [array for array in policy.publish().values() if array.dtype.kind == "f"]
+    assert floats and all(array.dtype == np.float32 for array in floats)
+
+
+def test_a_scorer_needs_only_the_view(case: Case) -> None:
+    learner, r = trained(case), rows()
+    scorer = make_policy(case[0], dim=DIM, params=case[1])
+    scorer.install(learner.publish())
+    assert scorer.arms == learner.arms
+    assert same_bits(r.scores(scorer), r.scores(learner))
+    for a, b in zip(scorer.estimate(r.x), learner.estimate(r.x), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_learning_keeps_no_reference_to_the_features(case: Case) -> None:
+    policy, log = build(case), outcomes(30)
+    policy.learn(log)
+    before = policy.state()
+    for outcome in log:
+        outcome.x[:] = 7.0
+    assert same_bits(policy.state(), before)
+
+
+# --- arms ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", ["unknown arm", "wrong shape"])
+def test_a_bad_outcome_changes_nothing(case: Case, bad: str) -> None:
+    policy, good = trained(case), outcomes(4, seed=3)
+    before = policy.state()
+    if bad == "unknown arm":
+        with pytest.raises(KeyError, match="nobody-knows"):
+            policy.learn([*good, dataclasses.replace(good[0], arm="nobody-knows")])
+    else:
+        with pytest.raises(ValueError, match="x: shape"):
+            policy.learn([*good, dataclasses.replace(good[0], x=good[0].x[:-1])])
+    assert same_bits(policy.state(), before)
+
+
+def test_context_of_the_wrong_width_is_refused(case: Case) -> None:
+    policy = trained(case)
+    for x in (contexts(2)[:, :-1], contexts(1)[0]):
+        with pytest.raises(ValueError, match="x: shape"):
+            policy.score(x, np.ones((2, 3)))
+
+
+def test_an_arm_added_live_leaves_the_others_as_they_are(case: Case) -> None:
+    few = ARMS[:3]
+    policy, r = build(case, arms=few), rows()
+    policy.learn(outcomes(120, arms=few))
+    policy.refresh()
+    before, estimate = r.scores(policy), policy.estimate(r.x)
+    policy.add_arm("huge")
+    policy.refresh()
+    assert policy.arms == [*few, "huge"] and policy.clock == 120
+    for name, array in r.scores(policy).items():
+        np.testing.assert_allclose(array[:, :3], before[name], rtol=0, atol=1e-5)
+    for a, b in zip(policy.estimate(r.x), estimate, strict=True):
+        np.testing.assert_allclose(a[:, :3], b, rtol=0, atol=1e-5)
+    policy.learn(outcomes(40, arms=("huge",)))
+    assert policy.clock == 160
+
+
+def test_adding_a_known_arm_again_changes_nothing(case: Case) -> None:
+    policy = trained(case)
+    before = policy.state()
+    policy.add_arm("small")
+    assert same_bits(policy.state(), before)
+
+
+# --- forgetting ----------------------------------------------------------------------------------
+
+
+def _forgetful() -> list[str]:
+    return [n for n, kind in POLICIES.items() if "gamma" in inspect.signature(kind).parameters]
+
+
+def _with_gamma(name: str, gamma: float) -> Policy:
+    policy = make_policy(name, dim=DIM, params={"gamma": gamma})
+    for arm in ARMS:
+        policy.add_arm(arm)
+    return policy
+
+
+@pytest.mark.parametrize("name", _forgetful())
+def test_a_forgotten_arm_is_like_a_new_one(name: str) -> None:
+    policy = _with_gamma(name, 0.9)
+    policy.learn(outcomes(40, arms=("tiny",)))
+    policy.learn(outcomes(400, arms=("huge",)))
+    policy.refresh()
+    mean, std = policy.estimate(contexts(8, seed=1))
+    for array in (mean, std):
+        np.testing.assert_allclose(array[:, 0], array[:, 1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", _forgetful())
+def test_forgetting_goes_by_position_not_by_the_arm(name: str) -> None:
+    """The weight of an old outcome is the same whether its own arm or another one learned."""
+    policy = _with_gamma(name, 0.9)
+    first, *others = outcomes(11, arms=("tiny",))
+    blank = [
+        dataclasses.replace(o, arm="tiny" if i % 2 else "huge", x=np.zeros(DIM, dtype=np.float32))
+        for i, o in enumerate(others)
+    ]
+    policy.learn([first, *blank])
+    elsewhere = _with_gamma(name, 0.9)
+    elsewhere.learn([first, *(dataclasses.replace(o, arm="huge") for o in blank)])
+    policy.refresh()
+    elsewhere.refresh()
+    x = contexts(8, seed=1)
+    np.testing.assert_allclose(
+        policy.estimate(x)[0][:, 0], elsewhere.estimate(x)[0][:, 0], rtol=0, atol=1e-5
+    )
