@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +20,7 @@ from banditroute import openapi, schemas
 from banditroute.errors import ApiError, invalid
 from banditroute.service import Service
 from banditroute.store.codec import decode
-from banditroute.times import iso
+from banditroute.times import iso, new_id, now_us
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -290,7 +289,7 @@ class _Envelope:
             await self.app(scope, receive, send)
             return
         sent = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"")[:200]
-        request_id = sent or secrets.token_hex(8).encode()
+        request_id = sent or new_id(now_us()).encode()
         scope["request_id"] = request_id.decode("latin-1")
         began = time.perf_counter()
 

@@ -1,370 +1,332 @@
 """Clients of the HTTP API, for callers that want a decision and no ceremony.
 
-`Client` and `AsyncClient` differ in nothing but the waiting: building requests, reading answers
-and deciding on a retry are shared and pure. Every request can be sent twice without harm: routing
-carries an idempotency key, feedback is exactly-once by decision and key. A client must never
-answer from its own opinion, except with the `default_model` that the caller named for bad days.
+`Client` and `AsyncClient` differ in nothing but the waiting; `banditroute.exchange` has the rest.
+Every request can be sent twice without harm: routing carries an idempotency key, feedback is
+exactly-once by decision and key. A client must never answer from its own opinion, except with the
+`default_model` that the caller named for bad days.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import random
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
-from urllib.parse import quote
+from typing import Any, Self, Unpack
 
 import httpx
 
-log = logging.getLogger(__name__)
-
-BACKOFF_S = 0.1
-BACKOFF_LIMIT_S = 2.0
-LONGEST_RETRY_AFTER_S = 60.0
-
-
-class RouterError(Exception):
-    """The router said no, or could not be reached.
-
-    Attributes
-    ----------
-    status : HTTP status; 0 when there was no answer at all.
-    code : a stable word, such as ``budget_exceeded``; ``unreachable`` without an answer.
-    param : the field to blame, or None.
-    message : one sentence for a person.
-    retry_after : seconds that the router asked to wait, or None.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        param: str | None,
-        message: str,
-        *,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(f"{message} ({status} {code})" if status else f"{message} ({code})")
-        self.status, self.code, self.param, self.message = status, code, param, message
-        self.retry_after = retry_after
-
-    @property
-    def away(self) -> bool:
-        """Whether the router could not answer now, rather than would not."""
-        busy = self.status == 429 and self.code not in ("budget_exceeded", "insufficient_quota")
-        return self.status == 0 or self.status >= 500 or busy
-
-    @property
-    def retryable(self) -> bool:
-        """Whether the same request may succeed in a moment."""
-        return self.away and self.status in (0, 429, 502, 503, 504)
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A decision; `degraded` when the router was away and this is the caller's default."""
-
-    decision_id: str | None
-    model: str
-    fallbacks: tuple[str, ...] = ()
-    propensity: float | None = None
-    max_output_tokens: int | None = None
-    policy: str | None = None
-    policy_version: int | None = None
-    reserved_cost_usd: float | None = None
-    expires_at: str | None = None
-    degraded: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RouteError:
-    """A row of a batch that has no decision."""
-
-    code: str
-    param: str | None
-    message: str
-
-
-class Ask(TypedDict, total=False):
-    """What may be asked of ``POST /v1/route``: one of prompt, messages or embedding, and limits."""
-
-    prompt: str
-    messages: Sequence[Mapping[str, Any]]
-    embedding: Sequence[float]
-    pool: str
-    preference: Mapping[str, float]
-    max_cost_usd: float
-    max_latency_ms: float
-    input_tokens: int
-    max_output_tokens: int
-    models: Sequence[str]
-    requires: Sequence[str]
-    session_id: str
-    tags: Mapping[str, str]
-    task: str
-
-
-class Observed(TypedDict, total=False):
-    """What may be said of an answer; quality in [0, 1], cost in US dollars, latency in ms."""
-
-    quality: float | None
-    cost_usd: float | None
-    input_tokens: int | None
-    output_tokens: int | None
-    latency_ms: float | None
-    model: str | None
-    source: str | None
-    key: str | None
-
-
-class Properties(TypedDict, total=False):
-    """What may be said of a model; prices in US dollars per million tokens."""
-
-    input_price: float
-    output_price: float
-    max_output_tokens: int
-    context_length: int
-    capabilities: Sequence[str]
-
-
-@dataclass(slots=True)
-class Call:
-    """One answer in the making: set what is known of it, the rest is measured.
-
-    Attributes
-    ----------
-    route : the decision.
-    quality, cost_usd, input_tokens, output_tokens : to set in the body; None is not sent.
-    latency_ms : None means the time spent in the body.
-    answered_by : the model that answered, when it was not the chosen one.
-    """
-
-    route: Route
-    quality: float | None = None
-    cost_usd: float | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    latency_ms: float | None = None
-    answered_by: str | None = None
-    _started: float = field(default_factory=time.monotonic)
-
-    @property
-    def model(self) -> str:
-        """The model to ask."""
-        return self.route.model
-
-    def observed(self, *, failed_quality: float | None) -> Observed:
-        """Return the feedback; the quality of a failure counts only where none was set."""
-        spent = 1_000.0 * (time.monotonic() - self._started)
-        return Observed(
-            quality=failed_quality if self.quality is None else self.quality,
-            cost_usd=self.cost_usd,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            latency_ms=spent if self.latency_ms is None else self.latency_ms,
-            model=self.answered_by,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    path: str
-    body: Mapping[str, Any] | None = None
-    pool: str | None = None
-    key: str | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        headers = {} if self.key is None else {"Idempotency-Key": self.key}
-        content = None
-        if self.body is not None:
-            # Escaped, so that a lone surrogate in a prompt can travel.
-            content = json.dumps(self.body, allow_nan=False).encode("ascii")
-            headers["Content-Type"] = "application/json"
-        return {
-            "method": self.method,
-            "url": self.path,
-            "content": content,
-            "headers": headers,
-            "params": None if self.pool is None else {"pool": self.pool},
-        }
-
-
-def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _ask_body(ask: Mapping[str, Any]) -> dict[str, Any]:
-    body = _known(ask)
-    if "embedding" in body:
-        body["embedding"] = [float(number) for number in body["embedding"]]
-    for name in ("messages", "models", "requires"):
-        if name in body:
-            body[name] = list(body[name])
-    return body
-
-
-def _route_request(ask: Mapping[str, Any], key: str | None) -> _Request:
-    return _Request("POST", "/v1/route", _ask_body(ask), key=key or uuid.uuid4().hex)
-
-
-def _batch_request(asks: Sequence[Mapping[str, Any]], key: str | None) -> _Request:
-    body = {"requests": [_ask_body(ask) for ask in asks]}
-    return _Request("POST", "/v1/route/batch", body, key=key or uuid.uuid4().hex)
-
-
-def _feedback_request(decision_id: str, observed: Mapping[str, Any]) -> _Request:
-    return _Request("POST", "/v1/feedback", {"decision_id": decision_id} | _known(observed))
-
-
-def _feedback_batch_request(items: Sequence[Mapping[str, Any]]) -> _Request:
-    body = {"feedback": [_known(item) for item in items if item.get("decision_id") is not None]}
-    return _Request("POST", "/v1/feedback/batch", body)
-
-
-def _model_path(name: str) -> str:
-    return f"/v1/models/{quote(name, safe='')}"
-
-
-def _read_route(answer: Mapping[str, Any]) -> Route:
-    names = [name for name in Route.__dataclass_fields__ if name in answer]
-    fields = {name: answer[name] for name in names if name != "fallbacks"}
-    return Route(**fields, fallbacks=tuple(answer.get("fallbacks", ())))
-
-
-def _read_row(row: Mapping[str, Any]) -> Route | RouteError:
-    if "error" not in row:
-        return _read_route(row)
-    error = row["error"]
-    return RouteError(error["code"], error.get("param"), error["message"])
-
-
-def _read_results(
-    items: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None
-) -> list[dict[str, Any]]:
-    sent = iter(answer["results"] if answer else ())
-    ignored = {"decision_id": None, "status": "ignored"}
-    return [ignored if item.get("decision_id") is None else dict(next(sent)) for item in items]
-
-
-def _failure(response: httpx.Response) -> RouterError | None:
-    """Return the error that a response stands for, None for a success."""
-    if response.is_success:
-        return None
-    try:
-        error = response.json()["error"]
-        code, param, message = str(error["code"]), error.get("param"), str(error["message"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        code, param, message = "http_error", None, f"unexpected answer {response.status_code}"
-    try:
-        retry_after = float(response.headers["retry-after"])
-    except (KeyError, ValueError):
-        retry_after = None
-    return RouterError(response.status_code, code, param, message, retry_after=retry_after)
-
-
-def _unreachable(error: httpx.TransportError) -> RouterError:
-    reason = f"{type(error).__name__}: {error}".rstrip(": ")
-    return RouterError(0, "unreachable", None, f"no answer from the router, {reason}")
-
-
-def _read(response: httpx.Response) -> Any:
-    try:
-        return response.json() if response.content else None
-    except ValueError as error:
-        message = "the answer is not JSON"
-        raise RouterError(response.status_code, "invalid_answer", None, message) from error
-
-
-class _Attempts:
-    """How often and how long one call is tried; clocks are monotonic."""
-
-    def __init__(self, config: _Config, *, within: float | None = None) -> None:
-        self._config = config
-        self._count = 0
-        limit = config.retry_for if within is None else within
-        self._bounded = within is not None
-        self._deadline = None if limit is None else time.monotonic() + limit
-
-    def timeout(self) -> float:
-        """Return the seconds that the next attempt may take."""
-        if not self._bounded or self._deadline is None:
-            return self._config.timeout
-        return min(self._config.timeout, max(self._deadline - time.monotonic(), 0.001))
-
-    def pause(self, failure: RouterError) -> float:
-        """Return the seconds to wait before the next attempt, or raise `failure`."""
-        if not failure.retryable:
-            raise failure
-        backoff = min(BACKOFF_S * 2.0 ** min(self._count, 10), BACKOFF_LIMIT_S)
-        wait = max(backoff * random.uniform(0.5, 1.0), failure.retry_after or 0.0)
-        self._count += 1
-        patient = self._config.retry_for is not None
-        too_often = not patient and self._count > self._config.retries
-        too_late = self._deadline is not None and time.monotonic() + wait > self._deadline
-        if too_often or too_late or wait > LONGEST_RETRY_AFTER_S:
-            raise failure
-        return wait
-
-
-@dataclass(frozen=True, slots=True)
-class _Config:
-    timeout: float
-    retries: int
-    retry_for: float | None
-    default_model: str | None
-
-    def attempts(self, *, routing: bool = False) -> _Attempts:
-        bounded = routing and self.default_model is not None
-        return _Attempts(self, within=self.timeout if bounded else None)
-
-    def instead(self, failure: RouterError) -> Route:
-        """Return the route to take when the router is away, or raise `failure`."""
-        if self.default_model is None or not failure.away:
-            raise failure
-        log.warning("router away, using %s: %s", self.default_model, failure)
-        return Route(decision_id=None, model=self.default_model, degraded=True)
-
-    def settle_failed(self, failure: RouterError, *, body_raised: bool) -> None:
-        """Let a failure to post feedback pass where raising it would do more harm."""
-        if not body_raised and not (self.default_model is not None and failure.away):
-            raise failure
-        log.warning("feedback was not delivered: %s", failure)
-
-
-class _Base:
-    """What the two clients share.
+from banditroute.exchange import (
+    IGNORED,
+    Ask,
+    Call,
+    Observed,
+    Patience,
+    Properties,
+    Request,
+    Route,
+    RouteError,
+    RouterError,
+    add_request,
+    batch_request,
+    connection,
+    decision_request,
+    failure_of,
+    feedback_batch_request,
+    feedback_request,
+    known,
+    model_path,
+    read,
+    read_results,
+    read_route,
+    read_row,
+    route_request,
+    unreachable,
+)
+
+__all__ = [
+    "Ask",
+    "AsyncClient",
+    "Call",
+    "Client",
+    "Observed",
+    "Properties",
+    "Route",
+    "RouteError",
+    "RouterError",
+]
+
+
+class Client:
+    """A blocking client; one may be shared by threads.
 
     Parameters
     ----------
     base_url : where the daemon listens.
     api_key : sent as a bearer token.
     timeout : seconds per attempt; with `default_model` also the limit of a whole route call.
-    retries : further attempts after connection errors, timeouts, 502, 503, 504, and 429 that is
-        not about a budget; waits grow exponentially with jitter and honour ``Retry-After``.
+    retries : further attempts after connection errors, timeouts, 502, 503, 504, and a 429 that
+        is not about a budget; waits grow exponentially with jitter and honour ``Retry-After``.
     retry_for : seconds to go on retrying, however often; it takes the place of `retries`.
-    default_model : answer of `route` when the router is away; without it that is an error.
+    default_model : what `route` answers when the router is away; without it that is an error.
     transport : an httpx transport, for tests and proxies.
 
     Attributes
     ----------
-    retried : int, attempts that were repeated since the client was made.
+    retried : attempts that were repeated since the client was made.
+
+    Notes
+    -----
+    Every method raises `RouterError` when the router says no or stays away.
     """
 
-    retried = 0
-
-    def _configure(
-        self, timeout: float, retries: int, retry_for: float | None, default_model: str | None
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        retries: int = 3,
+        retry_for: float | None = None,
+        default_model: str | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._config = _Config(timeout, retries, retry_for, default_model)
+        self._patience = Patience(timeout, retries, retry_for, default_model)
+        self._http = httpx.Client(transport=transport, **connection(base_url, api_key))
+        self.retried = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def route(self, *, idempotency_key: str | None = None, **ask: Unpack[Ask]) -> Route:
+        """Ask which model should answer; see `Ask` for the parameters.
+
+        Parameters
+        ----------
+        idempotency_key : the same key gives the same answer for 24 hours; default a fresh one
+            per call, so that retries of one call cannot decide twice.
+        """
+        try:
+            return read_route(self._send(route_request(ask, idempotency_key), routing=True))
+        except RouterError as failure:
+            return self._patience.instead(failure)
+
+    def route_batch(
+        self, requests: Sequence[Ask], *, idempotency_key: str | None = None
+    ) -> list[Route | RouteError]:
+        """Ask for up to 1,024 decisions at once; the answers are in the order of `requests`."""
+        try:
+            answer = self._send(batch_request(requests, idempotency_key), routing=True)
+        except RouterError as failure:
+            return [self._patience.instead(failure) for _ in requests]
+        return [read_row(row) for row in answer["decisions"]]
+
+    def feedback(self, decision_id: str | None, **observed: Unpack[Observed]) -> str:
+        """Report an answer; return accepted, duplicate, superseded, late, or ignored for None."""
+        if decision_id is None:
+            return IGNORED
+        return str(self._send(feedback_request(decision_id, observed))["status"])
+
+    def feedback_batch(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Report up to 1,024 answers, each with its ``decision_id``; results in their order."""
+        request = feedback_batch_request(items)
+        return read_results(items, self._send(request) if request else None)
+
+    @contextmanager
+    def decide(
+        self,
+        *,
+        failed_quality: float | None = None,
+        idempotency_key: str | None = None,
+        **ask: Unpack[Ask],
+    ) -> Iterator[Call]:
+        """Route, run the body, and post feedback with the latency of the body at its end.
+
+        Parameters
+        ----------
+        failed_quality : quality to report when the body raises and has set none.
+        """
+        call = Call(self.route(idempotency_key=idempotency_key, **ask))
+        raised = True
+        try:
+            yield call
+            raised = False
+        finally:
+            observed = call.observed(failed_quality=failed_quality if raised else None)
+            try:
+                self.feedback(call.route.decision_id, **observed)
+            except RouterError as failure:
+                self._patience.settle_failed(failure, body_raised=raised)
+
+    def decision(self, decision_id: str) -> dict[str, Any]:
+        """Return why a decision was taken."""
+        return dict(self._send(decision_request(decision_id)))
+
+    def models(self, pool: str = "default") -> list[dict[str, Any]]:
+        """Return the models of a pool with the prices in force."""
+        return list(self._send(Request("GET", "/v1/models", pool=pool))["data"])
+
+    def add_model(
+        self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
+    ) -> dict[str, Any]:
+        """Add a model; 409 when it is there already, perhaps by an attempt that seemed lost."""
+        return dict(self._send(add_request(name, pool, properties)) or {})
+
+    def set_price(
+        self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
+    ) -> dict[str, Any]:
+        """Change a model's price, or what it can do; nothing has to be learned again."""
+        request = Request("PATCH", model_path(name), known(properties), pool=pool)
+        return dict(self._send(request) or {})
+
+    def drain_model(self, name: str, *, pool: str = "default") -> None:
+        """Choose a model no more."""
+        self._send(Request("DELETE", model_path(name), pool=pool))
+
+    def policy(self, pool: str = "default") -> dict[str, Any]:
+        """Return the pool's policy, its version and its state digest."""
+        return dict(self._send(Request("GET", "/v1/policy", pool=pool)))
+
+    def _send(self, request: Request, *, routing: bool = False) -> Any:
+        attempts = self._patience.attempts(routing=routing)
+        while True:
+            try:
+                response = self._http.request(timeout=attempts.timeout(), **request.arguments())
+                failure = failure_of(response)
+            except httpx.TransportError as error:
+                failure = unreachable(error)
+            if failure is None:
+                return read(response)
+            wait = attempts.pause(failure)
+            self.retried += 1
+            time.sleep(wait)
 
 
-def _headers(api_key: str | None) -> dict[str, str]:
-    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+class AsyncClient:
+    """The asyncio client; everything is as in `Client`, and awaited."""
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        retries: int = 3,
+        retry_for: float | None = None,
+        default_model: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._patience = Patience(timeout, retries, retry_for, default_model)
+        self._http = httpx.AsyncClient(transport=transport, **connection(base_url, api_key))
+        self.retried = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def route(self, *, idempotency_key: str | None = None, **ask: Unpack[Ask]) -> Route:
+        """Ask which model should answer; see `Client.route`."""
+        try:
+            return read_route(await self._send(route_request(ask, idempotency_key), routing=True))
+        except RouterError as failure:
+            return self._patience.instead(failure)
+
+    async def route_batch(
+        self, requests: Sequence[Ask], *, idempotency_key: str | None = None
+    ) -> list[Route | RouteError]:
+        """Ask for up to 1,024 decisions at once; see `Client.route_batch`."""
+        try:
+            answer = await self._send(batch_request(requests, idempotency_key), routing=True)
+        except RouterError as failure:
+            return [self._patience.instead(failure) for _ in requests]
+        return [read_row(row) for row in answer["decisions"]]
+
+    async def feedback(self, decision_id: str | None, **observed: Unpack[Observed]) -> str:
+        """Report an answer; see `Client.feedback`."""
+        if decision_id is None:
+            return IGNORED
+        return str((await self._send(feedback_request(decision_id, observed)))["status"])
+
+    async def feedback_batch(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Report up to 1,024 answers; see `Client.feedback_batch`."""
+        request = feedback_batch_request(items)
+        return read_results(items, await self._send(request) if request else None)
+
+    @asynccontextmanager
+    async def decide(
+        self,
+        *,
+        failed_quality: float | None = None,
+        idempotency_key: str | None = None,
+        **ask: Unpack[Ask],
+    ) -> AsyncIterator[Call]:
+        """Route, run the body and post feedback at its end; see `Client.decide`."""
+        call = Call(await self.route(idempotency_key=idempotency_key, **ask))
+        raised = True
+        try:
+            yield call
+            raised = False
+        finally:
+            observed = call.observed(failed_quality=failed_quality if raised else None)
+            try:
+                await self.feedback(call.route.decision_id, **observed)
+            except RouterError as failure:
+                self._patience.settle_failed(failure, body_raised=raised)
+
+    async def decision(self, decision_id: str) -> dict[str, Any]:
+        """Return why a decision was taken."""
+        return dict(await self._send(decision_request(decision_id)))
+
+    async def models(self, pool: str = "default") -> list[dict[str, Any]]:
+        """Return the models of a pool with the prices in force."""
+        return list((await self._send(Request("GET", "/v1/models", pool=pool)))["data"])
+
+    async def add_model(
+        self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
+    ) -> dict[str, Any]:
+        """Add a model; see `Client.add_model`."""
+        return dict(await self._send(add_request(name, pool, properties)) or {})
+
+    async def set_price(
+        self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
+    ) -> dict[str, Any]:
+        """Change a model's price, or what it can do."""
+        request = Request("PATCH", model_path(name), known(properties), pool=pool)
+        return dict(await self._send(request) or {})
+
+    async def drain_model(self, name: str, *, pool: str = "default") -> None:
+        """Choose a model no more."""
+        await self._send(Request("DELETE", model_path(name), pool=pool))
+
+    async def policy(self, pool: str = "default") -> dict[str, Any]:
+        """Return the pool's policy, its version and its state digest."""
+        return dict(await self._send(Request("GET", "/v1/policy", pool=pool)))
+
+    async def _send(self, request: Request, *, routing: bool = False) -> Any:
+        attempts = self._patience.attempts(routing=routing)
+        while True:
+            try:
+                response = await self._http.request(
+                    timeout=attempts.timeout(), **request.arguments()
+                )
+                failure = failure_of(response)
+            except httpx.TransportError as error:
+                failure = unreachable(error)
+            if failure is None:
+                return read(response)
+            wait = attempts.pause(failure)
+            self.retried += 1
+            await asyncio.sleep(wait)

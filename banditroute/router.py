@@ -153,12 +153,15 @@ class Decisions:
     price_of_money: float
     spend_rate: float
 
-    def fallbacks(self, row: int) -> list[str]:
-        """Return the eligible models that were not chosen, best utility first."""
-        utility = self.mean[row] - self.penalty[row]
-        order = np.argsort(-utility, kind="stable")
-        models, verdict, chosen = self.frame.models, self.verdict[row], self.chosen[row]
-        return [models[k].name for k in order if verdict[k] == 0 and k != chosen]
+    def fallbacks(self) -> list[list[str]]:
+        """Return, per row, the eligible models that were not chosen, best utility first."""
+        names = [model.name for model in self.frame.models]
+        order = np.argsort(self.penalty - self.mean, axis=1, kind="stable").tolist()
+        rows = zip(order, self.verdict.tolist(), self.chosen.tolist(), strict=True)
+        return [
+            [names[k] for k in ranked if verdict[k] == 0 and k != chosen]
+            for ranked, verdict, chosen in rows
+        ]
 
 
 class Router:
@@ -279,8 +282,7 @@ class Router:
 
     def _score(self, asks: Asks) -> tuple[dict[str, Float32], Float32, Float32, Float64]:
         frame, snapshot = self.frame, self.frame.snapshot
-        scores = snapshot.policy.score(asks.features, asks.preference)
-        mean, std = snapshot.policy.estimate(asks.features)
+        scores, mean, std = snapshot.policy.assess(asks.features, asks.preference)
         latency = snapshot.latency.predict(len(asks.features))
         if frame.columns is not None:
             scores = {name: value[:, frame.columns] for name, value in scores.items()}

@@ -13,6 +13,7 @@ import itertools
 import logging
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ from banditroute.store.writer import Writer
 from banditroute.times import iso, new_id, now_us
 
 logger = logging.getLogger("banditroute")
+_ANSWERED = ("id", "propensity", "max_output_tokens", "reserved_nano")
+_answered = itemgetter(*(codec.DECISION_COLUMNS.index(name) for name in _ANSWERED))
 OFF_LOOP_BYTES = 65_536
 HOUSEKEEPING_S = 1.0
 FORGET_EVERY = 600
@@ -106,7 +109,7 @@ class Service:
         bytes of the first answer when this idempotency key was seen before.
         """
         answers: list[dict[str, Any]] = [{}] * len(requests)
-        rows: list[dict[str, Any]] = []
+        rows: list[tuple[Any, ...]] = []
         by_pool: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             by_pool.setdefault(request.pool, []).append(i)
@@ -131,7 +134,7 @@ class Service:
         self,
         requests: Sequence[RouteRequest],
         answers: list[dict[str, Any]],
-        rows: list[dict[str, Any]],
+        rows: list[tuple[Any, ...]],
         *,
         key: str,
         endpoint: str,
@@ -252,7 +255,7 @@ class Service:
         requests: Sequence[RouteRequest],
         decided: Decisions,
         request_id: str | None,
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    ) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
         now = now_us()
         expires = now + int(pool.options.feedback_ttl_s * 1e6)
         notes = [
@@ -267,23 +270,26 @@ class Service:
             for request in requests
         ]
         rows = codec.encode(decided, notes, pool=pool.name, created_at=now, expires_at=expires)
-        logged = {row["id"]: row for row in rows}
-        until = iso(expires)
-        answers = []
-        for i, note in enumerate(notes):
-            row = logged.get(note.id)
-            if row is None:
+        charter, until = decided.frame.snapshot.charter, iso(expires)
+        names = [model.name for model in decided.frame.models]
+        answers: list[dict[str, Any]] = []
+        logged = iter(rows)
+        for i, (chosen, others) in enumerate(
+            zip(decided.chosen.tolist(), decided.fallbacks(), strict=True)
+        ):
+            if chosen < 0:
                 answers.append(no_eligible(decided, i).body())
                 continue
+            row = dict(zip(_ANSWERED, _answered(next(logged)), strict=True))
             answers.append(
                 {
-                    "decision_id": note.id,
-                    "model": row["model"],
-                    "fallbacks": decided.fallbacks(i),
+                    "decision_id": row["id"],
+                    "model": names[chosen],
+                    "fallbacks": others,
                     "propensity": row["propensity"],
                     "max_output_tokens": row["max_output_tokens"],
-                    "policy": row["policy"],
-                    "policy_version": row["version"],
+                    "policy": charter.identity,
+                    "policy_version": decided.frame.snapshot.version,
                     "reserved_cost_usd": row["reserved_nano"] / NANO,
                     "expires_at": until,
                 }

@@ -123,6 +123,17 @@ class Policy(ABC):
         """
         return self._estimate(self._checked(x))
 
+    def assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
+        """Return (scores, mean, std): `score` and `estimate` in one step, equal bit for bit."""
+        return self._assess(self._checked(x), preference)
+
+    def _assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
+        return self._score(x, preference), *self._estimate(x)
+
     def _checked(self, x: Float32) -> Float32:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x: shape [n, {self.dim}], not {list(x.shape)}")

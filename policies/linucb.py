@@ -67,8 +67,13 @@ class LinUCB(Policy):
         self.ridge = RidgeArms(precision=precision, mean=mean, gamma=gamma)
 
     def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        return self._assess(x, preference)[0]
+
+    def _assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
         mean, std = self._estimate(x)
-        return {"mean": mean, "bonus": np.float32(self.alpha) * std}
+        return {"mean": mean, "bonus": np.float32(self.alpha) * std}, mean, std
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:

@@ -29,9 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Wide .parquet or ParetoBandit .jsonl.")
-]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Wide .parquet or ParetoBandit .jsonl.")]
 Models = Annotated[str, typer.Option(help="Only these models, separated by commas.")]
 Without = Annotated[list[str] | None, typer.Option(help="Leave out a model; may be repeated.")]
 Prices = Annotated[
@@ -71,7 +69,7 @@ def replay(
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     from banditroute.embedding import make_embedder
-    from sim.datasets import Dataset, load
+    from sim.datasets import load
     from sim.errors import InputError
     from sim.references import References
     from sim.replay import Experiment, run_all
@@ -82,7 +80,7 @@ def replay(
     weights = _preference(preference)
     split = _split(learn_split, test_split, learn_fraction)
     whole = load(data).restrict(models=_names(models), without=without or [])
-    dataset: Dataset = whole.complete()
+    dataset = whole.complete()
     contenders = _contenders(policy or ["linucb"], dataset)
     console = _console()
     if len(dataset) < len(whole):
@@ -223,7 +221,7 @@ def _preference(text: str | None) -> tuple[float, float, float]:
     from sim.errors import InputError
 
     if text is None:
-        return PoolOptions().preference.weights()
+        return PoolOptions.model_validate({}).preference.weights()
     try:
         quality, cost, latency = (float(part) for part in text.split(","))
         return Preference(quality=quality, cost=cost, latency=latency).weights()
@@ -255,7 +253,7 @@ def _contenders(specs: list[str], dataset: Dataset) -> list[Contender]:
     from sim.errors import InputError
     from sim.replay import Contender
 
-    contenders = []
+    contenders: list[Contender] = []
     for spec in specs:
         name, _, text = spec.partition(":")
         params = {}
@@ -309,7 +307,9 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("replaying", total=total)
         yield lambda: bar.advance(task)
 

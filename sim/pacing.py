@@ -60,7 +60,8 @@ class Pacer:
         """Return the prices just below and above which the target is met on the window."""
         law = type(decisions.frame.snapshot.policy).law
         scores = {
-            name: np.concatenate([row[0][name] for row in self._recent]) for name in decisions.scores
+            name: np.concatenate([row[0][name] for row in self._recent])
+            for name in decisions.scores
         }
         fine = np.concatenate([row[1] for row in self._recent])
         cost = np.concatenate([row[2] for row in self._recent])

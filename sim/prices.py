@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +39,10 @@ def drawn(dataset: Dataset, *, seed: int) -> list[ModelSpec]:
     """
     errors = np.random.default_rng([seed, _STREAM]).lognormal(0.0, PRIOR_SD, len(dataset.models))
     mean = dataset.cost.mean(axis=0) * errors
+    per_million = mean / PRIOR_OUTPUT_TOKENS * 1e6
     return [
-        ModelSpec(name=name, input_price=0.0, output_price=float(cost) / PRIOR_OUTPUT_TOKENS * 1e6)
-        for name, cost in zip(dataset.models, mean, strict=True)
+        _spec(name, {"input_price": 0.0, "output_price": float(price)})
+        for name, price in zip(dataset.models, per_million, strict=True)
     ]
 
 
@@ -73,11 +74,15 @@ def listed(path: Path, models: Sequence[str]) -> list[ModelSpec]:
             raise InputError(f"{where}, column 'model': {row['model']!r} appears twice")
         prices = {column: _price(where, column, row[column]) for column in _COLUMNS[1:]}
         if row["model"]:
-            found[row["model"]] = ModelSpec(name=row["model"], **prices)
+            found[row["model"]] = _spec(row["model"], prices)
     for model in models:
         if model not in found:
             raise InputError(f"--prices: {path}: no price for model {model!r}")
     return [found[model] for model in models]
+
+
+def _spec(name: str, prices: Mapping[str, float]) -> ModelSpec:
+    return ModelSpec.model_validate({"name": name, **prices})
 
 
 def _price(where: str, column: str, text: str | None) -> float:

@@ -148,7 +148,7 @@ class Replayer:
         preference: tuple[float, float, float],
         rng: np.random.Generator,
     ) -> None:
-        options = PoolOptions()
+        options = PoolOptions.model_validate({})
         charter = Charter(
             policy=contender.name,
             params=contender.params,
@@ -165,9 +165,7 @@ class Replayer:
         self._append(kind="policy_started", payload=charter.payload())
         for model in models:
             self._append(kind="model_added", payload={"name": model.name})
-        self.router = Router(
-            options=options, snapshot=self.fold.snapshot(), models=models, rng=rng
-        )
+        self.router = Router(options=options, snapshot=self.fold.snapshot(), models=models, rng=rng)
         self._preference = preference
         self._weights = np.array([preference])
 

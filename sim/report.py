@@ -148,13 +148,14 @@ def show(
     """Print the table of policies and the table of references."""
     paced = any(one.utilisation is not None for one in summaries)
     table = Table(title=title, title_justify="left", show_lines=True)
-    for heading in ("policy", "quality", "$ per request", "zero router at that $"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("difference", "quality of best", "$ of best"):
+    table.add_column("policy", overflow="fold", max_width=24)
+    for heading in ("quality", "$ per request", "zero router\nat that $", "difference"):
+        table.add_column(heading)
+    for heading in ("quality\nof best", "$ of\nbest"):
         table.add_column(heading)
     if paced:
-        table.add_column("budget used")
-    table.add_column("share per model", overflow="fold")
+        table.add_column("budget\nused")
+    table.add_column("share per model", no_wrap=True)
     for one in summaries:
         shares = zip(references.models, one.share.tolist(), strict=True)
         cells = [

@@ -29,7 +29,7 @@ COST = np.array([1e-4, 3e-4, 1e-3])
 _NOISE = 0.15
 _OPENINGS = (
     "please tell me about|what do you think of|suggest something for|describe|write a note on",
-    "write a python function to|fix this code that should|implement a class to|refactor the loop to",
+    "write a python function to|fix this code that should|implement a class to|change the loop to",
     "solve for x when|compute the sum of|prove that|find the value of|calculate how many",
 )
 _WORDS = (

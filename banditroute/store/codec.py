@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.router import REASONS, Decisions
+from banditroute.store.bulk import columns
+from banditroute.store.tables import decisions as decisions_table
 from policies import POLICIES
 from policies.base import Float32, Float64, draw
+
+DECISION_COLUMNS = columns(decisions_table)
+"""The order of the values that `encode` returns."""
 
 TERMS = ("cost", "latency", "penalty", "explore", "pmf")
 """Rows of the float64[5, K] column ``terms``: US dollars, ms, quality units, shares, law."""
@@ -37,84 +42,94 @@ def encode(
     pool: str,
     created_at: int,
     expires_at: int,
-) -> list[dict[str, Any]]:
-    """Return a row for each decision that chose a model, as parameters of an insert."""
+) -> list[tuple[Any, ...]]:
+    """Return a row, in the order of `DECISION_COLUMNS`, for each decision that chose a model."""
     frame, asks, charter = decisions.frame, decisions.asks, decisions.frame.snapshot.charter
-    features = _slices(asks.features.astype("<f4", copy=False))
-    names = ",".join(decisions.scores)
-    scores = _slices(_stack([v.astype("<f4", copy=False) for v in decisions.scores.values()]))
-    estimates = _slices(_stack([decisions.mean, decisions.std]))
-    terms = _slices(_stack([getattr(decisions, name) for name in TERMS]))
-    verdicts = _slices(decisions.verdict)
-    n = len(notes)
-    at = np.arange(n), decisions.chosen
-    propensity = decisions.pmf[at].tolist()
-    reserved = decisions.reserved_nano[at].tolist()
-    limit = decisions.max_output[at].tolist()
+    at = np.arange(len(notes)), decisions.chosen
     input_cost = decisions.input_cost[at]
-    prior = (input_cost + (frame.prior_output * frame.output_price)[decisions.chosen]).tolist()
-    columns = zip(
+    prior = input_cost + (frame.prior_output * frame.output_price)[decisions.chosen]
+    names = [model.name for model in frame.models]
+    score_names = ",".join(decisions.scores)
+    charter_columns = charter.identity, frame.snapshot.version, charter.embedder
+    money = decisions.price_of_money, decisions.price_of_money, 0.0, decisions.spend_rate
+    by_row = zip(
         notes,
         decisions.chosen.tolist(),
+        decisions.pmf[at].tolist(),
         decisions.u.tolist(),
         asks.preference.tolist(),
+        decisions.reserved_nano[at].tolist(),
+        decisions.max_output[at].astype(np.int64).tolist(),
         asks.input_tokens.tolist(),
+        prior.tolist(),
         input_cost.tolist(),
+        _slices(decisions.verdict),
+        _slices(asks.features.astype("<f4", copy=False)),
+        _slices(_stack([v.astype("<f4", copy=False) for v in decisions.scores.values()])),
+        _slices(_stack([decisions.mean, decisions.std])),
+        _slices(_stack([getattr(decisions, name) for name in TERMS])),
         strict=True,
     )
-    shared = {
-        "pool": pool,
-        "created_at": created_at,
-        "expires_at": expires_at,
-        "policy": charter.identity,
-        "version": frame.snapshot.version,
-        "embedder": charter.embedder,
-        "tau_cost": charter.tau_cost,
-        "lambda_low": decisions.price_of_money,
-        "lambda_high": decisions.price_of_money,
-        "lambda_mix": 0.0,
-        "spend_rate": decisions.spend_rate,
-        "arms": frame.names_json,
-        "prices": frame.prices_json,
-        "score_names": names,
-    }
     return [
-        shared
-        | {
-            "id": note.id,
-            "model": frame.models[chosen].name,
-            "propensity": propensity[i],
-            "u": u,
-            "w_quality": weights[0],
-            "w_cost": weights[1],
-            "w_latency": weights[2],
-            "reserved_nano": reserved[i],
-            "max_output_tokens": int(limit[i]),
-            "input_tokens": tokens,
-            "cost_prior": prior[i],
-            "input_cost": input_usd,
-            "verdict": verdicts[i],
-            "features": features[i],
-            "scores": scores[i],
-            "estimates": estimates[i],
-            "terms": terms[i],
-            "prompt_hash": note.prompt_hash,
-            "session_id": note.session_id,
-            "task": note.task,
-            "tags": note.tags,
-            "request_id": note.request_id,
-        }
-        for i, (note, chosen, u, weights, tokens, input_usd) in enumerate(columns)
+        (
+            note.id,
+            pool,
+            created_at,
+            expires_at,
+            *charter_columns,
+            names[chosen],
+            propensity,
+            u,
+            *weights,
+            charter.tau_cost,
+            *money,
+            reserved,
+            limit,
+            tokens,
+            cost_prior,
+            input_usd,
+            frame.names_json,
+            frame.prices_json,
+            verdict,
+            features,
+            score_names,
+            scores,
+            estimates,
+            terms,
+            note.prompt_hash,
+            note.session_id,
+            note.task,
+            note.tags,
+            note.request_id,
+            None,
+        )
+        for (
+            note,
+            chosen,
+            propensity,
+            u,
+            weights,
+            reserved,
+            limit,
+            tokens,
+            cost_prior,
+            input_usd,
+            verdict,
+            features,
+            scores,
+            estimates,
+            terms,
+        ) in by_row
         if chosen >= 0
     ]
 
 
 def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.stack(arrays, axis=1)
+    return np.concatenate(arrays, axis=1)
 
 
 def _slices(array: NDArray[Any]) -> list[bytes]:
-    """Return the bytes of each row of a [n, ...] array."""
+    """Return the bytes of each row of a [n, m] array."""
     whole = np.ascontiguousarray(array).tobytes()
     width = len(whole) // max(len(array), 1)
     return [whole[at : at + width] for at in range(0, len(whole), width)] if width else []

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, func, insert, select
 
 from banditroute.learner import Checkpoint, Event
 from banditroute.pool import Charter
+from banditroute.store.bulk import insert_many
 from banditroute.store.tables import checkpoints, decisions, events, feedback, idempotency_keys
 from policies import Outcome
 
@@ -26,10 +27,9 @@ def append_event(
     return int(connection.execute(insert(events).returning(events.c.seq), row).scalar_one())
 
 
-def insert_decisions(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def insert_decisions(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
     """Log decisions; `rows` come from `codec.encode`."""
-    if rows:
-        connection.execute(insert(decisions), rows)
+    insert_many(connection, decisions, rows)
 
 
 def keep_checkpoint(connection: Connection, checkpoint: Checkpoint, *, now: int) -> None:

@@ -44,7 +44,7 @@ pools = Table(
 models = Table(
     "models",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("pool", String(200), nullable=False),
     Column("name", String(200), nullable=False),
     Column("max_output_tokens", Integer),
@@ -58,7 +58,7 @@ models = Table(
 prices = Table(
     "prices",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("pool", String(200), nullable=False),
     Column("model", String(200), nullable=False),
     Column("input_price", Float, nullable=False),  # US dollars per million tokens
@@ -114,7 +114,7 @@ decisions = Table(
 events = Table(
     "events",
     metadata,
-    Column("seq", _Serial, primary_key=True),
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
     Column("pool", String(200), nullable=False),
     Column("kind", String(20), nullable=False),
     Column("created_at", BigInteger, nullable=False),  # for people; the fold reads no clock
@@ -140,7 +140,7 @@ events = Table(
 feedback = Table(
     "feedback",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("decision_id", String(32), nullable=False),
     Column("key", String(200), nullable=False),
     Column("source", String(200)),
@@ -171,7 +171,7 @@ checkpoints = Table(
 budgets = Table(
     "budgets",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("pool", String(200), nullable=False),
     Column("name", String(200), nullable=False),
     Column("cap_nano", BigInteger, nullable=False),
@@ -201,7 +201,7 @@ reservations = Table(
 leases = Table(
     "leases",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("budget_id", BigInteger, nullable=False),
     Column("holder", String(200), nullable=False),
     Column("epoch", BigInteger, nullable=False),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from banditroute.store.engine import WRITER, set_durability
 T = TypeVar("T")
 
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[Sequence[Any]]
 
 
 @dataclass(slots=True)

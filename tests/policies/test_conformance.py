@@ -17,6 +17,7 @@ from conformance import (
     CASES,
     DIM,
     PARAMETERS,
+    Case,
     build,
     contexts,
     outcomes,
@@ -30,7 +31,7 @@ from policies import POLICIES, Policy, make_policy
 from policies.base import draw
 from policies.exploration import shares
 
-Case = tuple[str, dict[str, object]]
+ORDER = [3, 0, 8, 2, 1, 7, 5, 4, 6]
 
 
 @pytest.fixture(params=CASES, ids=[f"{n}{list(p.values()) or ''}" for n, p in CASES])
@@ -99,7 +100,7 @@ def test_draw_frequency_is_the_pmf(case: Case, share: float) -> None:
 
 
 def test_the_law_of_a_row_does_not_depend_on_its_batch_or_memory_layout(case: Case) -> None:
-    policy, r = trained(case, arms=ARMS), rows()
+    policy, r = trained(case), rows()
     scores = r.scores(policy)
     explore = np.where(r.eligible, np.random.default_rng(7).uniform(0, 0.03, r.eligible.shape), 0.0)
     whole = policy.pmf(scores, r.eligible, r.penalty, explore)
@@ -127,11 +128,11 @@ def test_the_law_reads_no_state(case: Case) -> None:
 
 
 def test_permuted_columns_permute_the_law(case: Case) -> None:
-    policy, r, order = trained(case), rows(), [3, 0, 4, 2, 1]
+    policy, r = trained(case), rows()
     scores = r.scores(policy)
     straight = policy.law(scores, r.eligible, r.penalty)
-    turned = policy.law(permuted(scores, order), r.eligible[:, order], r.penalty[:, order])
-    np.testing.assert_allclose(turned, straight[:, order], rtol=0, atol=1e-12)
+    turned = policy.law(permuted(scores, ORDER), r.eligible[:, ORDER], r.penalty[:, ORDER])
+    np.testing.assert_allclose(turned, straight[:, ORDER], rtol=0, atol=1e-12)
 
 
 # --- scores --------------------------------------------------------------------------------------
@@ -165,14 +166,13 @@ def test_scoring_is_repeatable_and_leaves_its_input_alone(case: Case) -> None:
 
 
 def test_the_order_in_which_arms_are_added_only_permutes(case: Case) -> None:
-    order = [3, 0, 4, 2, 1]
-    straight, turned = trained(case), trained(case, arms=[ARMS[k] for k in order])
+    straight, turned = trained(case), trained(case, arms=[ARMS[k] for k in ORDER])
     r = rows()
-    expected = permuted(r.scores(straight), order)
+    expected = permuted(r.scores(straight), ORDER)
     for name, array in r.scores(turned).items():
         np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-5)
     for a, b in zip(turned.estimate(r.x), straight.estimate(r.x), strict=True):
-        np.testing.assert_allclose(a, b[:, order], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(a, b[:, ORDER], rtol=0, atol=1e-5)
 
 
 def test_estimates_follow_the_rewards(case: Case) -> None:
@@ -188,13 +188,13 @@ def test_estimates_follow_the_rewards(case: Case) -> None:
 
 
 def test_zero_context_works(case: Case) -> None:
-    policy, r = trained(case), rows(8)
-    zero = np.zeros((8, DIM), dtype=np.float32)
+    policy, r = trained(case), rows()
+    zero = np.zeros_like(r.x)
     policy.learn([dataclasses.replace(o, x=zero[0]) for o in outcomes(4, seed=2)])
     policy.refresh()
     scores = policy.score(zero, r.preference)
     assert all(np.isfinite(array).all() for array in (*scores.values(), *policy.estimate(zero)))
-    pmf = policy.pmf(scores, np.ones((8, len(ARMS)), dtype=np.bool_), r.penalty)
+    pmf = policy.pmf(scores, np.ones_like(r.eligible), r.penalty)
     np.testing.assert_allclose(pmf.sum(axis=1), 1.0, rtol=0, atol=1e-12)
 
 
@@ -331,7 +331,6 @@ def test_state_survives_any_memory_layout(case: Case) -> None:
 def test_state_and_view_are_plain_arrays(case: Case) -> None:
     policy = trained(case)
     for arrays in (policy.state(), policy.publish()):
-        assert {"arms"} < arrays.keys() or case[0] == "random"
         assert all(isinstance(array, np.ndarray) for array in arrays.values())
         assert all(array.dtype.kind in "fiubU" for array in arrays.values())
         assert arrays["arms"].tolist() == list(ARMS)
@@ -428,23 +427,20 @@ def test_a_forgotten_arm_is_like_a_new_one(name: str) -> None:
     mean, std = policy.estimate(contexts(8, seed=1))
     for array in (mean, std):
         np.testing.assert_allclose(array[:, 0], array[:, 1], rtol=0, atol=1e-5)
+        assert not np.allclose(array[:, 0], array[:, ARMS.index("huge")], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", _forgetful())
 def test_forgetting_goes_by_position_not_by_the_arm(name: str) -> None:
-    """The weight of an old outcome is the same whether its own arm or another one learned."""
-    policy = _with_gamma(name, 0.9)
+    """An old outcome weighs the same whichever other arms learned since."""
     first, *others = outcomes(11, arms=("tiny",))
-    blank = [
-        dataclasses.replace(o, arm="tiny" if i % 2 else "huge", x=np.zeros(DIM, dtype=np.float32))
-        for i, o in enumerate(others)
-    ]
-    policy.learn([first, *blank])
-    elsewhere = _with_gamma(name, 0.9)
-    elsewhere.learn([first, *(dataclasses.replace(o, arm="huge") for o in blank)])
-    policy.refresh()
-    elsewhere.refresh()
-    x = contexts(8, seed=1)
-    np.testing.assert_allclose(
-        policy.estimate(x)[0][:, 0], elsewhere.estimate(x)[0][:, 0], rtol=0, atol=1e-5
+    one, many = _with_gamma(name, 0.9), _with_gamma(name, 0.9)
+    one.learn([first, *(dataclasses.replace(o, arm="huge") for o in others)])
+    many.learn(
+        [first, *(dataclasses.replace(o, arm=ARMS[2 + i % 5]) for i, o in enumerate(others))]
     )
+    one.refresh()
+    many.refresh()
+    x = contexts(8, seed=1)
+    for a, b in zip(one.estimate(x), many.estimate(x), strict=True):
+        np.testing.assert_allclose(a[:, 0], b[:, 0], rtol=0, atol=1e-5)

@@ -1,0 +1,348 @@
+"""What the clients send, how they read an answer, and when they try again: pure but for the clock.
+
+Nothing here opens a connection or waits; `banditroute.client` does both.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+from urllib.parse import quote
+
+import httpx
+
+log = logging.getLogger(__name__)
+
+BACKOFF_S = 0.1
+BACKOFF_LIMIT_S = 2.0
+LONGEST_RETRY_AFTER_S = 60.0
+IGNORED = "ignored"
+
+
+class RouterError(Exception):
+    """The router said no, or could not be reached.
+
+    Attributes
+    ----------
+    status : HTTP status; 0 when there was no answer at all.
+    code : a stable word, such as ``budget_exceeded``; ``unreachable`` without an answer.
+    param : the field to blame, or None.
+    message : one sentence for a person.
+    retry_after : seconds that the router asked to wait, or None.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        param: str | None,
+        message: str,
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{message} ({status} {code})" if status else f"{message} ({code})")
+        self.status, self.code, self.param, self.message = status, code, param, message
+        self.retry_after = retry_after
+
+    @property
+    def away(self) -> bool:
+        """Whether the router could not answer now, rather than would not."""
+        busy = self.status == 429 and self.code not in ("budget_exceeded", "insufficient_quota")
+        return self.status == 0 or self.status >= 500 or busy
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed in a moment."""
+        return self.away and self.status in (0, 429, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A decision; `degraded` when the router was away and this is the caller's default."""
+
+    decision_id: str | None
+    model: str
+    fallbacks: tuple[str, ...] = ()
+    propensity: float | None = None
+    max_output_tokens: int | None = None
+    policy: str | None = None
+    policy_version: int | None = None
+    reserved_cost_usd: float | None = None
+    expires_at: str | None = None
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteError:
+    """A row of a batch that has no decision."""
+
+    code: str
+    param: str | None
+    message: str
+
+
+class Ask(TypedDict, total=False):
+    """What may be asked of ``POST /v1/route``: one of prompt, messages or embedding, and limits."""
+
+    prompt: str
+    messages: Sequence[Mapping[str, Any]]
+    embedding: Sequence[float]
+    pool: str
+    preference: Mapping[str, float]
+    max_cost_usd: float
+    max_latency_ms: float
+    input_tokens: int
+    max_output_tokens: int
+    models: Sequence[str]
+    requires: Sequence[str]
+    session_id: str
+    tags: Mapping[str, str]
+    task: str
+
+
+class Observed(TypedDict, total=False):
+    """What may be said of an answer; quality in [0, 1], cost in US dollars, latency in ms."""
+
+    quality: float | None
+    cost_usd: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    latency_ms: float | None
+    model: str | None
+    source: str | None
+    key: str | None
+
+
+class Properties(TypedDict, total=False):
+    """What may be said of a model; prices in US dollars per million tokens."""
+
+    input_price: float
+    output_price: float
+    max_output_tokens: int
+    context_length: int
+    capabilities: Sequence[str]
+
+
+@dataclass(slots=True)
+class Call:
+    """One answer in the making: set what is known of it, the rest is measured.
+
+    Attributes
+    ----------
+    route : the decision.
+    quality, cost_usd, input_tokens, output_tokens : to set in the body; None is not sent.
+    latency_ms : None means the time spent in the body.
+    answered_by : the model that answered, when it was not the chosen one.
+    """
+
+    route: Route
+    quality: float | None = None
+    cost_usd: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency_ms: float | None = None
+    answered_by: str | None = None
+    _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def model(self) -> str:
+        """The model to ask."""
+        return self.route.model
+
+    def observed(self, *, failed_quality: float | None) -> Observed:
+        """Return the feedback; the quality of a failure counts only where none was set."""
+        spent = 1_000.0 * (time.monotonic() - self._started)
+        return Observed(
+            quality=failed_quality if self.quality is None else self.quality,
+            cost_usd=self.cost_usd,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            latency_ms=spent if self.latency_ms is None else self.latency_ms,
+            model=self.answered_by,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    body: Mapping[str, Any] | None = None
+    pool: str | None = None
+    key: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        headers = {} if self.key is None else {"Idempotency-Key": self.key}
+        content = None
+        if self.body is not None:
+            # Escaped, so that a lone surrogate in a prompt can travel.
+            content = json.dumps(self.body, allow_nan=False).encode("ascii")
+            headers["Content-Type"] = "application/json"
+        return {
+            "method": self.method,
+            "url": self.path,
+            "content": content,
+            "headers": headers,
+            "params": None if self.pool is None else {"pool": self.pool},
+        }
+
+
+def known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _ask_body(ask: Mapping[str, Any]) -> dict[str, Any]:
+    body = known(ask)
+    if "embedding" in body:
+        body["embedding"] = [float(number) for number in body["embedding"]]
+    for name in ("messages", "models", "requires"):
+        if name in body:
+            body[name] = list(body[name])
+    return body
+
+
+def route_request(ask: Mapping[str, Any], key: str | None) -> Request:
+    return Request("POST", "/v1/route", _ask_body(ask), key=key or uuid.uuid4().hex)
+
+
+def batch_request(asks: Sequence[Mapping[str, Any]], key: str | None) -> Request:
+    body = {"requests": [_ask_body(ask) for ask in asks]}
+    return Request("POST", "/v1/route/batch", body, key=key or uuid.uuid4().hex)
+
+
+def feedback_request(decision_id: str, observed: Mapping[str, Any]) -> Request:
+    return Request("POST", "/v1/feedback", {"decision_id": decision_id} | known(observed))
+
+
+def feedback_batch_request(items: Sequence[Mapping[str, Any]]) -> Request | None:
+    rows = [known(item) for item in items if item.get("decision_id") is not None]
+    return Request("POST", "/v1/feedback/batch", {"feedback": rows}) if rows else None
+
+
+def decision_request(decision_id: str) -> Request:
+    return Request("GET", f"/v1/decisions/{quote(decision_id, safe='')}")
+
+
+def add_request(name: str, pool: str, properties: Mapping[str, Any]) -> Request:
+    body = {"pool": pool, "name": name} | known(properties)
+    return Request("POST", "/v1/models", body)
+
+
+def model_path(name: str) -> str:
+    return f"/v1/models/{quote(name, safe='')}"
+
+
+def read_route(answer: Mapping[str, Any]) -> Route:
+    names = [name for name in Route.__dataclass_fields__ if name in answer]
+    fields = {name: answer[name] for name in names if name != "fallbacks"}
+    return Route(**fields, fallbacks=tuple(answer.get("fallbacks", ())))
+
+
+def read_row(row: Mapping[str, Any]) -> Route | RouteError:
+    if "error" not in row:
+        return read_route(row)
+    error = row["error"]
+    return RouteError(error["code"], error.get("param"), error["message"])
+
+
+def read_results(
+    items: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    sent = iter(answer["results"] if answer else ())
+    ignored = {"decision_id": None, "status": IGNORED}
+    return [ignored if item.get("decision_id") is None else dict(next(sent)) for item in items]
+
+
+def failure_of(response: httpx.Response) -> RouterError | None:
+    """Return the error that a response stands for, None for a success."""
+    if response.is_success:
+        return None
+    try:
+        error = response.json()["error"]
+        code, param, message = str(error["code"]), error.get("param"), str(error["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        code, param, message = "http_error", None, f"unexpected answer {response.status_code}"
+    try:
+        retry_after = float(response.headers["retry-after"])
+    except (KeyError, ValueError):
+        retry_after = None
+    return RouterError(response.status_code, code, param, message, retry_after=retry_after)
+
+
+def unreachable(error: httpx.TransportError) -> RouterError:
+    reason = f"{type(error).__name__}: {error}".rstrip(": ")
+    return RouterError(0, "unreachable", None, f"no answer from the router, {reason}")
+
+
+def read(response: httpx.Response) -> Any:
+    try:
+        return response.json() if response.content else None
+    except ValueError as error:
+        message = "the answer is not JSON"
+        raise RouterError(response.status_code, "invalid_answer", None, message) from error
+
+
+class Attempts:
+    """How often and how long one call is tried; clocks are monotonic."""
+
+    def __init__(self, config: Patience, *, within: float | None = None) -> None:
+        self._config = config
+        self._count = 0
+        limit = config.retry_for if within is None else within
+        self._bounded = within is not None
+        self._deadline = None if limit is None else time.monotonic() + limit
+
+    def timeout(self) -> float:
+        """Return the seconds that the next attempt may take."""
+        if not self._bounded or self._deadline is None:
+            return self._config.timeout
+        return min(self._config.timeout, max(self._deadline - time.monotonic(), 0.001))
+
+    def pause(self, failure: RouterError) -> float:
+        """Return the seconds to wait before the next attempt, or raise `failure`."""
+        if not failure.retryable:
+            raise failure
+        backoff = min(BACKOFF_S * 2.0 ** min(self._count, 10), BACKOFF_LIMIT_S)
+        wait = max(backoff * random.uniform(0.5, 1.0), failure.retry_after or 0.0)
+        self._count += 1
+        patient = self._config.retry_for is not None
+        too_often = not patient and self._count > self._config.retries
+        too_late = self._deadline is not None and time.monotonic() + wait > self._deadline
+        if too_often or too_late or wait > LONGEST_RETRY_AFTER_S:
+            raise failure
+        return wait
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    timeout: float
+    retries: int
+    retry_for: float | None
+    default_model: str | None
+
+    def attempts(self, *, routing: bool = False) -> Attempts:
+        bounded = routing and self.default_model is not None
+        return Attempts(self, within=self.timeout if bounded else None)
+
+    def instead(self, failure: RouterError) -> Route:
+        """Return the route to take when the router is away, or raise `failure`."""
+        if self.default_model is None or not failure.away:
+            raise failure
+        log.warning("router away, using %s: %s", self.default_model, failure)
+        return Route(decision_id=None, model=self.default_model, degraded=True)
+
+    def settle_failed(self, failure: RouterError, *, body_raised: bool) -> None:
+        """Let a failure to post feedback pass where raising it would do more harm."""
+        if not body_raised and not (self.default_model is not None and failure.away):
+            raise failure
+        log.warning("feedback was not delivered: %s", failure)
+
+
+def connection(base_url: str, api_key: str | None) -> dict[str, Any]:
+    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+    return {"base_url": base_url, "headers": headers}

@@ -1,0 +1,257 @@
+"""Drive a running daemon over HTTP with logged rows, the way an application would.
+
+Every row is one route call and one feedback with the logged quality and cost of the chosen model.
+What is reported is what the caller saw: latencies include retries. It must never talk to the store
+or the router but through the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from banditroute.client import Ask, AsyncClient, RouterError
+from banditroute.pool import ModelSpec
+from sim.datasets import Dataset
+from sim.errors import InputError
+from sim.references import References
+
+CURVE_PARTS = 10
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """What to send, and where to.
+
+    Attributes
+    ----------
+    dataset : complete data, without NaN.
+    specs : the models to add to the pool, with their prices.
+    url, pool, api_key : of the daemon.
+    concurrency : requests in flight.
+    limit : rows to send, None for all.
+    seed : of the shuffle.
+    preference : weights of (quality, cost, latency), None for the pool's own.
+    retry_for : seconds that every call goes on retrying, None for a few quick retries.
+    timeout : seconds per attempt.
+    acked : file that takes the decision ids of acknowledged feedback, one per line.
+    """
+
+    dataset: Dataset
+    specs: Sequence[ModelSpec]
+    url: str
+    pool: str
+    concurrency: int = 8
+    limit: int | None = None
+    seed: int = 0
+    preference: tuple[float, float, float] | None = None
+    api_key: str | None = None
+    retry_for: float | None = None
+    timeout: float = 10.0
+    acked: Path | None = None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What happened so far; rows are positions in the stream."""
+
+    chosen: dict[int, int] = field(default_factory=dict)
+    route_ms: list[float] = field(default_factory=list)
+    feedback_ms: list[float] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+
+
+def run_drive(plan: Drive, *, on_done: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Send the rows and return the report as plain values.
+
+    Parameters
+    ----------
+    plan : what to send.
+    on_done : called after each row.
+
+    Raises
+    ------
+    InputError
+        When the pool cannot be set up, or `acked` cannot be written.
+    """
+    return asyncio.run(_drive(plan, on_done))
+
+
+async def _drive(plan: Drive, on_done: Callable[[], None]) -> dict[str, Any]:
+    rng = np.random.default_rng([plan.seed, 0])
+    stream = rng.permutation(len(plan.dataset))[: plan.limit].tolist()
+    tally = _Tally()
+    with ExitStack() as stack:
+        acked = None
+        if plan.acked is not None:
+            try:
+                acked = stack.enter_context(plan.acked.open("w", encoding="utf-8"))
+            except OSError as error:
+                raise InputError(f"--acked: {plan.acked}: {error.strerror}") from error
+        async with AsyncClient(
+            plan.url, api_key=plan.api_key, timeout=plan.timeout, retry_for=plan.retry_for
+        ) as client:
+            await _add_models(client, plan)
+            begun = time.perf_counter()
+            work = iter(enumerate(stream))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(plan.concurrency, len(stream))):
+                    group.create_task(_worker(client, plan, work, tally, acked, on_done))
+            seconds = time.perf_counter() - begun
+            return _report(plan, stream, tally, seconds=seconds, retries=client.retried)
+
+
+async def _add_models(client: AsyncClient, plan: Drive) -> None:
+    # The dearest first: a pool that fixes its cost scale at its first model fixes the right one.
+    for spec in sorted(plan.specs, key=lambda spec: -spec.output_price):
+        properties = spec.model_dump(exclude={"name"}, exclude_none=True)
+        try:
+            await client.add_model(spec.name, pool=plan.pool, **properties)
+        except RouterError as error:
+            if error.status == 0:
+                raise InputError(f"--url: {plan.url}: {error.message}") from error
+            if error.status != 409:
+                raise InputError(f"--pool: {plan.pool}: model {spec.name!r}: {error}") from error
+
+
+async def _worker(
+    client: AsyncClient,
+    plan: Drive,
+    work: Iterator[tuple[int, int]],
+    tally: _Tally,
+    acked: TextIO | None,
+    on_done: Callable[[], None],
+) -> None:
+    data = plan.dataset
+    position = {name: k for k, name in enumerate(data.models)}
+    for at, row in work:
+        ask = Ask(prompt=data.prompts[row], pool=plan.pool)
+        if data.task[row]:
+            ask["task"] = data.task[row]
+        if plan.preference is not None:
+            quality, cost, latency = plan.preference
+            ask["preference"] = {"quality": quality, "cost": cost, "latency": latency}
+        try:
+            begun = time.perf_counter()
+            route = await client.route(**ask)
+            tally.route_ms.append(1_000.0 * (time.perf_counter() - begun))
+            arm = position[route.model]
+            tally.chosen[at] = arm
+            begun = time.perf_counter()
+            status = await client.feedback(
+                route.decision_id,
+                quality=float(data.quality[row, arm]),
+                cost_usd=float(data.cost[row, arm]),
+            )
+            tally.feedback_ms.append(1_000.0 * (time.perf_counter() - begun))
+            tally.statuses[status] += 1
+            if acked is not None:
+                # Each line must have left this process when the next request starts.
+                acked.write(f"{route.decision_id}\n")
+                acked.flush()
+        except RouterError as error:
+            tally.errors[f"{error.status} {error.code}"] += 1
+        except KeyError as error:
+            tally.errors[f"model {error} is not in the data"] += 1
+        on_done()
+
+
+def _report(
+    plan: Drive, stream: list[int], tally: _Tally, *, seconds: float, retries: int
+) -> dict[str, Any]:
+    done = np.array(sorted(tally.chosen), dtype=np.intp)
+    rows = np.array(stream, dtype=np.intp)[done]
+    arms = np.array([tally.chosen[int(at)] for at in done], dtype=np.intp)
+    quality, cost = plan.dataset.quality[rows, arms], plan.dataset.cost[rows, arms]
+    share = np.bincount(arms, minlength=len(plan.dataset.models)) / max(len(arms), 1)
+    return {
+        "data": plan.dataset.name,
+        "pool": plan.pool,
+        "rows": len(stream),
+        "decisions": len(done),
+        "feedback": dict(tally.statuses),
+        "errors": sum(tally.errors.values()),
+        "error_kinds": dict(tally.errors),
+        "retries": retries,
+        "seconds": seconds,
+        "decisions_per_second": len(done) / seconds if seconds > 0.0 else None,
+        "route_ms": _percentiles(tally.route_ms),
+        "feedback_ms": _percentiles(tally.feedback_ms),
+        "quality": _mean(quality),
+        "cost": _mean(cost),
+        "curve": [_mean(part) for part in np.array_split(quality, CURVE_PARTS)],
+        "share": dict(zip(plan.dataset.models, share.tolist(), strict=True)),
+        "last_third": _last_third(plan.dataset, rows, quality, cost),
+    }
+
+
+def _last_third(
+    data: Dataset, rows: np.ndarray[Any, Any], quality: Any, cost: Any
+) -> dict[str, Any] | None:
+    tail = slice(2 * len(rows) // 3, None)
+    if len(rows[tail]) == 0:
+        return None
+    references = References.of(data.models, data.quality[rows[tail]], data.cost[rows[tail]])
+    achieved, spent = float(quality[tail].mean()), float(cost[tail].mean())
+    zero = references.zero(spent)
+    return {
+        "quality": achieved,
+        "cost": spent,
+        "zero_at_cost": zero,
+        "difference": achieved - zero,
+    }
+
+
+def _mean(values: np.ndarray[Any, Any]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _percentiles(values: list[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    points = np.percentile(values, PERCENTILES)
+    return {f"p{p}": float(v) for p, v in zip(PERCENTILES, points, strict=True)}
+
+
+def show(console: Console, report: dict[str, Any]) -> None:
+    """Print the report of a drive."""
+    table = Table(title=f"{report['data']} against pool {report['pool']}", title_justify="left")
+    table.add_column("measure")
+    table.add_column("value")
+    rate = report["decisions_per_second"]
+    table.add_row("decisions", f"{report['decisions']} of {report['rows']}")
+    table.add_row("decisions per second", "-" if rate is None else f"{rate:,.0f}")
+    for name, label in (("route_ms", "route latency"), ("feedback_ms", "feedback latency")):
+        points = report[name] or {}
+        shown = "  ".join(f"{p} {value:.2f} ms" for p, value in points.items())
+        table.add_row(label, shown or "-")
+    table.add_row("feedback", _counts(report["feedback"]))
+    table.add_row("errors", _counts(report["error_kinds"]))
+    table.add_row("retries", str(report["retries"]))
+    curve = " ".join("-" if part is None else f"{part:.3f}" for part in report["curve"])
+    table.add_row("quality by tenth", curve)
+    table.add_row("share", "\n".join(f"{v:6.1%} {name}" for name, v in report["share"].items()))
+    last = report["last_third"]
+    if last is not None:
+        table.add_row(
+            "last third",
+            f"quality {last['quality']:.4f} at {last['cost']:.3g} $, "
+            f"zero router {last['zero_at_cost']:.4f}, difference {last['difference']:+.4f}",
+        )
+    console.print(table)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "0"

@@ -1,0 +1,151 @@
+"""Ridge statistics against the formulas they stand for, summed directly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from policies.base import Float32, Float64
+from policies.ridge import RidgeArms, widths
+
+PRECISION = np.array([100.0, 30.0, 10.0, 1.0])
+MEAN = np.array([0.0, 0.1, 0.0, 0.6])
+
+
+def _log(n: int, arms: int = 3) -> tuple[Float32, Float64, Float64]:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(n, len(MEAN))).astype(np.float32)
+    return x, rng.random(n), rng.integers(arms, size=n)
+
+
+def _fold(x: Float32, r: Float64, arm: Float64, *, gamma: float, arms: int = 3) -> RidgeArms:
+    ridge = RidgeArms(precision=PRECISION, mean=MEAN, gamma=gamma)
+    for _ in range(arms):
+        ridge.grow()
+    for position in range(1, len(x) + 1):
+        i = position - 1
+        ridge.update(int(arm[i]), x[i], float(r[i]), position)
+    return ridge
+
+
+def _direct(x: Float32, r: Float64, gamma: float, ages: Float64) -> tuple[Float64, Float64]:
+    """Return theta and A^-1 of one arm; `ages` are t - i of its outcomes."""
+    weight = np.longdouble(gamma) ** ages
+    wide = x.astype(np.longdouble)
+    gram = (wide * weight[:, None]).T @ wide + np.diag(PRECISION)
+    moment = (wide * (weight * r)[:, None]).sum(axis=0) + PRECISION * MEAN
+    inverse = np.linalg.inv(gram.astype(np.float64))
+    return inverse @ moment.astype(np.float64), inverse
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.999, 0.9])
+@pytest.mark.parametrize("n", [1, 5, 400])
+def test_solution_is_the_direct_one(gamma: float, n: int) -> None:
+    x, r, arm = _log(n)
+    thetas, inverses = _fold(x, r, arm, gamma=gamma).solve(n)
+    for k in range(3):
+        mine = np.flatnonzero(arm == k)
+        theta, inverse = _direct(x[mine], r[mine], gamma, n - 1.0 - mine)
+        np.testing.assert_allclose(thetas[k], theta, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(inverses[k], inverse, rtol=0, atol=1e-12)
+        assert (inverses[k] == inverses[k].T).all()
+
+
+def test_forgetting_stays_exact_over_100_000_steps() -> None:
+    n, gamma = 100_000, 0.999
+    x, r, arm = _log(n)
+    thetas, inverses = _fold(x, r, arm, gamma=gamma).solve(n)
+    for k in range(3):
+        mine = np.flatnonzero(arm == k)
+        theta, inverse = _direct(x[mine], r[mine], gamma, n - 1.0 - mine)
+        np.testing.assert_allclose(thetas[k], theta, rtol=1e-10)
+        np.testing.assert_allclose(inverses[k], inverse, rtol=0, atol=1e-12 * inverse.max())
+
+
+def test_without_forgetting_100_000_steps_stay_exact() -> None:
+    n = 100_000
+    x, r, arm = _log(n, arms=1)
+    thetas, _ = _fold(x, r, arm, gamma=1.0, arms=1).solve(n)
+    np.testing.assert_allclose(thetas[0], _direct(x, r, 1.0, np.zeros(n))[0], rtol=1e-10)
+
+
+def test_an_arm_that_learned_nothing_has_the_prior() -> None:
+    ridge = RidgeArms(precision=PRECISION, mean=MEAN)
+    ridge.grow()
+    theta, inverse = ridge.solve(1_000_000)
+    np.testing.assert_allclose(theta[0], MEAN, rtol=1e-15)
+    np.testing.assert_allclose(inverse[0], np.diag(1.0 / PRECISION), rtol=1e-15)
+
+
+def test_the_newest_outcome_has_weight_one() -> None:
+    ridge = RidgeArms(precision=np.ones(1), mean=np.zeros(1), gamma=0.5)
+    ridge.grow()
+    one = np.ones(1, dtype=np.float32)
+    ridge.update(0, one, 1.0, 1)
+    assert ridge.solve(1)[1].item() == pytest.approx(1.0 / 2.0, rel=1e-15)
+    ridge.update(0, one, 1.0, 2)
+    assert ridge.solve(2)[1].item() == pytest.approx(1.0 / (1.0 + 1.0 + 0.5), rel=1e-15)
+    assert ridge.solve(4)[1].item() == pytest.approx(1.0 / (1.0 + 0.25 + 0.125), rel=1e-15)
+
+
+def test_counts_decay_like_the_sums() -> None:
+    x, r, arm = _log(60)
+    ridge = _fold(x, r, arm, gamma=0.9)
+    for k in range(3):
+        mine = np.flatnonzero(arm == k)
+        expected = (0.9 ** (mine[-1] - mine)).sum()
+        np.testing.assert_allclose(ridge.count[k], expected, rtol=1e-13)
+        assert ridge.last[k] == mine[-1] + 1
+
+
+def test_forgetting_regresses_to_the_prior_and_never_to_a_singular_matrix() -> None:
+    x, r, arm = _log(50)
+    ridge = _fold(x, r, arm, gamma=0.5)
+    theta, inverse = ridge.solve(5_000)
+    np.testing.assert_allclose(theta, np.tile(MEAN, (3, 1)), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(inverse[0], np.diag(1.0 / PRECISION), rtol=1e-15)
+
+
+def test_solving_changes_no_sum() -> None:
+    x, r, arm = _log(50)
+    ridge = _fold(x, r, arm, gamma=0.9)
+    before = ridge.state()
+    ridge.solve(50)
+    ridge.solve(500)
+    for name, array in ridge.state().items():
+        assert array.tobytes() == before[name].tobytes()
+
+
+def test_a_known_solution_is_not_handed_out_after_an_update() -> None:
+    x, r, arm = _log(50)
+    ridge = _fold(x, r, arm, gamma=1.0)
+    before = ridge.solve(50)[0]
+    ridge.update(1, x[0], 1.0, 51)
+    after = ridge.solve(51)[0]
+    assert (after[[0, 2]] == before[[0, 2]]).all() and (after[1] != before[1]).any()
+
+
+def test_no_arm_has_no_solution() -> None:
+    theta, inverse = RidgeArms(precision=PRECISION, mean=MEAN).solve(0)
+    assert theta.shape == (0, 4) and inverse.shape == (0, 4, 4)
+
+
+def test_widths_are_those_of_each_row() -> None:
+    x, r, arm = _log(40)
+    inverse = _fold(x, r, arm, gamma=1.0).solve(40)[1]
+    wide = x.astype(np.float64)
+    expected = [[np.sqrt(row @ a @ row) for a in inverse] for row in wide]
+    found = widths(x, inverse.astype(np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, -0.1, 1.001, float("nan")])
+def test_gamma_is_in_the_unit_interval(gamma: float) -> None:
+    with pytest.raises(ValueError, match=r"gamma: in \(0, 1\]"):
+        RidgeArms(precision=PRECISION, mean=MEAN, gamma=gamma)
+
+
+def test_precision_is_positive() -> None:
+    with pytest.raises(ValueError, match="precision: every entry positive"):
+        RidgeArms(precision=np.array([1.0, 0.0]), mean=np.zeros(2))

@@ -1,0 +1,61 @@
+"""References: values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sim.references import References
+
+
+def of_means(quality: list[float], cost: list[float]) -> References:
+    names = [f"m{k}" for k in range(len(quality))]
+    return References.of(names, np.array([quality]), np.array([cost]))
+
+
+def test_levels_of_two_prompts() -> None:
+    quality = np.array([[0.2, 1.0, 1.0], [0.6, 0.4, 0.9]])
+    cost = np.array([[1.0, 3.0, 2.0], [1.0, 1.0, 6.0]])
+    references = References.of(["a", "b", "c"], quality, cost)
+    assert references.random == pytest.approx((4.1 / 6, 14 / 6))
+    assert references.best_single == 2
+    # The cheaper of two perfect answers, then the best.
+    assert references.oracle == pytest.approx((0.95, 4.0))
+
+
+def test_zero_router_is_the_upper_left_hull_from_the_cheapest() -> None:
+    references = of_means([0.5, 0.9, 0.6, 0.8, 1.0], [1.0, 3.0, 2.0, 4.0, 11.0])
+    assert references.frontier().tolist() == [[1.0, 0.5], [3.0, 0.9], [11.0, 1.0]]
+    assert references.zero(2.0) == pytest.approx(0.7)
+    assert references.zero(7.0) == pytest.approx(0.95)
+    assert references.zero(0.1) == 0.5
+    assert references.zero(99.0) == 1.0
+
+
+def test_zero_router_without_a_trade_off_is_one_corner() -> None:
+    assert of_means([0.9, 0.4], [1.0, 2.0]).frontier().tolist() == [[1.0, 0.9]]
+    assert of_means([0.4, 0.9], [1.0, 1.0]).frontier().tolist() == [[1.0, 0.9]]
+
+
+def test_best_mix_of_two_models_is_never_above_the_zero_router() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        references = of_means(rng.random(6).tolist(), rng.random(6).tolist())
+        costs = np.linspace(references.cost.min(), references.cost.max(), 40)
+        levels = [references.zero(cost) for cost in costs]
+        assert (np.diff(levels) >= -1e-12).all()
+        mixes = []
+        for i in range(6):
+            for j in range(6):
+                share = rng.random()
+                cost = share * references.cost[i] + (1 - share) * references.cost[j]
+                quality = share * references.quality[i] + (1 - share) * references.quality[j]
+                mixes.append(references.zero(cost) - quality)
+        assert min(mixes) >= -1e-12
+
+
+def test_mean_of_references() -> None:
+    mean = References.mean([of_means([0.2, 0.4], [1.0, 2.0]), of_means([0.4, 0.8], [3.0, 4.0])])
+    assert mean.quality.tolist() == pytest.approx([0.3, 0.6])
+    assert mean.cost.tolist() == [2.0, 3.0]
+    assert mean.oracle == pytest.approx((0.6, 3.0))
