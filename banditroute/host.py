@@ -80,11 +80,7 @@ class LearnerLoop:
     def status(self, pool: str) -> dict[str, Any] | None:
         """Return version, learned outcomes and digest of a pool's fold, taken between steps."""
         with self._lock:
-            fold = self._learner.fold(pool) if self._learner else None
-            if fold is None:
-                return None
-            own = {"policy": fold.charter.identity, "version": fold.version}
-            return own | {"learned": fold.learned, "digest": fold.digest()}
+            return self._learner.status(pool) if self._learner else None
 
     def _run(self) -> None:
         while not self._stopping:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from banditroute.pool import Charter
 from banditroute.router import Snapshot
-from policies import Outcome, make_policy
+from policies import Outcome, Policy, make_policy
 from policies.base import Arrays
 from policies.cost import CostModel, LatencyModel
 
@@ -44,6 +45,7 @@ class Fold:
         self.charter = charter
         self.version = 0
         self.learned = 0
+        self.skipped = 0
         self.policy = make_policy(charter.policy, dim=charter.dim, params=charter.params)
         self.cost = CostModel()
         self.latency = LatencyModel()
@@ -54,8 +56,10 @@ class Fold:
             # Features of another embedder mean nothing to these coefficients.
             if event.embedder == self.charter.embedder:
                 self._learn(event.outcome)
+            else:
+                self.skipped += 1
         elif event.kind == "model_added":
-            for part in (self.policy, self.cost, self.latency):
+            for part in self._parts().values():
                 part.add_arm(event.payload["name"])
         elif event.kind == "reset":
             self.policy.reset_arm(event.payload["arm"])
@@ -72,13 +76,15 @@ class Fold:
         else:
             self.latency.learn(outcome)
 
+    def _parts(self) -> dict[str, Policy | CostModel | LatencyModel]:
+        return {"policy": self.policy, "cost": self.cost, "latency": self.latency}
+
     def state(self) -> Arrays:
         """Return everything learned, as plain arrays."""
-        parts = {"policy": self.policy, "cost": self.cost, "latency": self.latency}
-        own: Arrays = {"learned": np.array(self.learned)}
+        own: Arrays = {"learned": np.array(self.learned), "skipped": np.array(self.skipped)}
         return own | {
             f"{part}/{name}": array
-            for part, owner in parts.items()
+            for part, owner in self._parts().items()
             for name, array in owner.state().items()
         }
 
@@ -99,21 +105,17 @@ class Fold:
         """Return the fold that `dump` was taken from."""
         fold = cls(charter)
         state = unpack(dumped)
-        fold.version, fold.learned = version, int(state.pop("learned"))
-        for part, owner in (
-            ("policy", fold.policy),
-            ("cost", fold.cost),
-            ("latency", fold.latency),
-        ):
+        fold.version = version
+        fold.learned, fold.skipped = int(state["learned"]), int(state["skipped"])
+        for part, owner in fold._parts().items():
             owner.load(_below(part, state))
         return fold
 
     def publish(self) -> Arrays:
         """Return the arrays that scoring reads."""
-        parts = {"policy": self.policy, "cost": self.cost, "latency": self.latency}
         return {
             f"{part}/{name}": array
-            for part, owner in parts.items()
+            for part, owner in self._parts().items()
             for name, array in owner.publish().items()
         }
 
@@ -234,6 +236,7 @@ class Learner:
         self._log = log
         self._keep = keep
         self._folds: dict[str, tuple[int, Fold]] = {}
+        self._seconds: dict[str, float] = {}
         self.cursor = log.end()
         for pool in log.started_pools():
             self._rebuild(pool, until=self.cursor)
@@ -247,6 +250,24 @@ class Learner:
         """Return the fold of `pool`, None before its policy starts."""
         known = self._folds.get(pool)
         return known[1] if known else None
+
+    def status(self, pool: str) -> dict[str, Any] | None:
+        """Return what there is to say of a pool's fold, None before its policy starts.
+
+        ``skipped`` counts outcomes whose features come from another embedder, ``built_in_s`` the
+        seconds that the newest rebuild from the log took.
+        """
+        fold = self.fold(pool)
+        if fold is None:
+            return None
+        return {
+            "policy": fold.charter.identity,
+            "version": fold.version,
+            "learned": fold.learned,
+            "skipped": fold.skipped,
+            "digest": fold.digest(),
+            "built_in_s": round(self._seconds[pool], 4),
+        }
 
     def catch_up(self) -> set[str]:
         """Fold all events that the log holds by now and return the pools that changed."""
@@ -265,9 +286,11 @@ class Learner:
         return changed
 
     def _rebuild(self, pool: str, *, until: int) -> None:
+        began = time.perf_counter()
         built = rebuild(self._log, pool, until=until)
         if built is not None:
             self._folds[pool] = built
+            self._seconds[pool] = time.perf_counter() - began
 
     def _checkpoint(self, pool: str) -> None:
         policy_seq, fold = self._folds[pool]

@@ -58,10 +58,11 @@ _ROUTES: list[
 @cache
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
-    kinds = {kind for *_, body, answer, _, _ in _ROUTES for kind in (body, answer) if kind}
-    ordered = sorted(kinds, key=lambda kind: kind.__name__)
+    kinds: set[type[BaseModel]] = {schemas.ErrorAnswer}
+    for row in _ROUTES:
+        kinds |= {kind for kind in (row[4], row[5]) if kind is not None}
     _, found = models_json_schema(
-        [(kind, "validation") for kind in (*ordered, schemas.ErrorAnswer)],
+        [(kind, "validation") for kind in sorted(kinds, key=lambda kind: kind.__name__)],
         ref_template="#/components/schemas/{model}",
     )
     paths: dict[str, dict[str, Any]] = {}
@@ -102,9 +103,7 @@ def page() -> str:
     return _PAGE.replace("{version}", __version__).replace("{sections}", "\n".join(sections))
 
 
-def _section(
-    method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]
-) -> str:
+def _section(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
     rows = [
         (parameter["name"], parameter["in"], _kind(parameter["schema"]), parameter.get("required"))
         for parameter in operation.get("parameters", [])

@@ -8,7 +8,6 @@ moment on that the policy knows it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +27,6 @@ from banditroute.store.writer import Writer
 from banditroute.times import now_us
 from policies import full_params
 
-logger = logging.getLogger("banditroute")
 POLICY_WAIT_S = 30.0
 
 
@@ -36,7 +34,12 @@ class Pool:
     """One pool as this process knows it."""
 
     def __init__(
-        self, name: str, revision: int, options: PoolOptions, models: list[Model], embedder: Embedder
+        self,
+        name: str,
+        revision: int,
+        options: PoolOptions,
+        models: list[Model],
+        embedder: Embedder,
     ) -> None:
         self.name, self.revision, self.options = name, revision, options
         self.models, self.embedder = models, embedder
@@ -116,8 +119,10 @@ class Registry:
         pool = self.pools[new.pool]
         if pool.router is not None:
             await self._until(
-                lambda: pool.router is not None
-                and any(m.name == new.name for m in pool.router.frame.models)
+                lambda: (
+                    pool.router is not None
+                    and any(m.name == new.name for m in pool.router.frame.models)
+                )
             )
         return describe(self._model(pool, new.name))
 
@@ -247,7 +252,6 @@ class Registry:
                         connection, pool=pool.name, kind="policy_started", payload=payload, now=now
                     )
                 )
-                _announce(pool.name, current, wanted)
             await self._until(lambda: self._serves(pool, wanted))
 
     def _serves(self, pool: Pool, wanted: Charter) -> bool:
@@ -296,15 +300,6 @@ def _differs(current: Charter, wanted: Charter, options: PoolOptions) -> bool:
     if current.identity != wanted.identity or current.tau_latency_ms != wanted.tau_latency_ms:
         return True
     return options.tau_cost is not None and options.tau_cost != current.tau_cost
-
-
-def _announce(pool: str, before: Charter | None, after: Charter) -> None:
-    if before is None:
-        logger.info("pool %s: policy %s starts", pool, after.identity)
-    elif before.embedder == after.embedder:
-        logger.info("pool %s: policy %s learns the log again", pool, after.identity)
-    else:
-        logger.info("pool %s: policy %s starts fresh, its features differ", pool, after.identity)
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -114,7 +114,9 @@ class Service:
         for i, request in enumerate(requests):
             by_pool.setdefault(request.pool, []).append(i)
         for name, at in by_pool.items():
-            pool = self.registry.pool(name, path="" if endpoint == "route" else f"requests[{at[0]}].")
+            pool = self.registry.pool(
+                name, path="" if endpoint == "route" else f"requests[{at[0]}]."
+            )
             await self.registry.started(pool)
             asked = [requests[i] for i in at]
             features = await self._features(pool, asked, at, endpoint)
@@ -335,8 +337,7 @@ class Service:
                 for pool in list(self.registry.pools.values()):
                     await self._default(pool)
                 if count % FORGET_EVERY == 0:
-                    now = now_us()
-                    await self.writer.write(lambda connection, now=now: forget(connection, now=now))
+                    await self.writer.write(lambda connection: forget(connection, now=now_us()))
             except Exception:
                 logger.exception("housekeeping failed and will be tried again")
 

@@ -192,7 +192,8 @@ def _keys_at(path: Sequence[str]) -> list[str]:
             model = typing.get_args(model)[-1] if typing.get_args(model) else model
         if isinstance(model, types.UnionType):
             model = next(arg for arg in typing.get_args(model) if arg is not type(None))
-    return list(model.model_fields) if isinstance(model, type) else []
+    known = isinstance(model, type) and issubclass(model, BaseModel)
+    return list(model.model_fields) if known else []
 
 
 def _known_variables() -> list[str]:

@@ -6,7 +6,6 @@ import random
 import time
 from datetime import UTC, datetime
 
-
 _random = random.Random(random.SystemRandom().getrandbits(256))
 
 

@@ -46,8 +46,10 @@ def open_engine(url: str) -> Engine:
 def _tune_sqlite(connection: Any, _record: Any) -> None:
     # SQLAlchemy begins transactions itself, through `_begin_sqlite`.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "busy_timeout=10000", "synchronous=FULL", "cache_size=-65536"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA busy_timeout=10000")
+    connection.execute("PRAGMA cache_size=-65536")
 
 
 def _begin_sqlite(connection: Connection) -> None:

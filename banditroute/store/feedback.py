@@ -19,13 +19,19 @@ from banditroute.errors import invalid
 from banditroute.pool import NANO
 from banditroute.store.tables import decisions, events, feedback, models, prices
 
-_DECISION = [
-    decisions.c[name]
-    for name in (
-        "id pool model expires_at embedder features propensity w_quality w_cost w_latency "
-        "cost_prior input_cost arms prices overridden_by"
-    ).split()
-]
+_COPIED = (
+    "pool",
+    "embedder",
+    "features",
+    "propensity",
+    "w_quality",
+    "w_cost",
+    "w_latency",
+    "cost_prior",
+    "input_cost",
+)
+_READ = ("id", "model", "expires_at", "arms", "prices", "overridden_by", *_COPIED)
+_DECISION = [decisions.c[name] for name in _READ]
 _BY_ID = select(*_DECISION).where(decisions.c.id.in_(bindparam("ids", expanding=True)))
 _SENT = select(feedback).where(feedback.c.decision_id.in_(bindparam("ids", expanding=True)))
 
@@ -70,7 +76,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
     found = {row["id"]: dict(row) for row in connection.execute(_BY_ID, {"ids": ids}).mappings()}
     sent: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in connection.execute(_SENT.order_by(feedback.c.id), {"ids": ids}).mappings():
-        sent[row["decision_id"]].append(row)
+        sent[row["decision_id"]].append(dict(row))
     rates = _Prices(connection)
     rows: list[dict[str, Any]] = []
     learned: list[dict[str, Any]] = []
@@ -93,11 +99,11 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
         carries = post.quality is not None or post.has_cost or post.latency_ms is not None
         status = "late" if late else "superseded" if carries and not fresh else "accepted"
         cost, input_cost = _cost(post, decision, rates)
-        row = _row(post, cost, digest=digest, status=status, now=now)
+        stored = _row(post, cost, digest=digest, status=status, now=now)
         if status == "accepted" and decision["overridden_by"] is None:
             learned += _outcomes(post, decision, fresh, cost, input_cost, earlier, now)
-        rows.append(row)
-        earlier.append(row)
+        rows.append(stored)
+        earlier.append(stored)
         statuses.append(status)
     if rows:
         connection.execute(insert(feedback), rows)
@@ -106,9 +112,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
     return statuses
 
 
-def _row(
-    post: Post, cost: float | None, *, digest: str, status: str, now: int
-) -> dict[str, Any]:
+def _row(post: Post, cost: float | None, *, digest: str, status: str, now: int) -> dict[str, Any]:
     return {
         "decision_id": post.decision_id,
         "key": post.key,
@@ -179,27 +183,12 @@ def _outcomes(
 
 def outcome_columns(decision: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of an event that come from its decision: the row is self-contained."""
-    copied = (
-        "pool",
-        "embedder",
-        "features",
-        "propensity",
-        "w_quality",
-        "w_cost",
-        "w_latency",
-        "cost_prior",
-        "input_cost",
-    )
     own = {"decision_id": decision["id"], "arm": decision["model"]}
-    return own | {name: decision[name] for name in copied}
+    return own | {name: decision[name] for name in _COPIED}
 
 
-def _override(
-    connection: Connection, decision: dict[str, Any], model: str, position: int
-) -> None:
-    known = select(models.c.name).where(
-        models.c.pool == decision["pool"], models.c.name == model
-    )
+def _override(connection: Connection, decision: dict[str, Any], model: str, position: int) -> None:
+    known = select(models.c.name).where(models.c.pool == decision["pool"], models.c.name == model)
     if connection.execute(known).first() is None:
         raise invalid(f"feedback[{position}].model", f"pool has no model {model!r}")
     at = decisions.c.id == decision["id"]
@@ -226,7 +215,7 @@ def default_expired(
         .limit(limit)
     )
     rows = [
-        outcome_columns(row)
+        outcome_columns(dict(row))
         | {"kind": "default", "field": "quality", "value": quality, "cost": None, "created_at": now}
         for row in connection.execute(expired).mappings()
     ]

@@ -48,9 +48,7 @@ def add_model(connection: Connection, pool: str, spec: ModelSpec, *, source: str
     else:
         connection.execute(update(models).where(at).values(**columns))
     set_price(connection, pool, spec, source=source, now=now)
-    append_event(
-        connection, pool=pool, kind="model_added", payload={"name": spec.name}, now=now
-    )
+    append_event(connection, pool=pool, kind="model_added", payload={"name": spec.name}, now=now)
     return True
 
 

@@ -1,0 +1,133 @@
+"""A small log to test on: a pool whose decisions come from the real router and codec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Engine, select
+
+from banditroute.learner import rebuild
+from banditroute.pool import Charter, ModelSpec, PoolOptions
+from banditroute.router import Asks, Decisions, Router
+from banditroute.store import pools
+from banditroute.store.codec import Note, encode
+from banditroute.store.engine import WRITER
+from banditroute.store.feedback import Post, record
+from banditroute.store.log import Log, append_event, insert_decisions
+from banditroute.store.tables import events
+from policies import full_params
+
+DIM = 5
+TTL = 1_000_000
+MODELS = (
+    ModelSpec(name="small", input_price=0.1, output_price=0.5),
+    ModelSpec(name="large", input_price=3.0, output_price=15.0),
+    ModelSpec(name="medium", input_price=1.0, output_price=2.0, max_output_tokens=100),
+)
+
+
+class Book:
+    """One pool in a database, with a clock that the test moves by hand."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        pool: str = "default",
+        policy: str = "linucb",
+        seed: int = 0,
+        models: Sequence[ModelSpec] = MODELS,
+        **options: Any,
+    ) -> None:
+        self.engine, self.log, self.pool = engine, Log(engine), pool
+        self.options = PoolOptions(**options)
+        self.rng = np.random.default_rng(seed)
+        self.now = 1_000
+        self.count = 0
+        with self.begin() as connection:
+            pools.ensure_pool(connection, pool, options={}, now=self.now)
+            for spec in models:
+                pools.add_model(connection, pool, spec, source="api", now=self.now)
+        self.start(policy)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        with (
+            self.engine.connect().execution_options(**WRITER) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def append(self, kind: str, **payload: Any) -> int:
+        with self.begin() as connection:
+            return append_event(
+                connection, pool=self.pool, kind=kind, payload=payload, now=self.now
+            )
+
+    def start(self, policy: str, *, embedder: str = "words", **params: object) -> int:
+        charter = Charter(
+            policy=policy,
+            params=full_params(policy, params),
+            embedder=embedder,
+            dim=DIM,
+            tau_cost=0.01,
+            tau_latency_ms=1_000.0,
+        )
+        return self.append("policy_started", **charter.payload())
+
+    def router(self, *, until: int | None = None) -> Router:
+        built = rebuild(self.log, self.pool, until=until)
+        assert built is not None
+        with self.engine.connect() as connection:
+            models = pools.load_pools(connection)[self.pool][2]
+        snapshot = built[1].snapshot()
+        return Router(options=self.options, snapshot=snapshot, models=models, rng=self.rng)
+
+    def asks(self, n: int, **limits: Any) -> Asks:
+        x = self.rng.normal(size=(n, DIM)).astype(np.float32)
+        x[:, -1] = 1.0
+        weights = self.rng.dirichlet([4.0, 2.0, 1.0], size=n)
+        tokens = np.ceil(self.rng.uniform(1.0, 2_000.0, size=n))
+        return Asks(
+            features=x, preference=weights, input_tokens=tokens, input_bound=4.0 * tokens, **limits
+        )
+
+    def decide(self, n: int, **limits: Any) -> tuple[Decisions, list[str]]:
+        """Take and log `n` decisions; return them with the ids of those that chose a model."""
+        decided = self.router().decide(self.asks(n, **limits))
+        notes = [Note(id=f"{self.pool}-{self.count + i:06d}") for i in range(n)]
+        self.count += n
+        rows = encode(
+            decided, notes, pool=self.pool, created_at=self.now, expires_at=self.now + TTL
+        )
+        with self.begin() as connection:
+            insert_decisions(connection, rows)
+        return decided, [row[0] for row in rows]
+
+    def send(self, *posts: Post) -> list[str]:
+        with self.begin() as connection:
+            return record(connection, posts, now=self.now)
+
+    def feed(self, n: int) -> list[str]:
+        """Take `n` decisions and answer for all; return their ids."""
+        _, ids = self.decide(n)
+        values = self.rng.random((n, 3)).tolist()
+        self.send(
+            *(
+                Post(one, "default", quality=q, cost_usd=c / 100, latency_ms=1_000 * s)
+                for one, (q, c, s) in zip(ids, values, strict=True)
+            )
+        )
+        return ids
+
+    def events(self) -> list[Any]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(select(events).order_by(events.c.seq)))
+
+    def digest(self, *, until: int | None = None, checkpoints: bool = False) -> str:
+        built = rebuild(self.log, self.pool, until=until, checkpoints=checkpoints)
+        assert built is not None
+        return built[1].digest()

@@ -1,0 +1,54 @@
+"""Pacing: spend lands at the rate where it binds, and quality is bought with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from banditroute.embedding import make_embedder
+from sim.pacing import Pacer
+from sim.replay import Contender, Experiment, Split, run
+from sim.synthetic import COST, generate
+
+
+@pytest.fixture(scope="module")
+def plan() -> Experiment:
+    data = generate(rows=1_200, seed=3).dataset
+    embedder = make_embedder("hashing")
+    return Experiment(
+        dataset=data,
+        features=embedder.features(list(data.prompts)),
+        embedder=embedder.identity,
+        split=Split(),
+        preference=(1.0, 0.0, 0.0),
+    )
+
+
+LINUCB = Contender(label="linucb", name="linucb", params={})
+
+
+@pytest.mark.parametrize("rate", [2e-4, 3e-4, 4.5e-4])
+def test_spend_lands_at_a_binding_rate(plan: Experiment, rate: float) -> None:
+    paced = run(replace(plan, budget_rate=rate), LINUCB, seed=0)
+    assert run(plan, LINUCB, seed=0).cost > 1.1 * rate
+    assert 0.9 < paced.cost / rate < 1.03
+    assert paced.quality > paced.references.zero(paced.cost) + 0.03
+
+
+def test_rate_that_does_not_bind_changes_nothing(plan: Experiment) -> None:
+    free = run(plan, LINUCB, seed=1)
+    paced = run(replace(plan, budget_rate=10 * COST.max()), LINUCB, seed=1)
+    assert paced.digest == free.digest
+
+
+def test_price_is_zero_before_anything_was_seen() -> None:
+    assert Pacer(rate=1e-4).price == 0.0
+
+
+def test_more_money_buys_no_less(plan: Experiment) -> None:
+    levels = [
+        run(replace(plan, budget_rate=rate), LINUCB, seed=2).quality for rate in (1.5e-4, 4.5e-4)
+    ]
+    assert np.diff(levels)[0] > 0.05

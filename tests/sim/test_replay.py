@@ -1,0 +1,150 @@
+"""Replay: it learns, it repeats, and it folds exactly what the daemon would log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from banditroute.embedding import make_embedder
+from banditroute.learner import rebuild
+from banditroute.store import codec, engine, feedback, log
+from sim.errors import InputError
+from sim.prices import drawn
+from sim.replay import Contender, Experiment, Replayer, Split, run, run_all
+from sim.report import summarise
+from sim.synthetic import generate
+
+LINUCB = Contender(label="linucb", name="linucb", params={})
+
+
+def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
+    data = generate(rows=rows, seed=9).dataset
+    embedder = make_embedder("hashing")
+    return Experiment(
+        dataset=data,
+        features=embedder.features(list(data.prompts)),
+        embedder=embedder.identity,
+        split=split or Split(),
+        preference=(0.7, 0.3, 0.0),
+    )
+
+
+def test_learning_beats_the_zero_router_where_context_pays() -> None:
+    plan = experiment(800)
+    runs = run_all(plan, [LINUCB, Contender("random", "random", {})], range(3))
+    learned, random = summarise(runs[:3]), summarise(runs[3:])
+    assert learned.difference.mean > 0.03
+    assert random.difference.mean == pytest.approx(0.0, abs=0.04)
+    assert random.share == pytest.approx([1 / 3] * 3, abs=0.06)
+
+
+def test_same_seed_same_bits_whatever_the_number_of_processes() -> None:
+    plan = experiment()
+    alone = run_all(plan, [LINUCB], range(2), jobs=1)
+    together = run_all(plan, [LINUCB], range(2), jobs=2)
+    assert [one.digest for one in alone] == [one.digest for one in together]
+    assert [one.quality for one in alone] == [one.quality for one in together]
+    assert alone[0].digest != alone[1].digest
+
+
+def test_every_row_is_learned_and_the_second_half_is_scored() -> None:
+    plan = experiment(split=Split(fraction=0.25))
+    fixed = Contender("fixed:arm=coder", "fixed", {"arm": "coder"})
+    result = run(plan, fixed, seed=5)
+    order = np.random.default_rng([5, 0]).permutation(120)
+    scored = order[30:]
+    coder = plan.dataset.models.index("coder")
+    assert result.quality == pytest.approx(plan.dataset.quality[scored, coder].mean())
+    assert result.cost == pytest.approx(plan.dataset.cost[scored, coder].mean())
+    assert result.share.tolist() == [0.0, 1.0, 0.0]
+    assert result.references.zero(result.cost) >= result.quality - 1e-12
+
+
+def test_named_splits_are_learned_from_and_scored() -> None:
+    plan = experiment()
+    names = ("val",) * 50 + ("other",) * 10 + ("test",) * 60
+    data = replace(plan.dataset, split=names)
+    learned, scored = Split(learn="val", test="test").rows(data, np.random.default_rng(0))
+    assert sorted(learned) == list(range(50))
+    assert sorted(scored) == list(range(60, 120))
+    assert learned.tolist() != sorted(learned)
+    with pytest.raises(InputError, match=r"--test-split: .*'tset'.*'other', 'test', 'val'"):
+        Split(learn="val", test="tset").rows(data, np.random.default_rng(0))
+
+
+def test_fraction_that_leaves_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="--learn-fraction"):
+        Split(fraction=0.999).rows(experiment(10).dataset, np.random.default_rng(0))
+
+
+def test_labels_of_other_models_are_never_seen() -> None:
+    """Spoiling what was not chosen changes nothing in what was learned."""
+    plan = experiment()
+    honest = run(plan, LINUCB, seed=1)
+    chosen = _chosen(plan, seed=1)
+    quality, cost = np.zeros_like(plan.dataset.quality), plan.dataset.cost.copy()
+    for row, arm in chosen.items():
+        quality[row, arm] = plan.dataset.quality[row, arm]
+    spoiled = replace(plan.dataset, quality=quality, cost=cost)
+    assert run(replace(plan, dataset=spoiled), LINUCB, seed=1).digest == honest.digest
+
+
+def _chosen(plan: Experiment, *, seed: int) -> dict[int, int]:
+    replayer = _replayer(plan, seed=seed)
+    chosen = {}
+    for row in np.random.default_rng([seed, 0]).permutation(len(plan.dataset)).tolist():
+        tokens = float(len(plan.dataset.prompts[row].encode()))
+        decisions = replayer.decide(plan.features[row], tokens)
+        arm = chosen[row] = int(decisions.chosen[0])
+        quality, cost = plan.dataset.quality[row, arm], plan.dataset.cost[row, arm]
+        replayer.feed(decisions, quality=float(quality), cost=float(cost))
+    return chosen
+
+
+def _replayer(plan: Experiment, *, seed: int) -> Replayer:
+    return Replayer(
+        specs=drawn(plan.dataset, seed=seed),
+        contender=LINUCB,
+        dim=plan.features.shape[1],
+        embedder=plan.embedder,
+        preference=plan.preference,
+        rng=np.random.default_rng([seed, 1]),
+    )
+
+
+def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> None:
+    plan = experiment(40)
+    replayer = _replayer(plan, seed=0)
+    database = engine.open_engine(f"sqlite:///{tmp_path / 'log.db'}")
+    engine.prepare(database)
+    store = log.Log(database)
+    with database.begin() as connection:
+        started = replayer.fold.charter.payload()
+        log.append_event(connection, pool="p", kind="policy_started", payload=started, now=0)
+        for name in plan.dataset.models:
+            log.append_event(
+                connection, pool="p", kind="model_added", payload={"name": name}, now=0
+            )
+    for row in range(40):
+        tokens = float(len(plan.dataset.prompts[row].encode()))
+        decisions = replayer.decide(plan.features[row], tokens)
+        arm = int(decisions.chosen[0])
+        quality, cost = float(plan.dataset.quality[row, arm]), float(plan.dataset.cost[row, arm])
+        replayer.feed(decisions, quality=quality, cost=cost)
+        rows = codec.encode(
+            decisions, [codec.Note(id=f"d{row}")], pool="p", created_at=row, expires_at=10**9
+        )
+        post = feedback.Post(
+            decision_id=f"d{row}", key="default", quality=quality, cost_usd=cost
+        )
+        with database.begin() as connection:
+            log.insert_decisions(connection, rows)
+            assert feedback.record(connection, [post], now=row) == ["accepted"]
+    rebuilt = rebuild(store, "p")
+    database.dispose()
+    assert rebuilt is not None
+    assert rebuilt[1].digest() == replayer.fold.digest()
+    assert rebuilt[1].version == replayer.fold.version == 4 + 2 * 40

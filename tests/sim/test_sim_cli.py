@@ -1,0 +1,113 @@
+"""The command line as a person meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sim.cli import main
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "stream.parquet"
+    assert call("synth", str(path), "--rows", "80", "--seed", "3") == 0
+    return path
+
+
+def call(*arguments: str) -> int:
+    saved = sys.argv
+    sys.argv = ["sim", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = saved
+    return 0
+
+
+def test_replay_prints_a_table_and_writes_json(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    policies = ("--policy", "linucb:alpha=0.3,ridge=30", "--policy", "fixed:arm=large")
+    options = ("--seeds", "2", "--jobs", "1", "--without", "coder", "--json", str(out))
+    assert call("replay", str(data), *policies, *options) == 0
+    shown = capsys.readouterr().out
+    assert "stream: 80 rows, 2 models, 2 seeds" in shown
+    report = json.loads(out.read_text())
+    assert report["models"] == ["small", "large"]
+    assert list(report["policies"]) == ["linucb:alpha=0.3,ridge=30", "fixed:arm=large"]
+    fixed = report["policies"]["fixed:arm=large"]
+    assert fixed["share"] == {"small": 0.0, "large": 1.0}
+    assert fixed["difference"] == pytest.approx(0.0, abs=1e-9)
+    corners = report["references"]["zero_router"]
+    assert corners == sorted(corners)
+    assert report["references"]["best_single"]["model"] == "large"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--policy", "linucbb"], "did you mean 'linucb'"),
+        (["--policy", "linucb:alfa=1"], "alfa: unknown parameter of linucb"),
+        (["--policy", "linucb:alpha=-1"], "alpha: at least 0"),
+        (["--policy", "linucb:alpha"], "--policy: 'linucb:alpha': 'alpha' is not key=value"),
+        (["--policy", "fixed"], "arm: required"),
+        (["--policy", "fixed:arm=lage"], "arm: no such model"),
+        (["--policy", "linucb", "--policy", "linucb"], "given twice"),
+        (["--models", "small,nope"], "--models: stream has no model 'nope'"),
+        (["--preference", "1,2"], "--preference: '1,2'"),
+        (["--preference", "0,0,0"], "--preference: '0,0,0'"),
+        (["--learn-fraction", "1.5"], "--learn-fraction: in [0, 1)"),
+        (["--learn-split", "a"], "--test-split: "),
+        (["--learn-split", "a", "--test-split", "b"], "--learn-split: stream has no split 'a'"),
+        (["--learn-split", "a", "--test-split", "a"], "--test-split: 'a'"),
+        (["--budget-rate", "0"], "--budget-rate: must be above 0"),
+        (["--embedder", "nope"], "--embedder: unknown embedder 'nope'"),
+        (["--prices", "absent.csv"], "--prices: absent.csv"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(
+    data: Path, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("replay", str(data), "--jobs", "1", *options) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_missing_data_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("replay", "absent.parquet") == 2
+    assert "absent.parquet: no such file" in capsys.readouterr().err
+
+
+def test_synth_refuses_another_ending(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("synth", "out.csv") == 2
+    assert ".parquet" in capsys.readouterr().err
+
+
+def test_help_does_not_import_the_heavy_parts() -> None:
+    code = "import sim.cli, sys; print({'numpy', 'pyarrow', 'httpx', 'pydantic'} & {*sys.modules})"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
+
+
+def test_interrupt_ends_at_once_without_a_traceback(data: Path) -> None:
+    command = [sys.executable, "-m", "sim", "replay", str(data), "--seeds", "2000", "--jobs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    time.sleep(2.5)
+    os.kill(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert "interrupted" in error
