@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -172,7 +172,12 @@ class EventLog(Protocol):
     def charter(self, pool: str, *, until: int | None = None) -> tuple[int, Charter] | None:
         """Return position and charter of the newest policy_started at or before `until`."""
 
-    def checkpoint(self, pool: str, *, policy_seq: int, until: int | None) -> Any:
+    def rollbacks(self, pool: str, *, until: int) -> list[tuple[int, int]]:
+        """Return (seq, version) of every rollback at or before `until`."""
+
+    def checkpoint(
+        self, pool: str, *, policy_seq: int, until: int | None
+    ) -> tuple[int, bytes] | None:
         """Return (seq, state bytes) of the newest checkpoint at or before `until`, or None."""
 
 
@@ -200,6 +205,8 @@ def rebuild(
     until : log position; None means the end.
     checkpoints : False folds from the very first event, for an audit.
     """
+    if until is None:
+        until = log.end()
     started = log.charter(pool, until=until)
     if started is None:
         return None
@@ -208,19 +215,37 @@ def rebuild(
 
 
 def _fold(
-    log: EventLog, pool: str, policy_seq: int, charter: Charter, until: int | None, fast: bool
+    log: EventLog, pool: str, policy_seq: int, charter: Charter, until: int, fast: bool
 ) -> Fold:
-    fold = Fold(charter)
-    kept = log.checkpoint(pool, policy_seq=policy_seq, until=until) if fast else None
-    if kept is not None:
-        fold = Fold.restore(charter, *kept)
-    for event in log.events(after=fold.version, until=until, pool=pool):
-        if event.kind == "rollback":
-            fold = _fold(log, pool, policy_seq, charter, event.payload["version"], fast)
-            fold.version = event.seq
-        else:
+    kept: tuple[int, bytes] | None = None
+    pieces: list[tuple[int, int]] = []
+    for after, end in _pieces(log.rollbacks(pool, until=until), until):
+        pieces.append((after, end))
+        found = log.checkpoint(pool, policy_seq=policy_seq, until=end) if fast else None
+        if found is not None and found[0] >= after:
+            kept, pieces[-1] = found, (found[0], end)
+            break
+    fold = Fold(charter) if kept is None else Fold.restore(charter, *kept)
+    for after, end in reversed(pieces):
+        fold.version = after
+        for event in log.events(after=after, until=end, pool=pool):
             fold.apply(event)
     return fold
+
+
+def _pieces(rollbacks: Sequence[tuple[int, int]], until: int) -> Iterator[tuple[int, int]]:
+    """Yield the stretches (after, end] of the log that still count, the newest first.
+
+    What lies between a rollback and its version is skipped, other rollbacks included, so a fold
+    costs no more than one pass however often the log was rolled back.
+    """
+    for seq, version in sorted(rollbacks, reverse=True):
+        if seq <= until:
+            if version >= seq:
+                raise ValueError(f"rollback: event {seq} goes to {version}, which is not behind it")
+            yield seq, until
+            until = version
+    yield 0, until
 
 
 class Learner:
@@ -277,8 +302,9 @@ class Learner:
             if known is None or event.kind in ("policy_started", "rollback"):
                 self._rebuild(event.pool, until=event.seq)
             else:
+                before = known[1].learned
                 known[1].apply(event)
-                if event.outcome is not None and known[1].learned % CHECKPOINT_EVERY == 0:
+                if known[1].learned > before and known[1].learned % CHECKPOINT_EVERY == 0:
                     self._checkpoint(event.pool)
             self.cursor = event.seq
             if event.pool in self._folds:

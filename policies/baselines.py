@@ -156,9 +156,15 @@ class KNearest(_Shrinking):
         self.kept = {"points": points, "owner": np.zeros(memory, int), "value": np.zeros(memory)}
 
     def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        return self._assess(x, preference)[0]
+
+    def _assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
         total, count = self._neighbours(x)
+        mean, std = self._posterior(total, count)
         bonus = (self.alpha / np.sqrt(1.0 + count)).astype(np.float32)
-        return {"mean": self._posterior(total, count)[0], "bonus": bonus}
+        return {"mean": mean, "bonus": bonus}, mean, std
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
@@ -168,9 +174,9 @@ class KNearest(_Shrinking):
         return self._posterior(*self._neighbours(x))
 
     def _neighbours(self, x: Float32) -> tuple[Float64, Float64]:
-        points, owner, value = (self.view[name] for name in ("points", "owner", "value"))
-        # One product per row: which outcome is the k-th must not depend on the rest of the batch.
-        far = -(np.matmul(points, x[:, :, None])[:, :, 0] + self.view["offset"])
+        points, owner, value = self.view["points"], self.view["owner"], self.view["value"]
+        # BLAS sums a row by its place in the matrix, so the k-th outcome would depend on the batch.
+        far = -(np.einsum("md,nd->nm", points, x) + self.view["offset"])
         total, count = np.zeros((2, len(x), len(self.arms)))
         for arm in range(len(self.arms)):
             mine = owner == arm

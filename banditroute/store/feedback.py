@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -57,7 +58,8 @@ class Post:
     @property
     def has_cost(self) -> bool:
         """Whether it says what the answer cost, in dollars or in tokens."""
-        return self.cost_usd is not None or self.output_tokens is not None
+        tokens = self.input_tokens is not None and self.output_tokens is not None
+        return self.cost_usd is not None or tokens
 
 
 def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[str]:
@@ -118,7 +120,7 @@ def _row(post: Post, cost: float | None, *, digest: str, status: str, now: int) 
         "key": post.key,
         "source": post.source,
         "quality": post.quality,
-        "cost_nano": None if cost is None else round(cost * NANO),
+        "cost_nano": None if cost is None else nano(cost),
         "input_tokens": post.input_tokens,
         "output_tokens": post.output_tokens,
         "latency_ms": post.latency_ms,
@@ -127,6 +129,11 @@ def _row(post: Post, cost: float | None, *, digest: str, status: str, now: int) 
         "status": status,
         "received_at": now,
     }
+
+
+def nano(cost: float) -> int:
+    """Return US dollars as nano-dollars, rounded up but for the noise of the product."""
+    return math.ceil(round(cost * NANO, 3))
 
 
 def _fresh_fields(post: Post, earlier: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -118,6 +118,15 @@ class Log:
             row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
         return (row.seq, Charter(**json.loads(row.payload))) if row else None
 
+    def rollbacks(self, pool: str, *, until: int) -> list[tuple[int, int]]:
+        """Return (seq, version) of every rollback at or before `until`."""
+        query = select(events.c.seq, events.c.payload).where(
+            events.c.pool == pool, events.c.kind == "rollback", events.c.seq <= until
+        )
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [(row.seq, int(json.loads(row.payload)["version"])) for row in rows]
+
     def checkpoint(
         self, pool: str, *, policy_seq: int, until: int | None
     ) -> tuple[int, bytes] | None:

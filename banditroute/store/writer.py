@@ -9,10 +9,12 @@ takes its neighbours down: the group is rolled back and each piece runs again by
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,9 +23,8 @@ from sqlalchemy import Connection, Engine
 from banditroute.errors import unavailable
 from banditroute.store.engine import WRITER, set_durability
 
+logger = logging.getLogger("banditroute")
 T = TypeVar("T")
-
-
 Rows = Sequence[Sequence[Any]]
 
 
@@ -61,19 +62,25 @@ class Writer:
         self._engine, self._capacity, self._group = engine, capacity, group
         self._insert_rows = insert_rows
         self._on_durable = on_durable
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        # What the event loop gathers while a group is being committed. One hand-over per group
+        # and direction keeps the threads from fighting over the interpreter lock.
+        self._gathered: list[_Item] = []
+        self._committing = False
+        self._full: bool | None = None
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
         """Pieces of work that wait for a commit."""
-        return self._queue.qsize()
+        return self._queue.qsize() + len(self._gathered)
 
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._ended
 
     async def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
         """Run `work` in a transaction and return its result once that is committed.
@@ -95,7 +102,7 @@ class Writer:
         future: asyncio.Future[Any] = loop.create_future()
 
         def settle(result: Any, error: BaseException | None) -> None:
-            if future.cancelled():
+            if future.done():
                 return
             if error is None:
                 future.set_result(result)
@@ -119,35 +126,72 @@ class Writer:
         return future.result()
 
     def close(self) -> None:
-        """Commit what waits and stop."""
+        """Commit what waits and stop; what comes later is refused."""
+        self._send()
         self._queue.put(None)
         self._thread.join()
 
     def _put(self, item: _Item) -> None:
-        if self._queue.qsize() >= self._capacity:
+        if self.waiting >= self._capacity:
             raise unavailable("too many writes are waiting")
-        if not self._thread.is_alive():
+        if self._ended:
             raise unavailable("the daemon is stopping")
-        self._queue.put(item)
+        if item.loop is None:
+            self._queue.put([item])
+        else:
+            self._gathered.append(item)
+            if not self._committing:
+                self._committing = True
+                # Requests that are ready in this very turn of the loop join the group.
+                item.loop.call_soon(self._send)
+        if self._ended:  # perhaps after the thread looked for the last time
+            self._refuse([])
+
+    def _send(self) -> None:
+        items, self._gathered = self._gathered, []
+        self._committing = bool(items)
+        if items:
+            self._queue.put(items)
+
+    def _landed(self, items: list[_Item]) -> None:
+        _settle(items)
+        self._send()
 
     def _run(self) -> None:
-        with self._engine.connect().execution_options(**WRITER) as connection:
-            while (first := self._queue.get()) is not None:
-                group, last = [first], False
-                while len(group) < self._group and not self._queue.empty():
-                    item = self._queue.get()
-                    if item is None:
-                        last = True
-                        break
-                    group.append(item)
-                self._commit(connection, group)
-                if last:
-                    return
+        group: list[_Item] = []
+        try:
+            with self._engine.connect().execution_options(**WRITER) as connection:
+                while (first := self._queue.get()) is not None:
+                    group, last = list(first), False
+                    while len(group) < self._group and not self._queue.empty():
+                        more = self._queue.get()
+                        if more is None:
+                            last = True
+                            break
+                        group += more
+                    self._commit(connection, group)
+                    group = []
+                    if last:
+                        return
+        finally:
+            # Whatever ended this thread, nobody may wait for it for ever.
+            self._ended = True
+            self._refuse(group)
+
+    def _refuse(self, items: list[_Item]) -> None:
+        while not self._queue.empty():
+            with suppress(queue.Empty):
+                items += self._queue.get_nowait() or []
+        for item in items:
+            item.error = unavailable("the daemon is stopping")
+        self._answer(items)
 
     def _commit(self, connection: Connection, group: list[_Item]) -> None:
         durable = any(item.durable for item in group)
         try:
-            set_durability(connection, full=durable)
+            if durable != self._full:
+                set_durability(connection, full=durable)
+                self._full = durable
             with connection.begin():
                 # Rows first: feedback in this very group may be about them.
                 rows = [row for item in group if not callable(item.work) for row in item.work]
@@ -163,16 +207,24 @@ class Writer:
                 for item in group:
                     self._commit(connection, [item])
                 return
-        if durable:
-            self._on_durable()
+        if durable and group[0].error is None:
+            try:
+                self._on_durable()
+            except Exception:
+                logger.exception("nobody could be told of a commit")
+        self._answer(group)
+
+    def _answer(self, items: list[_Item]) -> None:
+        """Let the callers know, each in its own event loop."""
         by_loop: dict[asyncio.AbstractEventLoop | None, list[_Item]] = {}
-        for item in group:
+        for item in items:
             by_loop.setdefault(item.loop, []).append(item)
-        for loop, items in by_loop.items():
+        for loop, group in by_loop.items():
             if loop is None:
-                _settle(items)
-            elif not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, items)
+                _settle(group)
+            else:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._landed, group)
 
 
 def _settle(items: list[_Item]) -> None:

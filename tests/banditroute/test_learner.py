@@ -47,6 +47,9 @@ class Window:
     def charter(self, pool: str, *, until: int | None = None) -> Any:
         return self.log.charter(pool, until=self._cut(until))
 
+    def rollbacks(self, pool: str, *, until: int) -> Any:
+        return self.log.rollbacks(pool, until=self._cut(until))
+
     def checkpoint(self, pool: str, *, policy_seq: int, until: int | None) -> Any:
         return self.log.checkpoint(pool, policy_seq=policy_seq, until=self._cut(until))
 
@@ -164,6 +167,14 @@ def test_a_rollback_forward_is_an_error(book: Book) -> None:
     book.append("rollback", version=book.log.end() + 1)
     with pytest.raises(ValueError, match="rollback"):
         rebuild(book.log, "default")
+
+
+def test_many_rollbacks_cost_one_pass(book: Book) -> None:
+    for _ in range(200):
+        book.append("rollback", version=book.log.end())
+    start = book.log.end()
+    book.append("rollback", version=start)
+    assert book.digest() == book.digest(until=start)
 
 
 def test_checkpoints_come_every_so_many_learned_outcomes(

@@ -51,9 +51,7 @@ def row(
     rates = {name: [SIZE * load.rps for load in runs] for name, runs in loads.items()}
     ours = statistics.median(rates["ours"])
     to_bare = [a / b for a, b in zip(rates["ours"], rates["bare"], strict=True)]
-    costs = [
-        1e6 / a - 1e6 / b for a, b in zip(rates["ours"], rates["unlogged"], strict=True)
-    ]
+    costs = [1e6 / a - 1e6 / b for a, b in zip(rates["ours"], rates["unlogged"], strict=True)]
     kind = "text" if embedder == "hashing" else f"vectors of {VECTOR_DIM}"
     return [
         f"{kind}, {count} models, {concurrency} connections",

@@ -64,7 +64,9 @@ def posts(ids: list[str], size: int) -> list[bytes]:
 def count_events(database: Path) -> int:
     """Return the number of outcomes in the log."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        (count,) = connection.execute("select count(*) from events where field = 'quality'").fetchone()
+        (count,) = connection.execute(
+            "select count(*) from events where field = 'quality'"
+        ).fetchone()
     return int(count)
 
 
@@ -98,8 +100,9 @@ def plain_sqlite(database: Path, *, rows_per_commit: int) -> float:
                 )
             ]
             tables = {
-                name: source.execute(f"select * from {name} where decision_id is not null "
-                                     f"order by 1 limit 20000").fetchall()
+                name: source.execute(
+                    f"select * from {name} where decision_id is not null order by 1 limit 20000"
+                ).fetchall()
                 for name in ("feedback", "events")
             }
         with closing(sqlite3.connect(Path(folder) / "plain.db", isolation_level=None)) as target:
@@ -119,7 +122,9 @@ def plain_sqlite(database: Path, *, rows_per_commit: int) -> float:
             return count / (time.perf_counter() - began)
 
 
-def staleness(server: Server, decisions: Decisions, *, size: int, seconds: float) -> dict[str, float]:
+def staleness(
+    server: Server, decisions: Decisions, *, size: int, seconds: float
+) -> dict[str, float]:
     """Offer `EVENTS_S` events per second in posts of `size` and measure when each decides."""
     ids = decisions.take(int(EVENTS_S * seconds))
     calls = posts(ids, size)
@@ -136,9 +141,7 @@ def staleness(server: Server, decisions: Decisions, *, size: int, seconds: float
             drive(server.port, poll(), concurrency=1, rate=400.0, keep=polls)
         )
         await asyncio.sleep(0.2)
-        load = await drive(
-            server.port, calls, concurrency=32, rate=EVENTS_S / size, keep=acks
-        )
+        load = await drive(server.port, calls, concurrency=32, rate=EVENTS_S / size, keep=acks)
         await asyncio.sleep(0.5)
         done.set()
         await polling
@@ -153,9 +156,7 @@ def staleness(server: Server, decisions: Decisions, *, size: int, seconds: float
     seen_at = np.array([answer.received for answer in polls])
     acked = np.array([answer.received for answer in acks for _ in range(size)])
     due = np.array([answer.due for answer in acks for _ in range(size)])
-    covered = np.array(
-        [position[i] for answer in acks for i in ids[answer.index * size :][:size]]
-    )
+    covered = np.array([position[i] for answer in acks for i in ids[answer.number * size :][:size]])
     at = np.searchsorted(versions, covered)
     if at.max() >= len(seen_at):
         raise RuntimeError("some events were never seen to decide")
@@ -187,9 +188,7 @@ def main() -> None:
         for concurrency in given.concurrency:
             rates, plain = [], []
             for _ in range(given.repeats):
-                rates.append(
-                    throughput(server, decisions, events=events, concurrency=concurrency)
-                )
+                rates.append(throughput(server, decisions, events=events, concurrency=concurrency))
                 plain.append(plain_sqlite(server.database, rows_per_commit=SIZE * concurrency))
             ratios = [a / b for a, b in zip(rates, plain, strict=True)]
             rows.append(

@@ -25,9 +25,9 @@ SYLLABLES = [a + b for a in "bdfklmnprstvz" for b in ("a", "e", "i", "o", "u", "
 
 
 class Answer(NamedTuple):
-    """An answer to request number `index`; times are of `time.perf_counter`."""
+    """An answer to request `number`; times are of `time.perf_counter`."""
 
-    index: int
+    number: int
     due: float
     received: float
     status: int
@@ -61,16 +61,16 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._parts: list[bytes] = []
         self._size = self._needed = self._head = self._status = 0
-        self.index, self.due = -1, 0.0
+        self.number, self.due = -1, 0.0
         self.error: BaseException | None = None
         self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
-    def ask(self, request: bytes, index: int, due: float) -> None:
+    def ask(self, request: bytes, number: int, due: float) -> None:
         """Send a request that was due at `due`."""
-        self.index, self.due = index, due
+        self.number, self.due = number, due
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -174,7 +174,7 @@ async def drive(
             else:
                 failed += 1
         if keep is not None:
-            keep.append(Answer(connection.index, connection.due, now, status, body))
+            keep.append(Answer(connection.number, connection.due, now, status, body))
         send_next(connection, now)
         if rate is not None and drained and busy == 0 and not waiting and not finished.done():
             finished.set_result(None)

@@ -36,5 +36,5 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
         table.add_row(*row)
     console = Console()
     # A file has no width of its own; a table must not be folded for that.
-    wide = console if console.is_terminal else Console(width=160)
+    wide = console if console.is_terminal else Console(width=200)
     wide.print(table)

@@ -77,6 +77,8 @@ class Server:
     def __enter__(self) -> Server:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BANDITROUTE_")}
         environment[MARK] = self._mark
+        # As the daemon has it: threads of small products only get in the way of two cores.
+        environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Two daemons on a machine need ports of their own for what HAProxy opens.
         for name in ("METRICS", "STATS"):
             environment[f"RAY_SERVE_HAPROXY_{name}_PORT"] = str(free_port())
@@ -113,9 +115,10 @@ class Server:
             assert self._process is not None
             if self._process.poll() is not None:
                 raise RuntimeError(f"the server ended:\n{self.output[-2000:]}")
-            with contextlib.suppress(OSError), socket.create_connection(
-                (HOST, self.port), timeout=seconds
-            ) as connection:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection((HOST, self.port), timeout=seconds) as connection,
+            ):
                 connection.sendall(request)
                 if connection.recv(65_536).startswith(b"HTTP/1.1 200"):
                     return time.perf_counter() - self.started_at

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from unittest.mock import patch
 
 import uvicorn
 from load import HOST
@@ -23,13 +24,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=None)
     parser.add_argument("--db", required=True)
     given = parser.parse_args()
-    if not callable(getattr(serve, "insert_decisions", None)):
-        raise SystemExit("banditroute.serve no longer passes insert_decisions to its writer")
-    serve.insert_decisions = lambda connection, rows: None
     settings = load_settings(given.config, database=given.db)
-    uvicorn.run(
-        serve.local_app(settings), host=HOST, port=given.port, log_level="warning", access_log=False
-    )
+    with patch.object(serve, "insert_decisions", lambda connection, rows: None):
+        app = serve.local_app(settings)
+        uvicorn.run(app, host=HOST, port=given.port, log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":

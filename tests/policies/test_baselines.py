@@ -154,6 +154,28 @@ def test_knn_prefers_the_newer_of_equal_neighbours(distance: str) -> None:
         assert policy.estimate(x)[0][0, 0] == pytest.approx(mean, abs=1e-6)
 
 
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_knn_breaks_ties_alike_in_a_batch_and_alone(distance: str) -> None:
+    rng, dim, n, k = np.random.default_rng(6), 47, 101, 3
+    policy = KNearest(dim=dim, k=k, distance=distance)
+    policy.add_arm("a")
+    same, rewards = rng.normal(size=dim).astype(np.float32), rng.random(n)
+    policy.learn(Outcome(0, "d", "a", same, "quality", float(r)) for r in rewards)
+    policy.refresh()
+    x = rng.normal(size=(33, dim)).astype(np.float32)
+    newest = (rewards[-k:].sum() + 1.2) / (k + 2.0)
+    np.testing.assert_allclose(policy.estimate(x)[0], newest, rtol=1e-6)
+    for row in x:
+        np.testing.assert_allclose(policy.estimate(row[None])[0], newest, rtol=1e-6)
+
+
+def test_knn_law_weighs_mean_bonus_and_penalty() -> None:
+    scores = {"mean": np.float32([[0.5, 0.6, 0.4]] * 4), "bonus": np.float32([[0.25, 0, 0]] * 4)}
+    penalty = np.array([[0.0, 0, 0], [0.5, 0, 0], [0.5, 0.5, 0], [2e9, 1e9, 1.5e9]])
+    pmf = KNearest.law(scores, np.ones((4, 3), dtype=np.bool_), penalty)
+    assert pmf.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]]
+
+
 def test_knn_cosine_ignores_length_and_euclidean_does_not() -> None:
     log = [
         Outcome(1, "d1", "a", np.array([10.0, 0.0], dtype=np.float32), "quality", 1.0),

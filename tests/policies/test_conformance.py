@@ -158,6 +158,13 @@ def test_a_batch_scores_as_its_rows_do(case: Case) -> None:
             np.testing.assert_allclose(alone, batch[one], rtol=0, atol=1e-5)
 
 
+def test_assess_is_score_and_estimate_in_one_step(case: Case) -> None:
+    policy, r = trained(case), rows()
+    scores, mean, std = policy.assess(r.x, r.preference)
+    assert same_bits(scores, r.scores(policy))
+    assert same_bits({"m": mean, "s": std}, dict(zip("ms", policy.estimate(r.x), strict=True)))
+
+
 def test_scoring_is_repeatable_and_leaves_its_input_alone(case: Case) -> None:
     policy, r = trained(case), rows()
     x, preference = r.x.copy(), r.preference.copy()
@@ -225,6 +232,8 @@ def test_context_that_is_not_finite_is_refused(case: Case, bad: float) -> None:
         policy.score(x, np.ones((3, 3)))
     with pytest.raises(ValueError, match="x: every value finite"):
         policy.estimate(x)
+    with pytest.raises(ValueError, match="x: every value finite"):
+        policy.assess(x, np.ones((3, 3)))
     good = outcomes(1, seed=3)
     with pytest.raises(ValueError, match="x: every value finite"):
         policy.learn([*good, dataclasses.replace(good[0], x=x[1])])

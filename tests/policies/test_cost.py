@@ -85,6 +85,7 @@ def test_state_round_trip_is_exact(kind: type[CostModel] | type[LatencyModel]) -
     for outcome in log:
         one.learn(outcome)
     state = one.state()
+    kept = {name: array.copy() for name, array in state.items()}
     two.load(state)
     for model in (one, two):
         model.learn(log[1])
@@ -92,7 +93,8 @@ def test_state_round_trip_is_exact(kind: type[CostModel] | type[LatencyModel]) -
         model.add_arm("c")
     for name, array in one.state().items():
         assert array.tobytes() == two.state()[name].tobytes()
-    assert state["count"].tolist() == [2.0, 1.0], "a state that was taken does not move"
+    for name, array in state.items():
+        assert array.tobytes() == kept[name].tobytes(), "a state that was taken does not move"
 
 
 @pytest.mark.parametrize("kind", [CostModel, LatencyModel])

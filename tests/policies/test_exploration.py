@@ -100,6 +100,10 @@ def test_an_arm_whose_floor_breaks_the_cap_is_excluded() -> None:
     assert excluded == [False, False, True]
 
 
+def test_an_arm_dearer_by_next_to_nothing_is_affordable() -> None:
+    assert _one([0.0, 1e-310]) == ([0.15, 0.15], [False, False])
+
+
 def test_the_floor_lifts_a_smaller_share() -> None:
     assert _one([1.0, 1.0], share=0.001, min_propensity=0.01)[0] == [0.01, 0.01]
 

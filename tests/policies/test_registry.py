@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies import POLICIES, make_policy
+from policies import POLICIES, full_params, make_policy
 from policies.linucb import LinUCB
 
 
@@ -53,3 +53,19 @@ def test_errors_name_the_field_first_and_the_nearest(
 def test_a_bad_dimension_is_named() -> None:
     with pytest.raises(ValueError, match="^dim: at least 1"):
         make_policy("linucb", dim=0)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_full_params_spell_out_the_defaults(name: str) -> None:
+    filled = full_params(name, {})
+    assert "dim" not in filled and "self" not in filled
+    assert full_params(name, filled) == filled
+    explicit, implicit = (
+        {key: value for key, value in vars(policy).items() if isinstance(value, int | float | str)}
+        for policy in (make_policy(name, dim=1, params=filled), POLICIES[name](dim=1))
+    )
+    assert explicit == implicit
+
+
+def test_full_params_keep_what_was_set() -> None:
+    assert full_params("epsilon-greedy", {"epsilon": 0.2}) == {"epsilon": 0.2, "prior": 0.6}

@@ -137,9 +137,7 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
         rows = codec.encode(
             decisions, [codec.Note(id=f"d{row}")], pool="p", created_at=row, expires_at=10**9
         )
-        post = feedback.Post(
-            decision_id=f"d{row}", key="default", quality=quality, cost_usd=cost
-        )
+        post = feedback.Post(decision_id=f"d{row}", key="default", quality=quality, cost_usd=cost)
         with database.begin() as connection:
             log.insert_decisions(connection, rows)
             assert feedback.record(connection, [post], now=row) == ["accepted"]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+from logbook import Book
+from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, event, select
+from sqlalchemy.exc import IntegrityError
+
+from banditroute.store.bulk import columns, insert_many
+from banditroute.store.tables import decisions, events, feedback
+
+SIZES = [0, 1, 2, 3, 255, 256, 1023, 1024]
+metadata = MetaData()
+numbers = Table(
+    "numbers",
+    metadata,
+    Column("at", Integer, primary_key=True, autoincrement=True),
+    Column("value", Integer, unique=True),
+    Column("name", String(10)),
+)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_row_goes_in_once_and_in_order(engine: Engine, size: int) -> None:
+    metadata.create_all(engine)
+    rows = [(7 * i % 1_031, f"n{i}") for i in range(size)]
+    with engine.begin() as connection:
+        insert_many(connection, numbers, rows)
+        query = select(numbers.c.value, numbers.c.name).order_by(numbers.c.at)
+        assert [tuple(row) for row in connection.execute(query)] == rows
+
+
+def test_few_statements_serve_every_size(engine: Engine) -> None:
+    metadata.create_all(engine)
+    seen: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+    with engine.begin() as connection:
+        insert_many(connection, numbers, [(i, "") for i in range(1_000)])
+    inserts = [text for text in seen if text.startswith("INSERT")]
+    assert len(inserts) <= 10
+    assert all(text.count("?") <= 32_766 for text in inserts)
+
+
+def test_a_failure_leaves_the_transaction_to_the_caller(engine: Engine) -> None:
+    metadata.create_all(engine)
+    rows = [(i, "") for i in range(300)]
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        insert_many(connection, numbers, [*rows, (7, "again")])
+    with engine.connect() as connection:
+        assert connection.execute(select(numbers)).first() is None
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_whole_decision_rows(book: Book, size: int) -> None:
+    _, ids = book.decide(size)
+    with book.engine.connect() as connection:
+        kept = connection.execute(select(decisions.c.id).order_by(decisions.c.id)).scalars()
+        assert list(kept) == ids and len(ids) == size
+
+
+def test_columns_leave_out_only_serial_keys() -> None:
+    assert columns(decisions) == tuple(column.name for column in decisions.columns)
+    assert "seq" not in columns(events) and "id" not in columns(feedback)
