@@ -58,10 +58,12 @@ def create_app(make_service: Callable[[], Service]) -> Starlette:
         exception_handlers={
             ApiError: _api_error,
             HTTPException: _http_error,
+            ClientDisconnect: _gone,
             Exception: _server_error,
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
     app.add_middleware(_Envelope)
     return app
 
@@ -77,7 +79,9 @@ async def route(request: Request) -> Response:
         request_id=request.scope["request_id"],
         idempotency_key=_idempotency_key(request),
     )
-    return _json(answers if isinstance(answers, bytes) else answers[0])
+    if isinstance(answers, bytes):
+        return _json(answers)
+    return _json(answers[0], 422 if "error" in answers[0] else 200)
 
 
 async def route_batch(request: Request) -> Response:
@@ -146,7 +150,9 @@ async def feedback_batch(request: Request) -> Response:
 async def decision(request: Request) -> Response:
     """GET /v1/decisions/{id}"""
     service, wanted = _service(request), request.path_params["id"]
-    row = await run_in_threadpool(service.registry.log.decision, wanted)
+    row = None
+    if wanted.isalnum():  # PostgreSQL will not even look for a NUL
+        row = await run_in_threadpool(service.registry.log.decision, wanted)
     if row is None:
         raise ApiError(404, f"no decision {wanted!r}", code="unknown_decision", param="id")
     sent = await run_in_threadpool(service.registry.log.feedback, wanted)
@@ -176,8 +182,6 @@ async def change_model(request: Request) -> Response:
     service = _service(request)
     body = await _body(request, service.settings.max_body_bytes)
     change = schemas.parse(schemas.ModelChange, body)
-    if not change.model_fields_set:
-        raise invalid("body", "nothing to change")
     name = request.path_params["name"]
     return _json(await service.registry.change_model(_pool(request), name, change))
 
@@ -240,7 +244,7 @@ def _idempotency_key(request: Request) -> str | None:
 async def _body(request: Request, limit: int) -> bytes:
     """Return the body; one larger than `limit` bytes is refused without reading all of it."""
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit:
         raise _too_large("body", limit)
     chunks, size = [], 0
     async for chunk in request.stream():
@@ -272,14 +276,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     response = _json(ApiError(error.status_code, error.detail, code=code).body(), error.status_code)
-    response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        routes = [r for r in request.app.routes if r.path_regex.match(request.url.path)]
+        methods = sorted(set().union(*(r.methods for r in routes)))
+        response.headers["allow"] = ", ".join(methods)
     return response
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)
+
+
 async def _server_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, ClientDisconnect):
-        return Response(status_code=499)
-    return _json(ApiError(500, "internal error; see the log", code="internal").body(), 500)
+    response = _json(ApiError(500, "internal error; see the log", code="internal").body(), 500)
+    response.headers["x-request-id"] = request.scope["request_id"]
+    return response
 
 
 class _Envelope:

@@ -81,7 +81,8 @@ def audit(log: Log, pool: str) -> Audit:
         logged = decode(row)
         found.decisions += 1
         pmf, chosen = logged.recompute()
-        found.other_pmf += not np.array_equal(pmf, logged.pmf)
+        said = logged.arms.index(row["model"])
+        found.other_pmf += not np.array_equal(pmf, logged.pmf) or row["propensity"] != pmf[said]
         found.other_draw += chosen != row["model"]
         policy = walker.at(row["version"])
         if policy is not None and row["policy"] == walker.identity:
@@ -105,7 +106,8 @@ def _rescore(found: Audit, policy: Policy, logged: Logged, row: dict[str, object
 
 
 def _difference(a: Float32, b: Float32) -> float:
-    return float(np.max(np.abs(a - b) / np.maximum(1.0, np.abs(b)), initial=0.0))
+    apart = np.abs(a - b) / np.maximum(1.0, np.abs(b))
+    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
 
 
 class _Walker:

@@ -53,7 +53,9 @@ def run_local(settings: Settings) -> None:
             if self.started:
                 # It asks this very server, so it must not hold up its loop.
                 greeting = {"where": "one local process"}
-                threading.Thread(target=_greet, args=(settings, began), kwargs=greeting).start()
+                threading.Thread(
+                    target=_greet, args=(settings, began), kwargs=greeting, daemon=True
+                ).start()
 
     config = uvicorn.Config(
         local_app(settings),

@@ -19,6 +19,8 @@ from banditroute.store.log import Log
 
 logger = logging.getLogger("banditroute")
 
+RETRY_S = 1.0
+
 Deliver = Callable[[str, Snapshot], None]
 
 
@@ -63,7 +65,7 @@ class LearnerLoop:
         self._log, self._keep, self._published, self._every = log, keep, published, every
         self._lock = threading.Lock()
         self._awake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._learner: Learner | None = None
         self.thread = threading.Thread(target=self._run, name="learner", daemon=True)
 
@@ -73,9 +75,10 @@ class LearnerLoop:
 
     def stop(self) -> None:
         """Stop after the current step."""
-        self._stopping = True
+        self._stopping.set()
         self._awake.set()
-        self.thread.join()
+        if self.thread.ident is not None:
+            self.thread.join()
 
     def status(self, pool: str) -> dict[str, Any] | None:
         """Return version, learned outcomes and digest of a pool's fold, taken between steps."""
@@ -83,18 +86,18 @@ class LearnerLoop:
             return self._learner.status(pool) if self._learner else None
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 self._learn()
             except Exception:
                 logger.exception("the learner failed and starts over from the log")
-                self._awake.wait(1.0)
+                self._stopping.wait(RETRY_S)
 
     def _learn(self) -> None:
         with self._lock:
             learner = self._learner = Learner(self._log, keep=self._keep)
             changed = set(learner.pools)
-        while not self._stopping:
+        while not self._stopping.is_set():
             for pool in changed:
                 fold = learner.fold(pool)
                 if fold is not None:

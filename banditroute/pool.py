@@ -9,12 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PRIOR_OUTPUT_TOKENS = 512
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
 NANO = 1_000_000_000
+MOST_TOKENS = 1_000_000_000
+MOST_PRICE = 1_000_000.0
+"""US dollars per million tokens; the dearest request in nano-dollars still fits 64 bits."""
+
+# PostgreSQL has no text that holds a NUL.
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
 
 class Strict(BaseModel):
@@ -26,9 +33,9 @@ class Strict(BaseModel):
 class Preference(Strict):
     """Weights of quality, cost and latency; only their ratios count."""
 
-    quality: float = Field(0.0, ge=0)
-    cost: float = Field(0.0, ge=0)
-    latency: float = Field(0.0, ge=0)
+    quality: float = Field(0.0, ge=0, le=1e6)
+    cost: float = Field(0.0, ge=0, le=1e6)
+    latency: float = Field(0.0, ge=0, le=1e6)
 
     @model_validator(mode="after")
     def _not_all_zero(self) -> Preference:
@@ -45,12 +52,12 @@ class Preference(Strict):
 class ModelSpec(Strict):
     """A model and its price in US dollars per million tokens."""
 
-    name: str = Field(min_length=1, max_length=200)
-    input_price: float = Field(ge=0)
-    output_price: float = Field(ge=0)
-    max_output_tokens: int | None = Field(None, ge=1)
-    context_length: int | None = Field(None, ge=1)
-    capabilities: list[str] = Field(default_factory=list)
+    name: Name
+    input_price: float = Field(ge=0, le=MOST_PRICE)
+    output_price: float = Field(ge=0, le=MOST_PRICE)
+    max_output_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    context_length: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    capabilities: list[Name] = Field(default_factory=list, fail_fast=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ class Registry:
         self._embedders: dict[tuple[str, int | None], Embedder] = {}
         self._delivered: dict[str, Snapshot] = {}
         self._changed = asyncio.Event()
+        self._reloading = asyncio.Lock()
 
     async def start(self) -> None:
         """Bring pools up to the settings, start the learner and wait for the policies."""
@@ -211,6 +212,11 @@ class Registry:
 
     async def reload(self) -> None:
         """Take over pools, models and prices as SQL has them."""
+        # One at a time: an older reading must not undo what a newer one has taken over.
+        async with self._reloading:
+            await self._reload()
+
+    async def _reload(self) -> None:
         loaded = await asyncio.to_thread(self._load)
         for name, (revision, kept, models) in loaded.items():
             known = self.pools.get(name)

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from banditroute.errors import ApiError
-from banditroute.pool import ModelSpec, Preference
+from banditroute.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preference
 
 MAX_BATCH = 1_024
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+MAX_TAGS = 64
+MANY_MISTAKES = 10_000
 
 
 class Wire(BaseModel):
@@ -29,7 +30,7 @@ class Message(Wire):
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
     role: Name
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
     def text(self) -> str:
         """Return the text of the message."""
@@ -43,18 +44,18 @@ class RouteRequest(Wire):
     """Which model should answer this? Send a prompt, messages, an embedding, or both."""
 
     prompt: str | None = Field(None, min_length=1)
-    messages: list[Message] | None = Field(None, min_length=1)
-    embedding: list[float] | None = Field(None, min_length=1)
+    messages: list[Message] | None = Field(None, min_length=1, fail_fast=True)
+    embedding: list[float] | None = Field(None, min_length=1, fail_fast=True)
     pool: Name = "default"
     preference: Preference | None = None
     max_cost_usd: float | None = Field(None, ge=0)
     max_latency_ms: float | None = Field(None, ge=0)
-    input_tokens: int | None = Field(None, ge=0, le=1_000_000_000)
-    max_output_tokens: int | None = Field(None, ge=1, le=1_000_000_000)
-    models: list[Name] | None = Field(None, min_length=1)
-    requires: list[Name] | None = None
+    input_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
+    max_output_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    models: list[Name] | None = Field(None, min_length=1, fail_fast=True)
+    requires: list[Name] | None = Field(None, fail_fast=True)
     session_id: Name | None = None
-    tags: dict[Name, Name] | None = None
+    tags: dict[Name, Name] | None = Field(None, max_length=MAX_TAGS)
     task: Name | None = None
 
     @model_validator(mode="after")
@@ -75,7 +76,7 @@ class RouteRequest(Wire):
 class RouteBatch(Wire):
     """Up to 1,024 requests, decided in one vectorised call."""
 
-    requests: list[RouteRequest] = Field(min_length=1, max_length=MAX_BATCH)
+    requests: list[RouteRequest] = Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)
 
 
 class RouteAnswer(Wire):
@@ -119,8 +120,8 @@ class FeedbackRequest(Wire):
     decision_id: Name
     quality: float | None = Field(None, ge=0, le=1)
     cost_usd: float | None = Field(None, ge=0, le=1_000_000)
-    input_tokens: int | None = Field(None, ge=0, le=1_000_000_000)
-    output_tokens: int | None = Field(None, ge=0, le=1_000_000_000)
+    input_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
+    output_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
     latency_ms: float | None = Field(None, ge=0, le=1e9)
     model: Name | None = None
     source: Name | None = None
@@ -139,7 +140,7 @@ class FeedbackRequest(Wire):
 class FeedbackBatch(Wire):
     """Up to 1,024 pieces of feedback, stored in one transaction."""
 
-    feedback: list[FeedbackRequest] = Field(min_length=1, max_length=MAX_BATCH)
+    feedback: list[FeedbackRequest] = Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)
 
 
 class FeedbackAnswer(Wire):
@@ -190,11 +191,17 @@ class ModelList(Wire):
 class ModelChange(Wire):
     """What changes about a model; a price gets a new dated row."""
 
-    input_price: float | None = Field(None, ge=0)
-    output_price: float | None = Field(None, ge=0)
-    max_output_tokens: int | None = Field(None, ge=1)
-    context_length: int | None = Field(None, ge=1)
-    capabilities: list[Name] | None = None
+    input_price: float | None = Field(None, ge=0, le=MOST_PRICE)
+    output_price: float | None = Field(None, ge=0, le=MOST_PRICE)
+    max_output_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    context_length: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    capabilities: list[Name] | None = Field(None, fail_fast=True)
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ModelChange:
+        if all(value is None for _, value in self):
+            raise ValueError("nothing to change")
+        return self
 
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -210,11 +217,25 @@ def parse(kind: type[Body], body: bytes) -> Body:
 
 def invalid_body(error: ValidationError) -> ApiError:
     """Return the first mistake of a body as an error in the OpenAI shape."""
-    problem = error.errors(include_url=False, include_context=False)[0]
+    if error.error_count() > MANY_MISTAKES:
+        # Naming one would mean to list them all first.
+        return ApiError(400, f"body: over {MANY_MISTAKES:,} mistakes", code="invalid_value")
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
         return ApiError(400, f"body: {problem['msg']}", code="invalid_json")
-    path = ""
-    for part in problem["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    path = _path(problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{path or 'body'}: {message}", code="invalid_value", param=path or None)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """Return the path of a field; what comes from the caller is cut short."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part != "[key]":
+            path += f".{part[:200]}" if path else part[:200]
+        if part == "content":  # below it stand the names of the types that it may have
+            break
+    return path

@@ -234,3 +234,10 @@ def check_replicas(settings: Settings) -> None:
             f"replicas: {settings.replicas} replicas cannot share SQLite, which has one writer "
             "process; use one replica, or PostgreSQL"
         )
+
+
+def __getattr__(name: str) -> Any:
+    """Build ``app``, the application with default settings, only for who asks for it."""
+    if name == "app":
+        return build_app({})
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,12 +33,14 @@ from banditroute.store.feedback import Post, default_expired, record
 from banditroute.store.log import Log, forget, insert_decisions, remember, remembered
 from banditroute.store.writer import Writer
 from banditroute.times import iso, new_id, now_us
+from policies.base import Float32
 
 logger = logging.getLogger("banditroute")
 _ANSWERED = ("id", "propensity", "max_output_tokens", "reserved_nano")
 _answered = itemgetter(*(codec.DECISION_COLUMNS.index(name) for name in _ANSWERED))
 OFF_LOOP_BYTES = 65_536
 HOUSEKEEPING_S = 1.0
+LARGEST_COORDINATE = 1e6
 FORGET_EVERY = 600
 
 
@@ -111,18 +113,26 @@ class Service:
         answers: list[dict[str, Any]] = [{}] * len(requests)
         rows: list[tuple[Any, ...]] = []
         by_pool: dict[str, list[int]] = {}
+        ready: list[tuple[Pool, list[int], list[RouteRequest], Float32]] = []
         for i, request in enumerate(requests):
             by_pool.setdefault(request.pool, []).append(i)
+        # Everything that can be wrong is found before the first decision is made.
         for name, at in by_pool.items():
             pool = self.registry.pool(
                 name, path="" if endpoint == "route" else f"requests[{at[0]}]."
             )
+            if not pool.models:
+                for i in at:
+                    answers[i] = no_models(pool.name).body()
+                continue
             await self.registry.started(pool)
             asked = [requests[i] for i in at]
-            features = await self._features(pool, asked, at, endpoint)
+            _check_names(pool, asked, at, endpoint)
+            ready.append((pool, at, asked, await self._features(pool, asked, at, endpoint)))
+        for pool, at, asked, features in ready:
             began = time.perf_counter()
-            decided = self._decide(pool, asked, features, at, endpoint)
-            self.metrics.decided(name, decided, time.perf_counter() - began)
+            decided = self._decide(pool, asked, features)
+            self.metrics.decided(pool.name, decided, time.perf_counter() - began)
             answered, logged = self._answer(pool, asked, decided, request_id)
             rows += logged
             for i, answer in zip(at, answered, strict=True):
@@ -176,7 +186,7 @@ class Service:
 
     async def _features(
         self, pool: Pool, requests: Sequence[RouteRequest], at: Sequence[int], endpoint: str
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+    ) -> Float32:
         texts = [request.text() for request in requests]
         given = [request.embedding for request in requests]
         vectors: Any = None
@@ -192,12 +202,17 @@ class Service:
             if vector is None and not (text and text.strip()):
                 field = "messages" if requests[i].messages is not None else "prompt"
                 raise invalid(f"{path}{field}", "holds no text")
-        if any(vector is not None for vector in given):
-            vectors = (
-                np.array(given, dtype=np.float32)
-                if all(vector is not None for vector in given)
-                else [None if v is None else np.array(v, dtype=np.float32) for v in given]
-            )
+        filled = [i for i, vector in enumerate(given) if vector is not None]
+        if filled:
+            block = np.array([given[i] for i in filled], dtype=np.float64)
+            if (wrong := np.abs(block).max(axis=1) > LARGEST_COORDINATE).any():
+                path = "" if endpoint == "route" else f"requests[{at[filled[wrong.argmax()]]}]."
+                most = f"{LARGEST_COORDINATE:,.0f}"
+                raise invalid(f"{path}embedding", f"numbers from -{most} to {most} are expected")
+            vectors = block.astype(np.float32)
+            if len(filled) < len(given):
+                placed = dict(zip(filled, vectors, strict=True))
+                vectors = [placed.get(i) for i in range(len(given))]
         embed = pool.embedder.features
         if pool.embedder.slow or sum(len(text or "") for text in texts) > OFF_LOOP_BYTES:
             return await asyncio.to_thread(embed, texts, vectors)
@@ -207,23 +222,13 @@ class Service:
         self,
         pool: Pool,
         requests: Sequence[RouteRequest],
-        features: np.ndarray[Any, np.dtype[np.float32]],
-        at: Sequence[int],
-        endpoint: str,
+        features: Float32,
     ) -> Decisions:
         if pool.router is None:
             raise ApiError(503, "the policy is starting", code="unavailable", retry_after=1.0)
         standard = pool.options.preference.weights()
         sizes = [float(len((r.text() or "").encode())) for r in requests]
         sent = [r.input_tokens for r in requests]
-        for i, request in enumerate(requests):
-            if request.models is None:
-                continue
-            known = {model.name for model in pool.models}
-            for j, name in enumerate(request.models):
-                if name not in known:
-                    path = "" if endpoint == "route" else f"requests[{at[i]}]."
-                    raise invalid(f"{path}models[{j}]", f"pool has no model {name!r}")
         asks = Asks(
             features=features,
             preference=np.array(
@@ -356,6 +361,22 @@ def _limits(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float
     if all(value is None for value in values):
         return None
     return np.array([np.inf if value is None else float(value) for value in values])
+
+
+def _check_names(
+    pool: Pool, requests: Sequence[RouteRequest], at: Sequence[int], endpoint: str
+) -> None:
+    known = {model.name for model in pool.models}
+    for i, request in zip(at, requests, strict=True):
+        for j, name in enumerate(request.models or ()):
+            if name not in known:
+                path = "" if endpoint == "route" else f"requests[{i}]."
+                raise invalid(f"{path}models[{j}]", f"pool has no model {name!r}")
+
+
+def no_models(pool: str) -> ApiError:
+    """Return the error of a row whose pool is empty."""
+    return ApiError(422, f"pool {pool!r} has no models", code="no_eligible_model", param="pool")
 
 
 def no_eligible(decided: Decisions, row: int) -> ApiError:

@@ -11,17 +11,19 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as MalformedVariable
 
-from banditroute.embedding import FEATURES
-from banditroute.pool import ModelSpec, PoolOptions
+from banditroute.embedding import FEATURES, HASHING_DIM
+from banditroute.pool import ModelSpec, Name, PoolOptions
 from policies import make_policy
 
 ENV_PREFIX = "BANDITROUTE_"
+Lines = Mapping[tuple[str, ...], int]
 _CLIENT_ENV = {"BANDITROUTE_URL"}
 _EMBEDDERS = ("hashing", "minilm", "precomputed")
 
@@ -59,7 +61,7 @@ class Settings(BaseSettings):
     write_queue: int = Field(4_096, ge=1)
     publish_ms: float = Field(20.0, ge=1.0)
     defaults: PoolOptions = PoolOptions()
-    pools: dict[str, PoolFile] = Field(
+    pools: dict[Name, PoolFile] = Field(
         default_factory=lambda: {"default": PoolFile(models=DEMO_MODELS)}
     )
 
@@ -113,14 +115,27 @@ def load_settings(path: Path | None = None, **flags: Any) -> Settings:
     if unknown:
         raise SettingsError("\n".join(unknown))
     try:
-        settings = Settings(**content)
-        given = {key: value for key, value in flags.items() if value is not None}
-        settings = settings.model_copy(update=given)
+        settings = Settings(**{str(key): value for key, value in content.items()})
     except ValidationError as error:
         raise SettingsError(_explain(error, lines)) from None
+    except MalformedVariable as error:
+        raise SettingsError(f"{ENV_PREFIX}*: {error}: {error.__cause__}") from None
+    given = {key: _flag(key, value) for key, value in flags.items() if value is not None}
+    settings = settings.model_copy(update=given)
     for name in settings.pools:
-        _check_pool(settings, name)
+        _check_pool(settings, name, lines)
     return settings
+
+
+def _flag(key: str, value: Any) -> Any:
+    if key not in Settings.model_fields:
+        raise SettingsError(f"{key}: unknown key{_nearest(key, list(Settings.model_fields))}")
+    field = Settings.model_fields[key]
+    try:
+        kind: Any = Annotated[field.annotation, field]
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, {}, (key,))) from None
 
 
 def _read(path: Path, lines: dict[tuple[str, ...], int]) -> dict[str, Any]:
@@ -144,6 +159,9 @@ def _locate(node: Any, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -
     lines[at] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if (*at, str(key.value)) in lines:
+                where = ".".join((*at, str(key.value)))
+                raise SettingsError(f"{where} (line {key.start_mark.line + 1}): given twice")
             _locate(value, (*at, str(key.value)), lines)
             lines[(*at, str(key.value))] = key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
@@ -151,31 +169,44 @@ def _locate(node: Any, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -
             _locate(value, (*at, str(index)), lines)
 
 
-def _explain(error: ValidationError, lines: Mapping[tuple[str, ...], int]) -> str:
+def _explain(error: ValidationError, lines: Lines, below: tuple[str, ...] = ()) -> str:
     found = []
     for problem in error.errors():
-        at = tuple(str(part) for part in problem["loc"])
-        line = f" (line {lines[at]})" if at in lines else ""
-        message = problem["msg"]
+        at = below + tuple(str(part) for part in problem["loc"])
+        line = _line(at[:-1] if problem["type"] == "missing" else at, lines)
+        message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key{_nearest(at[-1], _keys_at(at[:-1]))}"
         found.append(f"{'.'.join(at)}{line}: {message}")
     return "\n".join(found)
 
 
-def _check_pool(settings: Settings, name: str) -> None:
+def _line(at: tuple[str, ...], lines: Lines) -> str:
+    variable = f"{ENV_PREFIX}{at[0].upper()}" if at else ""
+    if any(name == variable or name.startswith(f"{variable}__") for name in os.environ):
+        return f" (see {variable} in the environment)"
+    return f" (line {lines[at]})" if at in lines else ""
+
+
+def _check_pool(settings: Settings, name: str, lines: Lines) -> None:
     try:
         options = settings.options_of(name)
     except ValidationError as error:
-        raise SettingsError(f"pools.{name}: {error.errors()[0]['msg']}") from None
+        raise SettingsError(_explain(error, lines, ("pools", name))) from None
     try:
         make_policy(options.policy.name, dim=FEATURES, params=options.policy.params)
     except ValueError as error:
-        raise SettingsError(f"pools.{name}.policy.{error}") from None
+        key, _, message = str(error).partition(": ")
+        line = _line(("pools", name, "policy", key), lines)
+        raise SettingsError(f"pools.{name}.policy.{key}{line}: {message}") from None
     kind = options.embedder
     if kind not in _EMBEDDERS and not kind.startswith("sentence-transformers:"):
         raise SettingsError(
             f"pools.{name}.embedder: unknown embedder {kind!r}{_nearest(kind, _EMBEDDERS)}"
+        )
+    if kind == "hashing" and options.embedding_dim not in (None, HASHING_DIM):
+        raise SettingsError(
+            f"pools.{name}.embedding_dim: vectors of embedder 'hashing' have {HASHING_DIM} numbers"
         )
     names = [model.name for model in settings.pools[name].models]
     for twice in {model for model in names if names.count(model) > 1}:

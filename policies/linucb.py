@@ -47,10 +47,10 @@ class LinUCB(Policy):
         self,
         *,
         dim: int,
-        alpha: float = 0.1,
-        ridge: float = 100.0,
+        alpha: float = 0.2,
+        ridge: float = 50.0,
         level: float = 1.0,
-        prior: float = 0.6,
+        prior: float = 0.7,
         gamma: float = 1.0,
     ) -> None:
         super().__init__(dim=dim)

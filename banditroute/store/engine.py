@@ -32,7 +32,8 @@ def open_engine(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        memory = parsed.database in (None, "", ":memory:") or parsed.query.get("mode") == "memory"
+        if parsed.get_backend_name() == "sqlite" and memory:
             raise ValueError("database: an in-memory SQLite database cannot be shared; use a file")
         engine = create_engine(url)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:

@@ -67,6 +67,7 @@ class Writer:
         # and direction keeps the threads from fighting over the interpreter lock.
         self._gathered: list[_Item] = []
         self._committing = False
+        self._lock = threading.Lock()
         self._full: bool | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -127,7 +128,8 @@ class Writer:
 
     def close(self) -> None:
         """Commit what waits and stop; what comes later is refused."""
-        self._send()
+        while self._gathered and not self._ended:
+            self._send()
         self._queue.put(None)
         self._thread.join()
 
@@ -139,19 +141,23 @@ class Writer:
         if item.loop is None:
             self._queue.put([item])
         else:
-            self._gathered.append(item)
-            if not self._committing:
-                self._committing = True
+            with self._lock:
+                self._gathered.append(item)
+                idle, self._committing = not self._committing, True
+            if idle:
                 # Requests that are ready in this very turn of the loop join the group.
                 item.loop.call_soon(self._send)
         if self._ended:  # perhaps after the thread looked for the last time
             self._refuse([])
 
     def _send(self) -> None:
-        items, self._gathered = self._gathered, []
-        self._committing = bool(items)
+        with self._lock:
+            items, self._gathered = self._gathered[: self._group], self._gathered[self._group :]
+            self._committing = bool(items)
         if items:
             self._queue.put(items)
+        if self._ended:
+            self._refuse([])
 
     def _landed(self, items: list[_Item]) -> None:
         _settle(items)
@@ -223,8 +229,10 @@ class Writer:
             if loop is None:
                 _settle(group)
             else:
-                with suppress(RuntimeError):  # the loop is closed
+                try:
                     loop.call_soon_threadsafe(self._landed, group)
+                except RuntimeError:  # the loop is closed
+                    self._send()
 
 
 def _settle(items: list[_Item]) -> None:

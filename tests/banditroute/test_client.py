@@ -316,20 +316,20 @@ def test_decide_posts_what_was_set_and_the_measured_latency() -> None:
     }
 
 
-def test_decide_settles_when_the_body_raises() -> None:
-    for options, quality in (({}, None), ({"failed_quality": 0.0}, 0.0)):
-        wire = Wire(routed(), ACCEPTED)
-        with (
-            client(wire) as one,
-            pytest.raises(ZeroDivisionError),
-            one.decide(prompt="p", **options) as answer,
-        ):
-            answer.cost_usd = 0.5
-            raise ZeroDivisionError
-        body = wire.bodies()[1]
-        assert body.get("quality") == quality
-        assert body["cost_usd"] == 0.5
-        assert body["latency_ms"] >= 0.0
+@pytest.mark.parametrize("failed_quality", [None, 0.0])
+def test_decide_settles_when_the_body_raises(failed_quality: float | None) -> None:
+    wire = Wire(routed(), ACCEPTED)
+    with (
+        client(wire) as one,
+        pytest.raises(ZeroDivisionError),
+        one.decide(prompt="p", failed_quality=failed_quality) as answer,
+    ):
+        answer.cost_usd = 0.5
+        raise ZeroDivisionError
+    body = wire.bodies()[1]
+    assert body.get("quality") == failed_quality
+    assert body["cost_usd"] == 0.5
+    assert body["latency_ms"] >= 0.0
 
 
 def test_failure_to_settle_never_hides_the_callers_exception() -> None:

@@ -13,9 +13,18 @@ import statistics
 
 import numpy as np
 import yaml
-from load import Load, hammer, post, prompts
+from load import Load, post, prompts
 from report import at_least, show, spread
-from servers import POOLS, VECTOR_DIM, Server, daemon, pools_config, script, stop_on_sigterm
+from servers import (
+    POOLS,
+    VECTOR_DIM,
+    Server,
+    daemon,
+    hammer_with_cpu,
+    pools_config,
+    script,
+    stop_on_sigterm,
+)
 
 SIZE = 256
 AIMS = {"hashing": 15_000, "precomputed": 20_000}
@@ -43,15 +52,18 @@ def row(
     embedder, count = POOLS[pool]
     requests = bodies(pool, embedder)
     loads: dict[str, list[Load]] = {name: [] for name in servers}
+    cpu: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(repeats):
         for name, server in servers.items():
-            loads[name].append(
-                hammer(server.port, requests, concurrency=concurrency, seconds=seconds)
+            load, spent = hammer_with_cpu(
+                server, requests, concurrency=concurrency, seconds=seconds
             )
+            loads[name].append(load)
+            cpu[name].append(spent / SIZE)
     rates = {name: [SIZE * load.rps for load in runs] for name, runs in loads.items()}
     ours = statistics.median(rates["ours"])
     to_bare = [a / b for a, b in zip(rates["ours"], rates["bare"], strict=True)]
-    costs = [1e6 / a - 1e6 / b for a, b in zip(rates["ours"], rates["unlogged"], strict=True)]
+    costs = [a - b for a, b in zip(cpu["ours"], cpu["unlogged"], strict=True)]
     kind = "text" if embedder == "hashing" else f"vectors of {VECTOR_DIM}"
     return [
         f"{kind}, {count} models, {concurrency} connections",
@@ -63,7 +75,9 @@ def row(
         f"{statistics.median(rates['bare']):,.0f}",
         f"{statistics.median(to_bare):.2f}",
         f"{statistics.median(rates['unlogged']):,.0f}",
-        f"{statistics.median(costs):.0f}",
+        f"{statistics.median(cpu['ours']):.1f}",
+        f"{statistics.median(cpu['bare']):.1f}",
+        f"{statistics.median(costs):.1f}",
         str(sum(load.failed for runs in loads.values() for load in runs)),
     ]
 
@@ -79,7 +93,9 @@ COLUMNS = (
     "bare/s",
     "to bare",
     "no log/s",
-    "log us/row",
+    "CPU us/row",
+    "bare CPU",
+    "log CPU",
     "errors",
 )
 
@@ -114,7 +130,7 @@ def main() -> None:
         COLUMNS,
         rows,
         f"medians of {given.repeats} runs of {given.seconds:g} s; no log: the same daemon, its "
-        "rows made and dropped",
+        "rows made and dropped; log CPU: the difference in processor time per row",
     )
 
 

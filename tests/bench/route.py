@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from load import Load, hammer, post, prompts
+from load import Load, post, prompts
 from report import at_least, show, spread
-from servers import Server, daemon, script, stop_on_sigterm
+from servers import Server, daemon, hammer_with_cpu, script, stop_on_sigterm
 
 AIMS = {"local": {1: 0.6, 8: 0.6, 32: 0.6}, "ray": {8: 0.25, 32: 0.25}}
 COLUMNS = (
@@ -26,6 +26,9 @@ COLUMNS = (
     "aim",
     "of aim",
     "verdict",
+    "CPU us",
+    "bare CPU",
+    "CPU ratio",
     "errors",
 )
 
@@ -37,11 +40,15 @@ def compare(mode: str, server: Server, bare: Server, *, seconds: float, repeats:
     for concurrency in (1, 8, 32):
         ours: list[Load] = []
         theirs: list[Load] = []
+        our_cpu: list[float] = []
+        bare_cpu: list[float] = []
         for _ in range(repeats):
-            for target, loads in ((bare, theirs), (server, ours)):
-                loads.append(
-                    hammer(target.port, requests, concurrency=concurrency, seconds=seconds)
+            for target, loads, cpu in ((bare, theirs, bare_cpu), (server, ours, our_cpu)):
+                load, spent = hammer_with_cpu(
+                    target, requests, concurrency=concurrency, seconds=seconds
                 )
+                loads.append(load)
+                cpu.append(spent)
         ratios = [a.rps / b.rps for a, b in zip(ours, theirs, strict=True)]
         aim = AIMS[mode].get(concurrency)
         ratio = statistics.median(ratios)
@@ -56,6 +63,9 @@ def compare(mode: str, server: Server, bare: Server, *, seconds: float, repeats:
                 f"{statistics.median(load.percentile(50) for load in theirs):.2f}",
                 spread(ratios, ".2f"),
                 *verdict,
+                f"{statistics.median(our_cpu):.0f}",
+                f"{statistics.median(bare_cpu):.0f}",
+                f"{statistics.median(b / a for a, b in zip(our_cpu, bare_cpu, strict=True)):.2f}",
                 str(sum(load.failed for load in ours + theirs)),
             )
         )
@@ -63,7 +73,8 @@ def compare(mode: str, server: Server, bare: Server, *, seconds: float, repeats:
         f"/v1/route, 60-word prompts, every decision logged ({mode})",
         COLUMNS,
         rows,
-        f"medians of {repeats} runs of {seconds:g} s; the yardstick has no log",
+        f"medians of {repeats} runs of {seconds:g} s; the yardstick has no log; CPU: of all "
+        "threads and processes of a server, per request",
     )
 
 

@@ -156,17 +156,22 @@ def test_knn_prefers_the_newer_of_equal_neighbours(distance: str) -> None:
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_knn_breaks_ties_alike_in_a_batch_and_alone(distance: str) -> None:
-    rng, dim, n, k = np.random.default_rng(6), 47, 101, 3
+    rng, dim, n, k = np.random.default_rng(6), 47, 201, 20
     policy = KNearest(dim=dim, k=k, distance=distance)
     policy.add_arm("a")
-    same, rewards = rng.normal(size=dim).astype(np.float32), rng.random(n)
-    policy.learn(Outcome(0, "d", "a", same, "quality", float(r)) for r in rewards)
+    point, rewards = rng.normal(size=dim).astype(np.float32), rng.random(n)
+    sides = np.where(rng.random(n) < 0.5, 1.0, -1.0).astype(np.float32)
+    policy.learn(
+        Outcome(0, "d", "a", side * point, "quality", float(r))
+        for side, r in zip(sides, rewards, strict=True)
+    )
     policy.refresh()
     x = rng.normal(size=(33, dim)).astype(np.float32)
-    newest = (rewards[-k:].sum() + 1.2) / (k + 2.0)
-    np.testing.assert_allclose(policy.estimate(x)[0], newest, rtol=1e-6)
-    for row in x:
-        np.testing.assert_allclose(policy.estimate(row[None])[0], newest, rtol=1e-6)
+    newest = [rewards[sides == side][-k:].sum() for side in np.sign(x @ point)]
+    expected = (np.array(newest) + 1.2) / (k + 2.0)
+    np.testing.assert_allclose(policy.estimate(x)[0][:, 0], expected, rtol=1e-6)
+    for row, mean in zip(x, expected, strict=True):
+        np.testing.assert_allclose(policy.estimate(row[None])[0], mean, rtol=1e-6)
 
 
 def test_knn_law_weighs_mean_bonus_and_penalty() -> None:

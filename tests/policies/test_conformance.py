@@ -118,8 +118,8 @@ def test_the_law_of_a_row_does_not_depend_on_its_batch_or_memory_layout(case: Ca
 def test_the_law_reads_no_state(case: Case) -> None:
     policy, r = trained(case), rows()
     scores = r.scores(policy)
-    before = policy.law(scores, r.eligible, r.penalty)
     kept = {name: array.copy() for name, array in scores.items()}
+    before = policy.law(scores, r.eligible, r.penalty)
     policy.learn(outcomes(50, seed=9))
     policy.refresh()
     after = type(policy).law(scores, r.eligible, r.penalty)

@@ -10,6 +10,8 @@ from policies.base import Float32, Float64
 from policies.linucb import LinUCB
 
 QUALITY_ONLY = np.array([[1.0, 0.0, 0.0]])
+# Spelled out: the defaults are there to be tuned, the formulas are not.
+PRIOR = {"ridge": 100.0, "level": 1.0, "prior": 0.6}
 
 
 def _reference(
@@ -39,7 +41,7 @@ def test_scores_are_those_of_the_reference(gamma: float) -> None:
         (int(rng.integers(k)), rng.normal(size=d).astype(np.float32), float(rng.random()))
         for _ in range(n)
     ]
-    policy = LinUCB(dim=d, alpha=0.3, gamma=gamma)
+    policy = LinUCB(dim=d, alpha=0.3, gamma=gamma, **PRIOR)
     for arm in range(k):
         policy.add_arm(str(arm))
     policy.learn(Outcome(0, "d", str(arm), x, "quality", r) for arm, x, r in log)
@@ -55,7 +57,7 @@ def test_scores_are_those_of_the_reference(gamma: float) -> None:
 
 
 def test_known_values_on_the_intercept_alone() -> None:
-    policy = LinUCB(dim=1, alpha=2.0)
+    policy = LinUCB(dim=1, alpha=2.0, **PRIOR)
     policy.add_arm("a")
     policy.add_arm("b")
     one = np.ones((1, 1), dtype=np.float32)
@@ -68,7 +70,7 @@ def test_known_values_on_the_intercept_alone() -> None:
 
 
 def test_known_values_with_forgetting() -> None:
-    policy = LinUCB(dim=1, gamma=0.5)
+    policy = LinUCB(dim=1, gamma=0.5, **PRIOR)
     policy.add_arm("a")
     policy.add_arm("b")
     one = np.ones((1, 1), dtype=np.float32)

@@ -38,7 +38,7 @@ def test_everything_but_process_wide_tables_belongs_to_a_pool() -> None:
 
 def test_no_column_holds_a_prompt() -> None:
     names = {c.name for table in metadata.tables.values() for c in table.columns}
-    assert {name for name in names if "prompt" in name or "text" in name} == {"prompt_hash"}
+    assert {name for name in names if "prompt" in name or "message" in name} == {"prompt_hash"}
 
 
 def test_the_schema_compiles_for_postgresql() -> None:

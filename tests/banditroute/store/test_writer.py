@@ -184,26 +184,26 @@ def test_more_than_the_capacity_is_refused_at_once(make: Make) -> None:
 
 
 def test_close_commits_what_waits_and_refuses_the_rest(engine: Engine, make: Make) -> None:
-    async def main() -> None:
-        writer, gate = make(), Gate()
+    async def main() -> list[int]:
+        writer, gate = make(group=2), Gate()
         held = await gate.close(writer)
-        tasks = [asyncio.create_task(writer.write(put(i))) for i in range(3)]
+        tasks = [asyncio.create_task(writer.write(put(i))) for i in range(5)]
         await asyncio.sleep(0)
         closing = asyncio.create_task(asyncio.to_thread(writer.close))
-        while writer.waiting < 4:
-            await asyncio.sleep(0.001)
-        behind = asyncio.create_task(writer.write(put(9)))
+        await asyncio.sleep(0.05)
+        behind = [asyncio.create_task(writer.write(put(i))) for i in range(5, 9)]
         await asyncio.sleep(0)
         gate.open.set()
         await asyncio.gather(held, closing, *tasks)
-        with pytest.raises(ApiError, match="stopping"):
-            await asyncio.wait_for(behind, 5.0)
+        results = await asyncio.wait_for(asyncio.gather(*behind, return_exceptions=True), 10.0)
         with pytest.raises(ApiError, match="stopping"):
             await writer.write(put(10))
         assert not writer.alive
+        assert all(isinstance(r, ApiError | int) for r in results)
+        return [r for r in results if isinstance(r, int)]
 
-    asyncio.run(main())
-    assert kept(engine) == [0, 1, 2]
+    late = asyncio.run(main())
+    assert kept(engine) == [0, 1, 2, 3, 4, *late]
 
 
 def test_a_caller_that_gave_up_does_not_disturb_the_others(engine: Engine, make: Make) -> None:
@@ -234,7 +234,8 @@ def test_a_loop_that_ended_does_not_stop_the_writer(engine: Engine, make: Make) 
     asyncio.run(leave())
     gate.open.set()
     assert writer.write_now(put(5)) == 5
-    assert kept(engine) == [0, 1, 2, 5]
+    assert asyncio.run(asyncio.wait_for(writer.write(put(6)), 10.0)) == 6
+    assert sorted(kept(engine)) == [0, 1, 2, 5, 6]
 
 
 def test_write_now_returns_or_raises_like_write(engine: Engine, make: Make) -> None:
