@@ -38,9 +38,9 @@ def run_local(settings: Settings) -> None:
     """Serve from one process until SIGINT or SIGTERM."""
     import uvicorn
 
-    _prepare(settings)
     if settings.replicas > 1:
         raise StartError("replicas: --local is one process; leave --replicas out")
+    _prepare(settings, patience=0.0)
     began = time.perf_counter()
 
     class Server(uvicorn.Server):
@@ -77,7 +77,8 @@ def run_ray(settings: Settings) -> None:
         check_replicas(settings)
     except ValueError as error:
         raise StartError(str(error)) from None
-    _prepare(settings)
+    # A killed daemon's proxy may hold the port for some seconds.
+    _prepare(settings, patience=PORT_WAIT_S)
     began = time.perf_counter()
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -143,7 +144,7 @@ def _haproxy() -> str:
     )
 
 
-def _prepare(settings: Settings) -> None:
+def _prepare(settings: Settings, *, patience: float) -> None:
     """Check everything that can be checked before anything starts."""
     try:
         prepare(open_engine(settings.database))
@@ -151,12 +152,12 @@ def _prepare(settings: Settings) -> None:
         raise StartError(str(error)) from None
     except Exception as error:
         raise StartError(f"database: {error}") from None
-    _wait_for_port(settings.host, settings.port)
+    _wait_for_port(settings.host, settings.port, patience)
 
 
-def _wait_for_port(host: str, port: int) -> None:
-    """Wait for a port that a killed daemon's proxy may hold for some seconds."""
-    deadline = time.monotonic() + PORT_WAIT_S
+def _wait_for_port(host: str, port: int, patience: float) -> None:
+    """Return when the port can be had, or raise StartError after `patience` seconds."""
+    deadline = time.monotonic() + patience
     waiting = False
     while True:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -165,10 +166,10 @@ def _wait_for_port(host: str, port: int) -> None:
                 probe.bind((host, port))
                 return
             except OSError as error:
-                if time.monotonic() > deadline or isinstance(error, socket.gaierror):
+                if time.monotonic() >= deadline or isinstance(error, socket.gaierror):
                     raise StartError(f"cannot listen on {host}:{port}: {error}") from None
         if not waiting:
-            print(f"port {port} is taken; waiting up to {PORT_WAIT_S:.0f} s for it", flush=True)
+            print(f"port {port} is taken; waiting up to {patience:.0f} s for it", flush=True)
             waiting = True
         time.sleep(0.5)
 

@@ -18,7 +18,8 @@ from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as MalformedVariable
 
-from banditroute.embedding import FEATURES, HASHING_DIM
+from banditroute.basis import HASHING_DIM
+from banditroute.embedding import FEATURES
 from banditroute.pool import ModelSpec, Name, PoolOptions
 from policies import make_policy
 

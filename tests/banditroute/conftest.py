@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 from logbook import Book
+from served import Served, serve
 from sqlalchemy import Engine
 
+from banditroute.settings import DEMO_MODELS
 from banditroute.store.engine import open_engine, prepare
+
+FREE = {"name": "free", "input_price": 0.0, "output_price": 0.0}
+DEAR = {"name": "vendor/dear", "input_price": 9.0, "output_price": 9.0}
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +39,29 @@ def engine(empty_database: Path, tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def book(engine: Engine) -> Book:
     return Book(engine)
+
+
+@pytest.fixture
+def database(empty_database: Path, tmp_path: Path) -> Path:
+    """A fresh database file for a daemon."""
+    path = tmp_path / "served.db"
+    shutil.copy(empty_database, path)
+    return path
+
+
+@pytest.fixture
+def served(database: Path) -> Iterator[Served]:
+    """A daemon with the demo pool, for a test that changes something."""
+    with serve(database) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def shared(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A daemon with the demo pool and a pool of vectors, for tests that leave no traces."""
+    path = tmp_path_factory.mktemp("shared") / "served.db"
+    shutil.copy(empty_database, path)
+    vectors = {"embedder": "precomputed", "embedding_dim": 4, "models": [FREE, DEAR]}
+    pools = {"default": {"models": DEMO_MODELS}, "vectors": vectors, "empty": {}}
+    with serve(path, pools=pools) as daemon:
+        yield daemon

@@ -141,7 +141,7 @@ def staleness(
             drive(server.port, poll(), concurrency=1, rate=400.0, keep=polls)
         )
         await asyncio.sleep(0.2)
-        load = await drive(server.port, calls, concurrency=32, rate=EVENTS_S / size, keep=acks)
+        load = await drive(server.port, calls, concurrency=64, rate=EVENTS_S / size, keep=acks)
         await asyncio.sleep(0.5)
         done.set()
         await polling

@@ -1,0 +1,115 @@
+"""A daemon inside the test's process, on a database file that the test can look into."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.testclient import TestClient
+
+from banditroute.learner import rebuild
+from banditroute.serve import local_app
+from banditroute.settings import Settings
+from banditroute.store.engine import open_engine
+from banditroute.store.log import Log
+
+TABLES = ("pools", "models", "prices", "decisions", "events", "feedback", "idempotency_keys")
+LEARNED_WITHIN_S = 5.0
+
+
+class Served:
+    """HTTP on one side, SQL on the other. An exception in the daemon fails the test."""
+
+    def __init__(self, client: TestClient, path: Path) -> None:
+        self.client, self.path = client, path
+
+    def send(self, method: str, url: str, body: Any = None, **headers: str) -> httpx.Response:
+        """Send `body`: bytes and text as they are, anything else as JSON."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is None or isinstance(body, bytes | str):
+            return self.client.request(method, url, content=body, headers=named)
+        return self.client.request(method, url, json=body, headers=named)
+
+    def post(self, url: str, body: Any = None, **headers: str) -> httpx.Response:
+        return self.send("POST", url, body, **headers)
+
+    def get(self, url: str) -> Any:
+        answer = self.client.get(url)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def route(self, prompt: str = "Why is the sky blue?", **fields: Any) -> Any:
+        answer = self.post("/v1/route", {"prompt": prompt} | fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def feedback(self, decision_id: str, **fields: Any) -> str:
+        answer = self.post("/v1/feedback", {"decision_id": decision_id} | fields)
+        assert answer.status_code in (200, 202), answer.text
+        status: str = answer.json()["status"]
+        assert (answer.status_code == 202) == (status == "late")
+        return status
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        connection = sqlite3.connect(self.path)
+        try:
+            connection.row_factory = sqlite3.Row
+            order = {"decisions": "id", "events": "seq"}.get(table, "rowid")
+            found = connection.execute(f"SELECT * FROM {table} ORDER BY {order}")
+            return [dict(row) for row in found]
+        finally:
+            connection.close()
+
+    def counts(self) -> dict[str, int]:
+        return {table: len(self.rows(table)) for table in TABLES}
+
+    def learned(self) -> list[tuple[str, float, str]]:
+        """Return (field, value, kind) of every outcome event."""
+        events = [row for row in self.rows("events") if row["decision_id"] is not None]
+        return [(row["field"], row["value"], row["kind"]) for row in events]
+
+    def policy(self, pool: str = "default") -> Any:
+        """Return /v1/policy once the learner has folded all events and the router has it."""
+        newest = max(row["seq"] for row in self.rows("events") if row["pool"] == pool)
+        deadline = time.monotonic() + LEARNED_WITHIN_S
+        while True:
+            state = self.get(f"/v1/policy?pool={pool}")
+            if state["version"] == state["serving_version"] == newest:
+                return state
+            assert time.monotonic() < deadline, f"{state} has not reached {newest}"
+            time.sleep(0.002)
+
+    def rebuilt_digest(self, pool: str = "default") -> str:
+        """Return the digest of a fold of the whole log."""
+        engine = open_engine(f"sqlite:///{self.path}")
+        built = rebuild(Log(engine), pool, checkpoints=False)
+        engine.dispose()
+        assert built is not None
+        return built[1].digest()
+
+
+@contextmanager
+def serve(path: Path, **settings: Any) -> Iterator[Served]:
+    configured = Settings(**{"database": f"sqlite:///{path}", "publish_ms": 1.0} | settings)
+    with TestClient(local_app(configured)) as client:
+        yield Served(client, path)
+
+
+def assert_error(
+    answer: httpx.Response, status: int, code: str, param: str | None = None
+) -> None:
+    """Hold an answer against the OpenAI shape."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json()) == ["error"]
+    error = answer.json()["error"]
+    assert sorted(error) == ["code", "message", "param", "type"]
+    assert (error["code"], error["param"]) == (code, param)
+    assert isinstance(error["message"], str) and error["message"]
+    assert isinstance(error["type"], str) and error["type"].endswith(("_error", "_quota"))
+    assert "Traceback" not in answer.text and len(answer.text) < 2_000
