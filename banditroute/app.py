@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -74,14 +74,12 @@ async def route(request: Request) -> Response:
     asked = schemas.parse(
         schemas.RouteRequest, await _body(request, service.settings.max_body_bytes)
     )
-    answers = await service.route(
+    answer = await service.route(
         [asked],
         request_id=request.scope["request_id"],
         idempotency_key=_idempotency_key(request),
     )
-    if isinstance(answers, bytes):
-        return _json(answers)
-    return _json(answers[0], 422 if "error" in answers[0] else 200)
+    return _json(answer)
 
 
 async def route_batch(request: Request) -> Response:
@@ -94,13 +92,13 @@ async def route_batch(request: Request) -> Response:
         for i, one in enumerate(asked):
             if len((one.text() or "").encode()) >= limit:
                 raise _too_large(f"requests[{i}].prompt", limit)
-    answers = await service.route(
+    answer = await service.route(
         asked,
+        batch=True,
         request_id=request.scope["request_id"],
         idempotency_key=_idempotency_key(request),
-        endpoint="route/batch",
     )
-    return _json(answers if isinstance(answers, bytes) else {"decisions": answers})
+    return _json(answer)
 
 
 async def feedback(request: Request) -> Response:
@@ -160,6 +158,7 @@ async def decision(request: Request) -> Response:
     shown = {name: value for name, value in row.items() if name not in hidden | {"score_names"}}
     for name in ("created_at", "expires_at"):
         shown[name] = iso(shown[name])
+    shown["tags"] = from_json(row["tags"]) if row["tags"] else None
     shown["models"] = decode(row).explain()
     shown["feedback"] = sent
     return _json(shown)

@@ -98,7 +98,7 @@ def version() -> None:
 @db_app.command("upgrade")
 def db_upgrade(config: Config = None, db: Database = None) -> None:
     """Bring the database to the schema of this version."""
-    from banditroute.store.engine import head, open_engine, upgrade
+    from banditroute.store.engine import HEAD, open_engine, upgrade
 
     settings = _settings(config, database=db)
     try:
@@ -106,7 +106,7 @@ def db_upgrade(config: Config = None, db: Database = None) -> None:
         upgrade(engine)
     except Exception as error:
         _fail(f"database: {error}")
-    typer.echo(f"{engine.url.render_as_string(hide_password=True)} is at revision {head()}")
+    typer.echo(f"{engine.url.render_as_string(hide_password=True)} is at revision {HEAD}")
 
 
 @models_app.command("list")
@@ -196,9 +196,9 @@ def _call(url: str, method: str, *args: Any, **kwargs: Any) -> Any:
         with Client(url, retries=0) as client:
             return getattr(client, method)(*args, **kwargs)
     except RouterError as error:
-        _fail(str(error))
-    except httpx.HTTPError as error:
-        _fail(f"no daemon answers at {url}: {error}")
+        _fail(str(error) if error.status else f"no daemon answers at {url}: {error.message}")
+    except httpx.InvalidURL as error:
+        _fail(f"--url {url}: {error}")
 
 
 def _fail(message: str) -> Any:

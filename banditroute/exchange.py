@@ -23,6 +23,7 @@ BACKOFF_S = 0.1
 BACKOFF_LIMIT_S = 2.0
 LONGEST_RETRY_AFTER_S = 60.0
 IGNORED = "ignored"
+UNEXPECTED = "unexpected_answer"
 
 
 class RouterError(Exception):
@@ -54,12 +55,17 @@ class RouterError(Exception):
     def away(self) -> bool:
         """Whether the router could not answer now, rather than would not."""
         busy = self.status == 429 and self.code not in ("budget_exceeded", "insufficient_quota")
-        return self.status == 0 or self.status >= 500 or busy
+        return self.status == 0 or self.status >= 500 or busy or self._in_front
 
     @property
     def retryable(self) -> bool:
         """Whether the same request may succeed in a moment."""
-        return self.away and self.status in (0, 429, 502, 503, 504)
+        return self._in_front or (self.away and self.status in (0, 429, 502, 503, 504))
+
+    @property
+    def _in_front(self) -> bool:
+        """Whether a proxy answered that has not heard of the router yet, as at its start."""
+        return self.code == UNEXPECTED and self.status in (404, 500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +161,22 @@ class Call:
         """The model to ask."""
         return self.route.model
 
-    def observed(self, *, failed_quality: float | None) -> Observed:
-        """Return the feedback; the quality of a failure counts only where none was set."""
-        spent = 1_000.0 * (time.monotonic() - self._started)
-        return Observed(
-            quality=failed_quality if self.quality is None else self.quality,
+    def observed(self, *, raised: bool, failed_quality: float | None) -> Observed | None:
+        """Return the feedback, None where there is nothing to say.
+
+        A body that raised has no latency of its own: a fast failure is not a fast model.
+        """
+        measured = None if raised else 1_000.0 * (time.monotonic() - self._started)
+        quality = failed_quality if raised and self.quality is None else self.quality
+        observed = Observed(
+            quality=quality,
             cost_usd=self.cost_usd,
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
-            latency_ms=spent if self.latency_ms is None else self.latency_ms,
+            latency_ms=measured if self.latency_ms is None else self.latency_ms,
             model=self.answered_by,
         )
+        return observed if any(value is not None for value in observed.values()) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +277,7 @@ def failure_of(response: httpx.Response) -> RouterError | None:
         error = response.json()["error"]
         code, param, message = str(error["code"]), error.get("param"), str(error["message"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        code, param, message = "http_error", None, f"unexpected answer {response.status_code}"
+        code, param, message = UNEXPECTED, None, f"unexpected answer {response.status_code}"
     try:
         retry_after = float(response.headers["retry-after"])
     except (KeyError, ValueError):

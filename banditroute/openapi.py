@@ -42,17 +42,22 @@ _ROUTES: list[
     ("get", "/v1/models", "models", "List the models of a pool",
      None, schemas.ModelList, [_POOL], [404]),
     ("post", "/v1/models", "addModel", "Add a model; a missing pool is made",
-     schemas.NewModel, schemas.ModelAnswer, [], [400, 409]),
+     schemas.NewModel, schemas.ModelAnswer, [], [400, 409, 413, 503]),
     ("patch", "/v1/models/{name}", "changeModel", "Change a model; a price gets a new dated row",
-     schemas.ModelChange, schemas.ModelAnswer, [_NAME, _POOL], [400, 404]),
+     schemas.ModelChange, schemas.ModelAnswer, [_NAME, _POOL], [400, 404, 413, 503]),
     ("delete", "/v1/models/{name}", "drainModel", "Choose a model no more",
-     None, schemas.ModelAnswer, [_NAME, _POOL], [404]),
+     None, schemas.ModelAnswer, [_NAME, _POOL], [404, 503]),
     ("get", "/v1/policy", "policy", "Name, version and state digest of a pool's policy",
-     None, None, [_POOL], [404, 503]),
+     None, None, [_POOL], [404, 422, 503]),
     ("get", "/healthz", "health", "The process answers", None, None, [], []),
     ("get", "/readyz", "ready", "Decisions can be made", None, None, [], [503]),
     ("get", "/metrics", "metrics", "Prometheus metrics", None, None, [], []),
 ]  # fmt: skip
+
+_SUCCESSES = {
+    "addModel": {"201": "Added"},
+    "feedback": {"200": "Stored", "202": "Late: stored, settles money, is not learned"},
+}
 
 
 @cache
@@ -67,7 +72,10 @@ def document() -> dict[str, Any]:
     )
     paths: dict[str, dict[str, Any]] = {}
     for method, path, name, summary, body, answer, parameters, errors in _ROUTES:
-        responses: dict[str, Any] = {"200": {"description": "Success", **_content(answer)}}
+        successes = _SUCCESSES.get(name, {"200": "Success"})
+        responses: dict[str, Any] = {
+            status: {"description": what} | _content(answer) for status, what in successes.items()
+        }
         for status in errors:
             responses[str(status)] = {"description": "Error", **_content(schemas.ErrorAnswer)}
         operation: dict[str, Any] = {"operationId": name, "summary": summary}

@@ -129,15 +129,16 @@ class Registry:
 
     async def change_model(self, pool_name: str, name: str, change: ModelChange) -> dict[str, Any]:
         """Change a model; a price takes effect with the next decision."""
-        pool = self.pool(pool_name)
-        old = self._model(pool, name)
+        self._model(self.pool(pool_name), name)
         fields = change.model_dump(exclude_none=True)
-        before = {key: getattr(old, key) for key in ModelChange.model_fields}
-        before["capabilities"] = sorted(old.capabilities)
-        spec = ModelSpec.model_validate({"name": name} | before | fields)
         now = now_us()
 
         def work(connection: Connection) -> None:
+            # What is not sent stays as SQL has it by now, not as this process saw it last.
+            (old,) = (m for m in pools.load_pools(connection)[pool_name][2] if m.name == name)
+            before = {key: getattr(old, key) for key in ModelChange.model_fields}
+            before["capabilities"] = sorted(old.capabilities)
+            spec = ModelSpec.model_validate({"name": name} | before | fields)
             if fields.keys() & {"input_price", "output_price"}:
                 pools.set_price(connection, pool_name, spec, source="api", now=now)
             if fields.keys() - {"input_price", "output_price"}:

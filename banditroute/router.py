@@ -87,7 +87,7 @@ class Frame:
     columns: NDArray[np.intp] | None
     input_price: Float64
     output_price: Float64
-    prior_output: Float64
+    output_prior: Float64
     output_limit: Float64
     context_length: Float64
     draining: Bools
@@ -107,7 +107,7 @@ class Frame:
             columns=None if whole else columns,
             input_price=np.array([m.input_price for m in known]) / 1e6,
             output_price=np.array([m.output_price for m in known]) / 1e6,
-            prior_output=np.array([float(m.prior_output_tokens) for m in known]),
+            output_prior=np.array([m.prior_output_tokens * m.output_price / 1e6 for m in known]),
             output_limit=np.array([float(m.output_limit) for m in known]),
             context_length=np.array([float(m.context_length or np.inf) for m in known]),
             draining=np.array([m.draining for m in known], dtype=np.bool_),
@@ -188,7 +188,7 @@ class Router:
         self._all_models = tuple(models)
         self._rng = rng
         self._spend_sum = 0.0
-        self._spend_count = 0
+        self._spend_count = 0.0
 
     @property
     def snapshot(self) -> Snapshot:
@@ -225,11 +225,13 @@ class Router:
         scores, mean, std, latency = self._score(asks)
         input_cost = asks.input_tokens[:, None] * frame.input_price
         cost = self._cost(asks, input_cost)
-        max_output = np.broadcast_to(frame.output_limit, cost.shape)
+        max_output = np.empty_like(cost)
+        max_output[:] = frame.output_limit
         if asks.max_output_tokens is not None:
             max_output = np.minimum(max_output, asks.max_output_tokens[:, None])
         worst = asks.input_bound[:, None] * frame.input_price + max_output * frame.output_price
-        reserved = np.ceil(np.round(worst * NANO, 3)).astype(np.int64)
+        # Up to the next nano-dollar, but not for the noise in the last bits of a product.
+        reserved = np.ceil(worst * NANO - 1e-3).astype(np.int64)
         verdict = self._verdict(asks, worst, latency)
         fine = penalty(
             cost,
@@ -241,9 +243,12 @@ class Router:
         )
         law = type(frame.snapshot.policy).pmf
         pmf = law(scores, verdict == 0, fine)
-        exploit_cost = float(cost[np.arange(n), pmf.argmax(axis=1)].sum()) if n else 0.0
-        rate = self._spend_sum / self._spend_count if self._spend_count else exploit_cost / n
-        explore = np.zeros_like(pmf)
+        # Rows without an eligible model spend nothing and do not count.
+        own_cost, served = float(np.vdot(pmf, cost)), float(pmf.sum())
+        rate = (
+            self._spend_sum / self._spend_count if self._spend_count else own_cost / (served or 1)
+        )
+        explore = np.zeros(pmf.shape)
         if options.exploration_share > 0.0:
             explore, excluded = shares(
                 pmf,
@@ -256,8 +261,8 @@ class Router:
             )
             verdict[excluded] = _CODE["exploration_cost"]
             pmf = law(scores, verdict == 0, fine, explore)
-        self._spend_sum += exploit_cost
-        self._spend_count += n
+        self._spend_sum += own_cost
+        self._spend_count += served
         u = self._rng.random(n)
         return Decisions(
             frame=frame,
@@ -292,8 +297,8 @@ class Router:
 
     def _cost(self, asks: Asks, input_cost: Float64) -> Float64:
         frame, model = self.frame, self.frame.snapshot.cost
-        prior = np.broadcast_to(frame.prior_output * frame.output_price, input_cost.shape)
-        cost = model.predict(asks.features, input_cost, prior, columns=frame.columns)
+        output_prior = frame.output_prior
+        cost = model.predict(asks.features, input_cost, output_prior, columns=frame.columns)
         if asks.max_output_tokens is not None:
             ceiling = asks.max_output_tokens[:, None] * frame.output_price
             cost = np.minimum(cost, input_cost + ceiling)

@@ -198,11 +198,15 @@ def build_app(args: dict[str, Any]) -> Any:
     ValueError
         For more than one replica on SQLite, which one process must own.
     """
-    from ray import serve
-
     config = args.get("config")
     flags = {key: value for key, value in args.items() if key != "config"}
-    settings = load_settings(Path(config) if config else None, **flags)
+    return application(load_settings(Path(config) if config else None, **flags))
+
+
+def application(settings: Settings) -> Any:
+    """Return the Serve application for settings that are loaded; see `build_app`."""
+    from ray import serve
+
     check_replicas(settings)
     every = settings.publish_ms / 1e3
 

@@ -7,40 +7,26 @@ never waits for the learner, except once: a new model is answered for when the p
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import itertools
 import logging
-import time
 from collections.abc import Sequence
-from operator import itemgetter
-from typing import Any
 
 import numpy as np
-from pydantic_core import to_json
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from banditroute.errors import ApiError, invalid
+from banditroute.deciding import Call, Decider
 from banditroute.host import LearnerLink
 from banditroute.metrics import Metrics
-from banditroute.pool import NANO
 from banditroute.registry import Pool, Registry
-from banditroute.router import REASONS, Asks, Decisions
 from banditroute.schemas import FeedbackRequest, RouteRequest
 from banditroute.settings import Settings
-from banditroute.store import codec
 from banditroute.store.feedback import Post, default_expired, record
-from banditroute.store.log import Log, forget, insert_decisions, remember, remembered
+from banditroute.store.log import Log, forget
 from banditroute.store.writer import Writer
-from banditroute.times import iso, new_id, now_us
-from policies.base import Float32
+from banditroute.times import now_us
 
 logger = logging.getLogger("banditroute")
-_ANSWERED = ("id", "propensity", "max_output_tokens", "reserved_nano")
-_answered = itemgetter(*(codec.DECISION_COLUMNS.index(name) for name in _ANSWERED))
-OFF_LOOP_BYTES = 65_536
 HOUSEKEEPING_S = 1.0
-LARGEST_COORDINATE = 1e6
 FORGET_EVERY = 600
 
 
@@ -67,8 +53,9 @@ class Service:
             rng=np.random.default_rng(),
         )
         self.metrics = Metrics(writer=writer, versions=self.registry.versions)
-        self._hash_key = (
-            settings.hash_key.get_secret_value().encode() if settings.hash_key else None
+        key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
+        self._decider = Decider(
+            registry=self.registry, writer=writer, metrics=self.metrics, hash_key=key
         )
         self._chores: asyncio.Task[None] | None = None
 
@@ -93,222 +80,17 @@ class Service:
             missing.append("the learner is not running")
         return missing
 
-    # Deciding
-
     async def route(
         self,
         requests: Sequence[RouteRequest],
         *,
+        batch: bool = False,
         request_id: str | None = None,
         idempotency_key: str | None = None,
-        endpoint: str = "route",
-    ) -> bytes | list[dict[str, Any]]:
-        """Decide every request and return once the decisions are in the log.
-
-        Returns
-        -------
-        list of answers, each a decision or ``{"error": ...}``, in the order of `requests`; the
-        bytes of the first answer when this idempotency key was seen before.
-        """
-        answers: list[dict[str, Any]] = [{}] * len(requests)
-        rows: list[tuple[Any, ...]] = []
-        by_pool: dict[str, list[int]] = {}
-        ready: list[tuple[Pool, list[int], list[RouteRequest], Float32]] = []
-        for i, request in enumerate(requests):
-            by_pool.setdefault(request.pool, []).append(i)
-        # Everything that can be wrong is found before the first decision is made.
-        for name, at in by_pool.items():
-            pool = self.registry.pool(
-                name, path="" if endpoint == "route" else f"requests[{at[0]}]."
-            )
-            if not pool.models:
-                for i in at:
-                    answers[i] = no_models(pool.name).body()
-                continue
-            await self.registry.started(pool)
-            asked = [requests[i] for i in at]
-            _check_names(pool, asked, at, endpoint)
-            ready.append((pool, at, asked, await self._features(pool, asked, at, endpoint)))
-        for pool, at, asked, features in ready:
-            began = time.perf_counter()
-            decided = self._decide(pool, asked, features)
-            self.metrics.decided(pool.name, decided, time.perf_counter() - began)
-            answered, logged = self._answer(pool, asked, decided, request_id)
-            rows += logged
-            for i, answer in zip(at, answered, strict=True):
-                answers[i] = answer
-        if idempotency_key is None:
-            await self.writer.append(rows)
-            return answers
-        return await self._once(requests, answers, rows, key=idempotency_key, endpoint=endpoint)
-
-    async def _once(
-        self,
-        requests: Sequence[RouteRequest],
-        answers: list[dict[str, Any]],
-        rows: list[tuple[Any, ...]],
-        *,
-        key: str,
-        endpoint: str,
-    ) -> bytes | list[dict[str, Any]]:
-        sha = hashlib.blake2b(digest_size=16)
-        for request in requests:
-            sha.update(request.model_dump_json(exclude_unset=True).encode())
-        digest, now = sha.hexdigest(), now_us()
-        single = endpoint == "route"
-        response = to_json(answers[0] if single else {"decisions": answers})
-
-        def work(connection: Connection) -> bytes:
-            kept = remembered(connection, key=key, endpoint=endpoint, now=now)
-            if kept is None:
-                insert_decisions(connection, rows)
-                if rows:
-                    remember(
-                        connection,
-                        key=key,
-                        endpoint=endpoint,
-                        digest=digest,
-                        response=response,
-                        now=now,
-                    )
-                return response
-            if kept[0] != digest:
-                raise ApiError(
-                    409,
-                    "this Idempotency-Key was used with another payload",
-                    code="idempotency_conflict",
-                    param="Idempotency-Key",
-                )
-            return kept[1]
-
-        stored = await self.writer.write(work, durable=False)
-        return answers if stored is response else stored
-
-    async def _features(
-        self, pool: Pool, requests: Sequence[RouteRequest], at: Sequence[int], endpoint: str
-    ) -> Float32:
-        texts = [request.text() for request in requests]
-        given = [request.embedding for request in requests]
-        vectors: Any = None
-        for i, (text, vector) in enumerate(zip(texts, given, strict=True)):
-            path = "" if endpoint == "route" else f"requests[{at[i]}]."
-            if vector is not None and len(vector) != pool.embedder.vector_dim:
-                wanted = pool.embedder.vector_dim
-                raise invalid(
-                    f"{path}embedding", f"{wanted} numbers are expected, not {len(vector)}"
-                )
-            if vector is None and pool.options.embedder == "precomputed":
-                raise invalid(f"{path}embedding", "required: this pool has no text embedder")
-            if vector is None and not (text and text.strip()):
-                field = "messages" if requests[i].messages is not None else "prompt"
-                raise invalid(f"{path}{field}", "holds no text")
-        filled = [i for i, vector in enumerate(given) if vector is not None]
-        if filled:
-            block = np.array([given[i] for i in filled], dtype=np.float64)
-            if (wrong := np.abs(block).max(axis=1) > LARGEST_COORDINATE).any():
-                path = "" if endpoint == "route" else f"requests[{at[filled[wrong.argmax()]]}]."
-                most = f"{LARGEST_COORDINATE:,.0f}"
-                raise invalid(f"{path}embedding", f"numbers from -{most} to {most} are expected")
-            vectors = block.astype(np.float32)
-            if len(filled) < len(given):
-                placed = dict(zip(filled, vectors, strict=True))
-                vectors = [placed.get(i) for i in range(len(given))]
-        embed = pool.embedder.features
-        if pool.embedder.slow or sum(len(text or "") for text in texts) > OFF_LOOP_BYTES:
-            return await asyncio.to_thread(embed, texts, vectors)
-        return embed(texts, vectors)
-
-    def _decide(
-        self,
-        pool: Pool,
-        requests: Sequence[RouteRequest],
-        features: Float32,
-    ) -> Decisions:
-        if pool.router is None:
-            raise ApiError(503, "the policy is starting", code="unavailable", retry_after=1.0)
-        standard = pool.options.preference.weights()
-        sizes = [float(len((r.text() or "").encode())) for r in requests]
-        sent = [r.input_tokens for r in requests]
-        asks = Asks(
-            features=features,
-            preference=np.array(
-                [r.preference.weights() if r.preference else standard for r in requests]
-            ),
-            input_tokens=np.array(
-                [b / 4 if t is None else float(t) for b, t in zip(sizes, sent, strict=True)]
-            ),
-            input_bound=np.array(
-                [b if t is None else float(t) for b, t in zip(sizes, sent, strict=True)]
-            ),
-            max_output_tokens=_limits([r.max_output_tokens for r in requests]),
-            max_cost_usd=_limits([r.max_cost_usd for r in requests]),
-            max_latency_ms=_limits([r.max_latency_ms for r in requests]),
-            models=(
-                [None if r.models is None else frozenset(r.models) for r in requests]
-                if any(r.models is not None for r in requests)
-                else None
-            ),
-            requires=(
-                [frozenset(r.requires or ()) for r in requests]
-                if any(r.requires for r in requests)
-                else None
-            ),
-        )
-        return pool.router.decide(asks)
-
-    def _answer(
-        self,
-        pool: Pool,
-        requests: Sequence[RouteRequest],
-        decided: Decisions,
-        request_id: str | None,
-    ) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
-        now = now_us()
-        expires = now + int(pool.options.feedback_ttl_s * 1e6)
-        notes = [
-            codec.Note(
-                id=new_id(now),
-                prompt_hash=self._hash(request.text()),
-                session_id=request.session_id,
-                task=request.task,
-                tags=to_json(request.tags).decode() if request.tags else None,
-                request_id=request_id,
-            )
-            for request in requests
-        ]
-        rows = codec.encode(decided, notes, pool=pool.name, created_at=now, expires_at=expires)
-        charter, until = decided.frame.snapshot.charter, iso(expires)
-        names = [model.name for model in decided.frame.models]
-        answers: list[dict[str, Any]] = []
-        logged = iter(rows)
-        for i, (chosen, others) in enumerate(
-            zip(decided.chosen.tolist(), decided.fallbacks(), strict=True)
-        ):
-            if chosen < 0:
-                answers.append(no_eligible(decided, i).body())
-                continue
-            row = dict(zip(_ANSWERED, _answered(next(logged)), strict=True))
-            answers.append(
-                {
-                    "decision_id": row["id"],
-                    "model": names[chosen],
-                    "fallbacks": others,
-                    "propensity": row["propensity"],
-                    "max_output_tokens": row["max_output_tokens"],
-                    "policy": charter.identity,
-                    "policy_version": decided.frame.snapshot.version,
-                    "reserved_cost_usd": row["reserved_nano"] / NANO,
-                    "expires_at": until,
-                }
-            )
-        return answers, rows
-
-    def _hash(self, text: str | None) -> str | None:
-        if self._hash_key is None or text is None:
-            return None
-        return hmac.new(self._hash_key, text.encode(), "sha256").hexdigest()[:32]
-
-    # Feedback
+    ) -> bytes:
+        """Return the JSON answer to a call, once its decisions are in the log."""
+        call = Call(requests, batch=batch, request_id=request_id, key=idempotency_key)
+        return await self._decider.route(call)
 
     async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[str]:
         """Store feedback and return the status of each, once durable."""
@@ -330,8 +112,6 @@ class Service:
         statuses = await self.writer.write(lambda connection: record(connection, posts, now=now))
         self.metrics.fed_back(statuses)
         return statuses
-
-    # Housekeeping
 
     async def _housekeeping(self) -> None:
         """See changes made elsewhere, give defaults to what expired, drop old keys."""
@@ -355,34 +135,3 @@ class Service:
                     connection, pool=pool.name, quality=quality, now=now
                 )
             )
-
-
-def _limits(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    if all(value is None for value in values):
-        return None
-    return np.array([np.inf if value is None else float(value) for value in values])
-
-
-def _check_names(
-    pool: Pool, requests: Sequence[RouteRequest], at: Sequence[int], endpoint: str
-) -> None:
-    known = {model.name for model in pool.models}
-    for i, request in zip(at, requests, strict=True):
-        for j, name in enumerate(request.models or ()):
-            if name not in known:
-                path = "" if endpoint == "route" else f"requests[{i}]."
-                raise invalid(f"{path}models[{j}]", f"pool has no model {name!r}")
-
-
-def no_models(pool: str) -> ApiError:
-    """Return the error of a row whose pool is empty."""
-    return ApiError(422, f"pool {pool!r} has no models", code="no_eligible_model", param="pool")
-
-
-def no_eligible(decided: Decisions, row: int) -> ApiError:
-    """Return the error of a row that no model is eligible for, with every reason."""
-    names = (model.name for model in decided.frame.models)
-    why = ", ".join(
-        f"{name}: {REASONS[code]}" for name, code in zip(names, decided.verdict[row], strict=True)
-    )
-    return ApiError(422, f"no eligible model ({why})", code="no_eligible_model", param="models")

@@ -237,8 +237,8 @@ def draw(pmf: Float64, u: Float64) -> NDArray[np.intp]:
     """Return the arm[n] that each uniform u[n] in [0, 1) falls on; -1 where no arm has mass."""
     if not pmf.shape[1]:
         return np.full(len(pmf), -1)
-    cumulative = np.cumsum(pmf, axis=1)
-    total = cumulative[:, -1]
-    chosen = (cumulative <= (u * total)[:, None]).sum(axis=1)
-    last = pmf.shape[1] - 1 - np.argmax(pmf[:, ::-1] > 0.0, axis=1)
-    return np.where(total > 0.0, np.minimum(chosen, last), -1)
+    cumulative = pmf.cumsum(axis=1)
+    # In float64 u * total stays below total, so an arm behind the last mass is never counted to.
+    chosen: NDArray[np.intp] = (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=1)
+    chosen[chosen == pmf.shape[1]] = -1
+    return chosen

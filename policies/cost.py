@@ -96,7 +96,7 @@ class CostModel(_Means):
         ----------
         x : float32[n, d], features of the requests.
         input_cost : float64[n, K], US dollars for the input tokens.
-        output_prior : float64[n, K], US dollars for the prior's output tokens.
+        output_prior : float64[K], US dollars for the prior's output tokens.
         columns : int[K], the arms asked about; None means all, in order.
         """
         ratio = self.view if columns is None else self.view[columns]
@@ -115,4 +115,6 @@ class LatencyModel(_Means):
 
     def predict(self, n: int) -> Float64:
         """Return predicted milliseconds[n, K]."""
-        return np.broadcast_to(self.view, (n, len(self.view)))
+        filled = np.empty((n, len(self.view)))
+        filled[:] = self.view
+        return filled

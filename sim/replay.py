@@ -184,7 +184,7 @@ class Replayer:
         """Fold the outcome of the one decision, as the daemon logs it from one feedback."""
         frame, chosen = decisions.frame, int(decisions.chosen[0])
         input_cost = float(decisions.input_cost[0, chosen])
-        output = float((frame.prior_output * frame.output_price)[chosen])
+        output = float(frame.output_prior[chosen])
         for field, value in (("quality", quality), ("cost", cost)):
             outcome = Outcome(
                 seq=self.fold.version + 1,

@@ -47,7 +47,7 @@ def encode(
     frame, asks, charter = decisions.frame, decisions.asks, decisions.frame.snapshot.charter
     at = np.arange(len(notes)), decisions.chosen
     input_cost = decisions.input_cost[at]
-    prior = input_cost + (frame.prior_output * frame.output_price)[decisions.chosen]
+    prior = input_cost + frame.output_prior[decisions.chosen]
     names = [model.name for model in frame.models]
     score_names = ",".join(decisions.scores)
     charter_columns = charter.identity, frame.snapshot.version, charter.embedder

@@ -11,13 +11,14 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from banditroute.errors import invalid
 from banditroute.pool import NANO
+from banditroute.store.bulk import columns, insert_many
 from banditroute.store.tables import decisions, events, feedback, models, prices
 
 _COPIED = (
@@ -32,6 +33,7 @@ _COPIED = (
     "input_cost",
 )
 _READ = ("id", "model", "expires_at", "arms", "prices", "overridden_by", *_COPIED)
+_FEEDBACK, _EVENT = columns(feedback), columns(events)
 _DECISION = [decisions.c[name] for name in _READ]
 _BY_ID = select(*_DECISION).where(decisions.c.id.in_(bindparam("ids", expanding=True)))
 _SENT = select(feedback).where(feedback.c.decision_id.in_(bindparam("ids", expanding=True)))
@@ -53,7 +55,16 @@ class Post:
 
     def digest(self) -> str:
         """Return a digest of the payload, to tell a retry from a contradiction."""
-        return hashlib.blake2b(repr(astuple(self)).encode(), digest_size=16).hexdigest()
+        payload = (
+            self.source,
+            self.quality,
+            self.cost_usd,
+            self.input_tokens,
+            self.output_tokens,
+            self.latency_ms,
+            self.model,
+        )
+        return hashlib.blake2b(repr(payload).encode(), digest_size=16).hexdigest()
 
     @property
     def has_cost(self) -> bool:
@@ -107,11 +118,14 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
         rows.append(stored)
         earlier.append(stored)
         statuses.append(status)
-    if rows:
-        connection.execute(insert(feedback), rows)
-    if learned:
-        connection.execute(insert(events), learned)
+    insert_many(connection, feedback, [[row[name] for name in _FEEDBACK] for row in rows])
+    append_outcomes(connection, learned)
     return statuses
+
+
+def append_outcomes(connection: Connection, outcomes: Sequence[Mapping[str, Any]]) -> None:
+    """Append events that are outcomes; each has the columns that `outcome_columns` begins."""
+    insert_many(connection, events, [[row.get(name) for name in _EVENT] for row in outcomes])
 
 
 def _row(post: Post, cost: float | None, *, digest: str, status: str, now: int) -> dict[str, Any]:
@@ -226,8 +240,7 @@ def default_expired(
         | {"kind": "default", "field": "quality", "value": quality, "cost": None, "created_at": now}
         for row in connection.execute(expired).mappings()
     ]
-    if rows:
-        connection.execute(insert(events), rows)
+    append_outcomes(connection, rows)
     return len(rows)
 
 

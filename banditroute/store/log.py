@@ -44,26 +44,26 @@ def keep_checkpoint(connection: Connection, checkpoint: Checkpoint, *, now: int)
         connection.execute(insert(checkpoints), row | {"created_at": now})
 
 
-def remembered(
-    connection: Connection, *, key: str, endpoint: str, now: int
-) -> tuple[str, bytes] | None:
-    """Return (payload digest, response) of an idempotency key younger than 24 hours."""
-    at = (idempotency_keys.c.key == key) & (idempotency_keys.c.endpoint == endpoint)
-    kept = connection.execute(select(idempotency_keys).where(at)).first()
-    if kept is None:
-        return None
-    if kept.created_at < now - IDEMPOTENCY_TTL_US:
-        connection.execute(idempotency_keys.delete().where(at))
-        return None
-    return kept.digest, kept.response
+def recall(
+    connection: Connection, keys: Sequence[str], *, now: int
+) -> dict[tuple[str, str], tuple[str, bytes]]:
+    """Return {(key, endpoint): (payload digest, response)} of keys younger than 24 hours."""
+    named = idempotency_keys.c.key.in_(keys)
+    rows = connection.execute(select(idempotency_keys).where(named)).all()
+    oldest = now - IDEMPOTENCY_TTL_US
+    if any(row.created_at < oldest for row in rows):
+        old = idempotency_keys.c.created_at < oldest
+        connection.execute(idempotency_keys.delete().where(named, old))
+    return {
+        (row.key, row.endpoint): (row.digest, row.response)
+        for row in rows
+        if row.created_at >= oldest
+    }
 
 
-def remember(
-    connection: Connection, *, key: str, endpoint: str, digest: str, response: bytes, now: int
-) -> None:
-    """Keep the answer that an idempotency key must get again."""
-    row = {"key": key, "endpoint": endpoint, "digest": digest, "response": response}
-    connection.execute(insert(idempotency_keys), row | {"created_at": now})
+def remember(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+    """Keep answers; each row is (key, endpoint, payload digest, response, time)."""
+    insert_many(connection, idempotency_keys, rows)
 
 
 def forget(connection: Connection, *, now: int) -> int:

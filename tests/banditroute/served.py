@@ -6,11 +6,13 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-from starlette.testclient import TestClient
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from starlette.applications import Starlette
 
 from banditroute.learner import rebuild
 from banditroute.serve import local_app
@@ -22,10 +24,31 @@ TABLES = ("pools", "models", "prices", "decisions", "events", "feedback", "idemp
 LEARNED_WITHIN_S = 5.0
 
 
+class LocalClient:
+    """A blocking client whose requests run in the event loop of `portal`, without sockets."""
+
+    def __init__(self, app: Starlette, portal: BlockingPortal) -> None:
+        self.app, self.portal = app, portal
+        transport = httpx.ASGITransport(app)
+        self._http = httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30)
+
+    def request(self, method: str, url: str, **sent: Any) -> httpx.Response:
+        return self.portal.call(partial(self._http.request, method, url, **sent))
+
+    def get(self, url: str, **sent: Any) -> httpx.Response:
+        return self.request("GET", url, **sent)
+
+    def post(self, url: str, **sent: Any) -> httpx.Response:
+        return self.request("POST", url, **sent)
+
+    def delete(self, url: str) -> httpx.Response:
+        return self.request("DELETE", url)
+
+
 class Served:
     """HTTP on one side, SQL on the other. An exception in the daemon fails the test."""
 
-    def __init__(self, client: TestClient, path: Path) -> None:
+    def __init__(self, client: LocalClient, path: Path) -> None:
         self.client, self.path = client, path
 
     def send(self, method: str, url: str, body: Any = None, **headers: str) -> httpx.Response:
@@ -96,13 +119,15 @@ class Served:
 @contextmanager
 def serve(path: Path, **settings: Any) -> Iterator[Served]:
     configured = Settings(**{"database": f"sqlite:///{path}", "publish_ms": 1.0} | settings)
-    with TestClient(local_app(configured)) as client:
-        yield Served(client, path)
+    app = local_app(configured)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(app.router.lifespan_context(app)),
+    ):
+        yield Served(LocalClient(app, portal), path)
 
 
-def assert_error(
-    answer: httpx.Response, status: int, code: str, param: str | None = None
-) -> None:
+def assert_error(answer: httpx.Response, status: int, code: str, param: str | None = None) -> None:
     """Hold an answer against the OpenAI shape."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -189,11 +189,19 @@ def test_a_bad_row_rejects_its_whole_batch(
         (ROUTE, '{"pool": "vectors", "embedding": [0, 0, #, 0]}', "embedding[2]"),
         (ROUTE, '{"prompt": "x", "max_cost_usd": #}', "max_cost_usd"),
         (ROUTE, '{"prompt": "x", "preference": {"cost": #}}', "preference.cost"),
-        (BATCH, '{"requests": [{"prompt": "x", "max_latency_ms": #}]}', "requests[0].max_latency_ms"),
+        (
+            BATCH,
+            '{"requests": [{"prompt": "x", "max_latency_ms": #}]}',
+            "requests[0].max_latency_ms",
+        ),
         (FEEDBACK, '{"decision_id": "x", "quality": #}', "quality"),
         (FEEDBACK, '{"decision_id": "x", "cost_usd": #}', "cost_usd"),
         (FEEDBACK, '{"decision_id": "x", "latency_ms": #}', "latency_ms"),
-        (FEEDBACK_BATCH, '{"feedback": [{"decision_id": "x", "quality": #}]}', "feedback[0].quality"),
+        (
+            FEEDBACK_BATCH,
+            '{"feedback": [{"decision_id": "x", "quality": #}]}',
+            "feedback[0].quality",
+        ),
         (MODELS, '{"name": "x", "input_price": #, "output_price": 1}', "input_price"),
     ],
 )
@@ -215,8 +223,12 @@ def test_a_batch_holds_1_to_1024_rows(shared: Served, url: str, rows: str, count
 def test_a_body_over_the_limit_is_413(shared: Served, url: str, declared: bool) -> None:
     size = 32_000_001 if url.endswith("batch") else 1_000_001
     chunk = b" " * 500_000
-    chunks = (chunk for _ in range(size // len(chunk) + 1))
-    content: Any = b" " * size if declared else chunks
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(size // len(chunk) + 1):
+            yield chunk
+
+    content = b" " * size if declared else chunks()
     assert_error(shared.client.post(url, content=content), 413, "too_large", "body")
 
 
@@ -341,9 +353,7 @@ def test_a_model_that_is_not_there_is_404(shared: Served, method: str, name: str
     [("GET", MODELS), ("GET", "/v1/policy"), ("PATCH", SMALL), ("DELETE", SMALL)],
 )
 @pytest.mark.parametrize("pool", ["nowhere", "", "%00", "%ff"])
-def test_a_pool_that_is_not_there_is_404(
-    shared: Served, method: str, url: str, pool: str
-) -> None:
+def test_a_pool_that_is_not_there_is_404(shared: Served, method: str, url: str, pool: str) -> None:
     body = {"input_price": 1} if method == "PATCH" else None
     answer = shared.send(method, f"{url}?pool={pool}", body)
     assert_error(answer, 404, "unknown_pool", "pool")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,7 +55,15 @@ class Daemon:
     ) -> None:
         self.home, self.port, self.url = home, port, f"http://127.0.0.1:{port}"
         self.output = home / f"daemon-{time.monotonic_ns()}.txt"
-        command = [COMMAND, "serve", "--port", str(port), "--db", f"sqlite:///{home}/log.db", *flags]
+        command = [
+            COMMAND,
+            "serve",
+            "--port",
+            str(port),
+            "--db",
+            f"sqlite:///{home}/log.db",
+            *flags,
+        ]
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
                 command,
@@ -87,10 +96,16 @@ class Daemon:
 
     def kill(self) -> None:
         """Kill -9 everything that it started."""
-        for pid in members(self.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait(20.0)
+
+        def done() -> bool:
+            self.process.poll()
+            left = members(self.process.pid)
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not left
+
+        until(done, seconds=20.0, what="the end of all")
 
 
 @contextlib.contextmanager
@@ -98,11 +113,13 @@ def daemon(
     home: Path, *flags: str, port: int, env: Mapping[str, str] | None = None
 ) -> Iterator[Daemon]:
     """Run a daemon, and leave nothing of it behind."""
-    made = Daemon(home, *flags, port=port, env=env)
-    try:
-        yield made
-    finally:
-        made.kill()
+    # Not in `home`: the names of Ray's sockets would be too long.
+    with tempfile.TemporaryDirectory(prefix="e2e-", ignore_cleanup_errors=True) as short:
+        made = Daemon(home, *flags, port=port, env={"TMPDIR": short} | dict(env or {}))
+        try:
+            yield made
+        finally:
+            made.kill()
 
 
 def members(session: int) -> list[int]:
@@ -132,8 +149,9 @@ class Driving:
     """A `python -m sim drive` of one file against one daemon."""
 
     def __init__(self, home: Path, data: Path, url: str, *flags: str) -> None:
-        self.acked, self.json = home / "acked.txt", home / "report.json"
-        self.output = home / "drive.txt"
+        name = f"drive-{time.monotonic_ns()}"
+        self.acked, self.json = home / f"{name}-acked.txt", home / f"{name}.json"
+        self.output = home / f"{name}.txt"
         command = [sys.executable, "-m", "sim", "drive", str(data), "--url", url, *flags]
         command += ["--acked", str(self.acked), "--json", str(self.json)]
         with self.output.open("wb") as out:

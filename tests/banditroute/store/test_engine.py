@@ -11,9 +11,9 @@ from sqlalchemy import Engine, inspect, text
 
 import banditroute.store
 from banditroute.store.engine import (
+    HEAD,
     WRITER,
     SchemaMismatch,
-    head,
     open_engine,
     prepare,
     set_durability,
@@ -72,7 +72,7 @@ def test_another_revision_is_refused_with_the_command(engine: Engine, revision: 
     with pytest.raises(SchemaMismatch) as caught:
         prepare(engine)
     message = str(caught.value)
-    assert f"at revision {revision}" in message and head() in message
+    assert f"at revision {revision}" in message and HEAD in message
     assert f"banditroute db upgrade --db {engine.url}" in message
 
 
@@ -105,13 +105,13 @@ def test_upgrade_brings_an_empty_database_up(url: str) -> None:
     upgrade(engine)
     prepare(engine)
     with engine.connect() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == head()
+        assert MigrationContext.configure(connection).get_current_revision() == HEAD
     engine.dispose()
 
 
 def test_there_is_one_line_of_migrations() -> None:
     scripts = ScriptDirectory(str(Path(banditroute.store.__file__).parent / "migrations"))
-    assert scripts.get_heads() == [head()]
+    assert scripts.get_heads() == [HEAD]
 
 
 @pytest.mark.parametrize(

@@ -320,7 +320,11 @@ def test_exactly_once_whatever_the_order_and_the_retries(
             continue
         rows[post.decision_id, post.key] = post
         new = False
-        for field, name in (("quality", "quality"), ("cost", "cost_usd"), ("latency", "latency_ms")):
+        for field, name in (
+            ("quality", "quality"),
+            ("cost", "cost_usd"),
+            ("latency", "latency_ms"),
+        ):
             value = getattr(post, name)
             if value is not None and (post.decision_id, field) not in first:
                 first[post.decision_id, field] = value

@@ -12,8 +12,8 @@ from banditroute.store.log import (
     IDEMPOTENCY_TTL_US,
     forget,
     keep_checkpoint,
+    recall,
     remember,
-    remembered,
 )
 from banditroute.store.tables import checkpoints
 
@@ -122,13 +122,13 @@ def test_a_checkpoint_is_kept_once(book: Book) -> None:
 
 def test_idempotency_keys_last_a_day(book: Book) -> None:
     with book.begin() as connection:
-        kept = {"key": "k", "endpoint": "route"}
-        remember(connection, **kept, digest="d", response=b"r", now=0)
-        assert remembered(connection, **kept, now=IDEMPOTENCY_TTL_US) == ("d", b"r")
-        assert remembered(connection, key="k", endpoint="route/batch", now=0) is None
-        assert remembered(connection, **kept, now=IDEMPOTENCY_TTL_US + 1) is None
+        remember(connection, [("k", "route", "d", b"r", 0)])
+        assert recall(connection, ["k", "other"], now=IDEMPOTENCY_TTL_US) == {
+            ("k", "route"): ("d", b"r")
+        }
+        assert recall(connection, ["k"], now=IDEMPOTENCY_TTL_US + 1) == {}
         # It is gone, so the key can be used again.
-        remember(connection, **kept, digest="e", response=b"s", now=IDEMPOTENCY_TTL_US + 1)
+        remember(connection, [("k", "route", "e", b"s", IDEMPOTENCY_TTL_US + 1)])
         assert forget(connection, now=IDEMPOTENCY_TTL_US) == 0
         assert forget(connection, now=3 * IDEMPOTENCY_TTL_US) == 1
 

@@ -1,0 +1,112 @@
+"""The wire: strict types, paths of mistakes, and mistakes without number told in no time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from banditroute import schemas
+from banditroute.errors import ApiError
+
+
+def refused(kind: type[BaseModel], body: Any) -> ApiError:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(ApiError) as caught:
+        schemas.parse(kind, raw)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_a_whole_request_is_read() -> None:
+    sent = {
+        "prompt": "x",
+        "pool": "p",
+        "preference": {"quality": 1, "cost": 0.5},
+        "max_cost_usd": 1,
+        "max_latency_ms": 2.5,
+        "input_tokens": 3,
+        "max_output_tokens": 4,
+        "models": ["a/b"],
+        "requires": ["tools"],
+        "session_id": "s",
+        "tags": {"team": "t"},
+        "task": "qa",
+    }
+    read = schemas.parse(schemas.RouteRequest, json.dumps(sent).encode())
+    assert read.model_dump(exclude_unset=True) == sent
+    assert schemas.parse(schemas.RouteRequest, b'{"embedding": [1, 2.5]}').text() is None
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        (b"{", None, "invalid_json"),
+        ([], None, "invalid_value"),
+        ({"requests": [{"prompt": "x"}] * 17 + [{"prompt": 1}]}, "requests[17].prompt", "invalid_value"),
+        ({"requests": [{"messages": [{"role": "u", "content": {}}]}]},
+         "requests[0].messages[0].content", "invalid_value"),
+        ({"requests": [{"messages": [{"role": "u", "content": [1]}]}]},
+         "requests[0].messages[0].content", "invalid_value"),
+        ({"requests": [{"prompt": "x", "tags": {"\0": "x"}}]}, "requests[0].tags.\0", "invalid_value"),
+        ({"requests": [{}]}, "requests[0]", "invalid_value"),
+        ({"requests": {"0": {}}}, "requests", "invalid_value"),
+        ({"requests": [{"prompt": "x"}], "k" * 999: 1}, "k" * 200, "invalid_value"),
+    ],
+)  # fmt: skip
+def test_the_path_of_a_mistake(body: Any, param: str | None, code: str) -> None:
+    error = refused(schemas.RouteBatch, body)
+    assert (error.param, error.code) == (param, code)
+    assert "\n" not in error.message and "pydantic" not in error.message
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"embedding": [""] * 300_000},
+        {"prompt": "x", "models": [1] * 300_000},
+        {"prompt": "x", "requires": [1] * 300_000},
+        {"messages": [1] * 300_000},
+        {"messages": [{"role": "u", "content": [1] * 300_000}]},
+        {"prompt": "x"} | {str(i): 1 for i in range(100_000)},
+        {"prompt": "x", "tags": {str(i): 1 for i in range(100_000)}},
+    ],
+    ids=["embedding", "models", "requires", "messages", "content", "keys", "tags"],
+)
+@pytest.mark.timeout(5)
+def test_mistakes_without_number_are_not_all_listed(row: dict[str, Any]) -> None:
+    refused(schemas.RouteBatch, {"requests": [row, row]})
+
+
+def test_rows_without_number_are_not_all_read() -> None:
+    assert refused(schemas.RouteBatch, {"requests": [{}] * 200_000}).param == "requests[0]"
+    assert refused(schemas.FeedbackBatch, {"feedback": [{}] * 200_000}).param == (
+        "feedback[0].decision_id"
+    )
+
+
+def test_feedback_says_something() -> None:
+    for fields in ({"quality": 0}, {"cost_usd": 0}, {"latency_ms": 0}, {"model": "m"},
+                   {"input_tokens": 0, "output_tokens": 0}):  # fmt: skip
+        body = json.dumps({"decision_id": "d"} | fields).encode()
+        schemas.parse(schemas.FeedbackRequest, body)
+    assert (
+        "come together"
+        in refused(schemas.FeedbackRequest, {"decision_id": "d", "output_tokens": 1}).message
+    )
+
+
+@pytest.mark.parametrize("kind", [schemas.RouteRequest, schemas.NewModel, schemas.FeedbackRequest])
+@pytest.mark.parametrize("text", ['"\\ud800"', '"\\udc00\\ud800"', '"\xff"'])
+def test_text_that_is_no_unicode_is_refused(kind: type[BaseModel], text: str) -> None:
+    for key in ("prompt", "name", "decision_id"):
+        body = f'{{"{key}": {text}}}'.encode("latin-1")
+        assert refused(kind, body).code == "invalid_json"
+
+
+def test_answers_fit_their_schemas() -> None:
+    error = ApiError(422, "no", code="no_eligible_model", param="models").within("requests[3]")
+    assert error.param == "requests[3].models"
+    schemas.ErrorAnswer.model_validate(error.body())

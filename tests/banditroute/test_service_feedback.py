@@ -1,0 +1,191 @@
+"""Feedback over HTTP: stored once, each field learned once, late and foreign never."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import Served, assert_error, serve
+
+ONE, MANY = "/v1/feedback", "/v1/feedback/batch"
+
+
+def test_the_same_twice_is_a_duplicate_and_another_a_conflict(served: Served) -> None:
+    decision = served.route()["decision_id"]
+    sent = {"quality": 0.5, "cost_usd": 0.001, "latency_ms": 20.0}
+    assert served.feedback(decision, **sent) == "accepted"
+    after = served.counts()
+    assert after["feedback"] == 1 and len(served.learned()) == 3
+    assert served.feedback(decision, **sent) == "duplicate"
+    assert served.feedback(decision, **sent | {"latency_ms": 20}) == "duplicate"
+    for other in (
+        {"quality": 0.4},
+        sent | {"quality": 0.4},
+        sent | {"input_tokens": 1, "output_tokens": 1},
+    ):
+        answer = served.post(ONE, {"decision_id": decision} | other)
+        assert_error(answer, 409, "conflict", "key")
+    assert served.counts() == after
+
+
+@pytest.mark.parametrize(
+    ("sent", "key"),
+    [
+        ({"quality": 1}, "default"),
+        ({"quality": 1, "source": "judge"}, "judge"),
+        ({"quality": 1, "source": "judge", "key": "k"}, "k"),
+    ],
+)
+def test_the_key_is_the_source_or_default(served: Served, sent: dict[str, Any], key: str) -> None:
+    decision = served.route()["decision_id"]
+    row = {"decision_id": decision} | sent
+    result = served.post(MANY, {"feedback": [row]}).json()["results"]
+    assert result == [{"decision_id": decision, "key": key, "status": "accepted"}]
+    assert [one["key"] for one in served.rows("feedback")] == [key]
+    assert served.feedback(decision, **sent | {"key": key}) == "duplicate"
+
+
+def test_each_field_is_learned_from_the_first_key_that_has_it(served: Served) -> None:
+    decision = served.route()["decision_id"]
+    assert served.feedback(decision, cost_usd=0.002, source="gateway") == "accepted"
+    assert served.feedback(decision, quality=0.9, source="judge") == "accepted"
+    assert served.feedback(decision, quality=0.1, source="user") == "superseded"
+    assert served.feedback(decision, quality=0.2, latency_ms=5, source="both") == "accepted"
+    assert served.learned() == [
+        ("cost", 0.002, "feedback"),
+        ("quality", 0.9, "feedback"),
+        ("latency", 5.0, "feedback"),
+    ]
+    assert [event["cost"] for event in served.rows("events")[-3:]] == [0.002] * 3
+    shown = served.get(f"/v1/decisions/{decision}")["feedback"]
+    assert [(row["key"], row["status"]) for row in shown] == [
+        ("gateway", "accepted"),
+        ("judge", "accepted"),
+        ("user", "superseded"),
+        ("both", "accepted"),
+    ]
+    state = served.policy()
+    assert state["learned"] == 3 and state["digest"] == served.rebuilt_digest()
+
+
+def test_rows_of_a_batch_have_their_own_status(served: Served) -> None:
+    first, second = served.route()["decision_id"], served.route()["decision_id"]
+    rows = [
+        {"decision_id": first, "quality": 1},
+        {"decision_id": first, "quality": 1},
+        {"decision_id": first, "quality": 0},
+        {"decision_id": "nobody", "quality": 1},
+        {"decision_id": first, "quality": 0, "key": "later"},
+        {"decision_id": second, "latency_ms": 3, "source": "gateway"},
+    ]
+    answer = served.post(MANY, {"feedback": rows})
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert [one["decision_id"] for one in results] == [row["decision_id"] for row in rows]
+    assert [(one["key"], one["status"]) for one in results] == [
+        ("default", "accepted"),
+        ("default", "duplicate"),
+        ("default", "conflict"),
+        ("default", "unknown"),
+        ("later", "superseded"),
+        ("gateway", "accepted"),
+    ]
+    assert served.counts()["feedback"] == 3
+    assert served.learned() == [("quality", 1.0, "feedback"), ("latency", 3.0, "feedback")]
+
+
+def test_late_feedback_is_stored_and_not_learned(database: Path) -> None:
+    with serve(database, defaults={"feedback_ttl_s": 0.05}) as daemon:
+        early, late = daemon.route()["decision_id"], daemon.route()["decision_id"]
+        assert daemon.feedback(early, quality=1.0) == "accepted"
+        time.sleep(0.06)
+        assert daemon.feedback(late, quality=0.0, input_tokens=10, output_tokens=10) == "late"
+        assert daemon.feedback(late, quality=0.0, input_tokens=10, output_tokens=10) == "duplicate"
+        rows = [{"decision_id": late, "latency_ms": 1, "key": "b"}]
+        assert daemon.post(MANY, {"feedback": rows}).json()["results"][0]["status"] == "late"
+        assert daemon.learned() == [("quality", 1.0, "feedback")]
+        stored = daemon.rows("feedback")
+        assert [row["status"] for row in stored] == ["accepted", "late", "late"]
+        assert stored[1]["cost_nano"] == 10 * 50 + 10 * 200
+        assert daemon.policy()["learned"] == 1
+
+
+def test_another_model_that_answered_teaches_the_chosen_one_nothing(served: Served) -> None:
+    decision = served.route(models=["small"])["decision_id"]
+    sent = {"quality": 1.0, "input_tokens": 1_000, "output_tokens": 100, "model": "large"}
+    assert served.feedback(decision, **sent) == "accepted"
+    assert served.feedback(decision, quality=0.5, key="judge") == "superseded"
+    assert served.feedback(decision, latency_ms=5.0, key="gateway") == "accepted"
+    assert served.learned() == []
+    assert served.rows("feedback")[0]["cost_nano"] == 1_000 * 3_000 + 100 * 15_000
+    shown = served.get(f"/v1/decisions/{decision}")
+    assert (shown["model"], shown["overridden_by"]) == ("small", "large")
+
+
+def test_the_chosen_model_by_name_is_no_override(served: Served) -> None:
+    decision = served.route(models=["small"])["decision_id"]
+    assert served.feedback(decision, quality=1.0, model="small") == "accepted"
+    assert served.learned() == [("quality", 1.0, "feedback")]
+    assert served.get(f"/v1/decisions/{decision}")["overridden_by"] is None
+
+
+def test_a_quality_that_never_came_is_given_once(database: Path) -> None:
+    pool = {"default_quality": 0.25, "feedback_ttl_s": 0.05}
+    with serve(database, defaults=pool) as daemon:
+        heard, silent = daemon.route()["decision_id"], daemon.route()["decision_id"]
+        foreign = daemon.route(models=["small"])["decision_id"]
+        daemon.feedback(heard, quality=1.0)
+        daemon.feedback(silent, latency_ms=10.0)
+        daemon.feedback(foreign, model="large")
+        deadline = time.monotonic() + 5.0
+        while len(daemon.learned()) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert daemon.feedback(silent, quality=0.9, key="too late") == "late"
+        daemon.client.portal.call(daemon.client.app.state.service._default, pool_of(daemon))
+        assert daemon.learned() == [
+            ("quality", 1.0, "feedback"),
+            ("latency", 10.0, "feedback"),
+            ("quality", 0.25, "default"),
+        ]
+        assert daemon.rows("events")[-1]["decision_id"] == silent
+        assert daemon.policy()["digest"] == daemon.rebuilt_digest()
+
+
+def pool_of(daemon: Served) -> Any:
+    return daemon.client.app.state.service.registry.pools["default"]
+
+
+def test_tokens_cost_what_the_price_row_of_the_decision_says(served: Served) -> None:
+    decision = served.route(models=["small"])["decision_id"]
+    change = {"input_price": 100.0, "output_price": 200.0}
+    assert served.send("PATCH", "/v1/models/small", change).status_code == 200
+    served.feedback(decision, input_tokens=1_000, output_tokens=100)
+    later = served.route(models=["small"])["decision_id"]
+    served.feedback(later, input_tokens=1_000, output_tokens=100)
+    assert [row["cost_nano"] for row in served.rows("feedback")] == [
+        1_000 * 50 + 100 * 200,
+        1_000 * 100_000 + 100 * 200_000,
+    ]
+    assert [value for _, value, _ in served.learned()] == pytest.approx([0.00007, 0.12])
+
+
+def test_a_cost_in_dollars_goes_before_one_in_tokens(served: Served) -> None:
+    decision = served.route()["decision_id"]
+    served.feedback(decision, cost_usd=0.5, input_tokens=1_000, output_tokens=100)
+    assert served.rows("feedback")[0]["cost_nano"] == 500_000_000
+    assert served.learned() == [("cost", 0.5, "feedback")]
+
+
+def test_feedback_moves_the_next_decisions(served: Served) -> None:
+    quality = {"small": 0.0, "medium": 0.0, "large": 1.0}
+    for _ in range(5):
+        for name, value in quality.items():
+            decision = served.route(models=[name])["decision_id"]
+            served.feedback(decision, quality=value)
+    state = served.policy()
+    answer = served.route(preference={"quality": 1})
+    assert (answer["model"], answer["propensity"]) == ("large", 1.0)
+    assert answer["policy_version"] == state["version"]
+    assert state["digest"] == served.rebuilt_digest()

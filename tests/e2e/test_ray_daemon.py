@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from running import (
+    COMMAND,
+    Daemon,
+    check_log,
+    daemon,
+    driving,
+    environment,
+    free_port,
+    members,
+    policy,
+    title,
+    until,
+    verify,
+)
+
+from banditroute import daemon as daemon_module
+from banditroute import haproxy
+from banditroute.daemon import StartError
+
+START_S = 90.0
+PATIENT = ("--retry-for", "90", "--timeout", "5")
+
+
+def own_ports() -> dict[str, str]:
+    """Keep clear of another daemon on this host."""
+    return {name: str(free_port()) for name in haproxy.ports()}
+
+
+def learner_of(running: Daemon) -> int | None:
+    found = [p for p in members(running.process.pid) if title(p).startswith("ray::LearnerActor")]
+    return found[0] if found else None
+
+
+def left_over(ports: list[int]) -> list[int]:
+    taken = []
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                taken.append(port)
+    return taken
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_kill_the_learner_then_the_daemon_in_the_middle_of_drives(
+    tmp_path: Path, planted: Path
+) -> None:
+    port, env = free_port(), own_ports()
+    acked: list[str] = []
+    with daemon(tmp_path, port=port, env=env) as first:
+        text = first.greeted(START_S)
+        assert text.startswith(f"banditroute serves {first.url} after ")
+        assert all(number in text for number in env.values())
+        before = learner_of(first)
+        assert before is not None
+        with driving(tmp_path, planted, first.url, "--timeout", "5") as drive:
+            drive.reach(100)
+            os.kill(before, signal.SIGKILL)
+            report = drive.report()
+        # Replicas decide from their last snapshot, feedback is stored: nobody noticed.
+        assert (report["errors"], report["retries"], report["decisions"]) == (0, 0, 600)
+        assert learner_of(first) not in (None, before)
+        acked += drive.ids()
+        check_log(tmp_path, first.url, "planted", acked)
+
+        with driving(tmp_path, planted, first.url, *PATIENT, "--seed", "1") as drive:
+            drive.reach(150)
+            first.kill()
+            with daemon(tmp_path, port=port, env=env) as second:
+                report = drive.report(START_S)
+                second.greeted(START_S)
+                assert report["errors"] == 0 and report["decisions"] == 600
+                assert report["retries"] > 0
+                acked += drive.ids()
+                assert len(acked) == 1_200
+                check_log(tmp_path, second.url, "planted", acked)
+                began = time.monotonic()
+                assert second.interrupt() == 0
+                assert time.monotonic() - began < 15.0
+                until(lambda: not members(second.process.pid), seconds=10.0, what="the end of all")
+                assert left_over([port, *map(int, env.values())]) == []
+    assert second.text.rstrip().endswith("Ctrl-C stops it.")
+    for running in (first, second):
+        assert "Traceback" not in running.text and "INFO" not in running.text
+    assert "sound                                yes" in verify(tmp_path, "planted")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_driver_takes_its_proxy_along(tmp_path: Path) -> None:
+    """Else the port would be taken for ever, by a proxy with nothing behind it."""
+    port, env = free_port(), own_ports()
+    with daemon(tmp_path, "--db", "sqlite:///log.db", port=port, env=env) as first:
+        first.greeted(START_S)
+        assert (tmp_path / "log.db").exists()
+        first.process.kill()
+        first.process.wait(10.0)
+        until(
+            lambda: not left_over([port, *map(int, env.values())]),
+            seconds=20.0,
+            what="the ports to be free",
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_sigterm_ends_it_while_it_starts_and_while_it_serves(tmp_path: Path) -> None:
+    for served in (False, True):
+        with daemon(tmp_path, port=free_port(), env=own_ports()) as running:
+            if served:
+                running.greeted(START_S)
+                assert policy(running.url, "default")["learned"] == 0
+            else:
+                until(lambda: len(members(running.process.pid)) > 4, seconds=30.0, what="Ray")
+            running.process.terminate()
+            # What Ray has begun it must finish, within its own ten seconds or so.
+            assert running.process.wait(30.0) == 0, running.text
+            until(lambda: not members(running.process.pid), seconds=10.0, what="the end of all")
+        assert "Traceback" not in running.text
+
+
+@pytest.mark.slow
+def test_the_application_can_be_built_for_deployment(tmp_path: Path) -> None:
+    script = (
+        "from ray import serve\n"
+        "from banditroute.serve import build_app\n"
+        "app = build_app({'database': 'sqlite:///x.db', 'pools': {'p': {'tau_cost': 0.5}}})\n"
+        "assert isinstance(app, serve.Application)\n"
+        "from banditroute.serve import app\n"
+        "assert isinstance(app, serve.Application)\n"
+        "for wrong in ({'databse': 'x'}, {'database': 'sqlite:///x.db', 'replicas': 2}):\n"
+        "    try:\n"
+        "        build_app(wrong)\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120.0,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'database'" in done.stdout and "replicas: 2 replicas cannot share" in done.stdout
+    assert not (tmp_path / "x.db").exists()
+
+
+@pytest.mark.slow
+def test_serve_build_takes_it(tmp_path: Path) -> None:
+    tool = str(Path(COMMAND).parent / "serve")
+    done = subprocess.run(
+        [tool, "build", "banditroute.serve:app", "-o", "built.yaml"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120.0,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "name: Ingress" in (tmp_path / "built.yaml").read_text()
+
+
+def test_two_replicas_on_sqlite_are_refused_with_the_reason(tmp_path: Path) -> None:
+    with daemon(tmp_path, "--replicas", "2", port=free_port()) as running:
+        assert running.process.wait(30.0) == 2
+    assert running.text.startswith("banditroute: replicas: 2 replicas cannot share SQLite")
+    assert not (tmp_path / "log.db").exists()
+
+
+def test_a_start_waits_for_its_port_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        threading.Timer(0.2, taken.close).start()
+        daemon_module._wait_for_port("127.0.0.1", port, 30.0)
+    assert f"port {port} is taken; waiting up to 30 s" in capsys.readouterr().out
+
+
+def test_a_second_daemon_is_told_which_port_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_module, "PORT_WAIT_S", 0.0)
+    monkeypatch.setattr(haproxy, "installed", lambda: True)
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
+        monkeypatch.setenv("RAY_SERVE_HAPROXY_METRICS_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(StartError, match="set RAY_SERVE_HAPROXY_METRICS_PORT"):
+            daemon_module._proxy()
+
+
+def test_without_haproxy_the_start_says_what_serves_instead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(haproxy, "installed", lambda: False)
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    assert "HAProxy binary is missing" in daemon_module._proxy()
+    assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+
+
+@pytest.mark.skipif(not haproxy.installed(), reason="HAProxy comes for Linux only")
+def test_haproxy_runs_behind_its_leash(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    found = haproxy.environment(folder)
+    assert {Path(value).is_relative_to(folder) for value in found.values()} == {True}
+    done = subprocess.run(
+        [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-v"],
+        capture_output=True,
+        text=True,
+        timeout=20.0,
+    )
+    assert done.returncode == 0 and "HAProxy version" in done.stdout
