@@ -130,7 +130,8 @@ def run_ray(settings: Settings) -> None:
         pass  # Ray's own answer to SIGTERM, in force while it starts
     finally:
         with suppress(Exception), _hushed():
-            serve.shutdown()
+            if ray.is_initialized():  # else Serve would start a Ray of its own to shut it down
+                serve.shutdown()
         with _hushed():
             ray.shutdown()
         shutil.rmtree(temporary, ignore_errors=True)

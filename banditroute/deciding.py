@@ -142,14 +142,14 @@ class Decider:
                 if row is not None:
                     rows[c].append(row)
         results: list[bytes | Exception] = [
-            to_json({"decisions": own} if call.batch else own[0])
-            for call, own in zip(calls, answers, strict=True)
+            to_json({"decisions": own})
+            if call.batch
+            else to_json(own[0])
+            if logged
+            else refused(own[0])
+            for call, own, logged in zip(calls, answers, rows, strict=True)
         ]
-        results = await self._log(calls, results, rows)
-        for c, call in enumerate(calls):
-            if not call.batch and not rows[c]:
-                results[c] = refused(answers[c][0])
-        return results
+        return await self._log(calls, results, rows)
 
     async def _log(
         self,

@@ -304,6 +304,31 @@ def test_a_failure_is_not_kept_for_its_key(zoo: Served) -> None:
     assert zoo.post(ROUTE, {"prompt": "x"}, idempotency_key="failed").status_code == 200
 
 
+def test_a_key_gets_its_answer_though_no_model_is_left(served: Served) -> None:
+    first = served.post(ROUTE, {"prompt": "x"}, idempotency_key="kept")
+    for name in ("small", "medium", "large"):
+        served.client.delete(f"/v1/models/{name}")
+    again = served.post(ROUTE, {"prompt": "x"}, idempotency_key="kept")
+    assert (again.status_code, again.content) == (200, first.content)
+    other = served.post(ROUTE, {"prompt": "y"}, idempotency_key="kept")
+    assert_error(other, 409, "idempotency_conflict", "Idempotency-Key")
+    assert_error(served.post(ROUTE, {"prompt": "x"}), 422, "no_eligible_model", "models")
+
+
+def test_what_is_decided_together_fails_alone(zoo: Served) -> None:
+    bodies = [{"prompt": "x"}, NOBODY, {"prompt": " "}, {"prompt": "y", "models": ["able"]}] * 12
+    before = len(zoo.rows("decisions"))
+
+    def ask(i: int) -> int:
+        key = {"idempotency_key": f"together {i // 16}-{i % 4}"} if i % 2 else {}
+        return zoo.post(ROUTE, bodies[i], **key).status_code
+
+    with ThreadPoolExecutor(16) as threads:
+        statuses = list(threads.map(ask, range(48)))
+    assert statuses == [200, 422, 400, 200] * 12
+    assert len(zoo.rows("decisions")) == before + 12 + 3
+
+
 def test_the_request_id_goes_in_and_out(zoo: Served) -> None:
     answer = zoo.post(ROUTE, {"prompt": "x"}, x_request_id="mine-7")
     assert answer.headers["x-request-id"] == "mine-7"
