@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import gc
+import io
 import logging
 import os
 import shutil
@@ -129,11 +129,8 @@ def run_ray(settings: Settings) -> None:
     except SystemExit:
         pass  # Ray's own answer to SIGTERM, in force while it starts
     finally:
-        with suppress(Exception), _hushed():
-            if ray.is_initialized():  # else Serve would start a Ray of its own to shut it down
-                serve.shutdown()
         with _hushed():
-            ray.shutdown()
+            _stop_ray(ray, serve)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -147,6 +144,13 @@ def _start_ray(ray: Any, temporary: Path) -> None:
         namespace=NAMESPACE,
         _temp_dir=str(temporary),
     )
+
+
+def _stop_ray(ray: Any, serve: Any) -> None:
+    if ray.is_initialized():  # else Serve would start a Ray of its own to shut it down
+        with suppress(Exception):
+            serve.shutdown()
+    ray.shutdown()
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def _section(method: str, path: str, operation: dict[str, Any], schemas: dict[st
     if body:
         name = body["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[-1]
         schema = schemas[name]
-        note = schema.get("description", "")
+        note = html.escape(schema.get("description", ""))
         required = schema.get("required", [])
         rows += [
             (field, "body", _kind(spec), field in required)
@@ -136,7 +136,7 @@ def _section(method: str, path: str, operation: dict[str, Any], schemas: dict[st
     statuses = ", ".join(operation["responses"])
     return (
         f'<section><h2><b class="{method}">{method.upper()}</b> <code>{html.escape(path)}</code>'
-        f"</h2><p>{html.escape(operation['summary'])}. {html.escape(note)}</p>{listing}"
+        f"</h2><p><strong>{html.escape(operation['summary'])}</strong></p><p>{note}</p>{listing}"
         f"<p class=statuses>Answers: {statuses}</p></section>"
     )
 
@@ -162,7 +162,8 @@ _PAGE = """<!doctype html>
 body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;
      color:#1b1f24;background:#fff}
 h2{font-size:1.1rem;margin:0 0 .3rem}section{border-top:1px solid #d0d7de;padding:1.2rem 0}
-b{display:inline-block;min-width:4.2rem;text-align:center;border-radius:4px;color:#fff;
+table{table-layout:fixed}td:nth-child(1){width:32%}td:nth-child(2){width:12%}
+td:nth-child(4){width:14%;color:#57606a}b{display:inline-block;min-width:4.2rem;text-align:center;border-radius:4px;color:#fff;
   font-size:.8rem;padding:.1rem .4rem;background:#57606a}
 b.post{background:#0b6b3a}b.get{background:#0a58ca}b.patch{background:#8a5a00}
 b.delete{background:#a4262c}table{border-collapse:collapse;width:100%}

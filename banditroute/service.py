@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from banditroute.deciding import Call, Decider
 from banditroute.host import LearnerLink
@@ -20,7 +20,7 @@ from banditroute.metrics import Metrics
 from banditroute.registry import Pool, Registry
 from banditroute.schemas import FeedbackRequest, RouteRequest
 from banditroute.settings import Settings
-from banditroute.store.feedback import Post, default_expired, record
+from banditroute.store.feedback import DEFAULTS_AT_ONCE, Post, default_expired, record
 from banditroute.store.log import Log, forget
 from banditroute.store.writer import Writer
 from banditroute.times import now_us
@@ -58,6 +58,8 @@ class Service:
             registry=self.registry, writer=writer, metrics=self.metrics, hash_key=key
         )
         self._chores: asyncio.Task[None] | None = None
+        # Up to when each pool's expired decisions have their default; a start looks at all.
+        self._swept: dict[str, int] = {}
 
     async def start(self) -> None:
         """Start the pools and begin housekeeping."""
@@ -128,10 +130,15 @@ class Service:
 
     async def _default(self, pool: Pool) -> None:
         quality = pool.options.default_quality
-        if quality is not None:
-            now = now_us()
-            await self.writer.write(
-                lambda connection: default_expired(
-                    connection, pool=pool.name, quality=quality, now=now
-                )
+        if quality is None:
+            return
+        now, since = now_us(), self._swept.get(pool.name, 0)
+
+        def work(connection: Connection) -> int:
+            return default_expired(
+                connection, pool=pool.name, quality=quality, now=now, since=since
             )
+
+        while await self.writer.write(work) == DEFAULTS_AT_ONCE:
+            pass
+        self._swept[pool.name] = now

@@ -39,6 +39,9 @@ _BY_ID = select(*_DECISION).where(decisions.c.id.in_(bindparam("ids", expanding=
 _SENT = select(feedback).where(feedback.c.decision_id.in_(bindparam("ids", expanding=True)))
 
 
+DEFAULTS_AT_ONCE = 512
+
+
 @dataclass(frozen=True, slots=True)
 class Post:
     """One piece of feedback as sent; None is a field that was not."""
@@ -218,9 +221,20 @@ def _override(connection: Connection, decision: dict[str, Any], model: str, posi
 
 
 def default_expired(
-    connection: Connection, *, pool: str, quality: float, now: int, limit: int = 512
+    connection: Connection,
+    *,
+    pool: str,
+    quality: float,
+    now: int,
+    since: int = 0,
+    limit: int = DEFAULTS_AT_ONCE,
 ) -> int:
-    """Append a ``default`` event for decisions that expired without a quality; return how many."""
+    """Append a ``default`` event for decisions that expired without a quality.
+
+    Returns
+    -------
+    How many; fewer than `limit` means that all that expired in [`since`, `now`) have one.
+    """
     learned = select(events.c.decision_id).where(
         events.c.decision_id == decisions.c.id, events.c.field == "quality"
     )
@@ -228,6 +242,7 @@ def default_expired(
         select(*_DECISION)
         .where(
             decisions.c.pool == pool,
+            decisions.c.expires_at >= since,
             decisions.c.expires_at < now,
             decisions.c.overridden_by.is_(None),
             ~learned.exists(),

@@ -29,11 +29,18 @@ class LocalClient:
 
     def __init__(self, app: Starlette, portal: BlockingPortal) -> None:
         self.app, self.portal = app, portal
-        transport = httpx.ASGITransport(app)
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30)
+        self._http, self._quiet = (
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app, raise_app_exceptions=loud),
+                base_url="http://test",
+            )
+            for loud in (True, False)
+        )
 
-    def request(self, method: str, url: str, **sent: Any) -> httpx.Response:
-        return self.portal.call(partial(self._http.request, method, url, **sent))
+    def request(self, method: str, url: str, *, quiet: bool = False, **sent: Any) -> httpx.Response:
+        """Send a request; with `quiet` an accident in the daemon is an answer, as on the wire."""
+        http = self._quiet if quiet else self._http
+        return self.portal.call(partial(http.request, method, url, **sent))
 
     def get(self, url: str, **sent: Any) -> httpx.Response:
         return self.request("GET", url, **sent)

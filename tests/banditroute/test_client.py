@@ -139,6 +139,8 @@ def test_retries_of_one_call_share_a_key_and_calls_do_not(call: Caller) -> None:
 @pytest.mark.parametrize(
     "trouble",
     [
+        httpx.Response(404, text="Not Found"),
+        httpx.Response(500, text="Internal Server Error"),
         httpx.ConnectError("refused"),
         httpx.ReadTimeout("slow"),
         httpx.RemoteProtocolError("hung up"),

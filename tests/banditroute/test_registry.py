@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -100,6 +102,27 @@ def test_every_price_is_used_by_the_decision_that_follows_it(served: Served) -> 
         answer = served.route(models=["small"], input_tokens=1_000, max_output_tokens=1)
         assert row["input_price"] == step / 100
         assert answer["reserved_cost_usd"] == pytest.approx(step / 100_000 + 0.2e-6)
+
+
+def test_an_older_reading_does_not_undo_a_newer_one(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = served.client.app.state.service.registry
+    load, has_read = registry._load, Event()
+
+    def slow() -> Any:
+        loaded = load()
+        if not has_read.is_set():
+            has_read.set()
+            time.sleep(0.05)
+        return loaded
+
+    monkeypatch.setattr(registry, "_load", slow)
+    reading = served.client.portal.start_task_soon(registry.reload)
+    assert has_read.wait(5)
+    served.send("PATCH", f"{MODELS}/small", {"input_price": 7.0})
+    reading.result(5)
+    assert prices(served, "small") == (7.0, 0.2)
 
 
 def test_changes_of_two_fields_at_once_are_both_kept(served: Served) -> None:

@@ -352,3 +352,15 @@ def test_without_a_writer_it_is_not_ready(served: Served) -> None:
     assert "writer" in answer.json()["error"]["message"]
     assert_error(served.post(ROUTE, {"prompt": "x"}), 503, "unavailable")
     assert served.client.get("/healthz").status_code == 200
+
+
+def test_an_accident_is_told_without_its_details(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def accident(_: str) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(served.client.app.state.service.registry, "policy", accident)
+    answer = served.client.get("/v1/policy", headers={"x-request-id": "mine"}, quiet=True)
+    assert_error(answer, 500, "internal")
+    assert "secret" not in answer.text and answer.headers["x-request-id"] == "mine"
