@@ -292,7 +292,10 @@ class SentenceEmbedder(Embedder):
 
 def _sentence_transformers(extra: str) -> Any:
     try:
-        return importlib.import_module("sentence_transformers")
+        library = importlib.import_module("sentence_transformers")
+        # A daemon's terminal is no place for the progress of loading.
+        importlib.import_module("transformers.utils.logging").disable_progress_bar()
+        return library
     except ImportError as error:
         raise ImportError(
             f"this embedder needs sentence-transformers: pip install 'banditroute[{extra}]'"

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
-from banditroute.errors import unavailable
+from banditroute.errors import ApiError, unavailable
 from banditroute.store.engine import WRITER, set_durability
 
 logger = logging.getLogger("banditroute")
@@ -208,7 +209,7 @@ class Writer:
                         item.result = item.work(connection)
         except Exception as error:
             if len(group) == 1:
-                group[0].error = error
+                group[0].error = _away(error) if isinstance(error, OperationalError) else error
             else:
                 for item in group:
                     self._commit(connection, [item])
@@ -233,6 +234,12 @@ class Writer:
                     loop.call_soon_threadsafe(self._landed, group)
                 except RuntimeError:  # the loop is closed
                     self._send()
+
+
+def _away(error: OperationalError) -> ApiError:
+    """Locked, full or gone: nothing was written, and the caller may try again."""
+    logger.error("the database does not take a write: %s", error.orig)
+    return unavailable(f"the database does not take a write: {error.orig}")
 
 
 def _settle(items: list[_Item]) -> None:
