@@ -317,6 +317,11 @@ class Learner:
         if built is not None:
             self._folds[pool] = built
             self._seconds[pool] = time.perf_counter() - began
+            policy_seq, fold = built
+            known = self._log.checkpoint(pool, policy_seq=policy_seq, until=until)
+            if known is None and fold.learned >= CHECKPOINT_EVERY:
+                # A policy that has just learned a long log again need not do so twice.
+                self._checkpoint(pool)
 
     def _checkpoint(self, pool: str) -> None:
         policy_seq, fold = self._folds[pool]

@@ -88,7 +88,8 @@ class Registry:
         await self._learner.start(self._deliver)
         for pool in self.pools.values():
             if pool.models:
-                await self.started(pool)
+                # However long a log is to be learned again: there is nothing to answer before.
+                await self.started(pool, patience=None)
 
     def missing(self) -> list[str]:
         """Return what keeps these pools from deciding; empty when nothing does."""
@@ -242,8 +243,14 @@ class Registry:
             self._embedders[at] = make_embedder(options.embedder, dim=options.embedding_dim)
         return self._embedders[at]
 
-    async def started(self, pool: Pool) -> None:
-        """See that the pool's policy has started and that its snapshot is here."""
+    async def started(self, pool: Pool, *, patience: float | None = POLICY_WAIT_S) -> None:
+        """See that the pool's policy has started and that its snapshot is here.
+
+        Parameters
+        ----------
+        pool : a pool with models.
+        patience : seconds to wait for the snapshot, then HTTP 503; None waits for ever.
+        """
         if pool.router is not None:
             return
         if not pool.models:
@@ -259,7 +266,7 @@ class Registry:
                         connection, pool=pool.name, kind="policy_started", payload=payload, now=now
                     )
                 )
-            await self._until(lambda: self._serves(pool, wanted))
+            await self._until(lambda: self._serves(pool, wanted), patience=patience)
 
     def _serves(self, pool: Pool, wanted: Charter) -> bool:
         snapshot = self._delivered.get(pool.name)
@@ -291,10 +298,12 @@ class Registry:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _until(self, done: Callable[[], bool]) -> None:
+    async def _until(
+        self, done: Callable[[], bool], *, patience: float | None = POLICY_WAIT_S
+    ) -> None:
         """Wait for snapshots until `done()`; HTTP 503 when that takes too long."""
         try:
-            async with asyncio.timeout(POLICY_WAIT_S):
+            async with asyncio.timeout(patience):
                 while not done():
                     await self._changed.wait()
         except TimeoutError:

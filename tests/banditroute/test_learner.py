@@ -218,6 +218,16 @@ def test_other_parameters_learn_the_log_again(book: Book) -> None:
     assert book.digest() == first
 
 
+def test_a_long_log_is_learned_again_once(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner_module, "CHECKPOINT_EVERY", 50)
+    book.feed(20)
+    seq = book.start("linucb", gamma=0.9)
+    assert book.log.checkpoint("default", policy_seq=seq, until=None) is None
+    Learner(book.log, keep=keeper(book))
+    kept = book.log.checkpoint("default", policy_seq=seq, until=None)
+    assert kept is not None and kept[0] == book.log.end()
+
+
 def test_features_of_another_embedder_are_left_out(book: Book) -> None:
     book.feed(20)
     book.start("linucb", embedder="other")
