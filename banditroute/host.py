@@ -37,7 +37,7 @@ class LearnerLink(Protocol):
         """Return version, learned outcomes and state digest; None before the policy starts."""
 
     def alive(self) -> bool:
-        """Whether the learner is there."""
+        """Whether the learner is there and learns."""
 
     async def stop(self) -> None:
         """Let go of the learner."""
@@ -67,11 +67,17 @@ class LearnerLoop:
         self._awake = threading.Event()
         self._stopping = threading.Event()
         self._learner: Learner | None = None
+        self._failing = False
         self.thread = threading.Thread(target=self._run, name="learner", daemon=True)
 
     def wake(self) -> None:
         """Look at the log soon."""
         self._awake.set()
+
+    @property
+    def well(self) -> bool:
+        """Whether it runs, and did not fail the last time that it looked at the log."""
+        return self.thread.is_alive() and not self._failing
 
     def stop(self) -> None:
         """Stop after the current step."""
@@ -90,6 +96,7 @@ class LearnerLoop:
             try:
                 self._learn()
             except Exception:
+                self._failing = True
                 logger.exception("the learner failed and starts over from the log")
                 self._stopping.wait(RETRY_S)
 
@@ -108,6 +115,7 @@ class LearnerLoop:
             self._awake.clear()
             with self._lock:
                 changed = learner.catch_up()
+            self._failing = False
 
 
 class LocalLearner:
@@ -133,7 +141,7 @@ class LocalLearner:
 
     def alive(self) -> bool:
         """See `LearnerLink`."""
-        return self._host.thread.is_alive()
+        return self._host.well
 
     async def stop(self) -> None:
         """See `LearnerLink`."""

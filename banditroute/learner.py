@@ -59,13 +59,17 @@ class Fold:
             else:
                 self.skipped += 1
         elif event.kind == "model_added":
-            for part in self._parts().values():
-                part.add_arm(event.payload["name"])
+            self.add_model(event.payload["name"])
         elif event.kind == "reset":
             self.policy.reset_arm(event.payload["arm"])
         elif event.kind not in ("policy_started", "model_drained"):
             raise ValueError(f"kind: event {event.seq} is of unknown kind {event.kind!r}")
         self.version = event.seq
+
+    def add_model(self, name: str) -> None:
+        """Know a model from now on; one that is known keeps what it has taught."""
+        for part in self._parts().values():
+            part.add_arm(name)
 
     def _learn(self, outcome: Outcome) -> None:
         self.learned += 1
@@ -175,6 +179,9 @@ class EventLog(Protocol):
     def rollbacks(self, pool: str, *, until: int) -> list[tuple[int, int]]:
         """Return (seq, version) of every rollback at or before `until`."""
 
+    def models_added(self, pool: str, *, until: int) -> list[str]:
+        """Return the names of all models added at or before `until`, in order."""
+
     def checkpoint(
         self, pool: str, *, policy_seq: int, until: int | None
     ) -> tuple[int, bytes] | None:
@@ -227,6 +234,9 @@ def _fold(
             break
     fold = Fold(charter) if kept is None else Fold.restore(charter, *kept)
     for after, end in reversed(pieces):
+        # A rollback forgets what was learned, not which models there are.
+        for name in log.models_added(pool, until=after):
+            fold.add_model(name)
         fold.version = after
         for event in log.events(after=after, until=end, pool=pool):
             fold.apply(event)
@@ -319,7 +329,7 @@ class Learner:
             self._seconds[pool] = time.perf_counter() - began
             policy_seq, fold = built
             known = self._log.checkpoint(pool, policy_seq=policy_seq, until=until)
-            if known is None and fold.learned >= CHECKPOINT_EVERY:
+            if known is None and fold.learned + fold.skipped >= CHECKPOINT_EVERY:
                 # A policy that has just learned a long log again need not do so twice.
                 self._checkpoint(pool)
 

@@ -20,8 +20,8 @@ MOST_TOKENS = 1_000_000_000
 MOST_PRICE = 1_000_000.0
 """US dollars per million tokens; the dearest request in nano-dollars still fits 64 bits."""
 
-# PostgreSQL has no text that holds a NUL.
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+# No control characters: PostgreSQL has no text with a NUL, and no URL path has a line break.
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class Strict(BaseModel):
@@ -109,7 +109,7 @@ class PoolOptions(Strict):
     exploration_share: float = Field(0.0, ge=0, lt=1)
     exploration_cost_share: float = Field(0.05, ge=0)
     min_propensity: float = Field(0.001, ge=0, lt=0.1)
-    feedback_ttl_s: float = Field(7 * 86_400.0, gt=0)
+    feedback_ttl_s: float = Field(7 * 86_400.0, gt=0, le=10 * 365 * 86_400.0)
     default_quality: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")

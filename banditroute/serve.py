@@ -8,6 +8,7 @@ dies. While it is away, replicas decide from their last snapshot and go on stori
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 from sqlalchemy import Engine
 from starlette.applications import Starlette
 
+from banditroute import __version__
 from banditroute.app import create_app
 from banditroute.host import Deliver, LearnerLink, LearnerLoop, LocalLearner
 from banditroute.learner import Checkpoint, Fold, install, pack, unpack
@@ -166,6 +168,12 @@ class RayLearner:
             self._task.cancel()
 
 
+def learner_name(database: str, every: float) -> str:
+    """Return a name of its own for each log, setting and version: an actor outlives a deploy."""
+    shaping = f"{database} {every} {__version__}"
+    return f"learner-{hashlib.sha256(shaping.encode()).hexdigest()[:12]}"
+
+
 def learner_actor(database: str, every: float) -> Any:
     """Return the handle of the one learner, started if need be."""
     import ray
@@ -173,7 +181,7 @@ def learner_actor(database: str, every: float) -> Any:
     return (
         ray.remote(LearnerActor)
         .options(
-            name="learner",
+            name=learner_name(database, every),
             namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,

@@ -15,6 +15,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine
 
 from banditroute.deciding import Call, Decider
+from banditroute.errors import ApiError
 from banditroute.host import LearnerLink
 from banditroute.metrics import Metrics
 from banditroute.registry import Pool, Registry
@@ -55,7 +56,11 @@ class Service:
         self.metrics = Metrics(writer=writer, versions=self.registry.versions)
         key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
         self._decider = Decider(
-            registry=self.registry, writer=writer, metrics=self.metrics, hash_key=key
+            registry=self.registry,
+            writer=writer,
+            metrics=self.metrics,
+            hash_key=key,
+            capacity=settings.write_queue,
         )
         self._chores: asyncio.Task[None] | None = None
         # Up to when each pool's expired decisions have their default; a start looks at all.
@@ -111,7 +116,17 @@ class Service:
             for r in requests
         ]
         now = now_us()
-        statuses = await self.writer.write(lambda connection: record(connection, posts, now=now))
+
+        def work(connection: Connection) -> list[str] | ApiError:
+            # Returned, not raised: a caller's mistake must not undo its neighbours' group.
+            try:
+                return record(connection, posts, now=now)
+            except ApiError as mistake:
+                return mistake
+
+        statuses = await self.writer.write(work)
+        if isinstance(statuses, ApiError):
+            raise statuses
         self.metrics.fed_back(statuses)
         return statuses
 
@@ -124,7 +139,8 @@ class Service:
                 for pool in list(self.registry.pools.values()):
                     await self._default(pool)
                 if count % FORGET_EVERY == 0:
-                    await self.writer.write(lambda connection: forget(connection, now=now_us()))
+                    while await self.writer.write(lambda one: forget(one, now=now_us())):
+                        pass
             except Exception:
                 logger.exception("housekeeping failed and will be tried again")
 

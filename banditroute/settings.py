@@ -195,7 +195,9 @@ def _check_pool(settings: Settings, name: str, lines: Lines) -> None:
     except ValidationError as error:
         raise SettingsError(_explain(error, lines, ("pools", name))) from None
     try:
-        make_policy(options.policy.name, dim=FEATURES, params=options.policy.params)
+        policy = make_policy(options.policy.name, dim=FEATURES, params=options.policy.params)
+        for model in settings.pools[name].models:
+            policy.add_arm(model.name)
     except ValueError as error:
         key, _, message = str(error).partition(": ")
         line = _line(("pools", name, "policy", key), lines)

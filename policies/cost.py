@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from policies.base import Arrays, Float32, Float64, Outcome
 
+MOST_TIMES_PRIOR = 64.0
+"""What one outcome may claim: a single wrong bill must not price a model out for good."""
+
 
 class _Means:
     """A running mean per arm with a prior worth `weight` observations."""
@@ -80,7 +83,8 @@ class CostModel(_Means):
         """Fold one realised cost; where output is free of charge there is nothing to learn."""
         output = outcome.cost_prior - outcome.input_cost
         if output > 0.0:
-            self._add(outcome.arm, max(outcome.value - outcome.input_cost, 0.0) / output)
+            ratio = (outcome.value - outcome.input_cost) / output
+            self._add(outcome.arm, min(max(ratio, 0.0), MOST_TIMES_PRIOR))
 
     def predict(
         self,

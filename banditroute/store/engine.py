@@ -34,7 +34,8 @@ def open_engine(url: str) -> Engine:
         memory = parsed.database in (None, "", ":memory:") or parsed.query.get("mode") == "memory"
         if parsed.get_backend_name() == "sqlite" and memory:
             raise ValueError("database: an in-memory SQLite database cannot be shared; use a file")
-        engine = create_engine(url)
+        # A failed statement is logged without its parameters: they are the callers' data.
+        engine = create_engine(url, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ValueError(f"database: {error}") from error
     if engine.dialect.name == "sqlite":

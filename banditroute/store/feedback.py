@@ -86,7 +86,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
     Raises
     ------
     ApiError
-        For a model that the pool does not have; nothing is stored then.
+        For a model that the pool does not have; nothing has been written then.
     """
     ids = list({post.decision_id for post in posts})
     found = {row["id"]: dict(row) for row in connection.execute(_BY_ID, {"ids": ids}).mappings()}
@@ -97,6 +97,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
     rows: list[dict[str, Any]] = []
     learned: list[dict[str, Any]] = []
     statuses: list[str] = []
+    overridden: dict[str, str] = {}
     for position, post in enumerate(posts):
         decision = found.get(post.decision_id)
         if decision is None:
@@ -109,7 +110,8 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
             statuses.append("duplicate" if same["digest"] == digest else "conflict")
             continue
         if post.model is not None and post.model != decision["model"]:
-            _override(connection, decision, post.model, position)
+            _check_model(connection, decision, post.model, position)
+            decision["overridden_by"] = overridden[post.decision_id] = post.model
         fresh = _fresh_fields(post, earlier)
         late = now > decision["expires_at"]
         carries = post.quality is not None or post.has_cost or post.latency_ms is not None
@@ -121,6 +123,9 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
         rows.append(stored)
         earlier.append(stored)
         statuses.append(status)
+    for decision_id, model in overridden.items():
+        at = decisions.c.id == decision_id
+        connection.execute(update(decisions).where(at).values(overridden_by=model))
     insert_many(connection, feedback, [[row[name] for name in _FEEDBACK] for row in rows])
     append_outcomes(connection, learned)
     return statuses
@@ -211,13 +216,12 @@ def outcome_columns(decision: Mapping[str, Any]) -> dict[str, Any]:
     return own | {name: decision[name] for name in _COPIED}
 
 
-def _override(connection: Connection, decision: dict[str, Any], model: str, position: int) -> None:
+def _check_model(
+    connection: Connection, decision: Mapping[str, Any], model: str, position: int
+) -> None:
     known = select(models.c.name).where(models.c.pool == decision["pool"], models.c.name == model)
     if connection.execute(known).first() is None:
         raise invalid(f"feedback[{position}].model", f"pool has no model {model!r}")
-    at = decisions.c.id == decision["id"]
-    connection.execute(update(decisions).where(at).values(overridden_by=model))
-    decision["overridden_by"] = model
 
 
 def default_expired(

@@ -66,9 +66,13 @@ def remember(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
     insert_many(connection, idempotency_keys, rows)
 
 
-def forget(connection: Connection, *, now: int) -> int:
-    """Drop idempotency keys older than 24 hours and return how many."""
-    old = idempotency_keys.c.created_at < now - IDEMPOTENCY_TTL_US
+def forget(connection: Connection, *, now: int, limit: int = 2_000) -> int:
+    """Drop idempotency keys older than 24 hours, some `limit` at a time; return how many."""
+    age = idempotency_keys.c.created_at
+    oldest = now - IDEMPOTENCY_TTL_US
+    nth = select(age).where(age < oldest).order_by(age).offset(limit - 1).limit(1)
+    last = connection.execute(nth).scalar()
+    old = age < oldest if last is None else age <= last
     return connection.execute(idempotency_keys.delete().where(old)).rowcount
 
 
@@ -126,6 +130,15 @@ class Log:
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
         return [(row.seq, int(json.loads(row.payload)["version"])) for row in rows]
+
+    def models_added(self, pool: str, *, until: int) -> list[str]:
+        """Return the names of all models added at or before `until`, in order."""
+        added = select(events.c.payload).where(
+            events.c.pool == pool, events.c.kind == "model_added", events.c.seq <= until
+        )
+        with self.engine.connect() as connection:
+            payloads = connection.execute(added.order_by(events.c.seq)).scalars()
+            return [json.loads(payload)["name"] for payload in payloads]
 
     def checkpoint(
         self, pool: str, *, policy_seq: int, until: int | None

@@ -65,6 +65,19 @@ def test_a_group_that_fails_is_tried_again_one_by_one() -> None:
     assert [*results[:2], results[3]] == [0, 1, 3]
 
 
+def test_a_crowd_is_refused_rather_than_kept_waiting() -> None:
+    async def scenario() -> list[int | BaseException]:
+        async def work(items: Sequence[int]) -> list[int | Exception]:
+            return list(items)
+
+        gather = Gather(work, capacity=3)
+        return await asyncio.gather(*(gather(i) for i in range(5)), return_exceptions=True)
+
+    results = asyncio.run(scenario())
+    assert results[:3] == [0, 1, 2]
+    assert [getattr(refused, "status", None) for refused in results[3:]] == [503, 503]
+
+
 @pytest.mark.parametrize("impatient", [0, 1])
 def test_a_caller_that_gives_up_does_not_hold_the_others(impatient: int) -> None:
     async def scenario() -> int:

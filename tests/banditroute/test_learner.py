@@ -50,6 +50,9 @@ class Window:
     def rollbacks(self, pool: str, *, until: int) -> Any:
         return self.log.rollbacks(pool, until=self._cut(until))
 
+    def models_added(self, pool: str, *, until: int) -> Any:
+        return self.log.models_added(pool, until=self._cut(until))
+
     def checkpoint(self, pool: str, *, policy_seq: int, until: int | None) -> Any:
         return self.log.checkpoint(pool, policy_seq=policy_seq, until=self._cut(until))
 
@@ -189,12 +192,12 @@ def test_checkpoints_come_every_so_many_learned_outcomes(
     for one in kept:
         assert one.digest == book.digest(until=one.seq)
         assert (one.pool, one.policy_seq) == ("default", 4)
-    # Outcomes that are not learned are no reason for another one.
-    book.start("linucb", embedder="other")
-    learner.catch_up()
-    book.start("linucb")
-    learner.catch_up()
-    assert len(kept) == 3
+    # A policy that starts over a long log keeps one at once, whatever it could learn of it.
+    for embedder in ("other", "words"):
+        seq = book.start("linucb", embedder=embedder)
+        learner.catch_up()
+        assert (kept[-1].policy_seq, kept[-1].seq) == (seq, seq)
+    assert len(kept) == 5
 
 
 def test_outcomes_of_another_embedder_are_no_reason_for_a_checkpoint(book: Book) -> None:
@@ -205,6 +208,24 @@ def test_outcomes_of_another_embedder_are_no_reason_for_a_checkpoint(book: Book)
     book.send(*(Post(one, "default", quality=0.5) for one in ids))
     learner.catch_up()
     assert kept == []
+
+
+def test_a_rollback_forgets_outcomes_but_no_model(book: Book) -> None:
+    book.feed(5)
+    there = book.log.end()
+    with book.begin() as connection:
+        spec = ModelSpec(name="new", input_price=0.0, output_price=0.0)
+        pools.add_model(connection, "default", spec, source="api", now=1)
+    before, ids = book.decide(20)
+    learner = Learner(book.log, keep=keeper(book))
+    book.append("rollback", version=there)
+    book.send(*(Post(one, "default", quality=0.5) for one in ids))
+    learner.catch_up()
+    fold = learner.fold("default")
+    assert fold is not None and fold.policy.arms[-1] == "new"
+    assert "new" in {before.frame.models[k].name for k in before.chosen}
+    assert fold.learned == 15 + len(ids)
+    assert fold.digest() == book.digest()
 
 
 def test_other_parameters_learn_the_log_again(book: Book) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -257,6 +259,9 @@ def test_prompts_are_never_stored(database: Path, hash_key: str | None) -> None:
     stored += database.read_bytes()
     assert b"visible" in stored
     assert secret.encode() not in stored and secret.lower().encode() not in stored
+    guessed = json.dumps({"messages": [{"role": "user", "content": secret}]}, separators=(",", ":"))
+    digest = hashlib.blake2b(guessed.encode(), digest_size=16).hexdigest()
+    assert digest.encode() not in stored, "a guess of a prompt cannot be checked"
     if hash_key is None:
         assert hashes == [None, None, None]
     else:

@@ -109,6 +109,18 @@ def test_predictions_move_only_when_published(kind: type[CostModel] | type[Laten
     assert model.view.tolist() != before.tolist()
 
 
+@pytest.mark.parametrize("wrong", [1e6, 1e300])
+def test_one_wrong_bill_does_not_price_a_model_out_for_good(wrong: float) -> None:
+    model = CostModel()
+    model.add_arm("a")
+    model.learn(Outcome(1, "d", "a", np.zeros(1, np.float32), "cost", wrong, cost_prior=1e-10))
+    right = Outcome(2, "d", "a", np.zeros(1, np.float32), "cost", 1e-4, cost_prior=1e-4)
+    for _ in range(3_000):
+        model.learn(right)
+    model.refresh()
+    assert model.predict(np.zeros((1, 1)), np.zeros((1, 1)), np.array([1e-4])) < 1.05e-4
+
+
 @pytest.mark.parametrize("kind", [CostModel, LatencyModel])
 def test_an_unknown_arm_is_refused(kind: type[CostModel] | type[LatencyModel]) -> None:
     with pytest.raises(KeyError, match="nobody"):
