@@ -60,7 +60,15 @@ def serve(
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="YAML file of settings.")]) -> None:
     """Check a settings file and say what is wrong with it."""
+    from banditroute.serve import check_replicas
+    from banditroute.store.engine import open_engine
+
     settings = _settings(file)
+    try:
+        check_replicas(settings)
+        open_engine(settings.database)
+    except ValueError as error:
+        _fail(str(error))
     for name, pool in settings.pools.items():
         options = settings.options_of(name)
         typer.echo(
@@ -77,12 +85,20 @@ def verify(
     pool: PoolName = "default",
 ) -> None:
     """Recompute every decision and the whole fold from the log, and compare."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     from banditroute.audit import audit
     from banditroute.store.engine import open_engine
     from banditroute.store.log import Log
 
     settings = _settings(config, database=db)
-    found = audit(Log(open_engine(settings.database)), pool)
+    try:
+        engine = open_engine(settings.database)
+        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
+            raise ValueError(f"database: there is no file {engine.url.database}")
+        found = audit(Log(engine), pool)
+    except (ValueError, SQLAlchemyError) as error:
+        _fail(str(error))
     for name, value in found.lines().items():
         typer.echo(f"{name:36} {value}")
     if not found.sound():
@@ -199,6 +215,8 @@ def _call(url: str, method: str, *args: Any, **kwargs: Any) -> Any:
         _fail(str(error) if error.status else f"no daemon answers at {url}: {error.message}")
     except httpx.InvalidURL as error:
         _fail(f"--url {url}: {error}")
+    except ValueError as error:
+        _fail(str(error))
 
 
 def _fail(message: str) -> Any:

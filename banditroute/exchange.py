@@ -161,6 +161,11 @@ class Call:
         """The model to ask."""
         return self.route.model
 
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The output tokens that the decision reckons with; None when it is degraded."""
+        return None if self.route.degraded else self.route.max_output_tokens
+
     def observed(self, *, raised: bool, failed_quality: float | None) -> Observed | None:
         """Return the feedback, None where there is nothing to say.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,7 +50,17 @@ def environment(folder: Path) -> dict[str, str]:
     }
     if sys.platform == "linux":
         files["BINARY_PATH"] = _leash(folder / "haproxy")
-    return {f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()}
+    # While it has no replica yet it falls back on a proxy whose port all daemons would share.
+    backup = {
+        f"RAY_SERVE_FALLBACK_PROXY_{kind}_PORT": str(_free_port()) for kind in ("HTTP", "GRPC")
+    }
+    return backup | {f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _leash(script: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -90,6 +90,11 @@ class PolicySpec(Strict):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = "linucb"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
 
     @property
     def params(self) -> dict[str, object]:

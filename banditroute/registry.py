@@ -96,7 +96,7 @@ class Registry:
         return [
             f"pool {pool.name} has no policy snapshot"
             for pool in self.pools.values()
-            if pool.models and pool.router is None
+            if pool.models and pool.router is None and pool.name in self._settings.pools
         ]
 
     def versions(self) -> dict[str, int]:

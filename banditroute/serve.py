@@ -26,7 +26,7 @@ from banditroute.learner import Checkpoint, Fold, install, pack, unpack
 from banditroute.pool import Charter
 from banditroute.service import Service
 from banditroute.settings import Settings, load_settings
-from banditroute.store.engine import WRITER, open_engine, prepare
+from banditroute.store.engine import WRITER, claim, open_engine, prepare
 from banditroute.store.log import Log, insert_decisions, keep_checkpoint
 from banditroute.store.writer import Writer
 from banditroute.times import now_us
@@ -35,6 +35,7 @@ logger = logging.getLogger("banditroute")
 NAMESPACE = "banditroute"
 APP_NAME = "banditroute"
 POLL_S = 10.0
+CLAIM_WAIT_S = 15.0
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -54,6 +55,7 @@ def make_service(settings: Settings, learner: Callable[[Engine, Writer], Learner
     """Return a service on a database of the right schema, with the learner that is given."""
     engine = open_engine(settings.database)
     prepare(engine)
+    held = claim(engine, patience=CLAIM_WAIT_S)
     links: list[LearnerLink] = []
     writer = Writer(
         engine,
@@ -62,7 +64,7 @@ def make_service(settings: Settings, learner: Callable[[Engine, Writer], Learner
         on_durable=lambda: links[0].wake(),
     )
     links.append(learner(engine, writer))
-    return Service(settings=settings, engine=engine, writer=writer, learner=links[0])
+    return Service(settings=settings, engine=engine, writer=writer, learner=links[0], held=held)
 
 
 def local_app(settings: Settings) -> Starlette:

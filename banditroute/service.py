@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Sequence
+from typing import IO
 
 import numpy as np
 from sqlalchemy import Connection, Engine
@@ -40,12 +41,20 @@ class Service:
     engine : a database that `store.engine.prepare` has accepted.
     writer : the one writer of this process.
     learner : the link to the learner.
+    held : what to close when the service has stopped, such as the claim on a SQLite file.
     """
 
     def __init__(
-        self, *, settings: Settings, engine: Engine, writer: Writer, learner: LearnerLink
+        self,
+        *,
+        settings: Settings,
+        engine: Engine,
+        writer: Writer,
+        learner: LearnerLink,
+        held: IO[bytes] | None = None,
     ) -> None:
         self.settings, self.writer, self.learner = settings, writer, learner
+        self._held = held
         self.registry = Registry(
             settings=settings,
             log=Log(engine),
@@ -77,6 +86,8 @@ class Service:
             self._chores.cancel()
         await self.learner.stop()
         await asyncio.to_thread(self.writer.close)
+        if self._held is not None:
+            self._held.close()
 
     def missing(self) -> list[str]:
         """Return what keeps the daemon from answering; empty when it is ready."""

@@ -6,8 +6,10 @@ upgrades it, never changed silently.
 
 from __future__ import annotations
 
+import fcntl
+import time
 from importlib.resources import as_file, files
-from typing import Any
+from typing import IO, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
@@ -42,6 +44,41 @@ def open_engine(url: str) -> Engine:
         event.listen(engine, "connect", _tune_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def claim(engine: Engine, *, patience: float) -> IO[bytes] | None:
+    """Claim a SQLite file for one daemon; another database can be shared and needs no claim.
+
+    Parameters
+    ----------
+    engine : the database.
+    patience : seconds to wait for a daemon that is just ending.
+
+    Returns
+    -------
+    A file to close when the daemon ends; the death of the process closes it too.
+
+    Raises
+    ------
+    ValueError
+        Another daemon has the file.
+    """
+    if engine.dialect.name != "sqlite":
+        return None
+    path = f"{engine.url.database}.lock"
+    deadline = time.monotonic() + patience
+    lock = open(path, "ab")  # noqa: SIM115 - it stays open for as long as the daemon lives
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except OSError:
+            if time.monotonic() >= deadline:
+                lock.close()
+                raise ValueError(
+                    f"database: another daemon uses {engine.url.database}; SQLite serves one"
+                ) from None
+        time.sleep(0.1)
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

@@ -154,6 +154,15 @@ def test_a_daemon_that_is_away_is_named(url: str) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_verify_says_what_is_not_there(live: Served, tmp_path: Path) -> None:
+    result = run("verify", "--db", f"sqlite:///{live.path}", "--pool", "nowhere")
+    assert result.exit_code == 2 and "'nowhere'" in result.output
+    missing = tmp_path / "missing.db"
+    result = run("verify", "--db", f"sqlite:///{missing}")
+    assert result.exit_code == 2 and "there is no file" in result.output
+    assert not missing.exists()
+
+
 def test_verify_finds_a_sound_log_sound(live: Served) -> None:
     for i in range(5):
         live.feedback(live.route(f"prompt {i}")["decision_id"], quality=i / 5)

@@ -306,6 +306,7 @@ def test_decide_posts_what_was_set_and_the_measured_latency() -> None:
     wire = Wire(routed(), ACCEPTED)
     with client(wire) as one, one.decide(prompt="p") as answer:
         assert answer.model == "a/b"
+        assert answer.max_output_tokens == answer.route.max_output_tokens > 0
         time.sleep(0.02)
         answer.quality, answer.input_tokens, answer.output_tokens = 0.9, 10, 120
     body = wire.bodies()[1]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from banditroute import basis, embedding
 from banditroute.basis import fit
-from banditroute.embedding import FEATURES, Embedder, make_embedder
+from banditroute.embedding import FEATURES, Embedder, make_embedder, require
 
 TEXT = slice(0, 32)
 SURFACE = slice(32, 46)
@@ -355,3 +355,15 @@ def test_any_sentence_model_gets_a_seeded_projection(minilm: Embedder) -> None:
     expected = minilm.vectors(PROMPTS) @ basis.seeded_projection(384)
     np.testing.assert_allclose(features[:, TEXT], expected, atol=1e-4)
     assert embedder.identity.startswith("sentence-transformers:model-")
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra"), [("minilm", "minilm"), ("sentence-transformers:x", "embeddings")]
+)
+def test_what_cannot_be_had_names_the_extra_before_anything_is_loaded(
+    kind: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=rf"pip install 'banditroute\[{extra}\]'"):
+        require(kind)
+    require("hashing")

@@ -221,6 +221,8 @@ def test_haproxy_runs_behind_its_leash(tmp_path: Path) -> None:
     folder = tmp_path / "a b"
     folder.mkdir()
     found = haproxy.environment(folder)
+    ports = {found.pop(f"RAY_SERVE_FALLBACK_PROXY_{kind}_PORT") for kind in ("HTTP", "GRPC")}
+    assert len(ports) == 2 and {"8500", "9500"}.isdisjoint(ports)
     assert {Path(value).is_relative_to(folder) for value in found.values()} == {True}
     done = subprocess.run(
         [found["RAY_SERVE_HAPROXY_BINARY_PATH"], "-v"],

@@ -14,6 +14,7 @@ from banditroute.store.engine import (
     HEAD,
     WRITER,
     SchemaMismatch,
+    claim,
     open_engine,
     prepare,
     set_durability,
@@ -143,3 +144,14 @@ def test_durability_is_chosen_per_commit(engine: Engine) -> None:
             set_durability(connection, full=full)
             with connection.begin():
                 assert connection.execute(text("PRAGMA synchronous")).scalar_one() == level
+
+
+def test_a_file_is_claimed_by_one_daemon_at_a_time(engine: Engine) -> None:
+    held = claim(engine, patience=0.0)
+    assert held is not None
+    with pytest.raises(ValueError, match="database: another daemon uses .*test.db"):
+        claim(engine, patience=0.0)
+    held.close()
+    again = claim(engine, patience=0.0)
+    assert again is not None
+    again.close()
