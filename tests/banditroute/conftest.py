@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from logbook import Book
 from served import Served, serve
 from sqlalchemy import Engine
 
+from banditroute import client
 from banditroute.settings import DEMO_MODELS
 from banditroute.store.engine import open_engine, prepare
 
@@ -65,3 +68,17 @@ def shared(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     pools = {"default": {"models": DEMO_MODELS}, "vectors": vectors, "empty": {}}
     with serve(path, pools=pools) as daemon:
         yield daemon
+
+
+@pytest.fixture
+def live(served: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """A daemon that `banditroute.client.Client` reaches without a socket."""
+
+    def forward(request: httpx.Request) -> httpx.Response:
+        path = request.url.raw_path.decode()
+        answer = served.client.request(request.method, path, content=request.content)
+        return httpx.Response(answer.status_code, content=answer.content)
+
+    wired = partial(client.Client, transport=httpx.MockTransport(forward))
+    monkeypatch.setattr(client, "Client", wired)
+    return served

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 from served import Served
 from typer.testing import CliRunner, Result
 
-from banditroute import __version__, client
+from banditroute import __version__
 from banditroute.cli import app
 
 
@@ -19,20 +17,6 @@ def run(*words: str | Path) -> Result:
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
-
-
-@pytest.fixture
-def live(served: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
-    """A daemon that the client of the command line reaches without a socket."""
-
-    def forward(request: httpx.Request) -> httpx.Response:
-        path = request.url.raw_path.decode()
-        answer = served.client.request(request.method, path, content=request.content)
-        return httpx.Response(answer.status_code, content=answer.content)
-
-    wired = partial(client.Client, transport=httpx.MockTransport(forward))
-    monkeypatch.setattr(client, "Client", wired)
-    return served
 
 
 def test_version() -> None:
