@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,56 +18,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route as HttpRoute
+from wire import DECISION, Caller, Wire, client, fault, routed
 
 from banditroute import exchange
 from banditroute.client import AsyncClient, Client, Route, RouteError, RouterError
-
-DECISION = {
-    "decision_id": "d1",
-    "model": "a/b",
-    "fallbacks": ["c"],
-    "propensity": 0.5,
-    "max_output_tokens": 4096,
-    "policy": "linucb-0",
-    "policy_version": 7,
-    "reserved_cost_usd": 0.001,
-    "expires_at": "2030-01-01T00:00:00Z",
-}
-
-
-def fault(status: int, code: str, **headers: str) -> httpx.Response:
-    error = {"message": "told", "type": "t", "param": "prompt", "code": code}
-    return httpx.Response(status, json={"error": error}, headers=headers)
-
-
-class Wire:
-    """A scripted transport: each answer is used once, the last one for ever."""
-
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
-        self.answers = list(answers)
-        self.requests: list[httpx.Request] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        # A response can be read once, so each use is a new one.
-        return httpx.Response(answer.status_code, content=answer.content, headers=answer.headers)
-
-    def bodies(self) -> list[Any]:
-        return [json.loads(request.content) for request in self.requests]
-
-
-def routed(**changes: Any) -> httpx.Response:
-    return httpx.Response(200, json=DECISION | changes)
-
-
-def client(wire: Wire, **options: Any) -> Client:
-    return Client("http://router", transport=httpx.MockTransport(wire), **options)
-
-
-Caller = Callable[..., Any]
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -297,89 +251,6 @@ def test_models_are_addressed_by_their_quoted_name(call: Caller) -> None:
 def test_answer_that_is_not_json_is_an_error(call: Caller) -> None:
     with pytest.raises(RouterError, match="not JSON"):
         call(Wire(httpx.Response(200, text="<html>")), "route", prompt="p")
-
-
-ACCEPTED = httpx.Response(202, json={"status": "accepted"})
-
-
-def test_decide_posts_what_was_set_and_the_measured_latency() -> None:
-    wire = Wire(routed(), ACCEPTED)
-    with client(wire) as one, one.decide(prompt="p") as answer:
-        assert answer.model == "a/b"
-        assert answer.max_output_tokens == answer.route.max_output_tokens > 0
-        time.sleep(0.02)
-        answer.quality, answer.input_tokens, answer.output_tokens = 0.9, 10, 120
-    body = wire.bodies()[1]
-    assert 20.0 <= body.pop("latency_ms") < 2_000.0
-    assert body == {
-        "decision_id": "d1",
-        "quality": 0.9,
-        "input_tokens": 10,
-        "output_tokens": 120,
-    }
-
-
-@pytest.mark.parametrize("failed_quality", [None, 0.0])
-def test_decide_settles_when_the_body_raises(failed_quality: float | None) -> None:
-    wire = Wire(routed(), ACCEPTED)
-    with (
-        client(wire) as one,
-        pytest.raises(ZeroDivisionError),
-        one.decide(prompt="p", failed_quality=failed_quality) as answer,
-    ):
-        answer.cost_usd = 0.5
-        raise ZeroDivisionError
-    body = wire.bodies()[1]
-    assert body.get("quality") == failed_quality
-    assert body["cost_usd"] == 0.5
-    assert "latency_ms" not in body  # a fast failure is not a fast model
-
-
-def test_a_body_that_raises_and_says_nothing_posts_nothing() -> None:
-    wire = Wire(routed())
-    with client(wire) as one, pytest.raises(ZeroDivisionError), one.decide(prompt="p"):
-        raise ZeroDivisionError
-    assert len(wire.bodies()) == 1
-
-
-def test_failure_to_settle_never_hides_the_callers_exception() -> None:
-    wire = Wire(routed(), fault(404, "unknown_decision"))
-    with (
-        client(wire) as one,
-        pytest.raises(ZeroDivisionError),
-        one.decide(prompt="p") as answer,
-    ):
-        answer.quality = 0.0
-        raise ZeroDivisionError
-    with client(wire) as one, pytest.raises(RouterError), one.decide(prompt="p"):
-        pass
-
-
-def test_degraded_decide_runs_the_body_and_posts_nothing() -> None:
-    wire = Wire(httpx.ConnectError("refused"))
-    options = {"default_model": "safe", "timeout": 0.05, "retries": 1}
-    with client(wire, **options) as one, one.decide(prompt="p") as answer:
-        answer.quality = 1.0
-    assert answer.model == "safe"
-    assert answer.route.degraded
-    assert {request.url.path for request in wire.requests} == {"/v1/route"}
-
-
-def test_async_decide_settles_too() -> None:
-    wire = Wire(routed(), ACCEPTED)
-
-    async def run() -> None:
-        async with (
-            AsyncClient("http://router", transport=httpx.MockTransport(wire)) as one,
-            one.decide(prompt="p", failed_quality=0.0) as answer,
-        ):
-            answer.answered_by = "c"
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(run())
-    body = wire.bodies()[1]
-    assert (body["model"], body["quality"]) == ("c", 0.0)
 
 
 @contextmanager

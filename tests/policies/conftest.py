@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+from conformance import CASES, Case
 from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(params=CASES, ids=[f"{n}{list(p.values()) or ''}" for n, p in CASES])
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param

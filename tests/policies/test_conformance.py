@@ -7,14 +7,11 @@ its own module.
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import io
 
 import numpy as np
 import pytest
 from conformance import (
     ARMS,
-    CASES,
     DIM,
     PARAMETERS,
     Case,
@@ -27,16 +24,11 @@ from conformance import (
     trained,
 )
 
-from policies import POLICIES, Policy, make_policy
+from policies import POLICIES, make_policy
 from policies.base import draw
 from policies.exploration import shares
 
 ORDER = [3, 0, 8, 2, 1, 7, 5, 4, 6]
-
-
-@pytest.fixture(params=CASES, ids=[f"{n}{list(p.values()) or ''}" for n, p in CASES])
-def case(request: pytest.FixtureRequest) -> Case:
-    return request.param
 
 
 def test_the_parameter_table_names_no_unknown_policy() -> None:
@@ -240,216 +232,3 @@ def test_context_that_is_not_finite_is_refused(case: Case, bad: float) -> None:
     with pytest.raises(ValueError, match="value: finite"):
         policy.learn([*good, dataclasses.replace(good[0], value=bad)])
     assert same_bits(policy.state(), before)
-
-
-# --- learning ------------------------------------------------------------------------------------
-
-
-def test_the_same_log_gives_the_same_bits(case: Case) -> None:
-    one, two, r = trained(case), trained(case), rows()
-    assert same_bits(one.state(), two.state())
-    assert same_bits(one.publish(), two.publish())
-    a, b = (p.pmf(r.scores(p), r.eligible, r.penalty) for p in (one, two))
-    assert a.tobytes() == b.tobytes()
-    u = np.random.default_rng(8).random(len(a))
-    assert draw(a, u).tolist() == draw(b, u).tolist()
-
-
-def test_state_does_not_depend_on_batches_or_on_publishing(case: Case) -> None:
-    log = outcomes(150)
-    whole, single, pieces = build(case), build(case), build(case)
-    whole.learn(log)
-    for outcome in log:
-        single.learn([outcome])
-        single.publish()
-    for cut in np.split(np.arange(len(log)), [0, 3, 40, 41, 120]):
-        pieces.learn(log[i] for i in cut)
-        pieces.refresh()
-        pieces.state()
-    assert same_bits(single.state(), whole.state())
-    assert same_bits(pieces.state(), whole.state())
-    assert same_bits(single.publish(), whole.publish())
-    assert same_bits(pieces.publish(), whole.publish())
-
-
-def test_publish_is_pure(case: Case) -> None:
-    policy = trained(case)
-    before = policy.state()
-    first = policy.publish()
-    kept = {name: array.copy() for name, array in first.items()}
-    assert same_bits(policy.publish(), kept)
-    assert same_bits(policy.state(), before)
-    policy.learn(outcomes(60, seed=4))
-    assert same_bits(first, kept), "a published view moved when the policy learned"
-
-
-def test_learning_shows_only_after_publishing(case: Case) -> None:
-    policy, r = trained(case), rows()
-    before = r.scores(policy)
-    policy.learn(outcomes(60, seed=4))
-    assert same_bits(r.scores(policy), before)
-
-
-def test_state_round_trip_is_exact(case: Case) -> None:
-    log = outcomes(200)
-    straight, first = build(case), build(case)
-    straight.learn(log[:130])
-    first.learn(log[:130])
-    buffer = io.BytesIO()
-    np.savez(buffer, **first.state())
-    buffer.seek(0)
-    with np.load(buffer, allow_pickle=False) as stored:
-        second = make_policy(case[0], dim=DIM, params=case[1])
-        second.load(dict(stored))
-    assert second.arms == first.arms and second.clock == first.clock
-    assert same_bits(second.state(), first.state())
-    assert same_bits(second.publish(), first.publish())
-    straight.learn(log[130:])
-    second.learn(log[130:])
-    assert same_bits(second.state(), straight.state())
-    assert same_bits(second.publish(), straight.publish())
-
-
-def test_state_is_neither_shared_when_taken_nor_when_loaded(case: Case) -> None:
-    policy, copy = trained(case), build(case)
-    state = policy.state()
-    kept = {name: array.copy() for name, array in state.items()}
-    copy.load(state)
-    policy.learn(outcomes(60, seed=4))
-    copy.learn(outcomes(30, seed=5))
-    assert same_bits(state, kept)
-
-
-def test_loading_replaces_whatever_was_learned(case: Case) -> None:
-    policy, other = trained(case), build(case, arms=ARMS[:2])
-    other.learn(outcomes(70, seed=6, arms=ARMS[:2]))
-    other.refresh()
-    other.load(policy.state())
-    assert same_bits(other.state(), policy.state())
-    assert same_bits(other.publish(), policy.publish())
-
-
-def test_state_survives_any_memory_layout(case: Case) -> None:
-    policy, copy = trained(case), build(case)
-    copy.load({name: np.array(array, order="F") for name, array in policy.state().items()})
-    for p in (policy, copy):
-        p.learn(outcomes(30, seed=5))
-    assert same_bits(copy.state(), policy.state())
-
-
-def test_state_and_view_are_plain_arrays(case: Case) -> None:
-    policy = trained(case)
-    for arrays in (policy.state(), policy.publish()):
-        assert all(isinstance(array, np.ndarray) for array in arrays.values())
-        assert all(array.dtype.kind in "fiubU" for array in arrays.values())
-        assert arrays["arms"].tolist() == list(ARMS)
-    floats = [array for array in policy.publish().values() if array.dtype.kind == "f"]
-    assert floats and all(array.dtype == np.float32 for array in floats)
-
-
-def test_a_scorer_needs_only_the_view(case: Case) -> None:
-    learner, r = trained(case), rows()
-    scorer = make_policy(case[0], dim=DIM, params=case[1])
-    scorer.install(learner.publish())
-    assert scorer.arms == learner.arms
-    assert same_bits(r.scores(scorer), r.scores(learner))
-    for a, b in zip(scorer.estimate(r.x), learner.estimate(r.x), strict=True):
-        assert a.tobytes() == b.tobytes()
-
-
-def test_learning_keeps_no_reference_to_the_features(case: Case) -> None:
-    policy, log = build(case), outcomes(30)
-    policy.learn(log)
-    before = policy.state()
-    for outcome in log:
-        outcome.x[:] = 7.0
-    assert same_bits(policy.state(), before)
-
-
-# --- arms ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("bad", ["unknown arm", "wrong shape"])
-def test_a_bad_outcome_changes_nothing(case: Case, bad: str) -> None:
-    policy, good = trained(case), outcomes(4, seed=3)
-    before = policy.state()
-    if bad == "unknown arm":
-        with pytest.raises(KeyError, match="nobody-knows"):
-            policy.learn([*good, dataclasses.replace(good[0], arm="nobody-knows")])
-    else:
-        with pytest.raises(ValueError, match="x: shape"):
-            policy.learn([*good, dataclasses.replace(good[0], x=good[0].x[:-1])])
-    assert same_bits(policy.state(), before)
-
-
-def test_context_of_the_wrong_width_is_refused(case: Case) -> None:
-    policy = trained(case)
-    for x in (contexts(2)[:, :-1], contexts(1)[0]):
-        with pytest.raises(ValueError, match="x: shape"):
-            policy.score(x, np.ones((2, 3)))
-
-
-def test_an_arm_added_live_leaves_the_others_as_they_are(case: Case) -> None:
-    few = ARMS[:3]
-    policy, r = build(case, arms=few), rows()
-    policy.learn(outcomes(120, arms=few))
-    policy.refresh()
-    before, estimate = r.scores(policy), policy.estimate(r.x)
-    policy.add_arm("huge")
-    policy.refresh()
-    assert policy.arms == [*few, "huge"] and policy.clock == 120
-    for name, array in r.scores(policy).items():
-        np.testing.assert_allclose(array[:, :3], before[name], rtol=0, atol=1e-5)
-    for a, b in zip(policy.estimate(r.x), estimate, strict=True):
-        np.testing.assert_allclose(a[:, :3], b, rtol=0, atol=1e-5)
-    policy.learn(outcomes(40, arms=("huge",)))
-    assert policy.clock == 160
-
-
-def test_adding_a_known_arm_again_changes_nothing(case: Case) -> None:
-    policy = trained(case)
-    before = policy.state()
-    policy.add_arm("small")
-    assert same_bits(policy.state(), before)
-
-
-# --- forgetting ----------------------------------------------------------------------------------
-
-
-def _forgetful() -> list[str]:
-    return [n for n, kind in POLICIES.items() if "gamma" in inspect.signature(kind).parameters]
-
-
-def _with_gamma(name: str, gamma: float) -> Policy:
-    policy = make_policy(name, dim=DIM, params={"gamma": gamma})
-    for arm in ARMS:
-        policy.add_arm(arm)
-    return policy
-
-
-@pytest.mark.parametrize("name", _forgetful())
-def test_a_forgotten_arm_is_like_a_new_one(name: str) -> None:
-    policy = _with_gamma(name, 0.9)
-    policy.learn(outcomes(40, arms=("tiny",)))
-    policy.learn(outcomes(400, arms=("huge",)))
-    policy.refresh()
-    mean, std = policy.estimate(contexts(8, seed=1))
-    for array in (mean, std):
-        np.testing.assert_allclose(array[:, 0], array[:, 1], rtol=0, atol=1e-5)
-        assert not np.allclose(array[:, 0], array[:, ARMS.index("huge")], rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", _forgetful())
-def test_forgetting_goes_by_position_not_by_the_arm(name: str) -> None:
-    """An old outcome weighs the same whichever other arms learned since."""
-    first, *others = outcomes(11, arms=("tiny",))
-    one, many = _with_gamma(name, 0.9), _with_gamma(name, 0.9)
-    one.learn([first, *(dataclasses.replace(o, arm="huge") for o in others)])
-    many.learn(
-        [first, *(dataclasses.replace(o, arm=ARMS[2 + i % 5]) for i, o in enumerate(others))]
-    )
-    one.refresh()
-    many.refresh()
-    x = contexts(8, seed=1)
-    for a, b in zip(one.estimate(x), many.estimate(x), strict=True):
-        np.testing.assert_allclose(a[:, 0], b[:, 0], rtol=0, atol=1e-5)
