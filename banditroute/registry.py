@@ -197,10 +197,7 @@ class Registry:
         """Create what the settings file names; a price of the file holds when the file moved it."""
         now = now_us()
         for name, wanted in self._settings.pools.items():
-            own = self._settings.pools[name].model_dump(
-                mode="json", exclude_unset=True, exclude={"models"}
-            )
-            pools.ensure_pool(connection, name, options=own, now=now)
+            pools.ensure_pool(connection, name, options=self._settings.own_options(name), now=now)
             known = {m.name: m for m in pools.load_pools(connection)[name][2]}
             for spec in wanted.models:
                 if spec.name not in known:
@@ -219,22 +216,24 @@ class Registry:
             await self._reload()
 
     async def _reload(self) -> None:
-        loaded = await asyncio.to_thread(self._load)
+        known_at = {name: pool.revision for name, pool in self.pools.items()}
+        loaded = await asyncio.to_thread(self._load, known_at)
         for name, (revision, kept, models) in loaded.items():
             known = self.pools.get(name)
             if known is None:
                 options = self._settings.options_of(name, kept)
                 embedder = await asyncio.to_thread(self._embedder, options)
-                known = self.pools[name] = Pool(name, revision, options, models, embedder)
-                if name in self._delivered:
-                    self._deliver(name, self._delivered[name])
+                self.pools[name] = Pool(name, revision, options, models, embedder)
             elif known.revision != revision:
                 known.revision, known.models = revision, models
                 if known.router is not None:
                     known.router.swap(models=models)
 
-    def _load(self) -> dict[str, tuple[int, dict[str, Any], list[Model]]]:
+    def _load(self, known_at: dict[str, int]) -> dict[str, tuple[int, dict[str, Any], list[Model]]]:
+        """Return all pools, or none when they are still at the revisions that are known."""
         with self.log.engine.connect() as connection:
+            if pools.revisions(connection) == known_at:
+                return {}
             return pools.load_pools(connection)
 
     def _embedder(self, options: PoolOptions) -> Embedder:

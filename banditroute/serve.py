@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -121,10 +120,6 @@ class LearnerActor:
     async def status(self, pool: str) -> dict[str, Any] | None:
         """Return version, learned outcomes and digest of a pool's fold."""
         return await asyncio.to_thread(self._host.status, pool)
-
-    async def pid(self) -> int:
-        """Return the process id, for operators and for tests that kill it."""
-        return os.getpid()
 
 
 class RayLearner:

@@ -86,7 +86,7 @@ class Settings(BaseSettings):
 
     def own_options(self, pool: str) -> dict[str, Any]:
         """Return what the file sets for this pool alone, its models left out."""
-        return self.pools[pool].model_dump(exclude_unset=True, exclude={"models"})
+        return self.pools[pool].model_dump(mode="json", exclude_unset=True, exclude={"models"})
 
 
 def load_settings(path: Path | None = None, **flags: Any) -> Settings:

@@ -110,8 +110,9 @@ def test_an_older_reading_does_not_undo_a_newer_one(
     registry = served.client.app.state.service.registry
     load, has_read = registry._load, Event()
 
-    def slow() -> Any:
-        loaded = load()
+    def slow(known_at: dict[str, int]) -> Any:
+        # The first reading is a whole one, as if something had changed before it.
+        loaded = load(known_at if has_read.is_set() else {})
         if not has_read.is_set():
             has_read.set()
             time.sleep(0.05)
