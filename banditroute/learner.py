@@ -8,7 +8,6 @@ writes an event and is never asked while a request waits.
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.pool import Charter
+from banditroute.prior import Prior, pack, parsed, unpack
 from banditroute.router import Snapshot
 from policies import Outcome, Policy, make_policy
-from policies.base import Arrays
+from policies.base import Arrays, sums_of
 from policies.cost import CostModel, LatencyModel
 
 CHECKPOINT_EVERY = 5_000
@@ -46,8 +46,10 @@ class Fold:
         self.version = 0
         self.learned = 0
         self.skipped = 0
-        self.policy = make_policy(charter.policy, dim=charter.dim, params=charter.params)
-        self.cost = CostModel()
+        self.policy = _policy(charter)
+        self.cost = CostModel(dim=charter.dim)
+        if charter.prior:
+            self.cost.adopt(parsed(charter.prior).arrays)
         self.latency = LatencyModel()
 
     def apply(self, event: Event) -> None:
@@ -60,6 +62,8 @@ class Fold:
                 self.skipped += 1
         elif event.kind == "model_added":
             self.add_model(event.payload["name"])
+        elif event.kind == "prior":
+            self._teach(event.payload["arm"], parsed(event.payload["prior"]))
         elif event.kind == "reset":
             self.policy.reset_arm(event.payload["arm"])
         elif event.kind not in ("policy_started", "model_drained"):
@@ -70,6 +74,14 @@ class Fold:
         """Know a model from now on; one that is known keeps what it has taught."""
         for part in self._parts().values():
             part.add_arm(name)
+
+    def _teach(self, arm: str, prior: Prior) -> None:
+        if prior.embedder != self.charter.embedder:
+            self.skipped += 1
+            return
+        for part, prefix in ((self.policy, ""), (self.cost, "cost_")):
+            if arm in (known := sums_of(prior.arrays, prefix=prefix)):
+                part.teach(arm, known[arm])
 
     def _learn(self, outcome: Outcome) -> None:
         self.learned += 1
@@ -130,25 +142,19 @@ class Fold:
 
 def install(charter: Charter, version: int, view: Arrays) -> Snapshot:
     """Return the snapshot that scores from a published `view`."""
-    policy = make_policy(charter.policy, dim=charter.dim, params=charter.params)
-    cost, latency = CostModel(), LatencyModel()
+    policy = _policy(charter)
+    cost, latency = CostModel(dim=charter.dim), LatencyModel()
     policy.install(_below("policy", view))
     cost.install(_below("cost", view))
     latency.install(_below("latency", view))
     return Snapshot(version=version, charter=charter, policy=policy, cost=cost, latency=latency)
 
 
-def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return named arrays as the bytes of an .npz file."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def unpack(dumped: bytes) -> Arrays:
-    """Return the arrays of `pack`."""
-    with np.load(io.BytesIO(dumped), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+def _policy(charter: Charter) -> Policy:
+    policy = make_policy(charter.policy, dim=charter.dim, params=charter.params)
+    if charter.prior:
+        policy.adopt(parsed(charter.prior).arrays)
+    return policy
 
 
 def _below(part: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:

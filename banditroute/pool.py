@@ -13,6 +13,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from banditroute.prior import digest
+
+STATE_FORMAT = 2
+"""Another number starts every policy anew from the log: what a fold keeps has changed."""
+
 PRIOR_OUTPUT_TOKENS = 512
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
 NANO = 1_000_000_000
@@ -126,7 +131,10 @@ class PoolOptions(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Charter:
-    """What is frozen when a policy starts: its state-shaping parameters and its scales."""
+    """What is frozen when a policy starts: what shapes its state, and its scales.
+
+    `prior` is a `banditroute.prior.Prior` as text, "" for none.
+    """
 
     policy: str
     params: dict[str, object]
@@ -134,12 +142,14 @@ class Charter:
     dim: int
     tau_cost: float
     tau_latency_ms: float
+    prior: str = field(default="", repr=False)
     identity: str = field(init=False)
 
     def __post_init__(self) -> None:
-        shaping = [self.policy, sorted(self.params.items()), self.embedder, self.dim]
-        digest = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:12]
-        object.__setattr__(self, "identity", f"{self.policy}-{digest}")
+        shaping = [STATE_FORMAT, self.policy, sorted(self.params.items()), self.embedder, self.dim]
+        shaping.append(digest(self.prior))
+        hashed = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:12]
+        object.__setattr__(self, "identity", f"{self.policy}-{hashed}")
 
     def payload(self) -> dict[str, object]:
         """Return the body of a ``policy_started`` event."""
@@ -150,6 +160,7 @@ class Charter:
             "dim": self.dim,
             "tau_cost": self.tau_cost,
             "tau_latency_ms": self.tau_latency_ms,
+            "prior": self.prior,
         }
 
 

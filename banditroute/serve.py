@@ -21,8 +21,9 @@ from starlette.applications import Starlette
 from banditroute import __version__
 from banditroute.app import create_app
 from banditroute.host import Deliver, LearnerLink, LearnerLoop, LocalLearner
-from banditroute.learner import Checkpoint, Fold, install, pack, unpack
+from banditroute.learner import Checkpoint, Fold, install
 from banditroute.pool import Charter
+from banditroute.prior import pack, unpack
 from banditroute.service import Service
 from banditroute.settings import Settings, load_settings
 from banditroute.store.engine import WRITER, claim, open_engine, prepare

@@ -55,6 +55,53 @@ class Outcome:
     input_cost: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What outcomes of one arm have taught, before any of them was seen: a prior in their terms.
+
+    Attributes
+    ----------
+    gram : float64[d, d], sum of x x'; the lower triangle counts.
+    moment : float64[d], sum of r x.
+    square : sum of r^2.
+    count : how many outcomes they are worth; need not be whole.
+    """
+
+    gram: Float64
+    moment: Float64
+    square: float
+    count: float
+
+    def scaled(self, factor: float) -> Sums:
+        """Return the same lesson, worth `factor` times as many outcomes."""
+        return Sums(
+            self.gram * factor, self.moment * factor, self.square * factor, self.count * factor
+        )
+
+
+def sums_of(arrays: Mapping[str, NDArray[Any]], *, prefix: str = "") -> dict[str, Sums]:
+    """Return the sums of each arm, from ``arms`` and the prefixed names of `Sums`' attributes.
+
+    Parameters
+    ----------
+    arrays : ``arms`` str[M], ``gram`` [M, d, d], ``moment`` [M, d], ``square`` [M], ``count`` [M].
+    prefix : before all names but ``arms``; nothing is returned where these are absent.
+    """
+    if f"{prefix}gram" not in arrays:
+        return {}
+    parts = [arrays[f"{prefix}{name}"] for name in ("gram", "moment", "square", "count")]
+    rows = zip(arrays["arms"].tolist(), *parts, strict=True)
+    return {
+        str(arm): Sums(
+            np.asarray(gram, dtype=np.float64),
+            np.asarray(moment, dtype=np.float64),
+            float(square),
+            float(count),
+        )
+        for arm, gram, moment, square, count in rows
+    }
+
+
 class Policy(ABC):
     """Base of all policies; arms are named, and their order is the order of `add_arm`.
 
@@ -76,6 +123,9 @@ class Policy(ABC):
         self.dim = dim
         self.arms: list[str] = []
         self.clock = 0
+        self.pulls = np.zeros(0, dtype=np.int64)
+        self.born = np.zeros(0, dtype=np.int64)
+        self.lessons: dict[str, Sums] = {}
         self.view: Arrays = {}
 
     @staticmethod
@@ -188,31 +238,78 @@ class Policy(ABC):
                 raise ValueError(f"value: finite, not {outcome.value}")
         for arm, outcome in batch:
             self.clock += 1
+            self.pulls[arm] += 1
             self._learn(arm, outcome)
+
+    def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
+        """Start from a fitted prior, as plain arrays, before any arm is added.
+
+        An arm that the prior knows is taught when it is added; see `sums_of` for the arrays.
+
+        Raises
+        ------
+        ValueError
+            When this kind of policy has no use for such a prior.
+        """
+        if "gram" not in prior or type(self)._teach is Policy._teach:
+            raise ValueError(f"prior: {self.name} has no use for this kind of prior")
+        self.lessons = sums_of(prior)
+
+    def teach(self, name: str, sums: Sums) -> None:
+        """Add to an arm what imaginary outcomes have taught; not every policy listens.
+
+        Raises
+        ------
+        KeyError
+            For an arm that is not known.
+        ValueError
+            For sums of other features, or that are not finite.
+        """
+        if name not in self.arms:
+            raise KeyError(name)
+        if sums.gram.shape != (self.dim, self.dim) or sums.moment.shape != (self.dim,):
+            raise ValueError(f"prior: of {self.dim} features, not {len(sums.moment)}")
+        numbers = (sums.gram, sums.moment, sums.square, sums.count)
+        if not all(np.isfinite(part).all() for part in numbers) or sums.count < 0.0:
+            raise ValueError("prior: every number finite, and a count of at least 0")
+        self._teach(self.arms.index(name), sums)
+
+    def _teach(self, arm: int, sums: Sums) -> None:  # noqa: B027 - nothing to learn from is fine
+        ...
 
     def add_arm(self, name: str) -> None:
         """Add an arm; one that was here before keeps what it has learned."""
         if name not in self.arms:
             self.arms.append(name)
+            self.pulls, self.born = np.append(self.pulls, 0), np.append(self.born, self.clock)
             self._grow()
+            if name in self.lessons:
+                self.teach(name, self.lessons[name])
 
     def reset_arm(self, name: str) -> None:  # noqa: B027 - having no answer is fine
         """Answer a drift alarm on one arm; policies without such an answer keep their state."""
 
     def state(self) -> Arrays:
         """Return everything learned as plain arrays, without what can be derived from it."""
-        own: Arrays = {"arms": np.array(self.arms, dtype=np.str_), "clock": np.array(self.clock)}
-        return own | self._state()
+        own: Arrays = {"clock": np.array(self.clock)}
+        return own | self._roster() | self._state()
 
     def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over a `state`; the inverse of that method, bit for bit."""
         self.arms = [str(name) for name in state["arms"]]
         self.clock = int(state["clock"])
+        self.pulls = np.array(state["pulls"], dtype=np.int64)
+        self.born = np.array(state["born"], dtype=np.int64)
         self._load(state)
 
     def publish(self) -> Arrays:
         """Return the arrays that scoring reads, a pure function of `state`."""
-        return {"arms": np.array(self.arms, dtype=np.str_)} | self._publish()
+        return self._roster() | self._publish()
+
+    def _roster(self) -> Arrays:
+        """Return the arms: names, outcomes learned of each, fold position at which each came."""
+        names = np.array(self.arms, dtype=np.str_)
+        return {"arms": names, "pulls": self.pulls.copy(), "born": self.born.copy()}
 
     def install(self, view: Arrays) -> None:
         """Score from `view`, published by a policy with the same parameters."""

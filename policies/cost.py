@@ -7,84 +7,118 @@ prior output tokens a model really writes, so a new price row moves its predicti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Arrays, Float32, Float64, Outcome
+from policies.base import Arrays, Float32, Float64, Outcome, Sums, sums_of
+from policies.ridge import RidgeArms, next_position
 
 MOST_TIMES_PRIOR = 64.0
+LEAST_TIMES_PRIOR = 1.0 / 1024.0
 """What one outcome may claim: a single wrong bill must not price a model out for good."""
 
+_SLOPES, _PSEUDO, _VARIANCE = 30.0, 3.0, 0.25
+_LEVEL = -0.5 * _VARIANCE
 
-class _Means:
-    """A running mean per arm with a prior worth `weight` observations."""
 
-    def __init__(self, *, prior: float, weight: float) -> None:
-        self.prior, self.weight = prior, weight
+class CostModel:
+    """Input tokens x price, plus a regression on the features of output tokens x price.
+
+    Parameters
+    ----------
+    dim : number of features; the last one is the intercept.
+
+    Notes
+    -----
+    y = log(output tokens / the prior's output tokens) is a ridge per arm on the features of the
+    request: precision 30 on slopes, around the slopes that arms have in common, and 3
+    pseudo-observations of the prior on the level. With v_a the residual variance (3
+    pseudo-observations of .25), the prediction is the mean of a lognormal,
+    ``exp(theta_a.x + v_a / 2)``: the prior's before anything is learned. The common slopes,
+    weighted by outcomes, are taken anew at fixed positions of this model's own count.
+    """
+
+    def __init__(self, *, dim: int) -> None:
+        precision = np.full(dim, _SLOPES)
+        precision[-1] = _PSEUDO
         self.arms: list[str] = []
-        self.total = np.zeros(0)
-        self.count = np.zeros(0)
-        self.view: Float64 = np.zeros(0)
+        self.clock, self.due = 0, next_position(0)
+        self.common = np.zeros(dim)
+        self.common[-1] = _LEVEL
+        self.ridge = RidgeArms(precision=precision, mean=self.common)
+        self.lessons: dict[str, Sums] = {}
+        self.view: Arrays = {}
 
     def add_arm(self, name: str) -> None:
         """Add an arm; one that was here before keeps what it has learned."""
         if name not in self.arms:
             self.arms.append(name)
-            self.total = np.append(self.total, 0.0)
-            self.count = np.append(self.count, 0.0)
+            self.ridge.grow()
+            if name in self.lessons:
+                self.teach(name, self.lessons[name])
 
-    def _add(self, arm: str, value: float) -> None:
-        if arm not in self.arms:
-            raise KeyError(arm)
-        k = self.arms.index(arm)
-        self.total[k] += value
-        self.count[k] += 1.0
+    def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
+        """Start from the ``cost_`` sums of a fitted prior, where it has any; see `sums_of`."""
+        self.lessons = sums_of(prior, prefix="cost_")
+
+    def learn(self, outcome: Outcome) -> None:
+        """Fold one realised cost; where output is free of charge there is nothing to learn."""
+        if outcome.arm not in self.arms:
+            raise KeyError(outcome.arm)
+        output = outcome.cost_prior - outcome.input_cost
+        if output > 0.0:
+            self.clock += 1
+            y = log_ratio((outcome.value - outcome.input_cost) / output)
+            self.ridge.update(self.arms.index(outcome.arm), outcome.x, y, self.clock)
+            if self.clock >= self.due:
+                self._align()
+                self.due = next_position(self.clock)
+
+    def teach(self, name: str, sums: Sums) -> None:
+        """Add to an arm what imaginary outcomes have taught of y; unknown arms are a KeyError."""
+        if name not in self.arms:
+            raise KeyError(name)
+        self.ridge.add(self.arms.index(name), sums, self.clock)
+        self._align()
+
+    def _align(self) -> None:
+        """Draw all arms to the slopes that they have in common."""
+        theta, _ = self.ridge.solve(self.clock)
+        self.common = self.ridge.count @ theta / max(float(self.ridge.count.sum()), 1.0)
+        self.common[-1] = _LEVEL
+        self.ridge.anchor(precision=self.ridge.fresh[0], mean=self.common)
 
     def state(self) -> Arrays:
-        """Return sums and counts as plain arrays."""
-        names = np.array(self.arms, dtype=np.str_)
-        return {"arms": names, "total": self.total.copy(), "count": self.count.copy()}
+        """Return the sums as plain arrays."""
+        own: Arrays = {"arms": np.array(self.arms, dtype=np.str_), "common": self.common.copy()}
+        return own | {"at": np.array([self.clock, self.due])} | self.ridge.state()
 
     def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over a `state`."""
         self.arms = [str(name) for name in state["arms"]]
-        self.total = np.array(state["total"], dtype=np.float64)
-        self.count = np.array(state["count"], dtype=np.float64)
+        self.common = np.array(state["common"], dtype=np.float64)
+        self.clock, self.due = (int(position) for position in state["at"])
+        self.ridge.load(state)
+        self.ridge.anchor(precision=self.ridge.fresh[0], mean=self.common)
 
     def publish(self) -> Arrays:
-        """Return the mean of each arm, the only thing that prediction reads."""
-        weight = self.count + self.weight
-        seen = np.where(weight > 0.0, weight, 1.0)
-        mean = np.where(weight > 0.0, (self.total + self.prior * self.weight) / seen, self.prior)
-        return {"mean": mean}
+        """Return theta[K, d] and half the residual variance[K], all that prediction reads."""
+        theta, inverse = self.ridge.solve(self.clock)
+        error, freedom = self.ridge.residuals(theta, inverse)
+        variance = (error + _PSEUDO * _VARIANCE) / (freedom + _PSEUDO)
+        return {"theta": theta.astype(np.float32), "smear": (0.5 * variance).astype(np.float32)}
 
     def install(self, view: Arrays) -> None:
         """Predict from a published `view`."""
-        self.view = np.asarray(view["mean"], dtype=np.float64)
+        self.view = view
 
     def refresh(self) -> None:
         """Publish and install in one step."""
         self.install(self.publish())
-
-
-class CostModel(_Means):
-    """Input tokens x price, plus a learned mean of output tokens x price.
-
-    The mean is kept as a multiple of the output tokens that the cost prior assumes, with three
-    pseudo-observations of the prior.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(prior=1.0, weight=3.0)
-
-    def learn(self, outcome: Outcome) -> None:
-        """Fold one realised cost; where output is free of charge there is nothing to learn."""
-        output = outcome.cost_prior - outcome.input_cost
-        if output > 0.0:
-            ratio = (outcome.value - outcome.input_cost) / output
-            self._add(outcome.arm, min(max(ratio, 0.0), MOST_TIMES_PRIOR))
 
     def predict(
         self,
@@ -103,19 +137,65 @@ class CostModel(_Means):
         output_prior : float64[K], US dollars for the prior's output tokens.
         columns : int[K], the arms asked about; None means all, in order.
         """
-        ratio = self.view if columns is None else self.view[columns]
-        return input_cost + ratio * output_prior
+        theta, smear = self.view["theta"], self.view["smear"]
+        if columns is not None:
+            theta, smear = theta[columns], smear[columns]
+        power = np.minimum(np.maximum(x @ theta.T + smear, _LEAST), _MOST)
+        return input_cost + np.exp(power, dtype=np.float64) * output_prior
 
 
-class LatencyModel(_Means):
+_LEAST, _MOST = math.log(LEAST_TIMES_PRIOR), math.log(MOST_TIMES_PRIOR)
+
+
+def log_ratio(ratio: float) -> float:
+    """Return the logarithm of a multiple of the prior, held between the two limits."""
+    return math.log(min(max(ratio, LEAST_TIMES_PRIOR), MOST_TIMES_PRIOR))
+
+
+class LatencyModel:
     """The mean latency of each arm in milliseconds, 0 before the first observation."""
 
     def __init__(self) -> None:
-        super().__init__(prior=0.0, weight=0.0)
+        self.arms: list[str] = []
+        self.total, self.count = np.zeros((2, 0))
+        self.view: Float64 = np.zeros(0)
+
+    def add_arm(self, name: str) -> None:
+        """Add an arm; one that was here before keeps what it has learned."""
+        if name not in self.arms:
+            self.arms.append(name)
+            self.total, self.count = np.append(self.total, 0.0), np.append(self.count, 0.0)
 
     def learn(self, outcome: Outcome) -> None:
         """Fold one observed latency."""
-        self._add(outcome.arm, outcome.value)
+        if outcome.arm not in self.arms:
+            raise KeyError(outcome.arm)
+        arm = self.arms.index(outcome.arm)
+        self.total[arm] += outcome.value
+        self.count[arm] += 1.0
+
+    def state(self) -> Arrays:
+        """Return sums and counts as plain arrays."""
+        names = np.array(self.arms, dtype=np.str_)
+        return {"arms": names, "total": self.total.copy(), "count": self.count.copy()}
+
+    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over a `state`."""
+        self.arms = [str(name) for name in state["arms"]]
+        self.total = np.array(state["total"], dtype=np.float64)
+        self.count = np.array(state["count"], dtype=np.float64)
+
+    def publish(self) -> Arrays:
+        """Return the mean of each arm, the only thing that prediction reads."""
+        return {"mean": self.total / np.maximum(self.count, 1.0)}
+
+    def install(self, view: Arrays) -> None:
+        """Predict from a published `view`."""
+        self.view = np.asarray(view["mean"], dtype=np.float64)
+
+    def refresh(self) -> None:
+        """Publish and install in one step."""
+        self.install(self.publish())
 
     def predict(self, n: int) -> Float64:
         """Return predicted milliseconds[n, K]."""

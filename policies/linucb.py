@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, greedy
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, greedy
 from policies.ridge import RidgeArms, widths
 
 
@@ -86,6 +86,9 @@ class LinUCB(Policy):
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)
+
+    def _teach(self, arm: int, sums: Sums) -> None:
+        self.ridge.add(arm, sums, self.clock)
 
     def _grow(self) -> None:
         self.ridge.grow()

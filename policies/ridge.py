@@ -15,22 +15,23 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dsyr
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from policies.base import Arrays, Float32, Float64
+from policies.base import Arrays, Float32, Float64, Sums
 
 
 class RidgeArms:
-    """S = sum g^(t-i) x x', b = sum g^(t-i) r x per arm; A = S + P, theta = A^-1 (b + P m).
+    """S = sum g^(t-i) x x', b = sum g^(t-i) r x per arm; A = S + P_a, theta = A^-1 (b + P_a m_a).
 
     Parameters
     ----------
-    precision : float64[d], diagonal P of the prior precision, all positive.
-    mean : float64[d], prior mean m of the coefficients.
+    precision : float64[d], diagonal P of the prior precision of a new arm, all positive.
+    mean : float64[d], prior mean m of a new arm's coefficients.
     gamma : forgetting factor per learned outcome of any arm, in (0, 1].
 
     Notes
     -----
     Decay is applied to an arm when it next learns, and to a copy of its sums when they are
-    solved, so publishing changes nothing.
+    solved, so publishing changes nothing. Only the sums decay: the variance x' A^-1 x of an arm
+    that is not played grows back to that of its prior, and never above.
     """
 
     def __init__(self, *, precision: Float64, mean: Float64, gamma: float = 1.0) -> None:
@@ -39,33 +40,62 @@ class RidgeArms:
         if not (precision > 0).all():
             raise ValueError("precision: every entry positive")
         d = len(precision)
-        self.precision, self.mean, self.gamma = precision, mean, gamma
+        self.fresh = precision, mean
+        self.gamma = gamma
+        self.precision, self.mean = np.zeros((2, 0, d))
         self.gram = np.zeros((0, d, d))
         self.moment = np.zeros((0, d))
+        self.square = np.zeros(0)
         self.count = np.zeros(0)
         self.last = np.zeros(0, dtype=np.int64)
         self._solved: list[tuple[Float64, Float64] | None] = []
 
     def grow(self) -> None:
         """Add an arm that has learned nothing."""
-        d = len(self.precision)
+        d = self.moment.shape[1]
+        precision, mean = self.fresh
+        self.precision = np.concatenate([self.precision, precision[None]])
+        self.mean = np.concatenate([self.mean, mean[None]])
         self.gram = np.concatenate([self.gram, np.zeros((1, d, d))])
         self.moment = np.concatenate([self.moment, np.zeros((1, d))])
+        self.square = np.append(self.square, 0.0)
         self.count = np.append(self.count, 0.0)
         self.last = np.append(self.last, 0)
         self._solved.append(None)
 
+    def anchor(self, *, precision: Float64, mean: Float64) -> None:
+        """Set the priors of all arms, and of those to come: precision[d] and mean[d]."""
+        self.fresh = precision, mean
+        self.precision[:], self.mean[:] = precision, mean
+        self._solved = [None] * len(self._solved)
+
+    def anchor_arm(self, arm: int, *, precision: Float64, mean: Float64) -> None:
+        """Set the prior of one arm: precision[d] and mean[d]."""
+        self.precision[arm], self.mean[arm] = precision, mean
+        self._solved[arm] = None
+
     def update(self, arm: int, x: Float32, value: float, clock: int) -> None:
         """Add one outcome of `arm` at fold position `clock` (a count of outcomes)."""
-        if self.gamma < 1.0:
-            decay = self.gamma ** (clock - int(self.last[arm]))
-            self.gram[arm] *= decay
-            self.moment[arm] *= decay
-            self.count[arm] *= decay
+        self._age(arm, clock)
         wide = x.astype(np.float64)
         dsyr(1.0, wide, a=self.gram[arm].T, overwrite_a=1)
         self.moment[arm] += value * wide
+        self.square[arm] += value * value
         self.count[arm] += 1.0
+
+    def add(self, arm: int, sums: Sums, clock: int) -> None:
+        """Add at once what `sums.count` imaginary outcomes of `arm` have taught."""
+        self._age(arm, clock)
+        self.gram[arm] += np.tril(sums.gram)
+        self.moment[arm] += sums.moment
+        self.square[arm] += sums.square
+        self.count[arm] += sums.count
+
+    def _age(self, arm: int, clock: int) -> None:
+        if self.gamma < 1.0:
+            decay = self.gamma ** (clock - int(self.last[arm]))
+            for sums in (self.gram, self.moment, self.square, self.count):
+                sums[arm] *= decay
         self.last[arm] = clock
         self._solved[arm] = None
 
@@ -75,36 +105,67 @@ class RidgeArms:
             if known is None or self.gamma < 1.0:
                 self._solved[arm] = self._solve(arm, clock)
         if not self._solved:
-            d = len(self.precision)
+            d = self.moment.shape[1]
             return np.zeros((0, d)), np.zeros((0, d, d))
         thetas, inverses = zip(*(s for s in self._solved if s is not None), strict=True)
         return np.stack(thetas), np.stack(inverses)
 
     def _solve(self, arm: int, clock: int) -> tuple[Float64, Float64]:
         decay = self.gamma ** (clock - int(self.last[arm]))
-        a = self.gram[arm] * decay
-        a[np.diag_indices_from(a)] += self.precision
-        factor, _ = dpotrf(a.T, lower=0)
-        upper, _ = dpotri(factor, lower=0)
-        inverse = np.triu(upper) + np.triu(upper, 1).T
-        return inverse @ (self.moment[arm] * decay + self.precision * self.mean), inverse
+        inverse = invert(self.gram[arm] * decay, self.precision[arm])[0]
+        prior = self.precision[arm] * self.mean[arm]
+        return inverse @ (self.moment[arm] * decay + prior), inverse
+
+    def residuals(self, theta: Float64, inverse: Float64) -> tuple[Float64, Float64]:
+        """Return (sum of squared residuals[K], their degrees of freedom[K]) around theta[K, d].
+
+        The degrees of freedom are what the fit leaves of the outcomes, n - tr(S A^-1).
+        """
+        gram = self.symmetric()
+        fitted = (gram @ theta[:, :, None])[:, :, 0]
+        error = self.square + (theta * (fitted - 2.0 * self.moment)).sum(axis=1)
+        freedom = self.count - (gram * inverse).sum(axis=(1, 2))
+        return np.maximum(error, 0.0), np.maximum(freedom, 0.0)
+
+    def symmetric(self) -> Float64:
+        """Return S[K, d, d] with both triangles, at each arm's last outcome."""
+        lower = np.tril(self.gram, -1)
+        whole: Float64 = np.tril(self.gram) + lower.transpose(0, 2, 1)
+        return whole
 
     def state(self) -> Arrays:
         """Return the sums; symmetric matrices hold their lower triangle."""
-        return {
-            "gram": self.gram.copy(),
-            "moment": self.moment.copy(),
-            "count": self.count.copy(),
-            "last": self.last.copy(),
-        }
+        return {name: getattr(self, name).copy() for name in _SUMS}
 
     def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over a `state`."""
-        self.gram = np.array(state["gram"], dtype=np.float64, order="C")
-        self.moment = np.array(state["moment"], dtype=np.float64, order="C")
-        self.count = np.array(state["count"], dtype=np.float64)
-        self.last = np.array(state["last"], dtype=np.int64)
-        self._solved = [None] * len(self.count)
+        for name in _SUMS:
+            setattr(self, name, np.array(state[name], dtype=getattr(self, name).dtype, order="C"))
+        arms = len(self.count)
+        precision, mean = self.fresh
+        self.precision, self.mean = np.tile(precision, (arms, 1)), np.tile(mean, (arms, 1))
+        self._solved = [None] * arms
+
+
+_SUMS = ("gram", "moment", "square", "count", "last")
+
+
+def next_position(clock: int) -> int:
+    """Return the fold position at which to take stock after `clock`: 4, 8, 16, 32, 64, 96, ..
+
+    From 1,024 on the distance is a thirty-second part of the log, so that long logs fold fast.
+    """
+    return max(2 * clock, 4) if clock < 32 else clock + max(32, clock // 32)
+
+
+def invert(gram: Float64, precision: Float64) -> tuple[Float64, float]:
+    """Return (S + P)^-1[d, d] and log det(S + P), of the lower triangle S and the diagonal P[d]."""
+    a = gram.copy()
+    a[np.diag_indices_from(a)] += precision
+    factor, _ = dpotrf(a.T, lower=0)
+    log_det = 2.0 * float(np.log(np.diagonal(factor)).sum())
+    upper, _ = dpotri(factor, lower=0)
+    return np.triu(upper) + np.triu(upper, 1).T, log_det
 
 
 def widths(x: Float32, inverse: Float32) -> Float32:

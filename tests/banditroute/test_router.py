@@ -99,12 +99,13 @@ def test_every_column_is_what_its_definition_says(snapshot: Snapshot) -> None:
     decided = router_of(snapshot).decide(asks_of(50), price_of_money=3.0)
     asks, k = decided.asks, len(MODELS)
     mean, std = snapshot.policy.estimate(asks.features)
+    ratio = snapshot.cost.predict(asks.features, np.zeros((50, k)), np.ones(k))
     assert np.array_equal(decided.mean, mean) and np.array_equal(decided.std, std)
     for i in range(50):
         for j, model in enumerate(MODELS):
             read = asks.input_tokens[i] * model.input_price / 1e6
             written = model.prior_output_tokens * model.output_price / 1e6
-            cost = read + snapshot.cost.view[j] * written
+            cost = read + ratio[i, j] * written
             assert decided.cost[i, j] == pytest.approx(cost)
             assert decided.latency[i, j] == pytest.approx(100.0 * (j + 1))
             fine = 0.3 * min(cost / 0.01, 1.0) + 0.1 * min(decided.latency[i, j] / 1_000, 1.0)

@@ -1,0 +1,179 @@
+"""Thompson sampling on each arm's level over hierarchical ridge regression: the default.
+
+Arms borrow strength from one another: each arm's coefficients are drawn to a vector that all
+share, as strongly as the data says they should be. What is drawn at random is only how good an
+arm is on the whole; the variety of prompts explores the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
+from policies.normals import best_of
+from policies.ridge import RidgeArms, invert, next_position, widths
+
+PRECISIONS = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+"""Candidates for the prior precision of the slopes, in units of the noise's."""
+
+_NOISE, _NOISE_WEIGHT = 0.09, 4.0
+_SHARED = 0.3
+
+
+class Thompson(Policy):
+    """Play the arm of the largest min(1, theta_a.x + xi_a s_a) - penalty_a, xi_a ~ N(0, 1).
+
+    Parameters
+    ----------
+    dim : number of features; the last one is the intercept.
+    alpha : scale of the draw of an arm's level, in its posterior deviations; above 0.
+    tau : prior standard deviation of an arm's level around the level that arms share.
+    prior : mean quality of arms before any reward, in [0, 1]; worth 2 rewards.
+
+    Notes
+    -----
+    ``theta_a = A_a^-1 (b_a + P theta_S)``, ``A_a = S_a + P``, ``P = diag(lam, .., lam, v/tau^2)``
+    and ``s_a = alpha sqrt(v_a / (n_a + v/tau^2))``, v_a the noise variance of an arm and v the mean
+    over arms. The shared vector solves
+    ``(sum_a (P - P A_a^-1 P) + L) theta_S = sum_a P A_a^-1 b_a + L m``
+    with ``L = .3 K lam`` on slopes and P on the level, m the mean of all rewards on the level.
+
+    At fixed fold positions (4, 8, 16, 32, then every 32 outcomes or every thirty-second part of
+    the log, whichever is longer) v_a, lam and theta_S are estimated anew from the sums, lam by
+    the marginal likelihood (empirical Bayes); in between, only an arm that learns moves.
+
+    References
+    ----------
+    .. [1] Thompson (1933). On the likelihood that one unknown probability exceeds another.
+       Biometrika.
+    .. [2] Lindley, Smith (1972). Bayes estimates for the linear model. JRSS B.
+
+    Examples
+    --------
+    >>> policy = Thompson(dim=2)
+    >>> policy.add_arm("small"); policy.add_arm("large")
+    >>> x = np.array([[0.5, 1.0]], dtype=np.float32)
+    >>> policy.learn([Outcome(1, "d1", "large", x[0], "quality", 1.0)])
+    >>> policy.refresh()
+    >>> scores = policy.score(x, np.array([[1.0, 0.0, 0.0]]))
+    >>> policy.pmf(scores, np.array([[True, True]]), np.zeros((1, 2))).round(3).tolist()
+    [[0.317, 0.683]]
+    """
+
+    name = "thompson"
+
+    def __init__(
+        self, *, dim: int, alpha: float = 1.0, tau: float = 0.2, prior: float = 0.6
+    ) -> None:
+        super().__init__(dim=dim)
+        for key, value in (("alpha", alpha), ("tau", tau)):
+            if not value > 0.0:
+                raise ValueError(f"{key}: positive, not {value}")
+        if not 0.0 <= prior <= 1.0:
+            raise ValueError(f"prior: in [0, 1], not {prior}")
+        self.alpha, self.tau, self.prior = alpha, tau, prior
+        self.slopes, self.level, self.due = 100.0, _NOISE / tau**2, next_position(0)
+        self.noise = np.zeros(0)
+        self.shared = np.zeros(dim)
+        self.shared[-1] = prior
+        self.ridge = RidgeArms(precision=self._precision(), mean=self.shared)
+
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        return self._assess(x, preference)[0]
+
+    def _assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
+        mean, std = self._estimate(x)
+        scale = np.empty_like(mean)
+        scale[:] = self.view["scale"]
+        return {"mean": mean, "scale": scale}, mean, std
+
+    @staticmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        mean, scale = scores["mean"].astype(np.float64), scores["scale"].astype(np.float64)
+        return best_of(mean, scale, penalty, eligible)
+
+    def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
+        mean: Float32 = x @ self.view["theta"].T
+        return mean, widths(x, self.view["covariance"])
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        self.ridge.update(arm, outcome.x, outcome.value, self.clock)
+        if self.clock >= self.due:
+            self._reconsider()
+            self.due = next_position(self.clock)
+
+    def _teach(self, arm: int, sums: Sums) -> None:
+        self.ridge.add(arm, sums, self.clock)
+        self._reconsider()
+
+    def _reconsider(self) -> None:
+        """Estimate the noise, lam and the shared vector anew, from the sums alone."""
+        ridge, arms = self.ridge, range(len(self.arms))
+        gram, b, theta = ridge.symmetric(), ridge.moment, self.shared
+        solved, inverse = ridge.solve(self.clock)
+        error, freedom = ridge.residuals(solved, inverse)
+        self.noise = (error + _NOISE * _NOISE_WEIGHT) / (freedom + _NOISE_WEIGHT)
+        rest = b - gram @ theta
+        errors = ridge.square - 2.0 * (b @ theta) + theta @ gram @ theta
+
+        def evidence(slopes: float) -> float:
+            self.slopes = slopes
+            p, total = self._precision(), 0.0
+            for a in arms:
+                a_inverse, log_det = invert(ridge.gram[a], p)
+                explained = rest[a] @ a_inverse @ rest[a]
+                total -= log_det - np.log(p).sum() + (errors[a] - explained) / self.noise[a]
+            return float(total)
+
+        self.level = self.noise.mean() / self.tau**2
+        self.slopes = max(PRECISIONS, key=evidence)
+        self.shared = self._share(gram)
+        ridge.anchor(precision=self._precision(), mean=self.shared)
+
+    def _share(self, gram: Float64) -> Float64:
+        """Return theta_S[d]."""
+        p, arms = self._precision(), len(self.arms)
+        pull = _SHARED * arms * p
+        pull[-1] = p[-1]
+        rewards, n = self.ridge.moment[:, -1].sum(), self.ridge.count.sum()
+        left, right = np.diag(arms * p + pull), np.zeros(self.dim)
+        right[-1] = pull[-1] * (rewards + 2.0 * self.prior) / (n + 2.0)
+        for a in range(arms):
+            inverse, _ = invert(self.ridge.gram[a], p)
+            left -= p[:, None] * inverse * p
+            right += p * (inverse @ self.ridge.moment[a])
+        return np.linalg.solve(left, right).astype(np.float64)
+
+    def _precision(self) -> Float64:
+        precision = np.full(self.dim, self.slopes)
+        precision[-1] = self.level
+        return precision
+
+    def _grow(self) -> None:
+        self.noise = np.append(self.noise, self.noise.mean() if len(self.noise) else _NOISE)
+        self.ridge.grow()
+
+    def _state(self) -> Arrays:
+        numbers = {key: np.array(getattr(self, key)) for key in ("slopes", "level", "due")}
+        vectors = {"noise": self.noise.copy(), "shared": self.shared.copy()}
+        return numbers | vectors | self.ridge.state()
+
+    def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        self.slopes, self.level = float(state["slopes"]), float(state["level"])
+        self.due = int(state["due"])
+        self.noise = np.array(state["noise"], dtype=np.float64)
+        self.shared = np.array(state["shared"], dtype=np.float64)
+        self.ridge.load(state)
+        self.ridge.anchor(precision=self._precision(), mean=self.shared)
+
+    def _publish(self) -> Arrays:
+        theta, inverse = self.ridge.solve(self.clock)
+        level = self.noise / (self.ridge.count + self.level)
+        view = {"theta": theta, "scale": self.alpha * np.sqrt(level)}
+        view["covariance"] = inverse * self.noise[:, None, None]
+        return {name: array.astype(np.float32) for name, array in view.items()}
