@@ -12,21 +12,33 @@ from policies.ridge import RidgeArms, widths
 
 
 class LinUCB(Policy):
-    """Play argmax theta_a.x + alpha sqrt(x' A_a^-1 x) - penalty_a.
+    """Play argmax theta_a.x + width_a sqrt(x' A_a^-1 x) - penalty_a.
 
     Parameters
     ----------
     dim : number of features; the last one is the intercept.
-    alpha : width of the confidence bound, in standard deviations of unit noise; 0 is greedy.
-    ridge : prior precision of the slopes.
-    level : prior precision of the intercept.
+    width : ``practical``, the constant alpha; or ``theoretical``, the radius of an arm's
+        confidence ellipsoid, ``noise sqrt(2 log(1/delta) + log det A_a - log det P) + bound``.
+    alpha : the practical width, in standard deviations of unit noise; 0 is greedy.
+    delta : probability, in (0, 1), with which an arm's ellipsoid may fail, at any time.
+    noise : sub-Gaussian scale of a reward; 0.5 holds for all rewards in [0, 1].
+    bound : of ``|theta_a - m|`` in the norm of P, an arm's distance from the prior mean m.
+    ridge : prior precision P of the slopes.
+    level : prior precision P of the intercept.
     prior : prior mean quality of an arm, in [0, 1].
-    gamma : forgetting per learned outcome, in (0, 1]; 1 forgets nothing.
+    gamma : forgetting per learned outcome of any arm, in (0, 1]; 1 forgets nothing.
+
+    Notes
+    -----
+    Under forgetting the sums of an arm that is not played decay at the pace of all outcomes, so
+    its width grows back to the prior's, which bounds it. The ellipsoid's guarantee is for gamma 1.
 
     References
     ----------
     .. [1] Li, Chu, Langford, Schapire (2010). A contextual-bandit approach to personalized
        news article recommendation. WWW.
+    .. [2] Abbasi-Yadkori, Pal, Szepesvari (2011). Improved algorithms for linear stochastic
+       bandits. NeurIPS. Theorem 2.
 
     Examples
     --------
@@ -47,15 +59,24 @@ class LinUCB(Policy):
         self,
         *,
         dim: int,
+        width: str = "practical",
         alpha: float = 0.2,
+        delta: float = 0.05,
+        noise: float = 0.5,
+        bound: float = 1.0,
         ridge: float = 50.0,
         level: float = 1.0,
         prior: float = 0.7,
         gamma: float = 1.0,
     ) -> None:
         super().__init__(dim=dim)
-        if not alpha >= 0.0:
-            raise ValueError(f"alpha: at least 0, not {alpha}")
+        if width not in ("practical", "theoretical"):
+            raise ValueError(f"width: practical or theoretical, not {width!r}")
+        for key, value in (("alpha", alpha), ("noise", noise), ("bound", bound)):
+            if not value >= 0.0:
+                raise ValueError(f"{key}: at least 0, not {value}")
+        if not 0.0 < delta < 1.0:
+            raise ValueError(f"delta: in (0, 1), not {delta}")
         for key, value in (("ridge", ridge), ("level", level)):
             if not value > 0.0:
                 raise ValueError(f"{key}: positive, not {value}")
@@ -63,7 +84,8 @@ class LinUCB(Policy):
             raise ValueError(f"prior: in [0, 1], not {prior}")
         precision, mean = np.full(dim, ridge), np.zeros(dim)
         precision[-1], mean[-1] = level, prior
-        self.alpha = alpha
+        self.theoretical, self.alpha = width == "theoretical", alpha
+        self.delta, self.noise, self.bound = delta, noise, bound
         self.ridge = RidgeArms(precision=precision, mean=mean, gamma=gamma)
 
     def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
@@ -73,7 +95,7 @@ class LinUCB(Policy):
         self, x: Float32, preference: Float64
     ) -> tuple[dict[str, Float32], Float32, Float32]:
         mean, std = self._estimate(x)
-        return {"mean": mean, "bonus": np.float32(self.alpha) * std}, mean, std
+        return {"mean": mean, "bonus": self.view["width"] * std}, mean, std
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
@@ -101,4 +123,10 @@ class LinUCB(Policy):
 
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
-        return {"theta": theta.astype(np.float32), "inverse": inverse.astype(np.float32)}
+        width = np.full(len(self.arms), self.alpha)
+        if self.theoretical:
+            gained = -np.linalg.slogdet(inverse)[1] - np.log(self.ridge.precision).sum(axis=1)
+            radius = np.sqrt(2.0 * np.log(1.0 / self.delta) + np.maximum(gained, 0.0))
+            width = self.noise * radius + self.bound
+        view = {"theta": theta, "inverse": inverse, "width": width}
+        return {name: array.astype(np.float32) for name, array in view.items()}

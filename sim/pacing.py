@@ -18,9 +18,9 @@ WINDOW = 256
 HORIZON = 100.0
 CARRY = 5.0
 DEBT = 200.0
-_WARM = 64
-_EVERY = 8
-_STEPS = 30
+_WARM, _WARM_EVERY, _EVERY = 64, 4, 16
+_NEAR, _FAR, _CLOSE = 1.25, 4.0, 0.01
+_CHEAPEST, _DEAREST = 1e-3, 1e6
 
 
 class Pacer:
@@ -51,7 +51,7 @@ class Pacer:
         self._count += 1
         unspent = self._balance + self.rate - cost
         self._balance = min(max(unspent, -DEBT * self.rate), CARRY * self.rate)
-        if self._count <= _WARM or self._count % _EVERY == 0:
+        if self._count % (_WARM_EVERY if self._count <= _WARM else _EVERY) == 0:
             self._bounds = self._solve(decisions)
         # One step of the law may be too coarse to meet the target: the balance says which side.
         self.price = self._bounds[0] if self._balance > 0.0 else self._bounds[1]
@@ -71,12 +71,17 @@ class Pacer:
         def spend(price: float) -> float:
             return float((law(scores, open_to, fine + price * cost) * cost).sum(axis=1).mean())
 
-        if spend(0.0) <= target:
-            return 0.0, 0.0
-        low, high = 0.0, 1.0 / self.rate
-        while spend(high) > target and high < 1e6 / self.rate:
-            low, high = high, 4.0 * high
-        for _ in range(_STEPS):
+        # The price seldom moves far, and a law may be slow to evaluate.
+        low, high = self._bounds[0] / _NEAR, (self._bounds[1] or 1.0 / self.rate) * _NEAR
+        while spend(high) > target and high < _DEAREST / self.rate:
+            low, high = high, _FAR * high
+        while low > _CHEAPEST / self.rate and spend(low) <= target:
+            low, high = low / _FAR, low
+        if low <= _CHEAPEST / self.rate:
+            low = 0.0
+            if spend(low) <= target:
+                return 0.0, 0.0
+        while high - low > _CLOSE * high:
             middle = 0.5 * (low + high)
             low, high = (middle, high) if spend(middle) > target else (low, middle)
         return low, high

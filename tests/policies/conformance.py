@@ -21,7 +21,7 @@ DIM = 6
 ARMS = ("tiny", "small", "plain", "fair", "large", "odd", "good", "huge", "best")
 
 PARAMETERS: dict[str, tuple[dict[str, object], ...]] = {
-    "linucb": ({}, {"alpha": 1.0, "gamma": 0.97}, {"alpha": 0.0}),
+    "linucb": ({}, {"alpha": 1.0, "gamma": 0.97}, {"alpha": 0.0}, {"width": "theoretical"}),
     "fixed": ({"arm": "large"}, {"arm": "nobody"}),
     "epsilon-greedy": ({}, {"epsilon": 0.3}),
     "knn": ({}, {"k": 3, "memory": 50}, {"k": 3, "memory": 50, "distance": "euclidean"}),
