@@ -8,6 +8,7 @@ one row's law never depends on its batch.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
@@ -43,97 +44,83 @@ def best_of(
     where the expectation is the integral over t in [0, 1] of ``prod_{tied} (1 - q_b + q_b t)``.
     The error is below 1e-7.
     """
-    if not (scale[eligible] > 0.0).all():
+    if not np.where(eligible, scale > 0.0, True).all():
         raise ValueError("scale: every eligible entry positive")
     utility = np.where(eligible, mean - penalty, -np.inf)
     shift = utility.max(axis=1, keepdims=True, initial=-1e300)
-    middle = utility - shift
+    middle, reach = utility - shift, REACH * scale
     lid = np.where(eligible, cap - penalty - shift, -np.inf)
-    top = np.minimum(middle + REACH * scale, lid)
-    floor = np.minimum(middle - REACH * scale, lid).max(axis=1, initial=-np.inf)
-    alive = eligible & (top >= floor[:, None])
-    pmf: Float64 = np.zeros(mean.shape)
+    top = np.minimum(middle + reach, lid)
+    floor = np.minimum(middle - reach, lid).max(axis=1, keepdims=True, initial=-np.inf)
+    alive = eligible & (top >= floor)
     rivals = alive.sum(axis=1)
-    pmf[rivals == 1] = alive[rivals == 1]
-    contested = np.flatnonzero(rivals > 1)
-    if not len(contested):
+    most = int(rivals.max(initial=0))
+    pmf: Float64 = np.where(rivals[:, None] == 1, alive, 0.0)
+    if most < 2:
         return pmf
-    # Arms that cannot win go last, where they cost little and change no bit.
-    most = int(rivals.max())
-    order = np.argsort(~alive[contested], axis=1, kind="stable")[:, :most]
-    ceiling = np.where(alive, top, -np.inf).max(axis=1, initial=-np.inf)
-    per_row = (most * (len(_CUTS) + 1) + 1) * len(_NODES) * most
-    step = max(_BLOCK // per_row, 1)
+    contested = np.flatnonzero(rivals > 1)
+    ceiling = np.where(alive, top, -np.inf).max(axis=1, keepdims=True)
+    lid = np.where(alive, lid, -np.inf)
+    step = max(_BLOCK // ((most * (len(_CUTS) + 1) + 1) * len(_NODES) * most), 1)
     for start in range(0, len(contested), step):
         rows = contested[start : start + step]
-        at = rows[:, None], order[start : start + step]
-        pmf[at] = _integrate(
-            middle[at], scale[at], lid[at], alive[at], floor[rows], ceiling[rows], pmf.shape[1]
+        at: tuple[Any, ...] = (rows,)
+        if most < mean.shape[1]:
+            # Arms that cannot win go last and are cut off, which changes no bit.
+            at = rows[:, None], np.argsort(~alive[rows], axis=1, kind="stable")[:, :most]
+        pmf[at] = _race(
+            middle[at], scale[at], lid[at], floor[rows], ceiling[rows], arms=mean.shape[1]
         )
     total: Float64 = pmf.sum(axis=1, keepdims=True)
     return pmf / np.where(total > 0.0, total, 1.0)
 
 
-def _integrate(
-    mean: Float64,
-    scale: Float64,
-    lid: Float64,
-    alive: Bools,
-    floor: Float64,
-    ceiling: Float64,
-    arms: int,
+def _race(
+    mean: Float64, scale: Float64, lid: Float64, floor: Float64, ceiling: Float64, *, arms: int
 ) -> Float64:
-    """Return the winning probabilities[r, k] of arms with scores capped at lid[r, k]."""
+    """Return the winning probabilities[r, k]; an arm of lid -inf does not take part."""
     r, k = mean.shape
-    mean, lid = np.where(alive, mean, 0.0), np.where(alive, lid, -np.inf)
-    inverse = 1.0 / np.where(alive, scale, 1.0)
+    out = lid == -np.inf
+    mean, inverse = np.where(out, 0.0, mean), np.where(out, 1.0, 1.0 / scale)
     cuts = mean[:, :, None] + scale[:, :, None] * _CUTS
-    cuts = np.where(alive[:, :, None], cuts, np.inf).reshape(r, -1)
-    edges = np.concatenate([cuts, lid, floor[:, None], ceiling[:, None]], axis=1)
-    edges = np.sort(np.clip(edges, floor[:, None], ceiling[:, None]), axis=1)
-    half = 0.5 * np.diff(edges, axis=1)
+    cuts[out] = np.inf
+    edges = np.concatenate([cuts.reshape(r, -1), lid, floor, ceiling], axis=1)
+    # np.clip and np.diff take as long as the rest of a small problem.
+    edges = np.minimum(np.maximum(edges, floor), ceiling)
+    edges.sort(axis=1)
+    left, right = edges[:, :-1], edges[:, 1:]
     # Panels without width add exact zeros: leaving them out changes no bit.
-    used = np.flatnonzero((half > 0.0).any(axis=0))
-    half, centre = half[:, used], 0.5 * (edges[:, used] + edges[:, used + 1])
-    points = (centre[:, :, None] + half[:, :, None] * _NODES).reshape(r, -1).T[:, :, None]
-    weights = (half[:, :, None] * _WEIGHTS).reshape(r, -1).T[:, :, None]
-    z = (points - mean) * inverse
-    below = points < lid
-    cdf = np.where(below, ndtr(z), 1.0)
-    density = np.where(below, np.exp(-0.5 * z * z), 0.0) * (inverse / np.sqrt(2.0 * np.pi))
-    mass: Float64 = (density * _others(cdf) * weights).sum(axis=0)
-    return mass + _at_lids(mean, inverse, lid, alive, arms)
+    used = (left < right).any(axis=0)
+    half, centre = 0.5 * (right - left)[:, used, None], 0.5 * (right + left)[:, used, None]
+    points = (centre + half * _NODES).reshape(r, -1).T[:, :, None]
+    weights = (half * _WEIGHTS).reshape(r, -1).T[:, :, None]
+    z = np.where(points < lid, (points - mean) * inverse, np.inf)
+    cdf = ndtr(z)
+    # No point lies more than REACH scales below an arm, so no factor is near 0.
+    others = cdf.prod(axis=2)[:, :, None] / cdf
+    mass = (np.exp(-0.5 * z * z) * others * weights).sum(axis=0)
+    won: Float64 = mass * (inverse / np.sqrt(2.0 * np.pi))
+    return won + _at_lids(mean, inverse, lid, arms)
 
 
-def _at_lids(mean: Float64, inverse: Float64, lid: Float64, alive: Bools, arms: int) -> Float64:
+def _at_lids(mean: Float64, inverse: Float64, lid: Float64, arms: int) -> Float64:
     """Return the probability[r, k] that an arm wins with a score at its lid."""
-    finite = np.where(alive, lid, 0.0)
-    reached = np.where(alive, ndtr((mean - finite) * inverse), 0.0)
-    if not reached.any():
-        return reached
-    # Axes: rival, row, arm. Products run along the first, so that their order is the arms'.
-    rival = lid.T[:, :, None]
-    z = (finite - mean.T[:, :, None]) * inverse.T[:, :, None]
-    lower = np.where(finite < rival, ndtr(z), 1.0).prod(axis=0)
-    own = np.eye(mean.shape[1], dtype=np.bool_)[:, None, :]
-    held = np.where((finite == rival) & ~own, reached.T[:, :, None], 0.0)
-    nodes, weights = _unit_nodes(arms // 2 + 1)
-    ties = (1.0 - held[None] * (1.0 - nodes)).prod(axis=1)
-    won: Float64 = reached * lower * (ties * weights).sum(axis=0)
+    reached = np.where(lid > -np.inf, ndtr((mean - lid) * inverse), 0.0)
+    # Axes: row, arm, rival.
+    at, rival = lid[:, :, None], lid[:, None, :]
+    z = np.where(at < rival, (at - mean[:, None, :]) * inverse[:, None, :], np.inf)
+    won: Float64 = reached * ndtr(z).prod(axis=2)
+    tied = (at == rival) & (reached[:, None, :] > 0.0) & ~np.eye(len(lid[0]), dtype=np.bool_)
+    rows = tied.any(axis=(1, 2))
+    if rows.any():
+        held = np.where(tied[rows], reached[rows, None, :], 0.0)
+        nodes, weights = _unit_nodes(arms // 2 + 1)
+        won[rows] *= ((1.0 - held * (1.0 - nodes)).prod(axis=3) * weights).sum(axis=0)
     return won
 
 
 @lru_cache
 def _unit_nodes(count: int) -> tuple[Float64, Float64]:
-    """Return nodes and weights of Gauss-Legendre quadrature on [0, 1], shaped [count, 1, 1, 1]."""
+    """Return nodes[count, 1, 1, 1] and weights[count, 1, 1] of Gauss-Legendre on [0, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(count)
     return 0.5 * (nodes + 1.0)[:, None, None, None], 0.5 * weights[:, None, None]
-
-
-def _others(factors: Float64) -> Float64:
-    """Return, along the last axis, the product of all factors but the own; none is divided by."""
-    before, after = np.ones_like(factors), np.ones_like(factors)
-    for k in range(1, factors.shape[-1]):
-        before[..., k] = before[..., k - 1] * factors[..., k - 1]
-        after[..., -k - 1] = after[..., -k] * factors[..., -k]
-    return before * after
