@@ -44,6 +44,9 @@ def best_of(
     where the expectation is the integral over t in [0, 1] of ``prod_{tied} (1 - q_b + q_b t)``.
     The error is below 1e-7.
     """
+    # The last bits of a sum follow the memory layout; a logged row must give the same ones.
+    mean, scale, penalty = (np.ascontiguousarray(part) for part in (mean, scale, penalty))
+    eligible = np.ascontiguousarray(eligible)
     if not np.where(eligible, scale > 0.0, True).all():
         raise ValueError("scale: every eligible entry positive")
     utility = np.where(eligible, mean - penalty, -np.inf)
