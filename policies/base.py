@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import numpy as np
@@ -187,7 +189,8 @@ class Policy(ABC):
     def _checked(self, x: Float32) -> Float32:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x: shape [n, {self.dim}], not {list(x.shape)}")
-        if not np.isfinite(x).all():
+        # A product sees a bad value in half the time; one that it overflows on is looked at again.
+        if not math.isfinite(np.vdot(x, x)) and not np.isfinite(x).all():
             raise ValueError("x: every value finite")
         return np.ascontiguousarray(x, dtype=np.float32)
 
@@ -251,9 +254,14 @@ class Policy(ABC):
         ValueError
             When this kind of policy has no use for such a prior.
         """
-        if "gram" not in prior or type(self)._teach is Policy._teach:
+        if "gram" not in prior or not self.teachable():
             raise ValueError(f"prior: {self.name} has no use for this kind of prior")
         self.lessons = sums_of(prior)
+
+    @classmethod
+    def teachable(cls) -> bool:
+        """Return whether policies of this kind listen to `teach`."""
+        return cls._teach is not Policy._teach
 
     def teach(self, name: str, sums: Sums) -> None:
         """Add to an arm what imaginary outcomes have taught; not every policy listens.
@@ -323,19 +331,44 @@ class Policy(ABC):
 
 def greedy(utility: Float64, eligible: Bools) -> Float64:
     """Return the pmf[n, K] that puts all mass on the best eligible arms; ties split evenly."""
-    masked = np.where(eligible, utility, -np.inf)
-    best = masked.max(axis=1, keepdims=True, initial=-np.inf)
-    top = eligible & (masked == best)
+    n, k = utility.shape
+    if n == 0 or k == 0:
+        return np.zeros((n, k))
+    # For one row, calls into numpy would take longer than all of the arithmetic.
+    if n == 1 and False not in eligible.tolist()[0]:
+        row = utility.tolist()[0]
+        best = max(row)
+        if row.count(best) == 1:
+            alone = np.zeros((1, k))
+            alone[0, row.index(best)] = 1.0
+            return alone
+    whole = eligible.all()
+    masked = utility if whole else np.where(eligible, utility, -np.inf)
+    top = masked == masked[np.arange(n), masked.argmax(axis=1)][:, None]
+    if not whole:
+        top &= eligible
+    elif np.count_nonzero(top) == n:
+        return top.astype(np.float64)
     pmf: Float64 = top / np.maximum(top.sum(axis=1, keepdims=True), 1)
     return pmf
 
 
 def draw(pmf: Float64, u: Float64) -> NDArray[np.intp]:
     """Return the arm[n] that each uniform u[n] in [0, 1) falls on; -1 where no arm has mass."""
-    if not pmf.shape[1]:
-        return np.full(len(pmf), -1)
+    n, k = pmf.shape
+    if n == 0 or k == 0:
+        return np.full(n, -1)
+    if n == 1:
+        sums = list(accumulate(pmf.tolist()[0]))
+        arm = bisect_right(sums, u.item() * sums[-1])
+        return np.array([arm if arm < k else -1])
+    if np.count_nonzero(pmf) == n:
+        only = pmf.argmax(axis=1)
+        if pmf[np.arange(n), only].all():
+            return only
     cumulative = pmf.cumsum(axis=1)
+    total = cumulative[:, -1:]
     # In float64 u * total stays below total, so an arm behind the last mass is never counted to.
-    chosen: NDArray[np.intp] = (cumulative <= u[:, None] * cumulative[:, -1:]).sum(axis=1)
-    chosen[chosen == pmf.shape[1]] = -1
+    chosen = (cumulative > u[:, None] * total).argmax(axis=1)
+    chosen[total[:, 0] == 0.0] = -1
     return chosen

@@ -99,12 +99,13 @@ class LinUCB(Policy):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
-        return greedy(scores["mean"].astype(np.float64) + scores["bonus"] - penalty, eligible)
+        utility = np.add(scores["mean"], scores["bonus"], dtype=np.float64)
+        utility -= penalty
+        return greedy(utility, eligible)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
-        theta, inverse = self.view["theta"], self.view["inverse"]
-        mean: Float32 = x @ theta.T
-        return mean, widths(x, inverse)
+        mean: Float32 = x.dot(self.view["theta"].T)
+        return mean, widths(x, self.view["inverse"])
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)

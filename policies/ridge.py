@@ -147,6 +147,8 @@ class RidgeArms:
         self._solved = [None] * arms
 
 
+_BLOCK = 32
+_ZERO, _HALF = np.zeros((), np.float32), np.full((), 0.5, np.float32)
 _SUMS = ("gram", "moment", "square", "count", "last")
 
 
@@ -169,8 +171,24 @@ def invert(gram: Float64, precision: Float64) -> tuple[Float64, float]:
 
 
 def widths(x: Float32, inverse: Float32) -> Float32:
-    """Return sqrt(x' A^-1 x) as float32[n, K] for x[n, d] and A^-1[K, d, d], by one GEMM."""
+    """Return sqrt(x' A^-1 x) as float32[n, K] for x[n, d] and symmetric A^-1[K, d, d]."""
     k, d, _ = inverse.shape
-    projected = (x @ inverse.reshape(k * d, d).T).reshape(len(x), k, d)
-    squares: Float32 = np.matmul(projected, x[:, :, None])[:, :, 0]
-    return np.sqrt(np.maximum(squares, 0.0))
+    n = len(x)
+    squares: Float32
+    if n == 1:
+        row = x[0]
+        squares = inverse.reshape(k * d, d).dot(row).reshape(k, d).dot(row)[None]
+    elif d < 2 * _BLOCK or n < _BLOCK:
+        projected = (x @ inverse.reshape(k * d, d).T).reshape(n, k, d)
+        squares = np.matmul(projected, x[:, :, None])[:, :, 0]
+    else:
+        # Of a symmetric matrix the blocks on and below the diagonal are enough.
+        sums = np.zeros((k, n), dtype=np.float32)
+        for at in range(0, d, _BLOCK):
+            left = x[:, at:].copy()
+            left[:, :_BLOCK] *= _HALF
+            part = np.matmul(left, inverse[:, at:, at : at + _BLOCK])
+            sums += np.einsum("knb,nb->kn", part, x[:, at : at + _BLOCK])
+        squares = np.ascontiguousarray((sums + sums).T)
+    np.maximum(squares, _ZERO, out=squares)
+    return np.sqrt(squares, out=squares)
