@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from banditroute import openapi, schemas
+from banditroute import onboarding, openapi, schemas
 from banditroute.errors import ApiError, invalid
 from banditroute.service import Service
 from banditroute.store.codec import decode
@@ -31,8 +31,8 @@ def create_app(make_service: Callable[[], Service]) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         service = app.state.service = make_service()
-        await service.start()
         try:
+            await service.start()
             yield
         finally:
             await service.stop()
@@ -88,10 +88,7 @@ async def route_batch(request: Request) -> Response:
     body = await _body(request, service.settings.max_batch_body_bytes)
     asked = schemas.parse(schemas.RouteBatch, body).requests
     limit = service.settings.max_body_bytes
-    if len(body) > limit:
-        for i, one in enumerate(asked):
-            if len((one.text() or "").encode()) >= limit:
-                raise _too_large(f"requests[{i}].prompt", limit)
+    _check_texts("requests", asked, body, limit)
     answer = await service.route(
         asked,
         batch=True,
@@ -172,8 +169,11 @@ async def models(request: Request) -> Response:
 async def add_model(request: Request) -> Response:
     """POST /v1/models"""
     service = _service(request)
-    body = await _body(request, service.settings.max_body_bytes)
-    return _json(await service.registry.add_model(schemas.parse(schemas.NewModel, body)), 201)
+    limit = service.settings.max_body_bytes
+    body = await _body(request, service.settings.max_batch_body_bytes)
+    new = schemas.parse(schemas.NewModel, body)
+    _check_texts("scored", new.scored or [], body, limit)
+    return _json(await onboarding.add_model(service.registry, new), 201)
 
 
 async def change_model(request: Request) -> Response:
@@ -252,6 +252,19 @@ async def _body(request: Request, limit: int) -> bytes:
         if size > limit:
             raise _too_large("body", limit)
     return b"".join(chunks)
+
+
+def _check_texts(
+    name: str,
+    rows: Sequence[schemas.RouteRequest | schemas.ScoredPrompt],
+    body: bytes,
+    limit: int,
+) -> None:
+    """Refuse a prompt of many that alone would be too large."""
+    if len(body) > limit:
+        for i, one in enumerate(rows):
+            if len((one.text() or "").encode()) >= limit:
+                raise _too_large(f"{name}[{i}].prompt", limit)
 
 
 def _too_large(param: str, limit: int) -> ApiError:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,12 +27,15 @@ decisions_app = typer.Typer(help="The decisions of a running daemon.", no_args_i
 app.add_typer(db_app, name="db")
 app.add_typer(models_app, name="models")
 app.add_typer(decisions_app, name="decisions")
+prior_app = typer.Typer(help="What a policy starts from.", no_args_is_help=True)
+app.add_typer(prior_app, name="prior")
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
 Database = Annotated[str | None, typer.Option("--db", help="SQLAlchemy URL.")]
 Url = Annotated[str, typer.Option(envvar="BANDITROUTE_URL", help="The running daemon.")]
 PoolName = Annotated[str, typer.Option("--pool", help="Name of the pool.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
+EMBEDDING_S = 120.0
 
 
 @app.command()
@@ -145,19 +149,34 @@ def models_add(
     max_output_tokens: Annotated[int | None, typer.Option(help="Limit of an answer.")] = None,
     context_length: Annotated[int | None, typer.Option(help="Limit of a prompt.")] = None,
     capability: Annotated[list[str] | None, typer.Option(help="E.g. tools; repeatable.")] = None,
+    scored: Annotated[
+        Path | None, typer.Option(help="JSON lines of prompt (or embedding) and quality.")
+    ] = None,
+    n_effective: Annotated[
+        float | None, typer.Option(help="Outcomes that the scored prompts are worth (50).")
+    ] = None,
     pool: PoolName = "default",
     url: Url = DEFAULT_URL,
 ) -> None:
     """Add a model while the daemon runs; a missing pool is made."""
-    fields = {
+    if n_effective is not None and scored is None:
+        _fail("--n-effective goes with --scored")
+    fields: dict[str, Any] = {
         "input_price": input_price,
         "output_price": output_price,
         "max_output_tokens": max_output_tokens,
         "context_length": context_length,
         "capabilities": capability or [],
     }
-    _call(url, "add_model", name, pool=pool, **fields)
+    if scored is not None:
+        fields |= {"scored": _json_lines(scored), "n_effective": n_effective}
+    answer = _call(url, "add_model", name, pool=pool, timeout=EMBEDDING_S, **fields)
     typer.echo(f"added {name} to pool {pool}")
+    if prior := answer["prior"]:
+        typer.echo(
+            f"{prior['outcomes']} scored prompts in {prior['clusters']} clusters, worth "
+            f"{prior['n_effective']:g} outcomes"
+        )
 
 
 @models_app.command("price")
@@ -194,6 +213,50 @@ def decisions_show(decision_id: str, url: Url = DEFAULT_URL) -> None:
     typer.echo(json.dumps(_call(url, "decision", decision_id), indent=2))
 
 
+@prior_app.command("fit")
+def prior_fit(
+    pairs: Annotated[Path, typer.Argument(help="Parquet: prompt, model_a, model_b, winner.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    embedder: Annotated[str, typer.Option(help="The embedder of the pool.")] = "hashing",
+    dims: Annotated[int, typer.Option(help="Coordinates of a prompt.")] = 16,
+    margin: Annotated[float, typer.Option(help="Of the triplet loss, in cosines.")] = 0.2,
+    epochs: Annotated[int, typer.Option(help="Passes over the triplets.")] = 20,
+    seed: Annotated[int, typer.Option(help="The same seed, the same bytes.")] = 0,
+) -> None:
+    """Fit policy pilot's prior to pairs of answers: who won, a, b or tie. Needs torch."""
+    import numpy as np
+    from rich.progress import Progress
+
+    from banditroute import preferences
+    from banditroute.embedding import make_embedder, require
+    from banditroute.pairs import read
+    from banditroute.prior import Prior
+
+    try:
+        options = preferences.Options(dims=dims, margin=margin, epochs=epochs, seed=seed)
+        if not out.parent.is_dir():
+            raise ValueError(f"--out: there is no directory {out.parent}")
+        known = read(pairs)
+        preferences.require_torch()
+        require(embedder)
+        maker = make_embedder(embedder)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("fitting", total=preferences.rounds(options))
+            x = maker.features(list(known.prompts)).astype(np.float64)
+            fitted = preferences.fit(known, x, options, tick=lambda: progress.advance(task))
+        Prior("pilot", maker.identity, fitted.arrays).write(out)
+    except (ValueError, ImportError, OSError) as error:
+        _fail(str(error))
+    typer.echo(
+        f"{out}: {len(known):,} pairs of {len(known.prompts):,} prompts, "
+        f"{len(known.models)} models, embedder {maker.identity}"
+    )
+    typer.echo(
+        f"log loss outside the fit {fitted.loss:.4f}, of models' levels alone {fitted.plain:.4f}, "
+        f"of nothing 0.6931; {float(fitted.arrays['context']):.0%} of the context is kept"
+    )
+
+
 def _settings(config: Path | None, **flags: Any) -> Any:
     from banditroute.settings import SettingsError, load_settings
 
@@ -203,13 +266,31 @@ def _settings(config: Path | None, **flags: Any) -> Any:
         _fail(str(error))
 
 
-def _call(url: str, method: str, *args: Any, **kwargs: Any) -> Any:
+def _json_lines(path: Path) -> list[Any]:
+    try:
+        # Not splitlines(): U+2028 and its kin may stand inside a string.
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        _fail(f"--scored: {path}: {error.strerror}")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError as error:
+            _fail(f"--scored: {path}: line {number}: {error}")
+        if not isinstance(row, dict | None):
+            _fail(f"--scored: {path}: line {number}: an object is expected")
+        rows += [] if row is None else [row]
+    return rows
+
+
+def _call(url: str, method: str, *args: Any, timeout: float = 10.0, **kwargs: Any) -> Any:
     import httpx
 
     from banditroute.client import Client, RouterError
 
     try:
-        with Client(url, retries=0) as client:
+        with Client(url, retries=0, timeout=timeout) as client:
             return getattr(client, method)(*args, **kwargs)
     except RouterError as error:
         _fail(str(error) if error.status else f"no daemon answers at {url}: {error.message}")
@@ -222,6 +303,11 @@ def _call(url: str, method: str, *args: Any, **kwargs: Any) -> Any:
 def _fail(message: str) -> Any:
     typer.echo(f"banditroute: {message}", err=True)
     raise typer.Exit(2)
+
+
+# Commands that need more than the daemon may import come from whoever has it.
+for found in entry_points(group="banditroute.commands"):
+    app.command(found.name)(found.load())
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from banditroute.exchange import (
     IGNORED,
     Ask,
     Call,
+    NewProperties,
     Observed,
     Patience,
     Properties,
@@ -175,7 +176,7 @@ class Client:
         return list(self._send(Request("GET", "/v1/models", pool=pool))["data"])
 
     def add_model(
-        self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
+        self, name: str, *, pool: str = "default", **properties: Unpack[NewProperties]
     ) -> dict[str, Any]:
         """Add a model; 409 when it is there already, perhaps by an attempt that seemed lost."""
         return dict(self._send(add_request(name, pool, properties)) or {})
@@ -297,7 +298,7 @@ class AsyncClient:
         return list((await self._send(Request("GET", "/v1/models", pool=pool)))["data"])
 
     async def add_model(
-        self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
+        self, name: str, *, pool: str = "default", **properties: Unpack[NewProperties]
     ) -> dict[str, Any]:
         """Add a model; see `Client.add_model`."""
         return dict(await self._send(add_request(name, pool, properties)) or {})

@@ -25,10 +25,11 @@ from banditroute.metrics import Metrics
 from banditroute.pool import NANO
 from banditroute.registry import Pool, Registry
 from banditroute.router import REASONS, Asks, Decisions
-from banditroute.schemas import RouteRequest
+from banditroute.schemas import RouteRequest, ScoredPrompt
 from banditroute.store import codec
 from banditroute.store.log import insert_decisions, recall, remember
 from banditroute.store.writer import Writer
+from banditroute.tasks import widen
 from banditroute.times import iso, new_id, now_us
 from policies.base import Float32
 
@@ -130,7 +131,7 @@ class Decider:
                 for j, name in enumerate(request.models):
                     if name not in known:
                         raise invalid(call.path(i, f"models[{j}]"), f"pool has no model {name!r}")
-            _check_features(pool, call, i)
+            check_features(pool, request, call.path(i, ""))
 
     async def _together(self, calls: Sequence[Call]) -> list[bytes | Exception]:
         """Decide all requests of `calls`, a vectorised step per pool, and log them at once."""
@@ -147,7 +148,7 @@ class Decider:
                 for c, i in at:
                     answers[c][i] = no_models(name).body()
                 continue
-            features = await self._features(pool, asked)
+            features = await features_of(pool, asked)
             began = time.perf_counter()
             decided = pool.router.decide(_asks(pool, asked, features))
             self._metrics.decided(name, decided, time.perf_counter() - began)
@@ -203,20 +204,6 @@ class Decider:
 
         return await self._writer.write(work, durable=False)
 
-    async def _features(self, pool: Pool, requests: Sequence[RouteRequest]) -> Float32:
-        texts = [request.text() for request in requests]
-        filled = [i for i, request in enumerate(requests) if request.embedding is not None]
-        vectors: Any = None
-        if filled:
-            vectors = np.array([requests[i].embedding for i in filled], dtype=np.float32)
-            if len(filled) < len(requests):
-                placed = dict(zip(filled, vectors, strict=True))
-                vectors = [placed.get(i) for i in range(len(requests))]
-        embed = pool.embedder.features
-        if pool.embedder.slow or sum(len(text or "") for text in texts) > OFF_LOOP_BYTES:
-            return await asyncio.to_thread(embed, texts, vectors)
-        return embed(texts, vectors)
-
     def _answer(
         self,
         pool: Pool,
@@ -271,6 +258,24 @@ class Decider:
         return hmac.new(self._hash_key, text.encode(), "sha256").hexdigest()[:32]
 
 
+async def features_of(pool: Pool, requests: Sequence[RouteRequest | ScoredPrompt]) -> Float32:
+    """Return the features[n, d] of requests that `check_features` has passed."""
+    texts = [request.text() for request in requests]
+    filled = [i for i, request in enumerate(requests) if request.embedding is not None]
+    vectors: Any = None
+    if filled:
+        vectors = np.array([requests[i].embedding for i in filled], dtype=np.float32)
+        if len(filled) < len(requests):
+            placed = dict(zip(filled, vectors, strict=True))
+            vectors = [placed.get(i) for i in range(len(requests))]
+    embed = pool.embedder.features
+    if pool.embedder.slow or sum(len(text or "") for text in texts) > OFF_LOOP_BYTES:
+        features = await asyncio.to_thread(embed, texts, vectors)
+    else:
+        features = embed(texts, vectors)
+    return widen(features, [request.task for request in requests], pool.options.tasks)
+
+
 def _asks(pool: Pool, requests: Sequence[RouteRequest], features: Float32) -> Asks:
     standard = pool.options.preference.weights()
     sizes = [float(len((r.text() or "").encode())) for r in requests]
@@ -302,26 +307,24 @@ def _asks(pool: Pool, requests: Sequence[RouteRequest], features: Float32) -> As
     )
 
 
-def _check_features(pool: Pool, call: Call, row: int) -> None:
-    """Refuse what the pool's embedder cannot turn into features."""
-    request = call.requests[row]
+def check_features(pool: Pool, request: RouteRequest | ScoredPrompt, at: str) -> None:
+    """Refuse what the pool's embedder cannot turn into features, naming the field below `at`."""
     vector = request.embedding
     if vector is None:
         if pool.options.embedder == "precomputed":
-            raise invalid(call.path(row, "embedding"), "required: this pool has no text embedder")
+            raise invalid(f"{at}embedding", "required: this pool has no text embedder")
         text = request.text()
         if not text or text.isspace():
-            field = "messages" if request.messages is not None else "prompt"
-            raise invalid(call.path(row, field), "holds no text")
+            raise invalid(
+                f"{at}{'messages' if request.prompt is None else 'prompt'}", "holds no text"
+            )
         return
     wanted = pool.embedder.vector_dim
     if len(vector) != wanted:
-        raise invalid(
-            call.path(row, "embedding"), f"{wanted} numbers are expected, not {len(vector)}"
-        )
+        raise invalid(f"{at}embedding", f"{wanted} numbers are expected, not {len(vector)}")
     if max(vector) > LARGEST_COORDINATE or min(vector) < -LARGEST_COORDINATE:
         most = f"{LARGEST_COORDINATE:,.0f}"
-        raise invalid(call.path(row, "embedding"), f"numbers from -{most} to {most} are expected")
+        raise invalid(f"{at}embedding", f"numbers from -{most} to {most} are expected")
 
 
 def _limits(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]] | None:

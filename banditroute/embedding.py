@@ -261,8 +261,8 @@ class HashingEmbedder(Embedder):
 class PrecomputedEmbedder(Embedder):
     """Callers send every vector; prompts beside them feed the surface features only."""
 
-    def __init__(self, *, dim: int) -> None:
-        super().__init__(kind=f"precomputed-{dim}", basis=None, dim=dim)
+    def __init__(self, *, dim: int, basis: Basis | None = None) -> None:
+        super().__init__(kind=f"precomputed-{dim}", basis=basis, dim=dim)
 
     def vectors(self, prompts: Sequence[str]) -> Float32Array:
         raise ValueError("this pool's embedder is precomputed: every row needs a vector")
@@ -352,7 +352,9 @@ def _weights_digest(model: Any) -> str:
     return total.hexdigest()
 
 
-def make_embedder(kind: str = "hashing", *, dim: int | None = None) -> Embedder:
+def make_embedder(
+    kind: str = "hashing", *, dim: int | None = None, basis: Basis | None = None
+) -> Embedder:
     """Make the embedder of a pool.
 
     Parameters
@@ -361,6 +363,8 @@ def make_embedder(kind: str = "hashing", *, dim: int | None = None) -> Embedder:
         "hashing", "minilm", "sentence-transformers:<name or path>" or "precomputed".
     dim : int, optional
         Length of the vectors: required by "precomputed"; elsewhere it must agree when given.
+    basis : Basis, optional
+        In place of the shipped or seeded one.
 
     Raises
     ------
@@ -372,20 +376,19 @@ def make_embedder(kind: str = "hashing", *, dim: int | None = None) -> Embedder:
     prefix, _, name = kind.partition(":")
     embedder: Embedder
     if kind == "hashing":
-        embedder = HashingEmbedder()
+        embedder = HashingEmbedder(basis=basis)
     elif kind == "precomputed":
         if dim is None or dim < 1:
             raise ValueError("the precomputed embedder needs dim, the length of its vectors")
-        embedder = PrecomputedEmbedder(dim=dim)
+        embedder = PrecomputedEmbedder(dim=dim, basis=basis)
     elif kind == "minilm":
-        embedder = SentenceEmbedder(
-            kind=kind, model=minilm_model(), source=MINILM_SHA256, basis=load_basis("minilm")
-        )
+        own = {"kind": kind, "source": MINILM_SHA256}
+        embedder = SentenceEmbedder(model=minilm_model(), basis=basis or load_basis(kind), **own)
     elif prefix == "sentence-transformers" and name:
         model = _sentence_transformers("embeddings").SentenceTransformer(name, device="cpu")
         # The last part only: a model that moves to another folder is the same embedder.
-        label = f"{prefix}:{Path(name).name}"
-        embedder = SentenceEmbedder(kind=label, model=model, source=_weights_digest(model))
+        own = {"kind": f"{prefix}:{Path(name).name}", "source": _weights_digest(model)}
+        embedder = SentenceEmbedder(model=model, basis=basis, **own)
     else:
         raise ValueError(
             f"unknown embedder {kind!r}: hashing, minilm, sentence-transformers:<name or path> "

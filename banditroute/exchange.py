@@ -135,6 +135,22 @@ class Properties(TypedDict, total=False):
     capabilities: Sequence[str]
 
 
+class Scored(TypedDict, total=False):
+    """A prompt or its embedding, and how good a new model's answer to it was, in [0, 1]."""
+
+    prompt: str
+    embedding: Sequence[float]
+    task: str
+    quality: float
+
+
+class NewProperties(Properties, total=False):
+    """What may be said of a new model; see the README for `scored` and `n_effective`."""
+
+    scored: Sequence[Scored]
+    n_effective: float
+
+
 @dataclass(slots=True)
 class Call:
     """One answer in the making: set what is known of it, the rest is measured.
@@ -246,6 +262,8 @@ def decision_request(decision_id: str) -> Request:
 
 def add_request(name: str, pool: str, properties: Mapping[str, Any]) -> Request:
     body = {"pool": pool, "name": name} | known(properties)
+    if "scored" in body:
+        body["scored"] = [_ask_body(row) for row in body["scored"]]
     return Request("POST", "/v1/models", body)
 
 

@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.pool import Charter
-from banditroute.prior import Prior, pack, parsed, unpack
+from banditroute.prior import pack, parsed, unpack
 from banditroute.router import Snapshot
 from policies import Outcome, Policy, make_policy
-from policies.base import Arrays, sums_of
+from policies.base import Arrays, Sums, sums_of
 from policies.cost import CostModel, LatencyModel
 
 CHECKPOINT_EVERY = 5_000
+HOPES = 2.0
+"""Imaginary rewards that an optimistic prior is worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Fold:
         self.version = 0
         self.learned = 0
         self.skipped = 0
+        self.rewards = 0.0
         self.policy = _policy(charter)
         self.cost = CostModel(dim=charter.dim)
         if charter.prior:
@@ -63,7 +66,7 @@ class Fold:
         elif event.kind == "model_added":
             self.add_model(event.payload["name"])
         elif event.kind == "prior":
-            self._teach(event.payload["arm"], parsed(event.payload["prior"]))
+            self._teach(**event.payload)
         elif event.kind == "reset":
             self.policy.reset_arm(event.payload["arm"])
         elif event.kind not in ("policy_started", "model_drained"):
@@ -75,18 +78,26 @@ class Fold:
         for part in self._parts().values():
             part.add_arm(name)
 
-    def _teach(self, arm: str, prior: Prior) -> None:
-        if prior.embedder != self.charter.embedder:
+    def _teach(self, arm: str, prior: str = "", optimism: float | None = None) -> None:
+        """Teach an arm from a fitted prior, or hope that it is better than the mean by so much."""
+        if optimism is not None:
+            if self.policy.clock:
+                level = min(self.rewards / self.policy.clock + optimism, 1.0)
+                self.policy.teach(arm, _rewards(HOPES, level, dim=self.charter.dim))
+            return
+        fitted = parsed(prior)
+        if fitted.embedder != self.charter.embedder:
             self.skipped += 1
             return
         for part, prefix in ((self.policy, ""), (self.cost, "cost_")):
-            if arm in (known := sums_of(prior.arrays, prefix=prefix)):
+            if arm in (known := sums_of(fitted.arrays, prefix=prefix)):
                 part.teach(arm, known[arm])
 
     def _learn(self, outcome: Outcome) -> None:
         self.learned += 1
         if outcome.field == "quality":
             self.policy.learn((outcome,))
+            self.rewards += outcome.value
         elif outcome.field == "cost":
             self.cost.learn(outcome)
         else:
@@ -97,7 +108,8 @@ class Fold:
 
     def state(self) -> Arrays:
         """Return everything learned, as plain arrays."""
-        own: Arrays = {"learned": np.array(self.learned), "skipped": np.array(self.skipped)}
+        names = ("learned", "skipped", "rewards")
+        own: Arrays = {name: np.array(getattr(self, name)) for name in names}
         return own | {
             f"{part}/{name}": array
             for part, owner in self._parts().items()
@@ -123,6 +135,7 @@ class Fold:
         state = unpack(dumped)
         fold.version = version
         fold.learned, fold.skipped = int(state["learned"]), int(state["skipped"])
+        fold.rewards = float(state["rewards"])
         for part, owner in fold._parts().items():
             owner.load(_below(part, state))
         return fold
@@ -155,6 +168,13 @@ def _policy(charter: Charter) -> Policy:
     if charter.prior:
         policy.adopt(parsed(charter.prior).arrays)
     return policy
+
+
+def _rewards(count: float, level: float, *, dim: int) -> Sums:
+    """Return what `count` rewards of `level` teach of the intercept, and of nothing else."""
+    gram, moment = np.zeros((dim, dim)), np.zeros(dim)
+    gram[-1, -1], moment[-1] = count, count * level
+    return Sums(gram, moment, count * level**2, count)
 
 
 def _below(part: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -247,6 +267,13 @@ def _fold(
         for event in log.events(after=after, until=end, pool=pool):
             fold.apply(event)
     return fold
+
+
+def counting(log: EventLog, pool: str) -> Iterator[Event]:
+    """Yield the events of `pool` that no rollback has undone, in order."""
+    until = log.end()
+    for after, end in reversed(list(_pieces(log.rollbacks(pool, until=until), until))):
+        yield from log.events(after=after, until=end, pool=pool)
 
 
 def _pieces(rollbacks: Sequence[tuple[int, int]], until: int) -> Iterator[tuple[int, int]]:

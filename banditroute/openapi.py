@@ -42,7 +42,7 @@ _ROUTES: list[
     ("get", "/v1/models", "models", "List the models of a pool",
      None, schemas.ModelList, [_POOL], [404]),
     ("post", "/v1/models", "addModel", "Add a model; a missing pool is made",
-     schemas.NewModel, schemas.ModelAnswer, [], [400, 409, 413, 503]),
+     schemas.NewModel, schemas.AddedModel, [], [400, 409, 413, 503]),
     ("patch", "/v1/models/{name}", "changeModel", "Change a model; a price gets a new dated row",
      schemas.ModelChange, schemas.ModelAnswer, [_NAME, _POOL], [400, 404, 413, 503]),
     ("delete", "/v1/models/{name}", "drainModel", "Choose a model no more",

@@ -22,6 +22,7 @@ PRIOR_OUTPUT_TOKENS = 512
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
 NANO = 1_000_000_000
 MOST_TOKENS = 1_000_000_000
+MOST_TASKS = 64
 MOST_PRICE = 1_000_000.0
 """US dollars per million tokens; the dearest request in nano-dollars still fits 64 bits."""
 
@@ -94,7 +95,7 @@ class PolicySpec(Strict):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = "linucb"
+    name: str = "thompson"
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +114,7 @@ class PoolOptions(Strict):
     policy: PolicySpec = PolicySpec()
     embedder: str = "hashing"
     embedding_dim: int | None = Field(None, ge=1)
+    tasks: list[Name] = Field(default_factory=list, max_length=MOST_TASKS)
     preference: Preference = Preference(quality=0.7, cost=0.3)
     tau_cost: float | None = Field(None, gt=0)
     tau_latency_ms: float = Field(10_000.0, gt=0)
@@ -121,11 +123,17 @@ class PoolOptions(Strict):
     min_propensity: float = Field(0.001, ge=0, lt=0.1)
     feedback_ttl_s: float = Field(7 * 86_400.0, gt=0, le=10 * 365 * 86_400.0)
     default_quality: float | None = Field(None, ge=0, le=1)
+    prior: str | None = None
+    newcomer_share: float = Field(0.02, ge=0, lt=1)
+    newcomer_pulls: int = Field(20, ge=0)
+    newcomer_optimism: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _dim_when_precomputed(self) -> PoolOptions:
         if self.embedder == "precomputed" and self.embedding_dim is None:
             raise ValueError("embedding_dim: required with embedder 'precomputed'")
+        for twice in {task for task in self.tasks if self.tasks.count(task) > 1}:
+            raise ValueError(f"tasks: {twice!r} is there twice")
         return self
 
 

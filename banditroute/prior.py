@@ -15,14 +15,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Arrays
+from banditroute.basis import COORDINATES, Basis
+from banditroute.embedding import FEATURES, make_embedder
+from banditroute.tasks import identity
+from policies import make_policy
+from policies.base import Arrays, Sums
+
+if TYPE_CHECKING:
+    from banditroute.pool import PoolOptions
 
 KINDS = ("sums", "pilot")
+PREFIXES = ("", "cost_")
+"""Of quality's sums, and of the cost model's, which need not be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +42,8 @@ class Prior:
     ----------
     kind : ``sums`` (per arm, see `policies.base.sums_of`) or ``pilot`` (see `policies.pilot`).
     embedder : identity of the embedder whose features it was fitted on.
-    arrays : named plain arrays; ``arms`` holds the models' names.
+    arrays : named plain arrays; ``arms`` holds the models' names. ``basis_mean`` and
+        ``basis_matrix`` are the embedder's basis, where it was fitted on the same prompts.
     """
 
     kind: str
@@ -59,6 +69,13 @@ class Prior:
             raise ValueError("prior: not a file of a fitted prior") from error
         if kind not in KINDS or "arms" not in arrays:
             raise ValueError(f"prior: of unknown kind {kind!r}; valid: {', '.join(KINDS)}")
+        try:
+            if kind == "sums":
+                _check_sums(arrays)
+            if "basis_mean" in arrays:
+                _check_basis(arrays["basis_mean"], arrays["basis_matrix"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"prior: lacks or garbles {error}") from error
         return cls(kind, embedder, arrays)
 
     @classmethod
@@ -72,6 +89,89 @@ class Prior:
     def write(self, path: Path) -> None:
         """Write a file."""
         path.write_bytes(self.dump())
+
+    @property
+    def basis(self) -> Basis | None:
+        """The basis that the embedder must have, None for its own."""
+        if "basis_mean" not in self.arrays:
+            return None
+        return Basis(self.arrays["basis_mean"], self.arrays["basis_matrix"])
+
+    def belongs_to(self, identity: str) -> None:
+        """Raise ValueError where `identity` is not that of the embedder it was fitted on."""
+        if identity != self.embedder:
+            raise ValueError(
+                f"prior: fitted on features of embedder {self.embedder}, not {identity}"
+            )
+
+
+def fitting(options: PoolOptions) -> Prior | None:
+    """Return the prior that a pool of these options starts from, None without one.
+
+    Raises
+    ------
+    ValueError
+        When the file cannot be read or does not fit the policy, its features or, as far as that
+        can be told without a heavy model, the embedder.
+    """
+    if options.prior is None:
+        return None
+    prior = Prior.read(Path(options.prior))
+    name, dim = options.policy.name, FEATURES + len(options.tasks)
+    policy = make_policy(name, dim=dim, params=options.policy.params)
+    policy.adopt(prior.arrays)
+    for sums in policy.lessons.values():
+        if len(sums.moment) != dim:
+            raise ValueError(f"prior: of {dim} features, not {len(sums.moment)}")
+    kind = options.embedder
+    if kind in ("hashing", "precomputed"):
+        made = make_embedder(kind, dim=options.embedding_dim, basis=prior.basis)
+        prior.belongs_to(identity(made.identity, options.tasks))
+    elif not prior.embedder.startswith(f"{kind.rpartition('/')[2]}-"):
+        prior.belongs_to(kind)
+    return prior
+
+
+def arrays_of(sums: Mapping[str, Sums], costs: Mapping[str, Sums] | None = None) -> Arrays:
+    """Return sums by arm as the arrays that `policies.base.sums_of` reads.
+
+    Parameters
+    ----------
+    sums : of quality.
+    costs : of the cost model; an arm without any has sums of nothing. None: no prior of costs.
+    """
+    arrays: Arrays = {"arms": np.array(list(sums), dtype=np.str_)}
+    for prefix, known in zip(PREFIXES, (sums, costs), strict=True):
+        if known is not None:
+            rows = [known.get(arm) or one.scaled(0.0) for arm, one in sums.items()]
+            for name in Sums.__dataclass_fields__:
+                arrays[prefix + name] = np.array([getattr(row, name) for row in rows])
+    return arrays
+
+
+def _check_sums(arrays: Mapping[str, NDArray[Any]]) -> None:
+    arms, dim = len(arrays["arms"]), arrays["moment"].shape[-1]
+    for prefix in PREFIXES:
+        if prefix and f"{prefix}gram" not in arrays:
+            continue
+        shapes = {"gram": (arms, dim, dim), "moment": (arms, dim), "square": (arms,)}
+        for name, shape in (shapes | {"count": (arms,)}).items():
+            found = arrays[prefix + name]
+            if found.shape != shape:
+                raise ValueError(f"prior: {prefix}{name} of shape {shape}, not {found.shape}")
+            if not np.isfinite(found).all():
+                raise ValueError(f"prior: {prefix}{name}: every number finite")
+        if (arrays[f"{prefix}count"] < 0.0).any():
+            raise ValueError(f"prior: {prefix}count: at least 0")
+    if len(set(arrays["arms"].tolist())) < arms:
+        raise ValueError("prior: a model is there twice")
+
+
+def _check_basis(mean: NDArray[Any], matrix: NDArray[Any]) -> None:
+    if mean.ndim != 1 or matrix.shape != (len(mean), COORDINATES):
+        raise ValueError(f"prior: basis_matrix of shape {matrix.shape}")
+    if not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
+        raise ValueError("prior: basis: every number finite")
 
 
 @lru_cache(maxsize=16)

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
+from banditroute import tasks
 from banditroute.embedding import FEATURES, Embedder, make_embedder
-from banditroute.errors import ApiError
+from banditroute.errors import ApiError, unavailable
 from banditroute.host import LearnerLink
 from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, default_tau_cost
+from banditroute.prior import Prior, digest, fitting
 from banditroute.router import Router, Snapshot
 from banditroute.schemas import ModelChange, NewModel
 from banditroute.settings import Settings
@@ -40,9 +42,10 @@ class Pool:
         options: PoolOptions,
         models: list[Model],
         embedder: Embedder,
+        prior: Prior | None = None,
     ) -> None:
         self.name, self.revision, self.options = name, revision, options
-        self.models, self.embedder = models, embedder
+        self.models, self.embedder, self.prior = models, embedder, prior
         self.router: Router | None = None
         self.starting = asyncio.Lock()
 
@@ -50,6 +53,11 @@ class Pool:
     def version(self) -> int:
         """Log position of the snapshot in use, -1 before there is one."""
         return self.router.snapshot.version if self.router else -1
+
+    @property
+    def features(self) -> str:
+        """Identity of the features that its policy reads."""
+        return tasks.identity(self.embedder.identity, self.options.tasks)
 
 
 class Registry:
@@ -76,7 +84,7 @@ class Registry:
         self.pools: dict[str, Pool] = {}
         self._settings, self.log, self._writer, self._rng = settings, log, writer, rng
         self._learner = learner
-        self._embedders: dict[tuple[str, int | None], Embedder] = {}
+        self._embedders: dict[tuple[str, int | None, str | None], Embedder] = {}
         self._delivered: dict[str, Snapshot] = {}
         self._changed = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -103,20 +111,44 @@ class Registry:
         """Return the log position that each pool decides from."""
         return {name: pool.version for name, pool in self.pools.items() if pool.router}
 
-    async def add_model(self, new: NewModel) -> dict[str, Any]:
-        """Add a model to a pool, made with default settings if it is missing."""
-        spec = ModelSpec.model_validate(new.model_dump(exclude={"pool"}))
+    async def prospect(self, name: str) -> Pool:
+        """Return a pool, or what it would be if a model were added to it."""
+        known = self.pools.get(name)
+        if known is not None:
+            return known
+        options = self._settings.options_of(name)
+        try:
+            return await asyncio.to_thread(self._open, name, 0, options, [])
+        except ValueError as error:
+            raise unavailable(str(error)) from error
+
+    async def add_model(self, new: NewModel, *, prior: str = "") -> dict[str, Any]:
+        """Add a model to a pool, made with default settings if it is missing.
+
+        Parameters
+        ----------
+        new : the model.
+        prior : text of the `Prior` that teaches it, "" for none.
+        """
+        spec = ModelSpec.model_validate(new.model_dump(include=set(ModelSpec.model_fields)))
+        optimism = (await self.prospect(new.pool)).options.newcomer_optimism
         now = now_us()
 
         def work(connection: Connection) -> bool:
             if new.pool not in self.pools:
                 pools.ensure_pool(connection, new.pool, options={}, now=now)
-            return pools.add_model(connection, new.pool, spec, source="api", now=now)
+            return pools.add_model(
+                connection,
+                new.pool,
+                spec,
+                source="api",
+                now=now,
+                prior=prior,
+                optimism=optimism,
+            )
 
         if not await self._writer.write(work):
-            raise ApiError(
-                409, f"pool {new.pool!r} has a model {new.name!r}", code="exists", param="name"
-            )
+            raise exists(new)
         await self.reload()
         pool = self.pools[new.pool]
         if pool.router is not None:
@@ -174,6 +206,7 @@ class Registry:
         own = {"pool": pool_name, "name": charter.policy, "params": charter.params}
         scales = {"tau_cost": charter.tau_cost, "tau_latency_ms": charter.tau_latency_ms}
         rest = {"embedder": charter.embedder, "serving_version": pool.version}
+        rest["prior"] = digest(charter.prior) or None
         return own | state | scales | rest
 
     def pool(self, name: str, path: str = "") -> Pool:
@@ -197,11 +230,14 @@ class Registry:
         """Create what the settings file names; a price of the file holds when the file moved it."""
         now = now_us()
         for name, wanted in self._settings.pools.items():
+            optimism = self._settings.options_of(name).newcomer_optimism
             pools.ensure_pool(connection, name, options=self._settings.own_options(name), now=now)
             known = {m.name: m for m in pools.load_pools(connection)[name][2]}
             for spec in wanted.models:
                 if spec.name not in known:
-                    pools.add_model(connection, name, spec, source="file", now=now)
+                    pools.add_model(
+                        connection, name, spec, source="file", now=now, optimism=optimism
+                    )
                     continue
                 price = spec.input_price, spec.output_price
                 if pools.file_price(connection, name, spec.name) != price:
@@ -222,8 +258,9 @@ class Registry:
             known = self.pools.get(name)
             if known is None:
                 options = self._settings.options_of(name, kept)
-                embedder = await asyncio.to_thread(self._embedder, options)
-                self.pools[name] = Pool(name, revision, options, models, embedder)
+                self.pools[name] = await asyncio.to_thread(
+                    self._open, name, revision, options, models
+                )
             elif known.revision != revision:
                 known.revision, known.models = revision, models
                 if known.router is not None:
@@ -236,10 +273,25 @@ class Registry:
                 return {}
             return pools.load_pools(connection)
 
-    def _embedder(self, options: PoolOptions) -> Embedder:
-        at = (options.embedder, options.embedding_dim)
+    def _open(self, name: str, revision: int, options: PoolOptions, models: list[Model]) -> Pool:
+        """Return a pool with its embedder and its prior; one that does not fit is a ValueError."""
+        try:
+            prior = fitting(options)
+            pool = Pool(name, revision, options, models, self._embedder(options, prior), prior)
+            if prior is not None:
+                prior.belongs_to(pool.features)
+        except ValueError as error:
+            about_prior = str(error).startswith("prior: ")
+            raise ValueError(f"pools.{name}{'.' if about_prior else ': '}{error}") from error
+        return pool
+
+    def _embedder(self, options: PoolOptions, prior: Prior | None) -> Embedder:
+        basis = prior.basis if prior else None
+        at = (options.embedder, options.embedding_dim, options.prior if basis else None)
         if at not in self._embedders:
-            self._embedders[at] = make_embedder(options.embedder, dim=options.embedding_dim)
+            self._embedders[at] = make_embedder(
+                options.embedder, dim=options.embedding_dim, basis=basis
+            )
         return self._embedders[at]
 
     async def started(self, pool: Pool, *, patience: float | None = POLICY_WAIT_S) -> None:
@@ -282,10 +334,11 @@ class Registry:
         return Charter(
             policy=options.policy.name,
             params=full_params(options.policy.name, options.policy.params),
-            embedder=pool.embedder.identity,
-            dim=FEATURES,
+            embedder=pool.features,
+            dim=FEATURES + len(options.tasks),
             tau_cost=options.tau_cost or default_tau_cost(pool.models),
             tau_latency_ms=options.tau_latency_ms,
+            prior=pool.prior.text() if pool.prior else "",
         )
 
     def _deliver(self, pool_name: str, snapshot: Snapshot) -> None:
@@ -315,6 +368,12 @@ def _differs(current: Charter, wanted: Charter, options: PoolOptions) -> bool:
     if current.identity != wanted.identity or current.tau_latency_ms != wanted.tau_latency_ms:
         return True
     return options.tau_cost is not None and options.tau_cost != current.tau_cost
+
+
+def exists(new: NewModel) -> ApiError:
+    """Return the error of a model that is there already."""
+    message = f"pool {new.pool!r} has a model {new.name!r}"
+    return ApiError(409, message, code="exists", param="name")
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from banditroute.pool import NANO, Charter, Model, PoolOptions
 from policies import Policy
 from policies.base import Bools, Float32, Float64, draw
 from policies.cost import CostModel, LatencyModel
-from policies.exploration import shares
+from policies.exploration import newcomer_shares, shares
 from policies.preference import penalty
 
 REASONS = (
@@ -187,6 +187,7 @@ class Router:
         self.frame = Frame.of(snapshot, models)
         self._all_models = tuple(models)
         self._rng = rng
+        self._newcomers = self._find_newcomers()
         self._spend_sum = 0.0
         self._spend_count = 0.0
 
@@ -210,6 +211,15 @@ class Router:
             self.frame = replace(self.frame, snapshot=snapshot)
         else:
             self.frame = Frame.of(snapshot or self.snapshot, self._all_models)
+        self._newcomers = self._find_newcomers()
+
+    def _find_newcomers(self) -> Bools | None:
+        """Return which columns came after the policy had learned, and have hardly been tried."""
+        options, view = self.options, self.snapshot.policy.view
+        new: Bools = (view["born"] > 0) & (view["pulls"] < options.newcomer_pulls)
+        if self.frame.columns is not None:
+            new = new[self.frame.columns]
+        return new if options.newcomer_share > 0.0 and new.any() else None
 
     def decide(self, asks: Asks, *, price_of_money: float = 0.0) -> Decisions:
         """Choose a model for every row of `asks`.
@@ -260,6 +270,18 @@ class Router:
                 min_propensity=options.min_propensity,
             )
             verdict[excluded] = _CODE["exploration_cost"]
+        if self._newcomers is not None:
+            explore = newcomer_shares(
+                pmf,
+                verdict == 0,
+                cost,
+                explore,
+                new=self._newcomers,
+                share=options.newcomer_share,
+                cost_share=options.exploration_cost_share,
+                spend_rate=rate,
+            )
+        if options.exploration_share > 0.0 or self._newcomers is not None:
             pmf = law(scores, verdict == 0, fine, explore)
         self._spend_sum += own_cost
         self._spend_count += served

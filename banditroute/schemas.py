@@ -163,10 +163,37 @@ class FeedbackBatchAnswer(Wire):
     results: list[FeedbackResult]
 
 
+class ScoredPrompt(Wire):
+    """A prompt, or its embedding, or both, with the quality of the new model's answer to it."""
+
+    prompt: str | None = Field(None, min_length=1)
+    embedding: list[float] | None = Field(None, min_length=1, fail_fast=True)
+    task: Name | None = None
+    quality: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _something_was_scored(self) -> ScoredPrompt:
+        if self.prompt is None and self.embedding is None:
+            raise ValueError("one of prompt or embedding is required")
+        return self
+
+    def text(self) -> str | None:
+        """Return the prompt, None with an embedding alone."""
+        return self.prompt
+
+
 class NewModel(ModelSpec):
-    """A model to add; a missing pool is made with default settings."""
+    """A model to add; a missing pool is made with default settings.
+
+    With `scored` the policy knows beforehand how good it is, as if it had learned `n_effective`
+    outcomes of it, at most as many as are sent.
+    """
 
     pool: Name = "default"
+    scored: list[ScoredPrompt] | None = Field(
+        None, min_length=1, max_length=MAX_BATCH, fail_fast=True
+    )
+    n_effective: float = Field(50.0, gt=0, le=1e6)
 
 
 class ModelAnswer(Wire):
@@ -180,6 +207,20 @@ class ModelAnswer(Wire):
     max_output_tokens: int | None
     context_length: int | None
     capabilities: list[str]
+
+
+class PriorAnswer(Wire):
+    """What the scored prompts of a new model were made of."""
+
+    outcomes: int
+    clusters: int
+    n_effective: float
+
+
+class AddedModel(ModelAnswer):
+    """A model that was added, and what is known of it beforehand."""
+
+    prior: PriorAnswer | None = None
 
 
 class ModelList(Wire):

@@ -21,6 +21,7 @@ from pydantic_settings import SettingsError as MalformedVariable
 from banditroute.basis import HASHING_DIM
 from banditroute.embedding import FEATURES
 from banditroute.pool import ModelSpec, Name, PoolOptions
+from banditroute.prior import fitting
 from policies import make_policy
 
 ENV_PREFIX = "BANDITROUTE_"
@@ -125,6 +126,8 @@ def load_settings(path: Path | None = None, **flags: Any) -> Settings:
     settings = settings.model_copy(update=given)
     for name in settings.pools:
         _check_pool(settings, name, lines)
+    # Pools that are made over HTTP take the defaults as they are.
+    _check_prior(settings.defaults, ("defaults", "prior"), lines)
     return settings
 
 
@@ -195,7 +198,8 @@ def _check_pool(settings: Settings, name: str, lines: Lines) -> None:
     except ValidationError as error:
         raise SettingsError(_explain(error, lines, ("pools", name))) from None
     try:
-        policy = make_policy(options.policy.name, dim=FEATURES, params=options.policy.params)
+        dim = FEATURES + len(options.tasks)
+        policy = make_policy(options.policy.name, dim=dim, params=options.policy.params)
         for model in settings.pools[name].models:
             policy.add_arm(model.name)
     except ValueError as error:
@@ -214,6 +218,15 @@ def _check_pool(settings: Settings, name: str, lines: Lines) -> None:
     names = [model.name for model in settings.pools[name].models]
     for twice in {model for model in names if names.count(model) > 1}:
         raise SettingsError(f"pools.{name}.models: {twice!r} is there twice")
+    _check_prior(options, ("pools", name, "prior"), lines)
+
+
+def _check_prior(options: PoolOptions, at: tuple[str, ...], lines: Lines) -> None:
+    try:
+        fitting(options)
+    except (ValueError, ImportError) as error:
+        message = str(error).removeprefix("prior: ")
+        raise SettingsError(f"{'.'.join(at)}{_line(at, lines)}: {message}") from None
 
 
 def _keys_at(path: Sequence[str]) -> list[str]:

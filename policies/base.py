@@ -347,9 +347,9 @@ def greedy(utility: Float64, eligible: Bools) -> Float64:
     top = masked == masked[np.arange(n), masked.argmax(axis=1)][:, None]
     if not whole:
         top &= eligible
-    elif np.count_nonzero(top) == n:
-        return top.astype(np.float64)
-    pmf: Float64 = top / np.maximum(top.sum(axis=1, keepdims=True), 1)
+    pmf: Float64 = top.astype(np.float64)
+    if not whole or np.count_nonzero(top) > n:
+        pmf /= np.maximum(top.sum(axis=1, keepdims=True), 1)
     return pmf
 
 
@@ -362,10 +362,9 @@ def draw(pmf: Float64, u: Float64) -> NDArray[np.intp]:
         sums = list(accumulate(pmf.tolist()[0]))
         arm = bisect_right(sums, u.item() * sums[-1])
         return np.array([arm if arm < k else -1])
-    if np.count_nonzero(pmf) == n:
-        only = pmf.argmax(axis=1)
-        if pmf[np.arange(n), only].all():
-            return only
+    chosen: NDArray[np.intp] = pmf.argmax(axis=1)
+    if np.count_nonzero(pmf) == n and pmf[np.arange(n), chosen].all():
+        return chosen
     cumulative = pmf.cumsum(axis=1)
     total = cumulative[:, -1:]
     # In float64 u * total stays below total, so an arm behind the last mass is never counted to.

@@ -1,7 +1,8 @@
-"""The exploration law: a uniform share over eligible arms, paid from a budget of its own.
+"""The exploration law: a share of the draw for arms as such, paid from a budget of its own.
 
-It exists for those who want stronger off-policy evaluation, or who run a deterministic policy.
-At share 0 nothing here has any effect: no share and no floor.
+A uniform share is for those who want stronger off-policy evaluation, or who run a deterministic
+policy; a newcomer's share sees to it that an arm which came late is tried at all. At share 0
+nothing here has any effect: no share and no floor.
 """
 
 from __future__ import annotations
@@ -44,12 +45,62 @@ def shares(
         return np.zeros(cost.shape), np.zeros(cost.shape, dtype=np.bool_)
     count = np.maximum(eligible.sum(axis=1, keepdims=True), 1)
     floor = np.minimum(min_propensity, 1.0 / count)
-    exploit = cost[np.arange(len(cost)), pmf.argmax(axis=1)][:, None]
-    extra = np.where(eligible, np.maximum(cost - exploit, 0.0), 0.0)
-    dearer = np.maximum((extra > 0.0).sum(axis=1, keepdims=True), 1)
-    cap = cost_share * (exploit if spend_rate is None else spend_rate) / dearer
-    with np.errstate(over="ignore"):
-        affordable = np.where(extra > 0.0, cap / np.where(extra > 0.0, extra, 1.0), 1.0)
+    exploit, extra = _extra(pmf, eligible, cost)
+    affordable = _affordable(extra, cost_share * (exploit if spend_rate is None else spend_rate))
     scaled = np.maximum(np.minimum(share / count, affordable), floor)
     excluded = eligible & (floor > affordable)
     return np.where(eligible & ~excluded, scaled, 0.0), excluded
+
+
+def newcomer_shares(
+    pmf: Float64,
+    eligible: Bools,
+    cost: Float64,
+    explore: Float64,
+    *,
+    new: Bools,
+    share: float,
+    cost_share: float,
+    spend_rate: float | None,
+) -> Float64:
+    """Return `explore`[n, K] with the share of each eligible newcomer lifted to `share`.
+
+    Parameters
+    ----------
+    pmf, eligible, cost, cost_share, spend_rate : see `shares`.
+    explore : float64[n, K], shares that are spent already.
+    new : bool[K], the arms that are newcomers.
+    share : mass for each newcomer, in [0, 1).
+
+    Notes
+    -----
+    What `explore` has left of the cap is split evenly over the newcomers dearer than the exploit
+    choice. A share that it does not pay for is cut down; the arm stays eligible all the same.
+    """
+    exploit, extra = _extra(pmf, eligible, cost)
+    cap = cost_share * (exploit if spend_rate is None else spend_rate)
+    left = np.maximum(cap - (explore * extra).sum(axis=1, keepdims=True), 0.0)
+    trying = eligible & new
+    lift = np.where(trying, np.maximum(share - explore, 0.0), 0.0)
+    lift = np.minimum(lift, _affordable(np.where(trying, extra, 0.0), left))
+    free = np.maximum(1.0 - explore.sum(axis=1, keepdims=True), 0.0)
+    lifted: Float64 = explore + lift * np.minimum(
+        1.0, free / np.maximum(lift.sum(axis=1, keepdims=True), 1e-300)
+    )
+    return lifted
+
+
+def _extra(pmf: Float64, eligible: Bools, cost: Float64) -> tuple[Float64, Float64]:
+    """Return the cost[n, 1] of the exploit choice, and how much more each arm[n, K] costs."""
+    exploit = cost[np.arange(len(cost)), pmf.argmax(axis=1)][:, None]
+    return exploit, np.where(eligible, np.maximum(cost - exploit, 0.0), 0.0)
+
+
+def _affordable(extra: Float64, cap: float | Float64) -> Float64:
+    """Return the share[n, K] of each arm that an even split of `cap` over the dearer ones pays."""
+    dearer = np.maximum((extra > 0.0).sum(axis=1, keepdims=True), 1)
+    with np.errstate(over="ignore"):
+        paid: Float64 = np.where(
+            extra > 0.0, (cap / dearer) / np.where(extra > 0.0, extra, 1.0), 1.0
+        )
+    return paid

@@ -19,7 +19,7 @@ from policies.ridge import RidgeArms, invert, next_position, widths
 PRECISIONS = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Candidates for the prior precision of the slopes, in units of the noise's."""
 
-_NOISE, _NOISE_WEIGHT = 0.09, 4.0
+_NOISE, _WEIGHT, _SHARED_WEIGHT = 0.09, 4.0, 16.0
 _SHARED = 0.3
 
 
@@ -36,8 +36,8 @@ class Thompson(Policy):
     Notes
     -----
     ``theta_a = A_a^-1 (b_a + P theta_S)``, ``A_a = S_a + P``, ``P = diag(lam, .., lam, v/tau^2)``
-    and ``s_a = alpha sqrt(v_a / (n_a + v/tau^2))``, v_a the noise variance of an arm and v the mean
-    over arms. The shared vector solves
+    and ``s_a = alpha sqrt(v_a / (n_a + v/tau^2))``, v the variance of residuals over all arms (with
+    4 pseudo-residuals of .09) and v_a that of an arm (with 16 of v). The shared vector solves
     ``(sum_a (P - P A_a^-1 P) + L) theta_S = sum_a P A_a^-1 b_a + L m``
     with ``L = .3 K lam`` on slopes and P on the level, m the mean of all rewards on the level.
 
@@ -117,7 +117,9 @@ class Thompson(Policy):
         gram, b, theta = ridge.symmetric(), ridge.moment, self.shared
         solved, inverse = ridge.solve(self.clock)
         error, freedom = ridge.residuals(solved, inverse)
-        self.noise = (error + _NOISE * _NOISE_WEIGHT) / (freedom + _NOISE_WEIGHT)
+        # A few equal rewards do not make an arm free of noise: what arms have in common counts.
+        pooled = (error.sum() + _NOISE * _WEIGHT) / (freedom.sum() + _WEIGHT)
+        self.noise = (error + pooled * _SHARED_WEIGHT) / (freedom + _SHARED_WEIGHT)
         rest = b - gram @ theta
         errors = ridge.square - 2.0 * (b @ theta) + theta @ gram @ theta
 
@@ -130,7 +132,7 @@ class Thompson(Policy):
                 total -= log_det - np.log(p).sum() + (errors[a] - explained) / self.noise[a]
             return float(total)
 
-        self.level = self.noise.mean() / self.tau**2
+        self.level = float(pooled) / self.tau**2
         self.slopes = max(PRECISIONS, key=evidence)
         self.shared = self._share(gram)
         ridge.anchor(precision=self._precision(), mean=self.shared)
@@ -155,7 +157,7 @@ class Thompson(Policy):
         return precision
 
     def _grow(self) -> None:
-        self.noise = np.append(self.noise, self.noise.mean() if len(self.noise) else _NOISE)
+        self.noise = np.append(self.noise, self.level * self.tau**2)
         self.ridge.grow()
 
     def _state(self) -> Arrays:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from banditroute.pool import ModelSpec
     from sim.datasets import Dataset
     from sim.replay import Contender, Split
@@ -56,6 +52,9 @@ def replay(
     ] = None,
     prices: Prices = None,
     embedder: Annotated[str, typer.Option(help="hashing, minilm, ...")] = "hashing",
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Give policies the data's task as columns.")
+    ] = False,
     preference: Annotated[
         str | None, typer.Option(help="quality,cost,latency (default: the pool's).")
     ] = None,
@@ -69,11 +68,13 @@ def replay(
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     from banditroute.embedding import make_embedder
+    from banditroute.tasks import identity, widen
     from sim.datasets import load
     from sim.errors import InputError
     from sim.references import References
     from sim.replay import Experiment, run_all
     from sim.report import as_json, show, summarise
+    from sim.terminal import console, progress
 
     if budget_rate is not None and not 0.0 < budget_rate < float("inf"):
         raise InputError(f"--budget-rate: must be above 0, not {budget_rate:g}")
@@ -81,27 +82,27 @@ def replay(
     split = _split(learn_split, test_split, learn_fraction)
     whole = load(data).restrict(models=_names(models), without=without or [])
     dataset = whole.complete()
-    contenders = _contenders(policy or ["linucb"], dataset)
-    console = _console()
+    contenders = _contenders(policy or ["thompson"], dataset)
     if len(dataset) < len(whole):
         left_out = len(whole) - len(dataset)
         print(f"{left_out} of {len(whole)} rows left out: a model lacks there", file=sys.stderr)
     try:
         maker = make_embedder(embedder)
-        features = maker.features(list(dataset.prompts))
+        names = sorted(set(dataset.task) - {""}) if tasks else []
+        features = widen(maker.features(list(dataset.prompts)), dataset.task, names)
     except (ValueError, ImportError) as error:
         raise InputError(f"--embedder: {error}") from error
     experiment = Experiment(
         dataset=dataset,
         features=features,
-        embedder=maker.identity,
+        embedder=identity(maker.identity, names),
         split=split,
         preference=weights,
         prices=_listed(prices, dataset),
         budget_rate=budget_rate,
     )
     total = len(contenders) * seeds
-    with _progress(total) as advance:
+    with progress(total) as advance:
         runs = run_all(
             experiment,
             contenders,
@@ -115,7 +116,7 @@ def replay(
     ]
     references = References.mean([run.references for run in runs[:seeds]])
     title = f"{dataset.name}: {len(dataset)} rows, {len(dataset.models)} models, {seeds} seeds"
-    show(console, title, summaries, references)
+    show(console(), title, summaries, references)
     if json_path is not None:
         report = as_json(dataset.name, dataset.models, summaries, references)
         extra = {"rows": len(dataset), "digest": dataset.digest(), "preference": list(weights)}
@@ -152,6 +153,7 @@ def drive(
     from sim.datasets import load
     from sim.drive import Drive, run_drive, show
     from sim.prices import drawn
+    from sim.terminal import console, progress
 
     weights = _preference(preference) if preference else None
     dataset = load(data).restrict(models=_names(models), without=without or []).complete()
@@ -170,9 +172,9 @@ def drive(
         timeout=timeout,
         acked=acked,
     )
-    with _progress(min(limit or len(dataset), len(dataset))) as advance:
+    with progress(min(limit or len(dataset), len(dataset))) as advance:
         report = run_drive(plan, on_done=advance)
-    show(_console(), report)
+    show(console(), report)
     if json_path is not None:
         _write_json(json_path, report)
     if report["errors"]:
@@ -287,28 +289,6 @@ def _listed(path: Path | None, dataset: Dataset) -> list[ModelSpec] | None:
     from sim.prices import listed
 
     return None if path is None else listed(path, dataset.models)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    # A pipe has no width of its own; 80 columns would fold the numbers.
-    return console if console.is_terminal else Console(width=160)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("replaying", total=total)
-        yield lambda: bar.advance(task)
 
 
 def _write_json(path: Path, report: dict[str, Any]) -> None:

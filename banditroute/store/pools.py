@@ -25,8 +25,23 @@ def ensure_pool(connection: Connection, name: str, *, options: dict[str, Any], n
     return known is None
 
 
-def add_model(connection: Connection, pool: str, spec: ModelSpec, *, source: str, now: int) -> bool:
+def add_model(
+    connection: Connection,
+    pool: str,
+    spec: ModelSpec,
+    *,
+    source: str,
+    now: int,
+    prior: str = "",
+    optimism: float = 0.0,
+) -> bool:
     """Add a model with its first price and its event; one that drains comes back.
+
+    Parameters
+    ----------
+    prior : text of a `banditroute.prior.Prior` that teaches it; "" for none.
+    optimism : without one, how much better than the mean a model that was never here is taken
+        for; 0 says nothing of it.
 
     Returns
     -------
@@ -49,6 +64,14 @@ def add_model(connection: Connection, pool: str, spec: ModelSpec, *, source: str
         connection.execute(update(models).where(at).values(**columns))
     set_price(connection, pool, spec, source=source, now=now)
     append_event(connection, pool=pool, kind="model_added", payload={"name": spec.name}, now=now)
+    told: dict[str, object] = {}
+    if prior:
+        told = {"prior": prior}
+    elif optimism and known is None:
+        told = {"optimism": optimism}
+    if told:
+        payload = {"arm": spec.name} | told
+        append_event(connection, pool=pool, kind="prior", payload=payload, now=now)
     return True
 
 

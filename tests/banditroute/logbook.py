@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, select
 
 from banditroute.learner import rebuild
 from banditroute.pool import Charter, ModelSpec, PoolOptions
+from banditroute.prior import Prior
 from banditroute.router import Asks, Decisions, Router
 from banditroute.store import pools
 from banditroute.store.codec import Note, encode
@@ -18,6 +19,7 @@ from banditroute.store.engine import WRITER
 from banditroute.store.feedback import Post, record
 from banditroute.store.log import Log, append_event, insert_decisions
 from banditroute.store.tables import events
+from banditroute.warmstart import fit
 from policies import full_params
 
 DIM = 5
@@ -27,6 +29,14 @@ MODELS = (
     ModelSpec(name="large", input_price=3.0, output_price=15.0),
     ModelSpec(name="medium", input_price=1.0, output_price=2.0, max_output_tokens=100),
 )
+
+
+def lesson_of(*arms: str, level: float = 0.9, n: float = 8.0, embedder: str = "words") -> Prior:
+    """Return a prior that has seen `n` outcomes of `level` of each arm."""
+    x = np.random.default_rng(3).normal(size=(40, DIM)).astype(np.float32)
+    x[:, -1] = 1.0
+    labels = {arm: np.full(40, level) for arm in arms}
+    return Prior("sums", embedder, fit(x, labels, n_effective=n))
 
 
 class Book:

@@ -27,7 +27,16 @@ def test_version() -> None:
 def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("serve", "check", "verify", "version", "db", "models", "decisions"):
+    for command in (
+        "serve",
+        "check",
+        "verify",
+        "version",
+        "warm-start",
+        "db",
+        "models",
+        "decisions",
+    ):
         assert command in result.stdout
 
 
@@ -38,7 +47,7 @@ def test_check_says_what_it_found(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout == (
         "pool a: policy random, embedder hashing, 0 models\n"
-        "pool b: policy linucb, embedder hashing, 0 models\n"
+        "pool b: policy thompson, embedder hashing, 0 models\n"
         "ok\n"
     )
 
@@ -121,6 +130,40 @@ def test_models_are_listed_added_priced_and_drained(live: Served) -> None:
     assert result.exit_code == 2 and "--input-price or --output-price" in result.stderr
     result = run("models", "drain", "nothing")
     assert result.exit_code == 2 and "no model 'nothing'" in result.stderr
+
+
+def test_a_model_is_added_with_scored_prompts(live: Served, tmp_path: Path) -> None:
+    path = tmp_path / "scored.jsonl"
+    path.write_text('{"prompt": "a\u2028b", "quality": 1}\n\n{"prompt": "c", "quality": 0.5}\n')
+    words = ("models", "add", "new", "--input-price", "1", "--output-price", "2", "--scored")
+    result = run(*words, path, "--n-effective", "1.5")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "added new to pool default\n2 scored prompts in 1 clusters, worth 1.5 outcomes\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        (None, [], "No such file"),
+        ("{", [], "line 1: "),
+        ('{"prompt": "a", "quality": 1}\n[]\n', [], "line 2: an object is expected"),
+        ('{"prompt": "a", "quality": 2}\n', [], "scored[0].quality"),
+        ("{}", ["--n-effective", "0"], "scored[0]"),
+    ],
+)
+def test_a_mistake_in_scored_prompts_is_told(
+    live: Served, tmp_path: Path, text: str | None, more: list[str], message: str
+) -> None:
+    path = tmp_path / "scored.jsonl"
+    if text is not None:
+        path.write_text(text)
+    words = ("models", "add", "new", "--input-price", "1", "--output-price", "2")
+    result = run(*words, "--scored", path, *more)
+    assert result.exit_code == 2 and message in result.stderr
+    result = run(*words, "--n-effective", "3")
+    assert result.exit_code == 2 and "--n-effective goes with --scored" in result.stderr
 
 
 def test_a_decision_is_shown(live: Served) -> None:

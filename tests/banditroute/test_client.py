@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -246,6 +247,16 @@ def test_models_are_addressed_by_their_quoted_name(call: Caller) -> None:
     ]
     assert json.loads(wire.requests[1].content) == {"pool": "team", "name": "a/b", "input_price": 1}
     assert json.loads(wire.requests[2].content) == {"input_price": 0, "output_price": 2}
+
+
+def test_a_new_model_comes_with_its_scored_prompts(call: Caller) -> None:
+    wire = Wire(httpx.Response(201, json={"name": "m", "prior": {"outcomes": 2}}))
+    rows = [{"prompt": "x", "quality": 1.0}, {"embedding": np.ones(2, np.float32), "quality": 0.5}]
+    answer = call(wire, "add_model", "m", input_price=1.0, scored=rows, n_effective=None)
+    assert answer["prior"] == {"outcomes": 2}
+    vector = {"embedding": [1.0, 1.0], "quality": 0.5}
+    (body,) = wire.bodies()
+    assert body == {"pool": "default", "name": "m", "input_price": 1.0, "scored": [rows[0], vector]}
 
 
 def test_answer_that_is_not_json_is_an_error(call: Caller) -> None:

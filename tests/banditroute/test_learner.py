@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from logbook import Book
+from logbook import Book, lesson_of
 from sqlalchemy import Engine
 
 from banditroute import learner as learner_module
@@ -68,7 +68,10 @@ def eventful(engine: Engine) -> tuple[Book, Book]:
         if round_ == 2:
             with one.begin() as connection:
                 late = ModelSpec(name="late", input_price=0.2, output_price=0.3)
-                pools.add_model(connection, "default", late, source="api", now=one.now)
+                lesson = {"prior": lesson_of("late").text(), "optimism": 0.3}
+                pools.add_model(connection, "default", late, source="api", now=one.now, **lesson)
+                hoped = ModelSpec(name="hoped", input_price=0.2, output_price=0.3)
+                pools.add_model(connection, "other", hoped, source="api", now=1, optimism=0.1)
                 pools.drain_model(connection, "default", "small", now=one.now)
         if round_ == 3:
             one.append("reset", arm="large")

@@ -83,6 +83,7 @@ def test_the_limits_of_fields_are_told() -> None:
     assert schemas["RouteBatch"]["properties"]["requests"]["maxItems"] == 1_024
     assert schemas["FeedbackBatch"]["properties"]["feedback"]["minItems"] == 1
     assert schemas["RouteRequest"]["additionalProperties"] is False
+    assert schemas["NewModel"]["properties"]["scored"]["anyOf"][0]["maxItems"] == 1_024
     quality = schemas["FeedbackRequest"]["properties"]["quality"]["anyOf"][0]
     assert (quality["minimum"], quality["maximum"]) == (0, 1)
 
@@ -91,7 +92,8 @@ def test_answers_are_what_the_document_says(served: Served) -> None:
     route = served.post("/v1/route", {"prompt": "x"})
     decision = route.json()["decision_id"]
     feedback = {"decision_id": decision, "quality": 1}
-    new = {"name": "new", "input_price": 1, "output_price": 1}
+    scored = [{"prompt": "x", "quality": 1}]
+    new = {"name": "new", "input_price": 1, "output_price": 1, "scored": scored}
     answers = {
         ("post", "/v1/route"): route,
         ("post", "/v1/route/batch"): served.post(

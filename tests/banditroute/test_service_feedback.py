@@ -98,7 +98,7 @@ def test_rows_of_a_batch_have_their_own_status(served: Served) -> None:
 
 def test_late_feedback_is_stored_and_not_learned(database: Path) -> None:
     with serve(database, defaults={"feedback_ttl_s": 0.05}) as daemon:
-        early, late = daemon.route()["decision_id"], daemon.route()["decision_id"]
+        early, late = (daemon.route(models=["small"])["decision_id"] for _ in range(2))
         assert daemon.feedback(early, quality=1.0) == "accepted"
         time.sleep(0.06)
         assert daemon.feedback(late, quality=0.0, input_tokens=10, output_tokens=10) == "late"
@@ -186,6 +186,6 @@ def test_feedback_moves_the_next_decisions(served: Served) -> None:
             served.feedback(decision, quality=value)
     state = served.policy()
     answer = served.route(preference={"quality": 1})
-    assert (answer["model"], answer["propensity"]) == ("large", 1.0)
+    assert answer["model"] == "large" and answer["propensity"] > 0.999
     assert answer["policy_version"] == state["version"]
     assert state["digest"] == served.rebuilt_digest()

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from banditroute.embedding import FEATURES, make_embedder
+from banditroute.prior import Prior
 from banditroute.settings import DEMO_MODELS, Settings, SettingsError, load_settings
+from banditroute.warmstart import fit
 
 MODEL = "{name: m, input_price: 1, output_price: 2}"
 
@@ -57,7 +61,7 @@ def test_a_pool_goes_over_the_defaults_of_the_file(write: Any) -> None:
     settings = load_settings(path)
     a, b, other = (settings.options_of(name) for name in ("a", "b", "made later"))
     assert (a.tau_cost, b.tau_cost, other.tau_cost) == (4.0, 3.0, 3.0)
-    assert (a.policy.name, b.policy.name, b.embedding_dim) == ("linucb", "random", 8)
+    assert (a.policy.name, b.policy.name, b.embedding_dim) == ("thompson", "random", 8)
     assert settings.options_of("made later", {"tau_cost": 5.0}).tau_cost == 5.0
 
 
@@ -81,9 +85,9 @@ def test_a_pool_goes_over_the_defaults_of_the_file(write: Any) -> None:
         ("port: 1\nport: 2", "port (line 2): given twice"),
         ("pools:\n  a: {}\n  b: {}\n  a: {}", "pools.a (line 4): given twice"),
         ("pools:\n  a:\n    policy:\n      alhpa: 1",
-         "pools.a.policy.alhpa (line 4): unknown parameter of linucb; did you mean 'alpha'?"),
+         "pools.a.policy.alhpa (line 4): unknown parameter of thompson; did you mean 'alpha'?"),
         ("pools:\n  a:\n    policy:\n      alpha: much", "pools.a.policy.alpha (line 4): not a valid"),
-        ("pools:\n  a:\n    policy:\n      alpha: -1", "pools.a.policy.alpha (line 4): at least 0"),
+        ("pools:\n  a:\n    policy:\n      alpha: -1", "pools.a.policy.alpha (line 4): positive, not -1"),
         ("pools:\n  a:\n    policy: {name: lnucb}",
          "pools.a.policy.name (line 3): unknown policy 'lnucb'; did you mean 'linucb'?"),
         ("pools:\n  a:\n    embedder: hasing",
@@ -117,6 +121,34 @@ def test_a_mistake_names_its_key_and_line(write: Any, text: str | bytes, message
     with pytest.raises(SettingsError) as caught:
         load_settings(write(text))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["pools.a", "defaults"])
+def test_a_prior_that_does_not_fit_names_its_key(write: Any, where: str, tmp_path: Path) -> None:
+    good, other = tmp_path / "good.npz", tmp_path / "other.npz"
+    x = np.ones((2, FEATURES), dtype=np.float32)
+    arrays = fit(x, {"m": np.ones(2)}, n_effective=1.0)
+    Prior("sums", make_embedder().identity, arrays).write(good)
+    Prior("sums", "hashing-other", arrays).write(other)
+    for options, message in (
+        (f"prior: {tmp_path}/none", ".prior (line 2): " + f"{tmp_path}/none: No such file"),
+        (f"prior: {write.__code__.co_filename}", ".prior (line 2): not a file of a fitted prior"),
+        (f"prior: {other}", ".prior (line 2): fitted on features of embedder hashing-other"),
+        (f"prior: {good}, policy: random", ".prior (line 2): random has no use"),
+        (f"prior: {good}, tasks: [x]", f".prior (line 2): of {FEATURES + 1} features, not"),
+    ):
+        text = (
+            f"pools:\n  a: {{{options}}}"
+            if where == "pools.a"
+            else f"defaults:\n  {{{options}}}\npools: {{}}"
+        )
+        with pytest.raises(SettingsError) as caught:
+            load_settings(write(text))
+        assert str(caught.value).startswith(where + message)
+    settings = load_settings(
+        write(f"defaults: {{prior: {good}}}\npools: {{a: {{prior: null}}, b: {{}}}}")
+    )
+    assert [settings.options_of(name).prior for name in "ab"] == [None, str(good)]
 
 
 def test_every_mistake_is_told_at_once(write: Any) -> None:

@@ -75,7 +75,7 @@ def test_a_drive_learns_and_a_second_start_goes_on(tmp_path: Path, planted: Path
         assert first.interrupt(signal.SIGINT) == 0
     with daemon(tmp_path, "--local", port=port) as second:
         text = second.greeted()
-        assert "pool default: policy linucb-" in text
+        assert "pool default: policy thompson-" in text
         after = policy(second.url, "planted")
         for name in ("policy", "version", "learned", "digest", "tau_cost"):
             assert after[name] == before[name]

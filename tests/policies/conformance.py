@@ -22,6 +22,7 @@ ARMS = ("tiny", "small", "plain", "fair", "large", "odd", "good", "huge", "best"
 
 PARAMETERS: dict[str, tuple[dict[str, object], ...]] = {
     "linucb": ({}, {"alpha": 1.0, "gamma": 0.97}, {"alpha": 0.0}, {"width": "theoretical"}),
+    "pilot": ({}, {"score": "cosine"}, {"score": "cosine", "alpha": 1.0, "gamma": 0.97}),
     "fixed": ({"arm": "large"}, {"arm": "nobody"}),
     "epsilon-greedy": ({}, {"epsilon": 0.3}),
     "knn": ({}, {"k": 3, "memory": 50}, {"k": 3, "memory": 50, "distance": "euclidean"}),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.base import Bools, Float64, greedy
-from policies.exploration import shares
+from policies.exploration import newcomer_shares, shares
 from policies.linucb import LinUCB
 
 
@@ -144,3 +144,71 @@ def test_no_arms_no_shares() -> None:
         min_propensity=0.001,
     )
     assert explore.shape == (2, 0) and excluded.shape == (2, 0)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(1, 12),
+    share=st.floats(1e-6, 0.99),
+    uniform=st.sampled_from([0.0, 0.1, 0.9]),
+    cost_share=st.floats(0.0, 1.0),
+    spend_rate=st.one_of(st.none(), st.floats(0.0, 1e-2)),
+)
+def test_newcomers_share_the_cap_with_everyone(
+    seed: int, k: int, share: float, uniform: float, cost_share: float, spend_rate: float | None
+) -> None:
+    pmf, eligible, cost = _problem(seed, 16, k)
+    new = np.random.default_rng(seed).random(k) < 0.4
+    cap = {"cost_share": cost_share, "spend_rate": spend_rate}
+    before, excluded = shares(pmf, eligible, cost, share=uniform, min_propensity=0.0, **cap)  # type: ignore[arg-type]
+    allowed = eligible & ~excluded
+    after = newcomer_shares(pmf, allowed, cost, before, new=new, share=share, **cap)  # type: ignore[arg-type]
+    exploit = cost[np.arange(16), pmf.argmax(axis=1)]
+    extra = (after * np.maximum(cost - exploit[:, None], 0.0)).sum(axis=1)
+    rate = exploit if spend_rate is None else spend_rate
+    assert (extra <= cost_share * rate * (1.0 + 1e-9) + 1e-18).all()
+    assert (after >= before).all() and (after.sum(axis=1) <= 1.0 + 1e-12).all()
+    assert np.array_equal(after[:, ~new], before[:, ~new])
+    assert (after[~allowed] == 0.0).all()
+    cheap = allowed & new & (cost <= exploit[:, None])
+    if share * k <= 1.0 and uniform == 0.0:
+        assert (after[cheap] == share).all()
+
+
+def _lifted(cost: list[float], new: list[bool], **options: float | None) -> list[float]:
+    """Return the shares of newcomers where the first arm is the exploit choice."""
+    pmf = np.array([[1.0] + [0.0] * (len(cost) - 1)])
+    settings = {"share": 0.02, "cost_share": 0.05, "spend_rate": 1.0}
+    everyone = np.ones(pmf.shape, dtype=np.bool_)
+    explore = np.zeros(pmf.shape)
+    (row,) = newcomer_shares(
+        pmf,
+        everyone,
+        np.array([cost]),
+        explore,
+        new=np.array(new),
+        **(settings | options),  # type: ignore[arg-type]
+    ).tolist()
+    return list(row)
+
+
+@pytest.mark.parametrize(
+    ("cost", "new", "options", "expected"),
+    [
+        ([1.0, 0.5, 2.0], [False, True, False], {}, [0.0, 0.02, 0.0]),
+        ([1.0, 0.5, 3.0], [False, True, True], {}, [0.0, 0.02, 0.02]),
+        ([1.0, 0.5, 11.0], [False, False, True], {}, [0.0, 0.0, 0.005]),
+        ([1.0, 11.0, 11.0], [False, True, True], {}, [0.0, 0.0025, 0.0025]),
+        ([1.0, 11.0], [False, True], {"cost_share": 0.0}, [0.0, 0.0]),
+        ([1.0, 1.0], [False, True], {"cost_share": 0.0}, [0.0, 0.02]),
+        ([1.0, 2.0], [False, True], {"spend_rate": 0.1}, [0.0, 0.005]),
+        ([2.0, 12.0], [False, True], {"spend_rate": None}, [0.0, 0.01]),
+        ([1.0, 1.0], [True, False], {}, [0.02, 0.0]),
+        ([1.0, 1.0, 1.0], [True, True, True], {"share": 0.9}, [1 / 3] * 3),
+        ([1.0, 1.0], [False, True], {"share": 0.0}, [0.0, 0.0]),
+    ],
+)  # fmt: skip
+def test_a_newcomer_gets_what_the_cap_pays_for(
+    cost: list[float], new: list[bool], options: dict[str, float | None], expected: list[float]
+) -> None:
+    assert _lifted(cost, new, **options) == pytest.approx(expected, abs=1e-15)

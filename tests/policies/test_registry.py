@@ -26,7 +26,7 @@ def test_parameters_arrive() -> None:
         ("epsilon_greedy", {}, "name: unknown policy .*; did you mean 'epsilon-greedy'?"),
         ("zzz", {}, "name: unknown policy 'zzz'; valid: .*linucb.*random"),
         ("linucb", {"alhpa": 1.0}, "alhpa: unknown parameter of linucb; did you mean 'alpha'?"),
-        ("linucb", {"zzz": 1.0}, "zzz: unknown parameter of linucb; valid: alpha, gamma, "),
+        ("linucb", {"zzz": 1.0}, "zzz: unknown parameter of linucb; valid: alpha, bound, "),
         ("linucb", {"dim": 3}, "dim: unknown parameter of linucb"),
         ("linucb", {"self": 3}, "self: unknown parameter of linucb"),
         ("linucb", {"alpha": "1"}, "alpha: not a valid value: '1'"),

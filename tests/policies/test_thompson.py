@@ -52,7 +52,6 @@ def test_coefficients_solve_the_equations_of_the_docstring() -> None:
     policy, d = trained(log), 5
     p = np.full(d, policy.slopes)
     p[-1] = policy.level
-    assert policy.level == pytest.approx(policy.noise.mean() / 0.2**2)
     left, right = np.diag(np.append(0.3 * 3 * p[:-1], p[-1])), np.zeros(d)
     right[-1] = p[-1] * (sum(r for *_, r in log) + 1.2) / (len(log) + 2.0)
     for arm in range(3):
@@ -94,7 +93,7 @@ def test_the_slopes_precision_maximises_the_marginal_likelihood() -> None:
         assert policy.slopes == max(PRECISIONS, key=evidence)
 
 
-def test_the_noise_is_the_residual_variance_with_a_prior_of_four() -> None:
+def test_the_noise_of_an_arm_is_drawn_to_what_arms_have_in_common() -> None:
     log = stream(32)
     before = trained(log[:31])
     arm, x, r = log[31]
@@ -102,13 +101,28 @@ def test_the_noise_is_the_residual_variance_with_a_prior_of_four() -> None:
     # What it was anchored to until then: the positions below 32 are 4, 8 and 16.
     old = trained(log[:31])
     p = np.append(np.full(4, old.slopes), old.level)
+    error, freedom = np.zeros((2, 3))
     for k in range(3):
         rows, rewards = rows_of(log, k)
         a = np.linalg.inv(rows.T @ rows + np.diag(p))
         theta = a @ (rows.T @ rewards + p * old.shared)
-        freedom = len(rewards) - np.trace(rows.T @ rows @ a)
-        error = ((rewards - rows @ theta) ** 2).sum()
-        assert before.noise[k] == pytest.approx((error + 0.36) / (freedom + 4.0), rel=1e-9)
+        freedom[k] = len(rewards) - np.trace(rows.T @ rows @ a)
+        error[k] = ((rewards - rows @ theta) ** 2).sum()
+    pooled = (error.sum() + 4.0 * 0.09) / (freedom.sum() + 4.0)
+    np.testing.assert_allclose(before.noise, (error + 16 * pooled) / (freedom + 16), rtol=1e-9)
+    assert before.level == pytest.approx(pooled / 0.2**2)
+
+
+def test_a_few_equal_rewards_do_not_make_an_arm_certain() -> None:
+    """Binary rewards: four failures in a row of an arm that is as good as the others."""
+    rng, policy = np.random.default_rng(8), trained([], d=1)
+    one = np.ones(1, dtype=np.float32)
+    policy.learn(Outcome(0, "d", "0", one, "quality", 0.0) for _ in range(4))
+    for reward in rng.random(60) < 0.5:
+        policy.learn([Outcome(0, "d", "1", one, "quality", float(reward))])
+    policy.refresh()
+    mean, scale = policy.view["theta"][0, 0], policy.view["scale"][0]
+    assert mean + 3.0 * scale > 0.5
 
 
 def test_it_takes_stock_at_fixed_positions_only() -> None:

@@ -1,0 +1,57 @@
+"""What a new model's scored prompts teach before anybody is routed to it.
+
+A few hundred answers that were judged elsewhere become one `prior` event in the transaction that
+adds the model, so it is used at once where it is good and left alone where it is not. Prompts and
+embeddings leave nothing in the log but sums.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from banditroute.deciding import check_features, features_of
+from banditroute.errors import invalid
+from banditroute.prior import Prior
+from banditroute.registry import Pool, Registry, exists
+from banditroute.schemas import NewModel, ScoredPrompt
+from banditroute.warmstart import clusters, default_clusters, fit
+from policies import POLICIES
+from policies.base import Float32
+
+
+async def add_model(registry: Registry, new: NewModel) -> dict[str, Any]:
+    """Add a model, with the prior that its scored prompts make, and describe both."""
+    if new.scored is None:
+        return await registry.add_model(new) | {"prior": None}
+    pool = await registry.prospect(new.pool)
+    if any(model.name == new.name and not model.draining for model in pool.models):
+        raise exists(new)  # before a thousand prompts are embedded for nothing
+    _check(pool, new.scored)
+    x = await features_of(pool, new.scored)
+    prior, told = await asyncio.to_thread(_fit, pool, new, new.scored, x)
+    return await registry.add_model(new, prior=prior.text()) | {"prior": told}
+
+
+def _check(pool: Pool, scored: list[ScoredPrompt]) -> None:
+    name = pool.options.policy.name
+    if not POLICIES[name].teachable():
+        raise invalid("scored", f"policy {name} has no use for scored prompts")
+    for i, row in enumerate(scored):
+        check_features(pool, row, f"scored[{i}].")
+
+
+def _fit(
+    pool: Pool, new: NewModel, scored: list[ScoredPrompt], x: Float32
+) -> tuple[Prior, dict[str, Any]]:
+    cluster = clusters(x, default_clusters(len(x)))
+    quality = np.array([row.quality for row in scored])
+    arrays = fit(x, {new.name: quality}, n_effective=new.n_effective, cluster=cluster)
+    told = {
+        "outcomes": len(scored),
+        "clusters": int(cluster.max()) + 1,
+        "n_effective": float(arrays["count"][0]),
+    }
+    return Prior("sums", pool.features, arrays), told

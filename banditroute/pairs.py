@@ -1,0 +1,114 @@
+"""Read pairwise preferences: which of two models' answers to a prompt somebody liked better.
+
+Nothing is guessed: what is missing or impossible is refused with the file, row and column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLUMNS = ("prompt", "model_a", "model_b", "winner")
+WINNERS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """n comparisons of M models on Q prompts.
+
+    Attributes
+    ----------
+    prompts : Q different prompts, as they first come.
+    models : M names, sorted.
+    row : int[n], which prompt.
+    a, b : int[n], which models.
+    won : float64[n], 1 where a won, 0 where b did and 0.5 for a tie.
+    """
+
+    prompts: tuple[str, ...]
+    models: tuple[str, ...]
+    row: NDArray[np.intp]
+    a: NDArray[np.intp]
+    b: NDArray[np.intp]
+    won: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, chosen: NDArray[np.bool_]) -> Pairs:
+        """Return some of the comparisons, of the same prompts and models."""
+        return replace(
+            self, row=self.row[chosen], a=self.a[chosen], b=self.b[chosen], won=self.won[chosen]
+        )
+
+    def strength(self) -> NDArray[np.float64]:
+        """Return the share[M] of its comparisons that each model won, drawn to 0.5 by one tie."""
+        size = len(self.models)
+        wins = np.bincount(self.a, self.won, size) + np.bincount(self.b, 1.0 - self.won, size)
+        count = np.bincount(self.a, minlength=size) + np.bincount(self.b, minlength=size)
+        share: NDArray[np.float64] = (wins + 0.5) / (count + 1.0)
+        return share
+
+
+def read(path: Path) -> Pairs:
+    """Read a parquet file with columns ``prompt, model_a, model_b, winner`` (a, b or tie).
+
+    Raises
+    ------
+    ValueError
+        Naming the file, and the row (from 1) and column where there is one.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        names = parquet.read_schema(path).names
+        for name in COLUMNS:
+            if names.count(name) != 1:
+                fault = "appears twice" if name in names else "is missing"
+                raise ValueError(f"{path}: column {name!r} {fault}")
+        table = parquet.read_table(path, columns=list(COLUMNS))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
+    if not table.num_rows:
+        raise ValueError(f"{path}: no rows")
+    columns = {name: table[name].to_pylist() for name in COLUMNS}
+    for name in COLUMNS:
+        for number, value in enumerate(columns[name], start=1):
+            fault = _fault(name, value)
+            if fault:
+                raise ValueError(f"{path}: row {number}, column {name!r}: {fault}")
+    return _coded(path, columns)
+
+
+def _fault(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        return "not a text"
+    if name == "winner" and value not in WINNERS:
+        return f"{value!r} is not {', '.join(WINNERS)}"
+    return "" if value or name == "prompt" else "empty"
+
+
+def _coded(path: Path, columns: dict[str, list[str]]) -> Pairs:
+    first, second = columns["model_a"], columns["model_b"]
+    for number, (a, b) in enumerate(zip(first, second, strict=True), start=1):
+        if a == b:
+            raise ValueError(f"{path}: row {number}, column 'model_b': {b!r} against itself")
+    if len(set(columns["prompt"])) < 2:
+        raise ValueError(f"{path}: column 'prompt': at least 2 different prompts are needed")
+    prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(columns["prompt"]))}
+    models = {name: k for k, name in enumerate(sorted({*first, *second}))}
+    return Pairs(
+        prompts=tuple(prompts),
+        models=tuple(models),
+        row=np.array([prompts[prompt] for prompt in columns["prompt"]], dtype=np.intp),
+        a=np.array([models[name] for name in first], dtype=np.intp),
+        b=np.array([models[name] for name in second], dtype=np.intp),
+        won=np.array([WINNERS[winner] for winner in columns["winner"]]),
+    )

@@ -1,0 +1,248 @@
+"""PILOT: LinUCB that starts from human preferences instead of from nothing.
+
+`banditroute prior fit` learns, from pairs of answers and which one won, a map of prompts onto a
+sphere and a direction in it for every model. This policy makes of both the means of its ridge
+regressions, and rewards correct them. Without such a prior it is plain LinUCB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, greedy
+from policies.ridge import RidgeArms, widths
+
+SCORES = ("inner", "cosine")
+
+_KEYS = {
+    "projection": ("m", "d"),
+    "center": ("m",),
+    "embeddings": ("M", "m"),
+    "accuracy": ("M",),
+    "temperature": (),
+    "context": (),
+    "support": (),
+}
+
+
+class Pilot(Policy):
+    """Play argmax theta_a.z + alpha sqrt(z' A_a^-1 z) - penalty_a, theta_a drawn to preferences.
+
+    Parameters
+    ----------
+    dim : number of features; the last one is the intercept.
+    alpha : width of the confidence bound, in standard deviations of unit noise; 0 is greedy.
+    score : ``inner`` (in units of reward) or ``cosine`` (as published).
+    trust : how many rewards the level that preferences give a model is worth.
+    slopes : prior precision of the other coordinates, in inner mode.
+    gain : reward per unit of log-odds to be preferred.
+    ridge, level, prior : as in LinUCB, which this is without preferences; `level` also is what
+        the level of a model that they leave out is worth, and the level that models share.
+    gamma : forgetting per learned outcome, in (0, 1]; 1 forgets nothing.
+
+    Notes
+    -----
+    ``psi = W x / |W x|``; model a beats b with log-odds ``psi.(v_a - v_b) / T``, |v_a| = 1.
+    Inner mode: ``z = (psi - mu, 1)``, mu the mean of psi, ``e_a = (gain / T) (v_a - mean of v)``,
+    ``theta_a ~ N((c e_a, l + mu.e_a + s), P^-1)``, ``l = min(prior, 1 - max mu.e_a)``. Preferences
+    are differences: all rewards together move s ~ N(0, u / level), the same for all models (least
+    squares). Prompts outside the fit set c and u in [0, 1], how far to believe the context and the
+    levels; the level of a model is worth ``level + u (trust - level)`` rewards.
+
+    Cosine mode: ``z = psi``, ``theta_a ~ N(v_a, accuracy_a I)``, accuracy_a that of the log-odds
+    in the fit; plays argmax ``cos(z, theta_a) + bonus - penalty``, though a cosine is no reward.
+
+    A model that preferences leave out has no slopes and, to be tried soon, the level of the best
+    one; in cosine mode it starts from the mean of v. About `gain`: where rewards are 0 or 1 and
+    ties count half, a difference of rewards is half of one of log-odds near even odds, and of
+    graded rewards their mean distance times that.
+
+    References
+    ----------
+    .. [1] Panda, Magazine, Devaguptapu, Takemori, Sharma (2025). Adaptive LLM routing under
+       budget constraints. Findings of EMNLP.
+    .. [2] Li, Chu, Langford, Schapire (2010). A contextual-bandit approach to personalized
+       news article recommendation. WWW.
+
+    Examples
+    --------
+    >>> policy = Pilot(dim=2, gain=0.1)
+    >>> policy.adopt({
+    ...     "arms": np.array(["small", "large"]), "accuracy": np.array([0.7, 0.7]),
+    ...     "projection": np.eye(2), "center": np.array([0.7, 0.7]),
+    ...     "embeddings": np.array([[0.6, 0.8], [0.8, 0.6]]),
+    ...     "temperature": np.array(0.1), "context": np.array(1.0), "support": np.array(1.0),
+    ... })
+    >>> policy.add_arm("small"); policy.add_arm("large")
+    >>> policy.refresh()
+    >>> x = np.array([[2.0, 1.0], [0.0, 1.0]], dtype=np.float32)
+    >>> policy.estimate(x)[0].astype(float).round(2).tolist()
+    [[0.66, 0.74], [0.8, 0.6]]
+    """
+
+    name = "pilot"
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        alpha: float = 0.2,
+        score: str = "inner",
+        trust: float = 20.0,
+        slopes: float = 30.0,
+        gain: float = 0.2,
+        ridge: float = 50.0,
+        level: float = 1.0,
+        prior: float = 0.7,
+        gamma: float = 1.0,
+    ) -> None:
+        super().__init__(dim=dim)
+        if score not in SCORES:
+            raise ValueError(f"score: {' or '.join(SCORES)}, not {score!r}")
+        for key, value in (("alpha", alpha), ("gain", gain)):
+            if not value >= 0.0:
+                raise ValueError(f"{key}: at least 0, not {value}")
+        positive = {"trust": trust, "slopes": slopes, "ridge": ridge, "level": level}
+        for key, value in positive.items():
+            if not value > 0.0:
+                raise ValueError(f"{key}: positive, not {value}")
+        if not 0.0 <= prior <= 1.0:
+            raise ValueError(f"prior: in [0, 1], not {prior}")
+        self.alpha, self.cosine, self.gain = alpha, score == "cosine", gain
+        self.trust, self.slopes, self.level, self.prior = trust, slopes, level, prior
+        self.projection: Float64 | None = None
+        self.center = np.zeros(0)
+        self.anchors: dict[str, tuple[Float64, Float64]] = {}
+        self.support = 0.0
+        precision, mean = np.full(dim, ridge), np.zeros(dim)
+        precision[-1], mean[-1] = level, 0.0 if self.cosine else prior
+        self.ridge = RidgeArms(precision=precision, mean=mean, gamma=gamma)
+
+    def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
+        """Start from preferences, or in inner mode from the sums that `Policy.adopt` takes."""
+        if "projection" not in prior:
+            if self.cosine:
+                raise ValueError("prior: a cosine has no use for this kind of prior")
+            return super().adopt(prior)
+        known = _checked(prior, self.dim)
+        self.projection, self.center = known["projection"], known["center"]
+        v, arms = known["embeddings"], [str(name) for name in prior["arms"]]
+        if self.cosine:
+            means, fresh = v, (np.full(v.shape[1], self.level), v.mean(axis=0))
+            precisions = np.repeat(1.0 / known["accuracy"][:, None], v.shape[1], axis=1)
+        else:
+            e = self.gain / float(known["temperature"]) * (v - v.mean(axis=0))
+            levels = e @ self.center
+            levels += min(self.prior, 1.0 - levels.max())
+            means = np.column_stack([float(known["context"]) * e, levels])
+            precisions = np.full(means.shape, self.slopes)
+            self.support = float(known["support"])
+            precisions[:, -1] = self.level + self.support * (self.trust - self.level)
+            fresh = np.full(means.shape[1], self.slopes), np.zeros(means.shape[1])
+            fresh[0][-1], fresh[1][-1] = self.level, levels.max()
+        self.anchors = dict(zip(arms, zip(precisions, means, strict=True), strict=True))
+        self.ridge = RidgeArms(precision=fresh[0], mean=fresh[1], gamma=self.ridge.gamma)
+
+    def _place(self, x: Float32) -> Float32:
+        """Return z[n, .] of x[n, d]."""
+        if self.projection is None and not self.cosine:
+            return x
+        psi = x.astype(np.float64) if self.projection is None else x @ self.projection.T
+        psi /= np.maximum(np.linalg.norm(psi, axis=1, keepdims=True), _TINY)
+        if not self.cosine:
+            psi = np.column_stack([psi - self.center, np.ones(len(psi))])
+        return psi.astype(np.float32)
+
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        return self._assess(x, preference)[0]
+
+    def _assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
+        z = self._place(x)
+        mean, std = self._regress(z)
+        played = z @ self.view["direction"].T if self.cosine else mean
+        return {"mean": played, "bonus": np.float32(self.alpha) * std}, mean, std
+
+    @staticmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        return greedy(scores["mean"].astype(np.float64) + scores["bonus"] - penalty, eligible)
+
+    def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
+        return self._regress(self._place(x))
+
+    def _regress(self, z: Float32) -> tuple[Float32, Float32]:
+        mean: Float32 = z @ self.view["theta"].T
+        return mean, widths(z, self.view["inverse"])
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        z = self._place(outcome.x[None].astype(np.float32))
+        self.ridge.update(arm, z[0], outcome.value, self.clock)
+
+    def _teach(self, arm: int, sums: Sums) -> None:
+        # Sums of x say nothing of the coordinates that a projection or a norm makes of it.
+        if self.projection is None and not self.cosine:
+            self.ridge.add(arm, sums, self.clock)
+
+    def _grow(self) -> None:
+        self.ridge.grow()
+        self._anchor(len(self.arms) - 1)
+
+    def _anchor(self, arm: int) -> None:
+        if self.arms[arm] in self.anchors:
+            precision, mean = self.anchors[self.arms[arm]]
+            self.ridge.anchor_arm(arm, precision=precision, mean=mean)
+
+    def _state(self) -> Arrays:
+        return self.ridge.state()
+
+    def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        self.ridge.load(state)
+        for arm in range(len(self.arms)):
+            self._anchor(arm)
+
+    def _publish(self) -> Arrays:
+        theta, inverse = self.ridge.solve(self.clock)
+        if self.support > 0.0:
+            theta = self._shifted(theta, inverse)
+        view = {"theta": theta, "inverse": inverse}
+        if self.cosine:
+            norm = np.linalg.norm(theta, axis=1, keepdims=True)
+            view["direction"] = theta / np.maximum(norm, _TINY)
+        return {name: array.astype(np.float32) for name, array in view.items()}
+
+    def _shifted(self, theta: Float64, inverse: Float64) -> Float64:
+        """Return theta[K, d] once the level that all arms share has followed all rewards."""
+        pull = self.ridge.precision[:, -1]
+        told = pull @ (theta[:, -1] - self.ridge.mean[:, -1])
+        known = (pull - pull * inverse[:, -1, -1] * pull).sum() + self.level / self.support
+        shifted: Float64 = theta + told / known * pull[:, None] * inverse[:, :, -1]
+        return shifted
+
+
+_TINY = 1e-12
+
+
+def _checked(prior: Mapping[str, NDArray[Any]], dim: int) -> dict[str, Float64]:
+    """Return the numbers of a prior as float64, or raise a ValueError that says what is wrong."""
+    sizes = {"M": prior["arms"].size, "d": dim, "m": len(np.atleast_1d(prior["projection"]))}
+    known = {}
+    for name, axes in _KEYS.items():
+        shape = tuple(sizes[axis] for axis in axes)
+        if name not in prior or prior[name].shape != shape:
+            found = list(prior[name].shape) if name in prior else "nothing"
+            raise ValueError(f"prior: {name} of shape {list(shape)}, not {found}")
+        if prior[name].dtype.kind not in "fiu" or not np.isfinite(prior[name]).all():
+            raise ValueError(f"prior: {name}: every number finite")
+        known[name] = prior[name].astype(np.float64)
+    for name in ("temperature", "accuracy"):
+        if not (known[name] > 0.0).all():
+            raise ValueError(f"prior: {name}: above 0")
+    for name in ("context", "support"):
+        if not 0.0 <= known[name] <= 1.0:
+            raise ValueError(f"prior: {name}: in [0, 1]")
+    return known

@@ -1,0 +1,30 @@
+"""What the commands show on a terminal: a console of the right width, and a bar while they work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+
+def console() -> Console:
+    """Return the console for tables."""
+    made = Console()
+    # A pipe has no width of its own; 80 columns would fold the numbers.
+    return made if made.is_terminal else Console(width=160)
+
+
+@contextmanager
+def progress(total: int, doing: str = "replaying") -> Iterator[Callable[..., None]]:
+    """Show a bar on stderr, if that is a terminal; what is yielded moves it on, by 1 or by more."""
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    err = Console(stderr=True)
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(doing, total=total)
+
+        def advance(count: int = 1) -> None:
+            bar.advance(task, count)
+
+        yield advance

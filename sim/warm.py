@@ -1,0 +1,222 @@
+"""`banditroute warm-start`: a fitted prior from labelled data, or from the log of a daemon.
+
+Registered as a command of `banditroute` by its entry point, since it reads the simulator's data
+sets and the daemon must not know of those. The same input gives the same bytes. Heavy imports wait
+inside, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from banditroute.basis import Basis
+    from banditroute.embedding import Embedder
+    from banditroute.prior import Prior
+    from policies.base import Arrays, Float32, Float64
+    from sim.datasets import Dataset
+
+AT_ONCE = 64
+
+
+def command(
+    data: Annotated[
+        Path | None,
+        typer.Argument(metavar="DATA", help="Wide .parquet or ParetoBandit .jsonl; or --log."),
+    ] = None,
+    *,
+    n_effective: Annotated[
+        float,
+        typer.Option(
+            help="How many outcomes of a model the prior is worth; never more than there are."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    embedder: Annotated[
+        str, typer.Option(help="Of DATA: hashing, minilm or sentence-transformers:NAME.")
+    ] = "hashing",
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task of the pool, in its order; repeatable.")
+    ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of model,input_price,output_price in USD per million: fits DATA's costs too, "
+            "with bytes / 4 input tokens and against 512 output tokens."
+        ),
+    ] = None,
+    clusters: Annotated[
+        int | None, typer.Option(min=1, help="Keep only mean qualities of so many clusters.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split of DATA.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Leave out a model; repeatable.")
+    ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of DATA, the URL of a daemon's database; for another pool, since a pool "
+            "learns its own log anyway."
+        ),
+    ] = None,
+    pool: Annotated[str, typer.Option(help="The pool of --log.")] = "default",
+) -> None:
+    """Fit a prior that pools can start from, see their key `prior`."""
+    if (data is None) == (log is None):
+        _fail("one of DATA and --log is expected")
+    if not 0.0 < n_effective < float("inf"):
+        _fail(f"--n-effective: above 0, not {n_effective:g}")
+    try:
+        if data is not None:
+            prior, means = _from_data(
+                _rows(data, split, without or []),
+                embedder,
+                task or [],
+                prices,
+                clusters,
+                n_effective,
+            )
+        else:
+            prior, means = _from_log(str(log), pool, clusters, n_effective)
+        prior.write(out)
+    except (ValueError, ImportError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"--out: {out}: {error.strerror or error}")
+    _show(out, prior, means)
+
+
+def _rows(path: Path, split: str | None, without: list[str]) -> Dataset:
+    import numpy as np
+
+    from sim.datasets import load
+    from sim.errors import InputError
+
+    dataset = load(path).restrict(without=without)
+    if split is not None:
+        rows = np.flatnonzero(np.array(dataset.split) == split)
+        dataset = dataset.take(rows)
+        if not len(rows):
+            raise InputError(f"--split: {dataset.name} has no split {split!r}")
+    return dataset
+
+
+def _from_data(
+    dataset: Dataset,
+    embedder: str,
+    tasks: list[str],
+    prices: Path | None,
+    groups: int | None,
+    n_effective: float,
+) -> tuple[Prior, dict[str, Float64]]:
+    import numpy as np
+
+    from banditroute.prior import Prior
+    from banditroute.tasks import identity, widen
+    from banditroute.warmstart import clusters, fit, log_ratios
+    from sim.prices import listed
+
+    specs = None if prices is None else listed(prices, dataset.models)
+    made, x, basis = _features(embedder, dataset.prompts)
+    x = widen(x, dataset.task, tasks)
+    tokens = np.array([len(one.encode("utf-8", "surrogatepass")) / 4.0 for one in dataset.prompts])
+    quality = dict(zip(dataset.models, dataset.quality.T, strict=True))
+    ratios = None
+    if specs is not None:
+        ratios = {
+            spec.name: log_ratios(dataset.cost[:, k], spec=spec, tokens=tokens)
+            for k, spec in enumerate(specs)
+        }
+    cluster = clusters(x, groups) if groups else None
+    arrays = fit(x, quality, n_effective=n_effective, ratios=ratios, cluster=cluster)
+    own: Arrays = {} if basis is None else {"basis_mean": basis.mean, "basis_matrix": basis.matrix}
+    return Prior("sums", identity(made.identity, tasks), arrays | own), quality
+
+
+def _features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Basis | None]:
+    """Return the embedder, its features of all prompts, and its basis if that is fitted to them."""
+    import numpy as np
+
+    from banditroute.basis import COORDINATES
+    from banditroute.basis.fit import fit_principal
+    from banditroute.embedding import make_embedder
+    from sim.errors import InputError
+    from sim.terminal import progress
+
+    if kind == "precomputed":
+        raise InputError("--embedder: there are no vectors in DATA; --log has them")
+    made = make_embedder(kind)
+    parts = [prompts[i : i + AT_ONCE] for i in range(0, len(prompts), AT_ONCE)]
+    with progress(len(prompts), "embedding") as advance:
+        if not made.slow:
+            return made, np.concatenate([made.features(one) for one in parts]), None
+        if len(prompts) <= COORDINATES:
+            raise InputError(f"a basis takes over {COORDINATES} prompts, not {len(prompts)}")
+        vectors = []
+        for part in parts:
+            vectors.append(made.vectors(part))
+            advance(len(part))
+    whole = np.concatenate(vectors)
+    basis = fit_principal(whole)
+    made = make_embedder(kind, basis=basis)
+    return made, made.features(prompts, whole), basis
+
+
+def _from_log(
+    url: str, pool: str, groups: int | None, n_effective: float
+) -> tuple[Prior, dict[str, Float64]]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from banditroute.prior import Prior
+    from banditroute.store.engine import open_engine
+    from banditroute.store.log import Log
+    from banditroute.warmstart import basis_arrays, clusters, fit, logged
+    from sim.errors import InputError
+
+    try:
+        engine = open_engine(url)
+        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
+            raise InputError(f"--log: there is no file {engine.url.database}")
+        charter, x, quality, ratios = logged(Log(engine), pool)
+    except SQLAlchemyError as error:
+        raise InputError(f"--log: {str(error).splitlines()[0]}") from error
+    cluster = clusters(x, groups) if groups else None
+    arrays = fit(x, quality, n_effective=n_effective, ratios=ratios, cluster=cluster)
+    return Prior("sums", charter.embedder, arrays | basis_arrays(charter)), quality
+
+
+def _show(out: Path, prior: Prior, quality: dict[str, Float64]) -> None:
+    import numpy as np
+    from rich.table import Table
+
+    from banditroute.prior import digest
+    from policies.base import sums_of
+    from sim.terminal import console
+
+    known = sums_of(prior.arrays)
+    costs = sums_of(prior.arrays, prefix="cost_")
+    table = Table("model", "outcomes", "mean quality", "prior mean", "worth", "worth of costs")
+    for name, values in quality.items():
+        seen = values[~np.isnan(values)]
+        if name not in known:
+            table.add_row(name, "0", "left out")
+            continue
+        one = known[name]
+        worth = f"{costs[name].count:g}" if costs else "none: no --prices"
+        mean = one.moment[-1] / one.count
+        numbers = f"{seen.mean():.4f}", f"{mean:.4f}", f"{one.count:g}"
+        table.add_row(name, f"{len(seen):,}", *numbers, worth)
+    shown = console()
+    shown.print(table)
+    basis = ", with a basis of its own" if prior.basis else ""
+    shown.print(f"{out}: prior {digest(prior.text())}, embedder {prior.embedder}{basis}")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"banditroute: {message}", err=True)
+    raise typer.Exit(2)
