@@ -18,6 +18,7 @@ WINDOW = 256
 HORIZON = 100.0
 CARRY = 5.0
 DEBT = 200.0
+LEAST = 1.02
 _WARM, _WARM_EVERY, _EVERY = 64, 4, 16
 _NEAR, _FAR, _CLOSE = 1.25, 4.0, 0.01
 _CHEAPEST, _DEAREST = 1e-3, 1e6
@@ -33,7 +34,9 @@ class Pacer:
     Notes
     -----
     The target of the next requests is ``rate + balance / 100``, where the balance is unspent money
-    of at most 5 requests and debt of at most 200 requests.
+    of at most 5 requests and debt of at most 200 requests; but never less than 1.02 of what the
+    cheapest choices are predicted to cost. No price can do better, and a router that pays any
+    price not to try the others would never learn that one of them is cheaper.
     """
 
     def __init__(self, *, rate: float) -> None:
@@ -66,15 +69,18 @@ class Pacer:
         fine = np.concatenate([row[1] for row in self._recent])
         cost = np.concatenate([row[2] for row in self._recent])
         open_to = np.ones(cost.shape, dtype=np.bool_)
-        target = max(self.rate + self._balance / HORIZON, 0.0)
+        cheapest = float(cost.min(axis=1).mean())
+        target = max(self.rate + self._balance / HORIZON, LEAST * cheapest)
 
         def spend(price: float) -> float:
             return float((law(scores, open_to, fine + price * cost) * cost).sum(axis=1).mean())
 
         # The price seldom moves far, and a law may be slow to evaluate.
-        low, high = self._bounds[0] / _NEAR, (self._bounds[1] or 1.0 / self.rate) * _NEAR
-        while spend(high) > target and high < _DEAREST / self.rate:
-            low, high = high, _FAR * high
+        limit = _DEAREST / self.rate
+        low = self._bounds[0] / _NEAR
+        high = min((self._bounds[1] or 1.0 / self.rate) * _NEAR, limit)
+        while high < limit and spend(high) > target:
+            low, high = high, min(_FAR * high, limit)
         while low > _CHEAPEST / self.rate and spend(low) <= target:
             low, high = low / _FAR, low
         if low <= _CHEAPEST / self.rate:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from banditroute.embedding import make_embedder
+from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from sim.pacing import Pacer
-from sim.replay import Contender, Experiment, Split, run
+from sim.replay import Contender, Experiment, Replayer, Split, run
 from sim.synthetic import COST, generate
 
 
@@ -52,3 +53,25 @@ def test_more_money_buys_no_less(plan: Experiment) -> None:
         run(replace(plan, budget_rate=rate), LINUCB, seed=2).quality for rate in (1.5e-4, 4.5e-4)
     ]
     assert np.diff(levels)[0] > 0.05
+
+
+def test_a_rate_out_of_reach_does_not_buy_off_all_trying(plan: Experiment) -> None:
+    """All models seem to cost more than the rate: the second cheapest is still tried at times."""
+    prior = {"small": 3e-4, "coder": 4e-4, "large": 1e-3}
+    specs = [
+        ModelSpec(name=name, input_price=0.0, output_price=1e6 * cost / PRIOR_OUTPUT_TOKENS)
+        for name, cost in prior.items()
+    ]
+    replayer = Replayer(
+        specs=specs,
+        contender=Contender("thompson", "thompson", {}),
+        dim=plan.features.shape[1],
+        embedder=plan.embedder,
+        preference=plan.preference,
+        rng=np.random.default_rng(0),
+    )
+    pacer = Pacer(rate=2e-4)
+    for row in range(400):
+        decisions = replayer.decide(plan.features[row], 40.0, price_of_money=pacer.price)
+        pacer.observe(decisions, float(decisions.cost[0, decisions.chosen[0]]))
+    assert decisions.pmf[0, 0] > 0.8 and decisions.pmf[0, 1] > 0.02
