@@ -39,7 +39,7 @@ def replay(
     data: Data,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="NAME or NAME:key=value,key=value; may be repeated."),
+        typer.Option(help="NAME[@PRIOR_FILE][:key=value,..]; may be repeated."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of shuffles.")] = 10,
     learn_split: Annotated[str | None, typer.Option(help="Split to learn from first.")] = None,
@@ -67,7 +67,7 @@ def replay(
     # One BLAS thread: these matrices are small, and results must not depend on the machine.
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    from banditroute.embedding import make_embedder
+    from banditroute.embedding import FEATURES, make_embedder
     from banditroute.tasks import identity, widen
     from sim.datasets import load
     from sim.errors import InputError
@@ -82,20 +82,21 @@ def replay(
     split = _split(learn_split, test_split, learn_fraction)
     whole = load(data).restrict(models=_names(models), without=without or [])
     dataset = whole.complete()
-    contenders = _contenders(policy or ["thompson"], dataset)
     if len(dataset) < len(whole):
         left_out = len(whole) - len(dataset)
         print(f"{left_out} of {len(whole)} rows left out: a model lacks there", file=sys.stderr)
     try:
         maker = make_embedder(embedder)
-        names = sorted(set(dataset.task) - {""}) if tasks else []
-        features = widen(maker.features(list(dataset.prompts)), dataset.task, names)
     except (ValueError, ImportError) as error:
         raise InputError(f"--embedder: {error}") from error
+    names = sorted(set(dataset.task) - {""}) if tasks else []
+    seen = identity(maker.identity, names)
+    contenders = _contenders(policy or ["thompson"], dataset, seen, FEATURES + len(names))
+    features = widen(maker.features(list(dataset.prompts)), dataset.task, names)
     experiment = Experiment(
         dataset=dataset,
         features=features,
-        embedder=identity(maker.identity, names),
+        embedder=seen,
         split=split,
         preference=weights,
         prices=_listed(prices, dataset),
@@ -247,14 +248,16 @@ def _split(learn: str | None, test: str | None, fraction: float | None) -> Split
     return Split(learn=learn, test=test, fraction=0.5 if fraction is None else fraction)
 
 
-def _contenders(specs: list[str], dataset: Dataset) -> list[Contender]:
+def _contenders(specs: list[str], dataset: Dataset, embedder: str, dim: int) -> list[Contender]:
+    from banditroute.prior import Prior
     from policies import make_policy
     from sim.errors import InputError
     from sim.replay import Contender
 
     contenders: list[Contender] = []
     for spec in specs:
-        name, _, text = spec.partition(":")
+        head, _, text = spec.partition(":")
+        name, _, file = head.partition("@")
         params = {}
         for pair in _names(text):
             key, equals, value = pair.partition("=")
@@ -262,7 +265,11 @@ def _contenders(specs: list[str], dataset: Dataset) -> list[Contender]:
                 raise InputError(f"--policy: {spec!r}: {pair!r} is not key=value")
             params[key] = _value(value)
         try:
-            policy = make_policy(name, dim=2, params=params)
+            policy = make_policy(name, dim=dim, params=params)
+            prior = Prior.read(Path(file)) if file else None
+            if prior is not None:
+                prior.belongs_to(embedder)
+                policy.adopt(prior.arrays)
             for model in dataset.models:
                 policy.add_arm(model)
         except ValueError as error:
@@ -272,7 +279,8 @@ def _contenders(specs: list[str], dataset: Dataset) -> list[Contender]:
             raise InputError(f"--policy: {spec!r}: arm: no such model; the data has {known}")
         if spec in [one.label for one in contenders]:
             raise InputError(f"--policy: {spec!r} is given twice")
-        contenders.append(Contender(label=spec, name=name, params=params))
+        started = prior.text() if prior else ""
+        contenders.append(Contender(label=spec, name=name, params=params, prior=started))
     return contenders
 
 

@@ -98,11 +98,15 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A policy as asked for: its label in reports, its name and its parameters."""
+    """A policy as asked for: its label in reports, its name and its parameters.
+
+    `prior` is a `banditroute.prior.Prior` as text, "" for none.
+    """
 
     label: str
     name: str
     params: dict[str, object]
+    prior: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ class Replayer:
             dim=dim,
             tau_cost=options.tau_cost or default_tau_cost(list(specs)),
             tau_latency_ms=options.tau_latency_ms,
+            prior=contender.prior,
         )
         models = [
             Model(spec.name, spec.input_price, spec.output_price, price_id=k)

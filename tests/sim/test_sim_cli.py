@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from banditroute.cli import app as banditroute_app
 from sim.cli import main
 
 
@@ -64,6 +66,7 @@ def test_replay_prints_a_table_and_writes_json(
         (["--policy", "fixed"], "arm: required"),
         (["--policy", "fixed:arm=lage"], "arm: no such model"),
         (["--policy", "linucb", "--policy", "linucb"], "given twice"),
+        (["--policy", "linucb@absent.npz"], "'linucb@absent.npz': prior: absent.npz"),
         (["--models", "small,nope"], "--models: stream has no model 'nope'"),
         (["--preference", "1,2"], "--preference: '1,2'"),
         (["--preference", "0,0,0"], "--preference: '0,0,0'"),
@@ -84,6 +87,25 @@ def test_wrong_input_is_one_line_and_status_2(
     assert told in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+def test_a_policy_may_start_from_a_prior(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prior, out = tmp_path / "prior.npz", tmp_path / "out.json"
+    fitted = CliRunner().invoke(
+        banditroute_app, ["warm-start", str(data), "--n-effective", "40", "--out", str(prior)]
+    )
+    assert fitted.exit_code == 0, fitted.output
+    policies = ("--policy", "thompson", "--policy", f"thompson@{prior}:alpha=1.0")
+    options = ("--learn-fraction", "0", "--seeds", "2", "--jobs", "1", "--json", str(out))
+    assert call("replay", str(data), *policies, *options) == 0
+    cold, warm = json.loads(out.read_text())["policies"].values()
+    assert warm["quality"] > cold["quality"]
+    assert call("replay", str(data), "--jobs", "1", "--policy", f"knn@{prior}") == 2
+    assert "prior: knn has no use for this kind of prior" in capsys.readouterr().err
+    assert call("replay", str(data), "--jobs", "1", "--policy", f"linucb@{prior}", "--tasks") == 2
+    assert "prior: fitted on features of embedder" in capsys.readouterr().err
 
 
 def test_missing_data_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
