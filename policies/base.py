@@ -136,9 +136,6 @@ class Policy(ABC):
         """Return the exact pmf[n, K] of the draw before exploration, row by row."""
 
     @abstractmethod
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]: ...
-
-    @abstractmethod
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]: ...
 
     @abstractmethod
@@ -180,6 +177,10 @@ class Policy(ABC):
     ) -> tuple[dict[str, Float32], Float32, Float32]:
         """Return (scores, mean, std): `score` and `estimate` in one step, equal bit for bit."""
         return self._assess(self._checked(x), preference)
+
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        """Return the scores; a policy writes this, or `_assess` where both share work."""
+        return self._assess(x, preference)[0]
 
     def _assess(
         self, x: Float32, preference: Float64

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, greedy
 
 
@@ -19,8 +20,7 @@ class _Shrinking(Policy):
 
     def __init__(self, *, dim: int, prior: float = 0.6) -> None:
         super().__init__(dim=dim)
-        if not 0.0 <= prior <= 1.0:
-            raise ValueError(f"prior: in [0, 1], not {prior}")
+        params.share(prior=prior)
         self.prior = prior
         self.kept: Arrays = {"total": np.zeros(0), "count": np.zeros(0)}
 
@@ -106,8 +106,7 @@ class EpsilonGreedy(_Shrinking):
 
     def __init__(self, *, dim: int, epsilon: float = 0.05, prior: float = 0.6) -> None:
         super().__init__(dim=dim, prior=prior)
-        if not 0.0 <= epsilon <= 1.0:
-            raise ValueError(f"epsilon: in [0, 1], not {epsilon}")
+        params.share(epsilon=epsilon)
         self.epsilon = epsilon
 
     def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
@@ -146,17 +145,12 @@ class KNearest(_Shrinking):
         prior: float = 0.6,
     ) -> None:
         super().__init__(dim=dim, prior=prior)
-        for key, value, low in (("k", k, 1), ("memory", memory, 1), ("alpha", alpha, 0)):
-            if not value >= low:
-                raise ValueError(f"{key}: at least {low}, not {value}")
-        if distance not in ("cosine", "euclidean"):
-            raise ValueError(f"distance: cosine or euclidean, not {distance!r}")
+        params.not_negative(alpha=alpha)
+        params.positive(k=k, memory=memory)
+        params.one_of("cosine", "euclidean", distance=distance)
         self.k, self.cosine, self.alpha = k, distance == "cosine", alpha
         points = np.zeros((memory, dim), dtype=np.float32)
         self.kept = {"points": points, "owner": np.zeros(memory, int), "value": np.zeros(memory)}
-
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
-        return self._assess(x, preference)[0]
 
     def _assess(
         self, x: Float32, preference: Float64

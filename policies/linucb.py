@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, greedy
 from policies.ridge import RidgeArms, widths
 
@@ -70,26 +71,17 @@ class LinUCB(Policy):
         gamma: float = 1.0,
     ) -> None:
         super().__init__(dim=dim)
-        if width not in ("practical", "theoretical"):
-            raise ValueError(f"width: practical or theoretical, not {width!r}")
-        for key, value in (("alpha", alpha), ("noise", noise), ("bound", bound)):
-            if not value >= 0.0:
-                raise ValueError(f"{key}: at least 0, not {value}")
+        params.one_of("practical", "theoretical", width=width)
+        params.not_negative(alpha=alpha, noise=noise, bound=bound)
+        params.positive(ridge=ridge, level=level)
+        params.share(prior=prior)
         if not 0.0 < delta < 1.0:
             raise ValueError(f"delta: in (0, 1), not {delta}")
-        for key, value in (("ridge", ridge), ("level", level)):
-            if not value > 0.0:
-                raise ValueError(f"{key}: positive, not {value}")
-        if not 0.0 <= prior <= 1.0:
-            raise ValueError(f"prior: in [0, 1], not {prior}")
         precision, mean = np.full(dim, ridge), np.zeros(dim)
         precision[-1], mean[-1] = level, prior
         self.theoretical, self.alpha = width == "theoretical", alpha
         self.delta, self.noise, self.bound = delta, noise, bound
         self.ridge = RidgeArms(precision=precision, mean=mean, gamma=gamma)
-
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
-        return self._assess(x, preference)[0]
 
     def _assess(
         self, x: Float32, preference: Float64

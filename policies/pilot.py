@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, greedy
 from policies.ridge import RidgeArms, widths
 
@@ -101,17 +102,10 @@ class Pilot(Policy):
         gamma: float = 1.0,
     ) -> None:
         super().__init__(dim=dim)
-        if score not in SCORES:
-            raise ValueError(f"score: {' or '.join(SCORES)}, not {score!r}")
-        for key, value in (("alpha", alpha), ("gain", gain)):
-            if not value >= 0.0:
-                raise ValueError(f"{key}: at least 0, not {value}")
-        positive = {"trust": trust, "slopes": slopes, "ridge": ridge, "level": level}
-        for key, value in positive.items():
-            if not value > 0.0:
-                raise ValueError(f"{key}: positive, not {value}")
-        if not 0.0 <= prior <= 1.0:
-            raise ValueError(f"prior: in [0, 1], not {prior}")
+        params.one_of(*SCORES, score=score)
+        params.not_negative(alpha=alpha, gain=gain)
+        params.positive(trust=trust, slopes=slopes, ridge=ridge, level=level)
+        params.share(prior=prior)
         self.alpha, self.cosine, self.gain = alpha, score == "cosine", gain
         self.trust, self.slopes, self.level, self.prior = trust, slopes, level, prior
         self.projection: Float64 | None = None
@@ -156,9 +150,6 @@ class Pilot(Policy):
         if not self.cosine:
             psi = np.column_stack([psi - self.center, np.ones(len(psi))])
         return psi.astype(np.float32)
-
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
-        return self._assess(x, preference)[0]
 
     def _assess(
         self, x: Float32, preference: Float64

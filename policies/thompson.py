@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
 from policies.normals import best_of
 from policies.ridge import RidgeArms, invert, next_position, widths
@@ -69,20 +70,14 @@ class Thompson(Policy):
         self, *, dim: int, alpha: float = 1.0, tau: float = 0.2, prior: float = 0.6
     ) -> None:
         super().__init__(dim=dim)
-        for key, value in (("alpha", alpha), ("tau", tau)):
-            if not value > 0.0:
-                raise ValueError(f"{key}: positive, not {value}")
-        if not 0.0 <= prior <= 1.0:
-            raise ValueError(f"prior: in [0, 1], not {prior}")
+        params.positive(alpha=alpha, tau=tau)
+        params.share(prior=prior)
         self.alpha, self.tau, self.prior = alpha, tau, prior
         self.slopes, self.level, self.due = 100.0, _NOISE / tau**2, next_position(0)
         self.noise = np.zeros(0)
         self.shared = np.zeros(dim)
         self.shared[-1] = prior
         self.ridge = RidgeArms(precision=self._precision(), mean=self.shared)
-
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
-        return self._assess(x, preference)[0]
 
     def _assess(
         self, x: Float32, preference: Float64

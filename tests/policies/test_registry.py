@@ -38,7 +38,7 @@ def test_parameters_arrive() -> None:
         ("linucb", {"gamma": 2.0}, "gamma: in .0, 1."),
         ("knn", {"k": 2.5}, "k: not a valid value: 2.5"),
         ("knn", {"k": True}, "k: not a valid value: True"),
-        ("knn", {"k": 0}, "k: at least 1, not 0"),
+        ("knn", {"k": 0}, "k: positive, not 0"),
         ("knn", {"distance": 3}, "distance: not a valid value: 3"),
         ("fixed", {"arm": 3}, "arm: not a valid value: 3"),
     ],

@@ -1,0 +1,31 @@
+"""Checks of keyword parameters; each names the one that is wrong, so that a caller can point at it."""
+
+from __future__ import annotations
+
+
+def positive(**values: float) -> None:
+    """Raise ValueError for a value that is not above 0."""
+    for name, value in values.items():
+        if not value > 0.0:
+            raise ValueError(f"{name}: positive, not {value}")
+
+
+def not_negative(**values: float) -> None:
+    """Raise ValueError for a value that is not at least 0."""
+    for name, value in values.items():
+        if not value >= 0.0:
+            raise ValueError(f"{name}: at least 0, not {value}")
+
+
+def share(**values: float) -> None:
+    """Raise ValueError for a value that is not in [0, 1]."""
+    for name, value in values.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name}: in [0, 1], not {value}")
+
+
+def one_of(*valid: str, **values: str) -> None:
+    """Raise ValueError for a value that is not one of `valid`."""
+    for name, value in values.items():
+        if value not in valid:
+            raise ValueError(f"{name}: {' or '.join(valid)}, not {value!r}")
