@@ -1,4 +1,4 @@
-"""Checks of keyword parameters; each names the one that is wrong, so that a caller can point at it."""
+"""Checks of keyword parameters; each names the one that is wrong, to point a caller at it."""
 
 from __future__ import annotations
 
