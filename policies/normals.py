@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from policies.base import Bools, Float64
@@ -18,9 +19,10 @@ from policies.base import Bools, Float64
 REACH = 6.5
 """Scales beyond which a tail (4e-11) counts as nothing."""
 
-_CUTS = np.array([-5.5, -4.0, -2.5, -1.25, 0.0, 1.25, 2.5, 4.0, 5.5])
+_PANEL, _ALIKE = 1.25, 1.0 / 3.0
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
-_BLOCK = 1 << 17
+_NODES, _WEIGHTS = 0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS
+_BLOCK = 1_024
 
 
 def best_of(
@@ -38,11 +40,11 @@ def best_of(
 
     Notes
     -----
-    ``P_a = int f_a prod_{b != a} F_b`` below the caps, by Gauss-Legendre quadrature on panels cut
-    at fixed quantiles of every arm, so that scales of 1e-3 and 1 are both resolved; and at each
-    cap the point mass ``P(s_a >= cap) prod_{b not tied} F_b E[1 / (1 + others at the cap)]``,
-    where the expectation is the integral over t in [0, 1] of ``prod_{tied} (1 - q_b + q_b t)``.
-    The error is below 1e-7.
+    ``P_a = int f_a prod_{b != a} F_b`` below the caps, by Gauss-Legendre quadrature on panels no
+    wider than 1.25 of the smallest scale at work there, so that scales of 1e-3 and 1 are both
+    resolved; and at each cap the point mass
+    ``P(s_a >= cap) prod_{b not tied} F_b E[1 / (1 + others at the cap)]``, where the expectation
+    is the integral over t in [0, 1] of ``prod_{tied} (1 - q_b + q_b t)``. The error is below 1e-7.
     """
     # The last bits of a sum follow the memory layout; a logged row must give the same ones.
     mean, scale, penalty = (np.ascontiguousarray(part) for part in (mean, scale, penalty))
@@ -64,7 +66,7 @@ def best_of(
     contested = np.flatnonzero(rivals > 1)
     ceiling = np.where(alive, top, -np.inf).max(axis=1, keepdims=True)
     lid = np.where(alive, lid, -np.inf)
-    step = max(_BLOCK // ((most * (len(_CUTS) + 1) + 1) * len(_NODES) * most), 1)
+    step = max(_BLOCK // most, 1)
     for start in range(0, len(contested), step):
         rows = contested[start : start + step]
         at: tuple[Any, ...] = (rows,)
@@ -82,28 +84,51 @@ def _race(
     mean: Float64, scale: Float64, lid: Float64, floor: Float64, ceiling: Float64, *, arms: int
 ) -> Float64:
     """Return the winning probabilities[r, k]; an arm of lid -inf does not take part."""
-    r, k = mean.shape
     out = lid == -np.inf
-    mean, inverse = np.where(out, 0.0, mean), np.where(out, 1.0, 1.0 / scale)
-    cuts = mean[:, :, None] + scale[:, :, None] * _CUTS
-    cuts[out] = np.inf
-    edges = np.concatenate([cuts.reshape(r, -1), lid, floor, ceiling], axis=1)
-    # np.clip and np.diff take as long as the rest of a small problem.
-    edges = np.minimum(np.maximum(edges, floor), ceiling)
-    edges.sort(axis=1)
-    left, right = edges[:, :-1], edges[:, 1:]
-    # Panels without width add exact zeros: leaving them out changes no bit.
-    used = (left < right).any(axis=0)
-    half, centre = 0.5 * (right - left)[:, used, None], 0.5 * (right + left)[:, used, None]
-    points = (centre + half * _NODES).reshape(r, -1).T[:, :, None]
-    weights = (half * _WEIGHTS).reshape(r, -1).T[:, :, None]
-    z = np.where(points < lid, (points - mean) * inverse, np.inf)
+    mean, inverse = np.where(out, 0.0, mean), 1.0 / np.where(out, 1.0, scale)
+    left, width, count = _panels(mean, np.where(out, np.inf, scale), lid, floor, ceiling)
+    row = np.repeat(np.arange(len(mean)), count)
+    points = left[:, None] + width[:, None] * _NODES
+    z = (points[:, :, None] - mean[row, None]) * inverse[row, None]
+    z[points[:, :, None] >= lid[row, None]] = np.inf
     cdf = ndtr(z)
     # No point lies more than REACH scales below an arm, so no factor is near 0.
     others = cdf.prod(axis=2)[:, :, None] / cdf
-    mass = (np.exp(-0.5 * z * z) * others * weights).sum(axis=0)
-    won: Float64 = mass * (inverse / np.sqrt(2.0 * np.pi))
+    mass = np.exp(-0.5 * z * z) * others * (width[:, None] * _WEIGHTS)[:, :, None]
+    won: Float64 = np.add.reduceat(mass.sum(axis=1), count.cumsum() - count, axis=0)
+    won *= inverse / np.sqrt(2.0 * np.pi)
     return won + _at_lids(mean, inverse, lid, arms)
+
+
+def _panels(
+    mean: Float64, scale: Float64, lid: Float64, floor: Float64, ceiling: Float64
+) -> tuple[Float64, Float64, NDArray[np.intp]]:
+    """Return left ends and widths of all rows' panels, and how many each row has.
+
+    Panels end at lids, and where an arm begins and ends that is narrower than most: its own
+    panels are narrow, and those of the rest need not be.
+    """
+    widest = np.where(scale < np.inf, scale, 0.0).max(axis=1, keepdims=True)
+    narrow = scale < _ALIKE * widest
+    usual = np.where(narrow, np.inf, scale).min(axis=1, keepdims=True)
+    edges, step = [lid, floor, ceiling], _PANEL * usual
+    if narrow.any():
+        reach = np.where(narrow, (REACH - 1.0) * scale, np.inf)
+        edges += [mean - reach, mean + reach]
+    ends = np.minimum(np.maximum(np.concatenate(edges, axis=1), floor), ceiling)
+    ends.sort(axis=1)
+    left, width = ends[:, :-1], ends[:, 1:] - ends[:, :-1]
+    if narrow.any():
+        apart = np.abs((left + 0.5 * width)[:, :, None] - mean[:, None, :])
+        inside = narrow[:, None, :] & (apart < reach[:, None, :])
+        step = np.minimum(step, _PANEL * np.where(inside, scale[:, None, :], np.inf).min(axis=2))
+    pieces = np.ceil(width / step).astype(np.intp)
+    # A row without width, all of it at the lids, has one panel that adds exact zeros.
+    pieces[~pieces.any(axis=1), 0] = 1
+    at = np.repeat(np.arange(pieces.size), pieces.ravel())
+    part = width.ravel()[at] / pieces.ravel()[at]
+    before = np.arange(len(at)) - (pieces.cumsum() - pieces.ravel())[at]
+    return left.ravel()[at] + before * part, part, pieces.sum(axis=1)
 
 
 def _at_lids(mean: Float64, inverse: Float64, lid: Float64, arms: int) -> Float64:
