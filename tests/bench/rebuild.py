@@ -20,21 +20,21 @@ from sqlalchemy import insert
 
 from banditroute.embedding import FEATURES
 from banditroute.learner import rebuild
-from banditroute.pool import Charter
+from banditroute.pool import Charter, PolicySpec
 from banditroute.store.engine import WRITER, open_engine, prepare
 from banditroute.store.log import Log, append_event
 from banditroute.store.tables import events
-from policies import full_params
+from policies import POLICIES, full_params
 
 AIM = 40_000
 MODELS = 8
 
 
-def fill(database: Path, count: int) -> Any:
+def fill(database: Path, count: int, policy: str) -> Any:
     """Write a log of `count` outcomes and return the engine."""
     engine = open_engine(f"sqlite:///{database}")
     prepare(engine)
-    charter = Charter("linucb", full_params("linucb", {}), "bench", FEATURES, 0.01, 10_000.0)
+    charter = Charter(policy, full_params(policy, {}), "bench", FEATURES, 0.01, 10_000.0)
     rng = np.random.default_rng(4)
     with engine.connect().execution_options(**WRITER) as connection:
         with connection.begin():
@@ -84,11 +84,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--policy", default=PolicySpec().name, choices=POLICIES)
     given = parser.parse_args()
     folds, scans, digests = [], [], set()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         database = Path(folder) / "bench.db"
-        log = Log(fill(database, given.events))
+        log = Log(fill(database, given.events, given.policy))
         for _ in range(given.repeats):
             began = time.perf_counter()
             with closing(sqlite3.connect(database)) as connection:
@@ -106,7 +107,7 @@ def main() -> None:
         ("", "rows/s", "aim", "of aim", "verdict", "plain scan/s", "ratio"),
         [
             (
-                "rebuild",
+                given.policy,
                 spread(folds),
                 f"{AIM:,}",
                 *at_least(statistics.median(folds), AIM),
