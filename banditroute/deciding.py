@@ -34,7 +34,7 @@ from banditroute.times import iso, new_id, now_us
 from policies.base import Float32
 
 OFF_LOOP_BYTES = 65_536
-LARGEST_COORDINATE = 1e6
+LARGEST_COORDINATE = 1e3
 _ANSWERED = itemgetter(
     *map(codec.DECISION_COLUMNS.index, ("id", "propensity", "max_output_tokens", "reserved_nano"))
 )

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from banditroute.deciding import check_features, features_of
+from banditroute.embedding import FEATURES
 from banditroute.errors import invalid
 from banditroute.prior import Prior
 from banditroute.registry import Pool, Registry, exists
 from banditroute.schemas import NewModel, ScoredPrompt
 from banditroute.warmstart import clusters, default_clusters, fit
-from policies import POLICIES
+from policies import make_policy
 from policies.base import Float32
 
 
@@ -36,9 +37,12 @@ async def add_model(registry: Registry, new: NewModel) -> dict[str, Any]:
 
 
 def _check(pool: Pool, scored: list[ScoredPrompt]) -> None:
-    name = pool.options.policy.name
-    if not POLICIES[name].teachable():
-        raise invalid("scored", f"policy {name} has no use for scored prompts")
+    spec = pool.options.policy
+    policy = make_policy(spec.name, dim=FEATURES + len(pool.options.tasks), params=spec.params)
+    if pool.prior is not None:
+        policy.adopt(pool.prior.arrays)
+    if not policy.teachable():
+        raise invalid("scored", f"policy {spec.name} has no use for scored prompts")
     for i, row in enumerate(scored):
         check_features(pool, row, f"scored[{i}].")
 

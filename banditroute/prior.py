@@ -65,9 +65,9 @@ class Prior:
         try:
             arrays = unpack(dumped)
             kind, embedder = str(arrays.pop("kind")), str(arrays.pop("embedder"))
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError("prior: not a file of a fitted prior") from error
-        if kind not in KINDS or "arms" not in arrays:
+        if kind not in KINDS or arrays.get("arms", np.zeros(0)).dtype.kind != "U":
             raise ValueError(f"prior: of unknown kind {kind!r}; valid: {', '.join(KINDS)}")
         try:
             if kind == "sums":
@@ -159,8 +159,12 @@ def _check_sums(arrays: Mapping[str, NDArray[Any]]) -> None:
             found = arrays[prefix + name]
             if found.shape != shape:
                 raise ValueError(f"prior: {prefix}{name} of shape {shape}, not {found.shape}")
-            if not np.isfinite(found).all():
+            if found.dtype.kind not in "fiu" or not np.isfinite(found).all():
                 raise ValueError(f"prior: {prefix}{name}: every number finite")
+        for arm, gram in zip(arrays["arms"], arrays[f"{prefix}gram"], strict=True):
+            spectrum = np.linalg.eigvalsh(gram)
+            if spectrum[0] < -1e-8 * max(spectrum[-1], 1.0):
+                raise ValueError(f"prior: {prefix}gram of {arm}: not a sum of squares")
         if (arrays[f"{prefix}count"] < 0.0).any():
             raise ValueError(f"prior: {prefix}count: at least 0")
     if len(set(arrays["arms"].tolist())) < arms:

@@ -218,12 +218,17 @@ def _check_pool(settings: Settings, name: str, lines: Lines) -> None:
     names = [model.name for model in settings.pools[name].models]
     for twice in {model for model in names if names.count(model) > 1}:
         raise SettingsError(f"pools.{name}.models: {twice!r} is there twice")
-    _check_prior(options, ("pools", name, "prior"), lines)
+    _check_prior(options, ("pools", name, "prior"), lines, names)
 
 
-def _check_prior(options: PoolOptions, at: tuple[str, ...], lines: Lines) -> None:
+def _check_prior(
+    options: PoolOptions, at: tuple[str, ...], lines: Lines, models: Sequence[str] = ()
+) -> None:
     try:
-        fitting(options)
+        prior = fitting(options)
+        known = [] if prior is None else prior.arrays["arms"].tolist()
+        if known and models and not set(known) & set(models):
+            raise ValueError(f"it knows none of the pool's models, but {', '.join(known[:4])}")
     except (ValueError, ImportError) as error:
         message = str(error).removeprefix("prior: ")
         raise SettingsError(f"{'.'.join(at)}{_line(at, lines)}: {message}") from None

@@ -74,6 +74,14 @@ class Sums:
     square: float
     count: float
 
+    def check(self, dim: int) -> None:
+        """Raise ValueError for sums of other than `dim` features, or that are not finite."""
+        if self.gram.shape != (dim, dim) or self.moment.shape != (dim,):
+            raise ValueError(f"prior: of {dim} features, not {len(self.moment)}")
+        numbers = (self.gram, self.moment, self.square, self.count)
+        if not all(np.isfinite(part).all() for part in numbers) or self.count < 0.0:
+            raise ValueError("prior: every number finite, and a count of at least 0")
+
     def scaled(self, factor: float) -> Sums:
         """Return the same lesson, worth `factor` times as many outcomes."""
         return Sums(
@@ -217,7 +225,7 @@ class Policy(ABC):
             return p
         # The last bits of a sum follow the memory layout; a logged row must give the same ones.
         spent = np.ascontiguousarray(explore).sum(axis=1, keepdims=True)
-        mixed: Float64 = p * (1.0 - spent) + explore
+        mixed: Float64 = p * np.maximum(1.0 - spent, 0.0) + explore
         return mixed
 
     def learn(self, outcomes: Iterable[Outcome]) -> None:
@@ -259,10 +267,9 @@ class Policy(ABC):
             raise ValueError(f"prior: {self.name} has no use for this kind of prior")
         self.lessons = sums_of(prior)
 
-    @classmethod
-    def teachable(cls) -> bool:
-        """Return whether policies of this kind listen to `teach`."""
-        return cls._teach is not Policy._teach
+    def teachable(self) -> bool:
+        """Return whether this policy listens to `teach`."""
+        return type(self)._teach is not Policy._teach
 
     def teach(self, name: str, sums: Sums) -> None:
         """Add to an arm what imaginary outcomes have taught; not every policy listens.
@@ -276,11 +283,7 @@ class Policy(ABC):
         """
         if name not in self.arms:
             raise KeyError(name)
-        if sums.gram.shape != (self.dim, self.dim) or sums.moment.shape != (self.dim,):
-            raise ValueError(f"prior: of {self.dim} features, not {len(sums.moment)}")
-        numbers = (sums.gram, sums.moment, sums.square, sums.count)
-        if not all(np.isfinite(part).all() for part in numbers) or sums.count < 0.0:
-            raise ValueError("prior: every number finite, and a count of at least 0")
+        sums.check(self.dim)
         self._teach(self.arms.index(name), sums)
 
     def _teach(self, arm: int, sums: Sums) -> None:  # noqa: B027 - nothing to learn from is fine

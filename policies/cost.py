@@ -18,10 +18,10 @@ from policies.base import Arrays, Float32, Float64, Outcome, Sums, sums_of
 from policies.ridge import RidgeArms, next_position
 
 MOST_TIMES_PRIOR = 64.0
-LEAST_TIMES_PRIOR = 1.0 / 1024.0
+LEAST_TIMES_PRIOR = 1.0 / 64.0
 """What one outcome may claim: a single wrong bill must not price a model out for good."""
 
-_SLOPES, _PSEUDO, _VARIANCE = 30.0, 3.0, 0.25
+_SLOPES, _PSEUDO, _VARIANCE, _MOST_VARIANCE = 30.0, 3.0, 0.25, 1.0
 _LEVEL = -0.5 * _VARIANCE
 
 
@@ -37,7 +37,7 @@ class CostModel:
     y = log(output tokens / the prior's output tokens) is a ridge per arm on the features of the
     request: precision 30 on slopes, around the slopes that arms have in common, and 3
     pseudo-observations of the prior on the level. With v_a the residual variance (3
-    pseudo-observations of .25), the prediction is the mean of a lognormal,
+    pseudo-observations of .25, at most 1), the prediction is the mean of a lognormal,
     ``exp(theta_a.x + v_a / 2)``: the prior's before anything is learned. The common slopes,
     weighted by outcomes, are taken anew at fixed positions of this model's own count.
     """
@@ -69,6 +69,8 @@ class CostModel:
         """Fold one realised cost; where output is free of charge there is nothing to learn."""
         if outcome.arm not in self.arms:
             raise KeyError(outcome.arm)
+        if not math.isfinite(outcome.value):
+            raise ValueError(f"value: finite, not {outcome.value}")
         output = outcome.cost_prior - outcome.input_cost
         if output > 0.0:
             self.clock += 1
@@ -82,6 +84,7 @@ class CostModel:
         """Add to an arm what imaginary outcomes have taught of y; unknown arms are a KeyError."""
         if name not in self.arms:
             raise KeyError(name)
+        sums.check(len(self.common))
         self.ridge.add(self.arms.index(name), sums, self.clock)
         self._align()
 
@@ -110,7 +113,9 @@ class CostModel:
         theta, inverse = self.ridge.solve(self.clock)
         error, freedom = self.ridge.residuals(theta, inverse)
         variance = (error + _PSEUDO * _VARIANCE) / (freedom + _PSEUDO)
-        return {"theta": theta.astype(np.float32), "smear": (0.5 * variance).astype(np.float32)}
+        # Answers that cost nothing are no lognormal: they must not make a model look dear.
+        smear = 0.5 * np.minimum(variance, _MOST_VARIANCE)
+        return {"theta": theta.astype(np.float32), "smear": smear.astype(np.float32)}
 
     def install(self, view: Arrays) -> None:
         """Predict from a published `view`."""

@@ -63,14 +63,14 @@ def newcomer_shares(
     cost_share: float,
     spend_rate: float | None,
 ) -> Float64:
-    """Return `explore`[n, K] with the share of each eligible newcomer lifted to `share`.
+    """Return `explore`[n, K] with eligible newcomers lifted to an even split of `share`.
 
     Parameters
     ----------
     pmf, eligible, cost, cost_share, spend_rate : see `shares`.
     explore : float64[n, K], shares that are spent already.
     new : bool[K], the arms that are newcomers.
-    share : mass for each newcomer, in [0, 1).
+    share : mass for all newcomers together, in [0, 1).
 
     Notes
     -----
@@ -81,7 +81,8 @@ def newcomer_shares(
     cap = cost_share * (exploit if spend_rate is None else spend_rate)
     left = np.maximum(cap - (explore * extra).sum(axis=1, keepdims=True), 0.0)
     trying = eligible & new
-    lift = np.where(trying, np.maximum(share - explore, 0.0), 0.0)
+    own = share / np.maximum(trying.sum(axis=1, keepdims=True), 1)
+    lift = np.where(trying, np.maximum(own - explore, 0.0), 0.0)
     lift = np.minimum(lift, _affordable(np.where(trying, extra, 0.0), left))
     free = np.maximum(1.0 - explore.sum(axis=1, keepdims=True), 0.0)
     lifted: Float64 = explore + lift * np.minimum(

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+LARGEST = 1e9
+"""Beyond it, and below its inverse, float32 arithmetic on what is published would overflow."""
+
 
 def positive(**values: float) -> None:
-    """Raise ValueError for a value that is not above 0."""
+    """Raise ValueError for a value that is not above 0, or is out of all bounds."""
     for name, value in values.items():
         if not value > 0.0:
             raise ValueError(f"{name}: positive, not {value}")
+    between(1.0 / LARGEST, LARGEST, **values)
 
 
 def not_negative(**values: float) -> None:
-    """Raise ValueError for a value that is not at least 0."""
+    """Raise ValueError for a value that is not at least 0, or is out of all bounds."""
     for name, value in values.items():
         if not value >= 0.0:
             raise ValueError(f"{name}: at least 0, not {value}")
+    between(0.0, LARGEST, **values)
+
+
+def between(low: float, high: float, **values: float) -> None:
+    """Raise ValueError for a value that is not in [low, high]."""
+    for name, value in values.items():
+        if not low <= value <= high:
+            raise ValueError(f"{name}: in [{low:g}, {high:g}], not {value}")
 
 
 def share(**values: float) -> None:

@@ -174,9 +174,12 @@ class Pilot(Policy):
         z = self._place(outcome.x[None].astype(np.float32))
         self.ridge.update(arm, z[0], outcome.value, self.clock)
 
-    def _teach(self, arm: int, sums: Sums) -> None:
+    def teachable(self) -> bool:
         # Sums of x say nothing of the coordinates that a projection or a norm makes of it.
-        if self.projection is None and not self.cosine:
+        return self.projection is None and not self.cosine
+
+    def _teach(self, arm: int, sums: Sums) -> None:
+        if self.teachable():
             self.ridge.add(arm, sums, self.clock)
 
     def _grow(self) -> None:
@@ -215,7 +218,7 @@ class Pilot(Policy):
         return shifted
 
 
-_TINY = 1e-12
+_TINY, _LEAST = 1e-12, 1e-6
 
 
 def _checked(prior: Mapping[str, NDArray[Any]], dim: int) -> dict[str, Float64]:
@@ -231,8 +234,10 @@ def _checked(prior: Mapping[str, NDArray[Any]], dim: int) -> dict[str, Float64]:
             raise ValueError(f"prior: {name}: every number finite")
         known[name] = prior[name].astype(np.float64)
     for name in ("temperature", "accuracy"):
-        if not (known[name] > 0.0).all():
-            raise ValueError(f"prior: {name}: above 0")
+        if not (known[name] >= _LEAST).all():
+            raise ValueError(f"prior: {name}: at least {_LEAST:g}")
+    if len(set(prior["arms"].tolist())) < prior["arms"].size:
+        raise ValueError("prior: a model is there twice")
     for name in ("context", "support"):
         if not 0.0 <= known[name] <= 1.0:
             raise ValueError(f"prior: {name}: in [0, 1]")

@@ -164,7 +164,15 @@ def invert(gram: Float64, precision: Float64) -> tuple[Float64, float]:
     """Return (S + P)^-1[d, d] and log det(S + P), of the lower triangle S and the diagonal P[d]."""
     a = gram.copy()
     a[np.diag_indices_from(a)] += precision
-    factor, _ = dpotrf(a.T, lower=0)
+    factor, failed = dpotrf(a.T, lower=0)
+    more = 1e-12
+    while failed and more < 1.0:
+        # Sums this large have rounded the prior away: a little more of their own keeps them whole.
+        a[np.diag_indices_from(a)] *= 1.0 + more
+        factor, failed = dpotrf(a.T, lower=0)
+        more *= 10.0
+    if failed:
+        raise FloatingPointError("gram: not a sum of squares")
     log_det = 2.0 * float(np.log(np.diagonal(factor)).sum())
     upper, _ = dpotri(factor, lower=0)
     return np.triu(upper) + np.triu(upper, 1).T, log_det

@@ -1,8 +1,8 @@
 """Thompson sampling on each arm's level over hierarchical ridge regression: the default.
 
 Arms borrow strength from one another: each arm's coefficients are drawn to a vector that all
-share, as strongly as the data says they should be. What is drawn at random is only how good an
-arm is on the whole; the variety of prompts explores the rest.
+share, as strongly as the data says they should be. What is drawn at random is how good an arm is
+on the whole, and a little of how good it is at prompts of a kind that it has seldom seen.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ class Thompson(Policy):
     ----------
     dim : number of features; the last one is the intercept.
     alpha : scale of the draw of an arm's level, in its posterior deviations; above 0.
+    context : scale of what the draw adds for a prompt unlike those that an arm has seen; without
+        it an arm that is bad on most prompts may never be tried where it is the best.
     tau : prior standard deviation of an arm's level around the level that arms share.
     prior : mean quality of arms before any reward, in [0, 1]; worth 2 rewards.
 
     Notes
     -----
     ``theta_a = A_a^-1 (b_a + P theta_S)``, ``A_a = S_a + P``, ``P = diag(lam, .., lam, v/tau^2)``
-    and ``s_a = alpha sqrt(v_a / (n_a + v/tau^2))``, v the variance of residuals over all arms (with
-    4 pseudo-residuals of .09) and v_a that of an arm (with 16 of v). The shared vector solves
+    and ``s_a^2 = alpha^2 v_a / (n_a + v/tau^2) + context^2 v_a x' A_a^-1 x``, v the variance of
+    residuals over all arms (with 4 pseudo-residuals of .09) and v_a that of an arm (with 16 of v).
+    The shared vector solves
     ``(sum_a (P - P A_a^-1 P) + L) theta_S = sum_a P A_a^-1 b_a + L m``
     with ``L = .3 K lam`` on slopes and P on the level, m the mean of all rewards on the level.
 
@@ -61,18 +64,26 @@ class Thompson(Policy):
     >>> policy.refresh()
     >>> scores = policy.score(x, np.array([[1.0, 0.0, 0.0]]))
     >>> policy.pmf(scores, np.array([[True, True]]), np.zeros((1, 2))).round(3).tolist()
-    [[0.317, 0.683]]
+    [[0.336, 0.664]]
     """
 
     name = "thompson"
 
     def __init__(
-        self, *, dim: int, alpha: float = 1.0, tau: float = 0.2, prior: float = 0.6
+        self,
+        *,
+        dim: int,
+        alpha: float = 1.0,
+        context: float = 0.5,
+        tau: float = 0.2,
+        prior: float = 0.6,
     ) -> None:
         super().__init__(dim=dim)
         params.positive(alpha=alpha, tau=tau)
+        params.not_negative(context=context)
+        params.between(1e-6, 1e3, alpha=alpha, tau=tau)
         params.share(prior=prior)
-        self.alpha, self.tau, self.prior = alpha, tau, prior
+        self.alpha, self.context, self.tau, self.prior = alpha, context, tau, prior
         self.slopes, self.level, self.due = 100.0, _NOISE / tau**2, next_position(0)
         self.noise = np.zeros(0)
         self.shared = np.zeros(dim)
@@ -83,8 +94,7 @@ class Thompson(Policy):
         self, x: Float32, preference: Float64
     ) -> tuple[dict[str, Float32], Float32, Float32]:
         mean, std = self._estimate(x)
-        scale = np.empty_like(mean)
-        scale[:] = self.view["scale"]
+        scale = np.hypot(self.view["scale"], np.float32(self.context) * std)
         return {"mean": mean, "scale": scale}, mean, std
 
     @staticmethod

@@ -39,7 +39,7 @@ def replay(
     data: Data,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="NAME[@PRIOR_FILE][:key=value,..]; may be repeated."),
+        typer.Option(help="NAME, NAME:key=value,.. or NAME@PRIOR_FILE:..; may be repeated."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of shuffles.")] = 10,
     learn_split: Annotated[str | None, typer.Option(help="Split to learn from first.")] = None,
@@ -257,7 +257,9 @@ def _contenders(specs: list[str], dataset: Dataset, embedder: str, dim: int) -> 
     contenders: list[Contender] = []
     for spec in specs:
         head, _, text = spec.partition(":")
-        name, _, file = head.partition("@")
+        name, at, file = head.partition("@")
+        if at and not file:
+            raise InputError(f"--policy: {spec!r}: a file is expected after @")
         params = {}
         for pair in _names(text):
             key, equals, value = pair.partition("=")

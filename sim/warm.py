@@ -69,6 +69,10 @@ def command(
     """Fit a prior that pools can start from, see their key `prior`."""
     if (data is None) == (log is None):
         _fail("one of DATA and --log is expected")
+    if log is not None and (prices or task or split or without or embedder != "hashing"):
+        _fail("--log: takes no --embedder, --task, --prices, --split or --without: they are in it")
+    if len(set(task or [])) < len(task or []):
+        _fail("--task: given twice")
     if not 0.0 < n_effective < float("inf"):
         _fail(f"--n-effective: above 0, not {n_effective:g}")
     try:

@@ -385,3 +385,13 @@ def test_events_of_one_pool_say_nothing_to_another(book: Book) -> None:
     fold.apply(Event(1, "default", "model_added", payload={"name": "only"}))
     fold.apply(Event(2, "default", "model_drained", payload={"name": "only"}))
     assert (fold.policy.arms, fold.version) == (["only"], 2)
+
+
+def test_a_prior_of_another_embedder_teaches_nothing(book: Book) -> None:
+    fold, text = Fold(book.router().snapshot.charter), lesson_of("m", embedder="other").text()
+    fold.apply(Event(1, "default", "model_added", payload={"name": "m"}))
+    before = fold.state()
+    fold.apply(Event(2, "default", "prior", payload={"arm": "m", "prior": text}))
+    after = fold.state()
+    assert (fold.version, int(before.pop("skipped")), int(after.pop("skipped"))) == (2, 0, 1)
+    assert all(array.tobytes() == before[name].tobytes() for name, array in after.items())

@@ -16,6 +16,7 @@ from banditroute.pool import Model, ModelSpec
 from banditroute.router import Decisions, Router
 from banditroute.store import pools
 from banditroute.store.feedback import Post
+from policies import Outcome
 
 NEW = Model(name="new", input_price=0.1, output_price=0.4, price_id=4)
 DEAR = Model(name="new", input_price=100.0, output_price=400.0, price_id=4)
@@ -157,3 +158,17 @@ def test_optimism_is_capped_at_1_and_says_nothing_before_there_is_a_mean() -> No
     digest = deaf.digest()
     deaf.apply(Event(deaf.version + 1, "p", "prior", payload={"arm": "new", "optimism": 0.5}))
     assert deaf.digest() == digest
+
+
+def test_a_newer_snapshot_of_the_same_arms_ends_the_share() -> None:
+    """One router all along, as in a daemon: it need not be built anew."""
+    fold = late_fold()
+    router, decided = routed(fold, newcomer_share=0.04, newcomer_pulls=6)
+    assert decided.explore[:, 3].any()
+    x = decided.asks.features[0]
+    for pulls in range(1, 7):
+        seq = fold.version + 1
+        outcome = Outcome(seq, f"d{seq}", "new", x, "quality", 0.6)
+        fold.apply(Event(seq, "p", "feedback", outcome, embedder="words"))
+        router.swap(snapshot=fold.snapshot())
+        assert router.decide(asks_of(50)).explore[:, 3].any() == (pulls < 6)

@@ -12,7 +12,7 @@ from served import Served, assert_error, serve
 from banditroute.audit import audit
 from banditroute.embedding import make_embedder
 from banditroute.prior import Prior, digest
-from banditroute.settings import DEMO_MODELS
+from banditroute.settings import DEMO_MODELS, SettingsError, load_settings
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log
 from banditroute.warmstart import fit
@@ -172,3 +172,13 @@ def test_a_basis_of_its_own_goes_with_the_prior(database: Path, tmp_path: Path) 
         serve(database, pools=pools(file, embedder="minilm")),
     ):
         pass
+
+
+def test_a_prior_of_other_models_is_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "prior.npz"
+    fitted(path, vendor=0.9)
+    file = tmp_path / "settings.yaml"
+    model = "{name: small, input_price: 1, output_price: 1}"
+    file.write_text(f"pools:\n  default:\n    prior: {path}\n    models: [{model}]\n")
+    with pytest.raises(SettingsError, match=r"default\.prior \(line 3\): it knows none .* vendor"):
+        load_settings(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ def changed(**arrays: Any) -> bytes:
     return pack({name: np.asarray(array) for name, array in whole.items() if array is not None})
 
 
+def npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("dumped", "message"),
     [
@@ -84,7 +91,11 @@ def changed(**arrays: Any) -> bytes:
         (changed(gram=np.ones((2, DIM, DIM - 1))), "gram of shape"),
         (changed(square=np.ones(3)), "square of shape"),
         (changed(moment=np.full((2, DIM), np.nan)), "moment: every number finite"),
-        (changed(square=np.array(["a", "b"])), "lacks or garbles"),
+        (changed(square=np.array(["a", "b"])), "square: every number finite"),
+        (changed(moment=np.ones((2, DIM), dtype=complex)), "moment: every number finite"),
+        (changed(gram=-np.tile(np.eye(DIM), (2, 1, 1))), "gram of a: not a sum of squares"),
+        (changed(arms=np.arange(2)), "unknown kind 'sums'"),
+        (npy(np.ones(3)), "not a file of a fitted prior"),
         (changed(count=np.array([1.0, -1.0])), "count: at least 0"),
         (changed(arms=np.array(["a", "a"])), "a model is there twice"),
         (changed(cost_gram=np.ones((2, DIM, DIM))), "lacks or garbles 'cost_moment'"),

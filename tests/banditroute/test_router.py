@@ -321,6 +321,16 @@ def test_the_spend_rate_is_the_running_mean_of_the_policy_s_own_choice(snapshot:
         assert router.decide(second).spend_rate == pytest.approx(costs.mean()) and len(costs) == 5
 
 
+def test_what_exploration_spends_does_not_raise_its_own_budget(snapshot: Snapshot) -> None:
+    """The spend rate, of which exploration may spend a share, is that of the policy alone."""
+    options = {"exploration_share": 0.3, "exploration_cost_share": 1e9, "min_propensity": 1e-6}
+    first, router = asks_of(20, seed=1), router_of(snapshot, **options)
+    explored, plain = router.decide(first), router_of(snapshot).decide(first)
+    own, whole = ((one.pmf * one.cost).sum(axis=1).mean() for one in (plain, explored))
+    assert whole > 1.1 * own
+    assert router.decide(asks_of(5, seed=2)).spend_rate == pytest.approx(own)
+
+
 def test_a_frame_is_empty_without_models(snapshot: Snapshot) -> None:
     frame = Frame.of(snapshot, [])
     assert frame.models == () and frame.names_json == "[]"

@@ -191,7 +191,7 @@ def test_a_batch_of_1024_is_logged_in_full(zoo: Served) -> None:
                       {"role": "assistant", "content": None}]},
         {"prompt": "nul \0 byte, \U0001f600 and a last \uffff"},
         {"embedding": [0, 0, 0, 0], "pool": "vectors"},
-        {"embedding": [0.1, -1e6, 3, 0], "prompt": "beside it", "pool": "vectors"},
+        {"embedding": [0.1, -1e3, 3, 0], "prompt": "beside it", "pool": "vectors"},
         {"embedding": [1e-30, 0, 0, 0], "prompt": " ", "pool": "vectors"},
         {"prompt": "x", "tags": {"team": "search", "a/b": "\u00e9"}, "task": "qa"},
         {"prompt": "x", "max_cost_usd": 1e308, "max_latency_ms": 0},

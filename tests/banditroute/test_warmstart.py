@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from banditroute.learner import rebuild
 from banditroute.pool import ModelSpec
+from banditroute.store.feedback import Post
 from banditroute.warmstart import (
     basis_arrays,
     clustered,
@@ -208,6 +209,19 @@ def test_a_log_teaches_what_its_fold_has_learned(engine: Engine) -> None:
             assert np.allclose(np.tril(sums.gram), np.tril(part.ridge.gram[k]))
             assert np.allclose(sums.moment, part.ridge.moment[k])
             assert sums.count == part.ridge.count[k]
+
+
+def test_a_model_whose_output_is_free_teaches_nothing_about_costs(engine: Engine) -> None:
+    free = ModelSpec(name="free", input_price=0.5, output_price=0.0)
+    paid = ModelSpec(name="paid", input_price=0.1, output_price=0.5)
+    book = Book(engine, models=(free, paid))
+    for arm in ("free", "paid"):
+        _, ids = book.decide(3, models=[frozenset({arm})] * 3)
+        book.send(*(Post(one, "default", quality=0.5, cost_usd=0.01) for one in ids))
+    _, x, quality, ratios = logged(book.log, "default")
+    assert sorted(quality) == ["free", "paid"] and list(ratios) == ["paid"] and len(x) == 9
+    costs = sums_of(fit(x, quality, n_effective=9.0, ratios=ratios), prefix="cost_")
+    assert (costs["free"].count, costs["paid"].count) == (0.0, 3.0)
 
 
 def test_of_a_log_only_what_counts_is_taken(engine: Engine) -> None:

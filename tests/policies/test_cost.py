@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from policies import Outcome
+from policies.base import Float32, Float64, Sums
 from policies.cost import CostModel, LatencyModel
 
 X = np.ones((2, 3), dtype=np.float32)
@@ -167,3 +168,63 @@ def test_one_wrong_bill_does_not_price_a_model_out_for_good(wrong: float) -> Non
 def test_an_unknown_arm_is_refused(kind: type[CostModel] | type[LatencyModel]) -> None:
     with pytest.raises(KeyError, match="nobody"):
         _made(kind).learn(_outcome("nobody", 1.0))
+
+
+def _features(*slopes: float) -> Float32:
+    return np.array([[slope, 0.0, 1.0] for slope in slopes], dtype=np.float32)
+
+
+def test_a_prompt_unlike_any_seen_is_held_between_the_limits() -> None:
+    """x.theta of about 50 and -50: at most 64 times the prior's output tokens, at least 1/64."""
+    model = _costs()
+    for slope in (1.0, -1.0) * 300:
+        value = 4.0**slope
+        model.learn(Outcome(1, "d", "a", _features(slope)[0], "cost", value, cost_prior=1.0))
+    model.refresh()
+    far = _features(40.0, -40.0)
+    assert (np.abs(far @ model.view["theta"][0]) > 45.0).all()
+    found = model.predict(far, np.zeros((2, 2)), np.ones(2))[:, 0]
+    np.testing.assert_allclose(found, [64.0, 1.0 / 64.0], rtol=1e-6)
+
+
+def _lesson(n: int, slope: float) -> Sums:
+    """Return what `n` outcomes teach whose y is `slope` times the first feature."""
+    x = np.random.default_rng(2).normal(size=(n, 3))
+    x[:, -1] = 1.0
+    y = slope * x[:, 0]
+    return Sums(x.T @ x, y @ x, float(y @ y), float(n))
+
+
+def _slopes(**lessons: Sums) -> Float64:
+    model = _costs()
+    for arm, sums in lessons.items():
+        model.teach(arm, sums)
+    model.add_arm("new")
+    model.refresh()
+    return np.asarray(model.view["theta"], dtype=np.float64)[:, 0]
+
+
+def test_an_arm_that_was_not_taught_borrows_the_slopes_of_one_that_was() -> None:
+    taught, other, new = _slopes(a=_lesson(300, 0.8))
+    assert taught == pytest.approx(0.8, abs=0.1)
+    # What was taught first made the common slopes, and has moved a little closer to them since.
+    assert other == new == pytest.approx(taught, abs=0.1)
+
+
+def test_slopes_in_common_are_weighted_by_outcomes() -> None:
+    many, few, new = _slopes(a=_lesson(600, 0.8), b=_lesson(6, -0.8))
+    assert few < many and new == pytest.approx(0.8, abs=0.05)
+
+
+def test_slopes_in_common_are_taken_anew_at_fixed_positions_only() -> None:
+    model, rng, moved = _costs(), np.random.default_rng(0), []
+    before = model.state()["common"]
+    for position in range(1, 201):
+        value = float(rng.uniform(0.5, 2.0))
+        x = _features(rng.normal())[0]
+        arm = "ab"[int(rng.integers(2))]
+        model.learn(Outcome(1, "d", arm, x, "cost", value, cost_prior=1.0))
+        if (model.state()["common"] != before).any():
+            moved.append(position)
+        before = model.state()["common"]
+    assert moved == [4, 8, 16, 32, 64, 96, 128, 160, 192]

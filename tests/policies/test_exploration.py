@@ -171,8 +171,10 @@ def test_newcomers_share_the_cap_with_everyone(
     assert np.array_equal(after[:, ~new], before[:, ~new])
     assert (after[~allowed] == 0.0).all()
     cheap = allowed & new & (cost <= exploit[:, None])
-    if share * k <= 1.0 and uniform == 0.0:
-        assert (after[cheap] == share).all()
+    if uniform == 0.0:
+        many = np.broadcast_to((allowed & new).sum(axis=1, keepdims=True), cheap.shape)
+        np.testing.assert_allclose(after[cheap], share / many[cheap], rtol=1e-12)
+        assert (after[:, new].sum(axis=1) <= share * (1.0 + 1e-12)).all()
 
 
 def _lifted(cost: list[float], new: list[bool], **options: float | None) -> list[float]:
@@ -196,7 +198,7 @@ def _lifted(cost: list[float], new: list[bool], **options: float | None) -> list
     ("cost", "new", "options", "expected"),
     [
         ([1.0, 0.5, 2.0], [False, True, False], {}, [0.0, 0.02, 0.0]),
-        ([1.0, 0.5, 3.0], [False, True, True], {}, [0.0, 0.02, 0.02]),
+        ([1.0, 0.5, 3.0], [False, True, True], {}, [0.0, 0.01, 0.01]),
         ([1.0, 0.5, 11.0], [False, False, True], {}, [0.0, 0.0, 0.005]),
         ([1.0, 11.0, 11.0], [False, True, True], {}, [0.0, 0.0025, 0.0025]),
         ([1.0, 11.0], [False, True], {"cost_share": 0.0}, [0.0, 0.0]),
@@ -204,7 +206,7 @@ def _lifted(cost: list[float], new: list[bool], **options: float | None) -> list
         ([1.0, 2.0], [False, True], {"spend_rate": 0.1}, [0.0, 0.005]),
         ([2.0, 12.0], [False, True], {"spend_rate": None}, [0.0, 0.01]),
         ([1.0, 1.0], [True, False], {}, [0.02, 0.0]),
-        ([1.0, 1.0, 1.0], [True, True, True], {"share": 0.9}, [1 / 3] * 3),
+        ([1.0, 1.0, 1.0], [True, True, True], {"share": 0.9}, [0.3] * 3),
         ([1.0, 1.0], [False, True], {"share": 0.0}, [0.0, 0.0]),
     ],
 )  # fmt: skip
@@ -212,3 +214,27 @@ def test_a_newcomer_gets_what_the_cap_pays_for(
     cost: list[float], new: list[bool], options: dict[str, float | None], expected: list[float]
 ) -> None:
     assert _lifted(cost, new, **options) == pytest.approx(expected, abs=1e-15)
+
+
+def test_what_a_newcomer_may_cost_is_not_split_with_arms_that_are_none() -> None:
+    """Dear models that are no newcomers have no share, so they take nothing of the cap."""
+    found = _lifted([1.0, 21.0, 101.0, 11.0], [False, False, False, True], share=0.5)
+    assert found == pytest.approx([0.0, 0.0, 0.0, 0.05 / 10.0], abs=1e-15)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.05, 0.1), (0.1, 0.1), (0.25, 0.25)])
+def test_a_newcomer_s_share_counts_what_the_uniform_one_gives_it(
+    share: float, expected: float
+) -> None:
+    uniform = np.full((1, 3), 0.1)
+    found = newcomer_shares(
+        np.array([[1.0, 0.0, 0.0]]),
+        np.ones((1, 3), dtype=np.bool_),
+        np.ones((1, 3)),
+        uniform,
+        new=np.array([False, False, True]),
+        share=share,
+        cost_share=0.05,
+        spend_rate=1.0,
+    )
+    np.testing.assert_allclose(found, [[0.1, 0.1, expected]], rtol=1e-14)

@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.special import ndtr
 from scipy.stats import norm
 
+from policies import normals
 from policies.base import Bools, Float64
 from policies.normals import best_of
 
@@ -110,6 +112,47 @@ def test_it_agrees_with_ten_million_draws(kind: str, arms: int) -> None:
     assert_agrees_with_draws(case_of(kind, arms, 2), 10_000_000, seed=3)
 
 
+def dense(mean: Float64, scale: Float64) -> Float64:
+    """The trapezoid rule without any cap: its error falls as fast as a normal's own tails."""
+    step = scale.min() / 12.0
+    u = np.arange((mean - 8.0 * scale).min(), (mean + 8.0 * scale).max(), step)
+    z = (u[:, None] - mean) / scale
+    below = norm.logcdf(z)
+    others = below.sum(axis=1, keepdims=True) - below
+    found: Float64 = (np.exp(norm.logpdf(z) + others) / scale).sum(axis=0) * step
+    return found
+
+
+@pytest.mark.parametrize("arms", [8, 40])
+@pytest.mark.parametrize("low", [1.0, 0.5, 0.35, 0.2])
+@pytest.mark.parametrize("kind", ["mixed", "one narrow", "one wide"])
+def test_many_arms_of_like_scales_are_integrated_to_2e_7(kind: str, low: float, arms: int) -> None:
+    """Scales of `low` and 1 with means not far apart, where each integrand is the sharpest."""
+    at, rng = np.arange(arms), np.random.default_rng([arms, 1])
+    narrow = {"mixed": at % 2 == 1, "one narrow": at == 1, "one wide": at != 1}[kind]
+    scale, mean = np.where(narrow, low, 1.0), 0.3 * rng.normal(size=arms)
+    none = np.zeros((1, arms))
+    found = best_of(mean[None], scale[None], none, none == 0.0, cap=1e3)
+    np.testing.assert_allclose(found[0], dense(mean, scale), rtol=0, atol=2e-7)
+
+
+def test_panels_are_narrow_only_where_a_narrow_arm_is_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Scales of 1 and a fifth: with panels for the narrow ones all over, it would be 1,608."""
+    evaluated = 0
+
+    def counted(z: Float64) -> Float64:
+        nonlocal evaluated
+        evaluated += z.size
+        return np.asarray(ndtr(z))
+
+    monkeypatch.setattr(normals, "ndtr", counted)
+    scale, none = np.where(np.arange(8) % 2, 0.2, 1.0)[None], np.zeros((1, 8))
+    best_of(none, scale, none, none == 0.0, cap=1e3)
+    assert 0 < evaluated < 1_000
+
+
 def test_a_duel_has_a_closed_form() -> None:
     mean, scale, penalty = np.array([0.1, 0.15]), np.array([0.03, 0.02]), np.array([0.0, 0.02])
     expected = norm.cdf((0.1 - 0.13) / math.hypot(0.03, 0.02))
@@ -160,3 +203,15 @@ def test_a_row_has_the_same_bits_beside_rows_with_more_rivals() -> None:
 def test_a_scale_must_be_positive(bad: float) -> None:
     with pytest.raises(ValueError, match="scale: every eligible entry positive"):
         pmf((np.ones(2), np.array([0.1, bad]), np.zeros(2)))
+
+
+def test_ties_at_the_cap_have_the_same_bits_beside_rows_with_more_of_them() -> None:
+    """Two of twelve arms alive and tied: how many are alive elsewhere changes no bit."""
+    rng = np.random.default_rng(5)
+    mean, scale = rng.uniform(0.9, 1.1, (60, 12)), rng.uniform(0.05, 0.3, (60, 12))
+    none, allowed = np.zeros((60, 12)), np.ones((60, 12), dtype=np.bool_)
+    allowed[1:, 2:] = False
+    whole = best_of(mean, scale, none, allowed)
+    assert (whole[0] > 0.0).all()
+    few = best_of(mean[1:], scale[1:], none[1:], allowed[1:])
+    assert few.tobytes() == whole[1:].tobytes()

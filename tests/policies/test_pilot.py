@@ -7,7 +7,7 @@ import pytest
 from conformance import ARMS, DIM, contexts, outcomes, rows, same_bits
 
 from policies import Outcome, make_policy
-from policies.base import Arrays, Float64
+from policies.base import Arrays, Float64, Sums
 from policies.linucb import LinUCB
 from policies.pilot import Pilot
 
@@ -76,6 +76,26 @@ def test_sums_teach_it_as_they_teach_linucb() -> None:
     assert same_bits(rows().scores(pilot), rows().scores(plain))
     with pytest.raises(ValueError, match=r"^prior: a cosine has no use"):
         Pilot(dim=DIM, score="cosine").adopt(sums)
+
+
+@pytest.mark.parametrize("score", ["inner", "cosine"])
+@pytest.mark.parametrize("projected", [True, False])
+def test_sums_of_features_say_nothing_of_other_coordinates(score: str, projected: bool) -> None:
+    """As many coordinates as features, so that nothing but care keeps them apart."""
+    policy = Pilot(dim=DIM, score=score, **GIVEN)
+    size = DIM - (score == "inner")
+    if projected:
+        v, w = np.eye(len(ARMS), size) + 0.1, np.ones((size, DIM))
+        policy.adopt(preferences(projection=w, center=np.zeros(size), embeddings=v))
+    for arm in ARMS:
+        policy.add_arm(arm)
+    policy.learn(outcomes(40))
+    x = contexts(20).astype(np.float64)
+    before, sums = policy.state(), Sums(x.T @ x, x.sum(axis=0), 20.0, 20.0)
+    assert before["moment"].shape == (len(ARMS), DIM)
+    policy.teach("good", sums)
+    plain = score == "inner" and not projected
+    assert same_bits(policy.state(), before) != plain
 
 
 # --- the two scores ------------------------------------------------------------------------------
@@ -283,9 +303,9 @@ def test_a_prompt_that_maps_to_nothing_is_scored(params: dict[str, object]) -> N
         ({"center": np.ones(SIZE + 1)}, "center of shape [4], not [5]"),
         ({"embeddings": np.ones((2, SIZE))}, "embeddings of shape [9, 4], not [2, 4]"),
         ({"accuracy": np.full(len(ARMS), np.nan)}, "accuracy: every number finite"),
-        ({"accuracy": np.zeros(len(ARMS))}, "accuracy: above 0"),
+        ({"accuracy": np.zeros(len(ARMS))}, "accuracy: at least 1e-06"),
         ({"accuracy": np.array(["1"] * len(ARMS))}, "accuracy: every number finite"),
-        ({"temperature": 0.0}, "temperature: above 0"),
+        ({"temperature": 0.0}, "temperature: at least 1e-06"),
         ({"temperature": np.inf}, "temperature: every number finite"),
         ({"context": 1.5}, "context: in [0, 1]"),
         ({"support": -0.5}, "support: in [0, 1]"),

@@ -15,7 +15,7 @@ from policies.preference import penalty
 
 TAU = 1e-2
 GREEDY: list[Case] = [
-    ("thompson", {"alpha": 1e-6}),
+    ("thompson", {"alpha": 1e-6, "context": 0.0}),
     ("linucb", {"alpha": 0.0}),
     ("pilot", {"alpha": 0.0}),
     ("knn", {"alpha": 0.0}),

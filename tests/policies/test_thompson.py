@@ -125,6 +125,20 @@ def test_a_few_equal_rewards_do_not_make_an_arm_certain() -> None:
     assert mean + 3.0 * scale > 0.5
 
 
+def test_before_it_takes_stock_slopes_have_precision_100_around_nothing() -> None:
+    log = [(0, x, r) for _, x, r in stream(3)]
+    policy = trained(log)
+    x, r = rows_of(log, 0)
+    p, m = np.diag([100.0] * 4 + [0.09 / 0.2**2]), np.array([0.0] * 4 + [0.6])
+    inverse = np.linalg.inv(x.T @ x + p)
+    theta = inverse @ (x.T @ r + p @ m)
+    mean, std = policy.estimate(x.astype(np.float32))
+    np.testing.assert_allclose(mean[:, 0], x @ theta, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(mean[:, 1:], 0.6, rtol=0, atol=1e-6)
+    expected = np.sqrt(0.09 * np.einsum("ij,jk,ik->i", x, inverse, x))
+    np.testing.assert_allclose(std[:, 0], expected, rtol=1e-5)
+
+
 def test_it_takes_stock_at_fixed_positions_only() -> None:
     policy, moved = trained([]), []
     before = policy.shared.copy()

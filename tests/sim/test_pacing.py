@@ -75,3 +75,31 @@ def test_a_rate_out_of_reach_does_not_buy_off_all_trying(plan: Experiment) -> No
         decisions = replayer.decide(plan.features[row], 40.0, price_of_money=pacer.price)
         pacer.observe(decisions, float(decisions.cost[0, decisions.chosen[0]]))
     assert decisions.pmf[0, 0] > 0.8 and decisions.pmf[0, 1] > 0.02
+
+
+def test_spend_lands_at_the_rate_where_one_price_turns_all_choices(plan: Experiment) -> None:
+    """One prompt and a law without chance: either side of the step is far from the rate."""
+    prior = {"small": 1e-4, "large": 1e-3}
+    specs = [
+        ModelSpec(name=name, input_price=0.0, output_price=1e6 * cost / PRIOR_OUTPUT_TOKENS)
+        for name, cost in prior.items()
+    ]
+    replayer = Replayer(
+        specs=specs,
+        contender=Contender("linucb", "linucb", {"alpha": 0.0}),
+        dim=plan.features.shape[1],
+        embedder=plan.embedder,
+        preference=plan.preference,
+        rng=np.random.default_rng(0),
+    )
+    for price in (0.0, 1e3) * 4:
+        decisions = replayer.decide(plan.features[0], 40.0, price_of_money=price)
+        chosen = int(decisions.chosen[0])
+        replayer.feed(decisions, quality=(0.5, 0.9)[chosen], cost=decisions.cost[0, chosen])
+    pacer, spent = Pacer(rate=4e-4), []
+    for _ in range(400):
+        decisions = replayer.decide(plan.features[0], 40.0, price_of_money=pacer.price)
+        spent.append(float(decisions.cost[0, decisions.chosen[0]]))
+        pacer.observe(decisions, spent[-1])
+    assert min(spent) < 2e-4 and max(spent) > 8e-4
+    assert 0.97 < np.mean(spent[100:]) / 4e-4 < 1.03

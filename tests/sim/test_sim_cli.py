@@ -66,6 +66,7 @@ def test_replay_prints_a_table_and_writes_json(
         (["--policy", "fixed"], "arm: required"),
         (["--policy", "fixed:arm=lage"], "arm: no such model"),
         (["--policy", "linucb", "--policy", "linucb"], "given twice"),
+        (["--policy", "linucb@"], "'linucb@': a file is expected after @"),
         (["--policy", "linucb@absent.npz"], "'linucb@absent.npz': prior: absent.npz"),
         (["--models", "small,nope"], "--models: stream has no model 'nope'"),
         (["--preference", "1,2"], "--preference: '1,2'"),

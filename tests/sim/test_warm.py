@@ -132,6 +132,8 @@ def test_a_neural_embedder_gets_a_basis(data: Path, tmp_path: Path) -> None:
         (["DATA", "--out", "/nowhere/p"], "--out: /nowhere/p: No such file"),
         (["--log", "sqlite:///nothing.db"], "--log: there is no file nothing.db"),
         (["--log", "nonsense"], "database: "),
+        (["--log", "sqlite:///x.db", "--task", "a"], "--log: takes no --embedder, --task"),
+        (["DATA", "--task", "a", "--task", "a"], "--task: given twice"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_a_line(
