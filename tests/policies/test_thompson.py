@@ -185,6 +185,16 @@ def test_a_new_arm_borrows_slopes_and_level_and_is_explored() -> None:
     assert 0.05 < pmf[0, 3] < 0.6
 
 
+@pytest.mark.parametrize("context", [0.0, 0.5, 2.0])
+def test_the_draw_adds_a_part_of_what_is_not_known_of_the_prompt(context: float) -> None:
+    policy = trained(stream(80), context=context)
+    x = np.array([[0.0, 0.0, 0.0, 0.0, 1.0], [9.0, -9.0, 9.0, 0.0, 1.0]], dtype=np.float32)
+    scale = policy.score(x, np.tile(QUALITY_ONLY, (2, 1)))["scale"]
+    std = policy.estimate(x)[1]
+    np.testing.assert_allclose(scale, np.hypot(policy.view["scale"], context * std), rtol=1e-6)
+    assert ((scale[1] > 1.2 * scale[0]) == (context > 0.0)).all()
+
+
 def test_alpha_scales_the_draw_and_nothing_else() -> None:
     log = stream(50)
     one, two = trained(log, alpha=1.0), trained(log, alpha=2.0)
