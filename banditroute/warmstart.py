@@ -18,7 +18,7 @@ from banditroute.learner import EventLog, counting
 from banditroute.pool import PRIOR_OUTPUT_TOKENS, Charter, ModelSpec
 from banditroute.prior import arrays_of, parsed
 from policies.base import Arrays, Float32, Float64, Sums
-from policies.cost import log_ratio
+from policies.cost import lesson, log_ratio
 
 SEED = 0
 ROUNDS = 100
@@ -196,13 +196,10 @@ def logged(
         one = event.outcome
         if one is None or event.embedder != charter.embedder or one.field == "latency":
             continue
-        value, output = one.value, one.cost_prior - one.input_cost
-        if one.field == "cost":
-            if output <= 0.0:
-                continue
-            value = log_ratio((value - one.input_cost) / output)
-        rows.append(one.x)
-        labels.append((one.field, one.arm, value))
+        value = lesson(one) if one.field == "cost" else one.value
+        if value is not None:
+            rows.append(one.x)
+            labels.append((one.field, one.arm, value))
     if not rows:
         raise ValueError(f"pool: the log of {pool!r} has no outcome to learn from")
     return charter, np.stack(rows), _columns(labels, "quality"), _columns(labels, "cost")

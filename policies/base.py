@@ -357,6 +357,13 @@ def greedy(utility: Float64, eligible: Bools) -> Float64:
     return pmf
 
 
+def optimistic(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+    """Return the pmf[n, K] of who plays the largest ``mean + bonus - penalty``."""
+    utility = np.add(scores["mean"], scores["bonus"], dtype=np.float64)
+    utility -= penalty
+    return greedy(utility, eligible)
+
+
 def draw(pmf: Float64, u: Float64) -> NDArray[np.intp]:
     """Return the arm[n] that each uniform u[n] in [0, 1) falls on; -1 where no arm has mass."""
     n, k = pmf.shape

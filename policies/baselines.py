@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, greedy
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, greedy, optimistic
 
 
 class _Shrinking(Policy):
@@ -162,7 +162,7 @@ class KNearest(_Shrinking):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
-        return greedy(scores["mean"].astype(np.float64) + scores["bonus"] - penalty, eligible)
+        return optimistic(scores, eligible, penalty)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
         return self._posterior(*self._neighbours(x))

@@ -71,10 +71,9 @@ class CostModel:
             raise KeyError(outcome.arm)
         if not math.isfinite(outcome.value):
             raise ValueError(f"value: finite, not {outcome.value}")
-        output = outcome.cost_prior - outcome.input_cost
-        if output > 0.0:
+        y = lesson(outcome)
+        if y is not None:
             self.clock += 1
-            y = log_ratio((outcome.value - outcome.input_cost) / output)
             self.ridge.update(self.arms.index(outcome.arm), outcome.x, y, self.clock)
             if self.clock >= self.due:
                 self._align()
@@ -155,6 +154,12 @@ _LEAST, _MOST = math.log(LEAST_TIMES_PRIOR), math.log(MOST_TIMES_PRIOR)
 def log_ratio(ratio: float) -> float:
     """Return the logarithm of a multiple of the prior, held between the two limits."""
     return math.log(min(max(ratio, LEAST_TIMES_PRIOR), MOST_TIMES_PRIOR))
+
+
+def lesson(outcome: Outcome) -> float | None:
+    """Return what a realised cost teaches, the y of `CostModel`; None where output is free."""
+    output = outcome.cost_prior - outcome.input_cost
+    return log_ratio((outcome.value - outcome.input_cost) / output) if output > 0.0 else None
 
 
 class LatencyModel:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, greedy
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, optimistic
 from policies.ridge import RidgeArms, widths
 
 
@@ -91,9 +91,7 @@ class LinUCB(Policy):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
-        utility = np.add(scores["mean"], scores["bonus"], dtype=np.float64)
-        utility -= penalty
-        return greedy(utility, eligible)
+        return optimistic(scores, eligible, penalty)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
         mean: Float32 = x.dot(self.view["theta"].T)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, greedy
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, optimistic
 from policies.ridge import RidgeArms, widths
 
 SCORES = ("inner", "cosine")
@@ -161,7 +161,7 @@ class Pilot(Policy):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
-        return greedy(scores["mean"].astype(np.float64) + scores["bonus"] - penalty, eligible)
+        return optimistic(scores, eligible, penalty)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
         return self._regress(self._place(x))

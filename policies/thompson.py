@@ -88,7 +88,7 @@ class Thompson(Policy):
         self.noise = np.zeros(0)
         self.shared = np.zeros(dim)
         self.shared[-1] = prior
-        self.ridge = RidgeArms(precision=self._precision(), mean=self.shared)
+        self.ridge = RidgeArms(precision=self._precision(self.slopes), mean=self.shared)
 
     def _assess(
         self, x: Float32, preference: Float64
@@ -129,8 +129,7 @@ class Thompson(Policy):
         errors = ridge.square - 2.0 * (b @ theta) + theta @ gram @ theta
 
         def evidence(slopes: float) -> float:
-            self.slopes = slopes
-            p, total = self._precision(), 0.0
+            p, total = self._precision(slopes), 0.0
             for a in arms:
                 a_inverse, log_det = invert(ridge.gram[a], p)
                 explained = rest[a] @ a_inverse @ rest[a]
@@ -139,12 +138,12 @@ class Thompson(Policy):
 
         self.level = float(pooled) / self.tau**2
         self.slopes = max(PRECISIONS, key=evidence)
-        self.shared = self._share(gram)
-        ridge.anchor(precision=self._precision(), mean=self.shared)
+        self.shared = self._share()
+        ridge.anchor(precision=self._precision(self.slopes), mean=self.shared)
 
-    def _share(self, gram: Float64) -> Float64:
+    def _share(self) -> Float64:
         """Return theta_S[d]."""
-        p, arms = self._precision(), len(self.arms)
+        p, arms = self._precision(self.slopes), len(self.arms)
         pull = _SHARED * arms * p
         pull[-1] = p[-1]
         rewards, n = self.ridge.moment[:, -1].sum(), self.ridge.count.sum()
@@ -156,8 +155,8 @@ class Thompson(Policy):
             right += p * (inverse @ self.ridge.moment[a])
         return np.linalg.solve(left, right).astype(np.float64)
 
-    def _precision(self) -> Float64:
-        precision = np.full(self.dim, self.slopes)
+    def _precision(self, slopes: float) -> Float64:
+        precision = np.full(self.dim, slopes)
         precision[-1] = self.level
         return precision
 
@@ -176,7 +175,7 @@ class Thompson(Policy):
         self.noise = np.array(state["noise"], dtype=np.float64)
         self.shared = np.array(state["shared"], dtype=np.float64)
         self.ridge.load(state)
-        self.ridge.anchor(precision=self._precision(), mean=self.shared)
+        self.ridge.anchor(precision=self._precision(self.slopes), mean=self.shared)
 
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
