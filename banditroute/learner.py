@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from banditroute.pool import Charter
 from banditroute.prior import pack, parsed, unpack
 from banditroute.router import Snapshot
-from policies import Outcome, Policy, make_policy
+from policies import Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Sums, sums_of
 from policies.cost import CostModel, LatencyModel
 
@@ -30,7 +30,7 @@ HOPES = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One row of the log: an outcome, or a change of the pool in `payload`."""
+    """One row of the log: an outcome, a comparison, or a change of the pool in `payload`."""
 
     seq: int
     pool: str
@@ -38,6 +38,7 @@ class Event:
     outcome: Outcome | None = None
     embedder: str = ""
     payload: dict[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = None
 
 
 class Fold:
@@ -57,12 +58,15 @@ class Fold:
 
     def apply(self, event: Event) -> None:
         """Fold one event; a kind that this version does not know is a ValueError."""
-        if event.outcome is not None:
+        if event.outcome is not None or event.comparison is not None:
             # Features of another embedder mean nothing to these coefficients.
-            if event.embedder == self.charter.embedder:
-                self._learn(event.outcome)
-            else:
+            if event.embedder != self.charter.embedder:
                 self.skipped += 1
+            elif event.outcome is not None:
+                self._learn(event.outcome)
+            elif event.comparison is not None:
+                self.learned += 1
+                self.policy.compare(event.comparison)
         elif event.kind == "model_added":
             self.add_model(event.payload["name"])
         elif event.kind == "prior":
@@ -96,6 +100,8 @@ class Fold:
     def _learn(self, outcome: Outcome) -> None:
         self.learned += 1
         if outcome.field == "quality":
+            if outcome.cost is None and self.policy.reads_preference:
+                outcome = replace(outcome, cost=self.cost.expect(outcome))
             self.policy.learn((outcome,))
             self.rewards += outcome.value
         elif outcome.field == "cost":
@@ -165,6 +171,7 @@ def install(charter: Charter, version: int, view: Arrays) -> Snapshot:
 
 def _policy(charter: Charter) -> Policy:
     policy = make_policy(charter.policy, dim=charter.dim, params=charter.params)
+    policy.tau_cost = charter.tau_cost
     if charter.prior:
         policy.adopt(parsed(charter.prior).arrays)
     return policy

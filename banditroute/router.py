@@ -34,6 +34,7 @@ REASONS = (
 )
 """Why a model was left out, in the order of the checks; the log stores the index."""
 
+_NO_COST = np.array([1.0, 0.0, 1.0])
 _CODE = {reason: code for code, reason in enumerate(REASONS)}
 
 
@@ -243,10 +244,13 @@ class Router:
         # Up to the next nano-dollar, but not for the noise in the last bits of a product.
         reserved = np.ceil(worst * NANO - 1e-3).astype(np.int64)
         verdict = self._verdict(asks, worst, latency)
+        weights = asks.preference
+        if frame.snapshot.policy.reads_preference:
+            weights = weights * _NO_COST
         fine = penalty(
             cost,
             latency,
-            asks.preference,
+            weights,
             tau_cost=charter.tau_cost,
             tau_latency=charter.tau_latency_ms,
             price_of_money=price_of_money,

@@ -7,13 +7,13 @@ import inspect
 import math
 from collections.abc import Mapping
 
-from policies.base import Outcome, Policy
+from policies.base import Comparison, Outcome, Policy
 from policies.baselines import EpsilonGreedy, Fixed, KNearest, Random
 from policies.linucb import LinUCB
 from policies.pilot import Pilot
 from policies.thompson import Thompson
 
-__all__ = ["POLICIES", "Outcome", "Policy", "full_params", "make_policy"]
+__all__ = ["POLICIES", "Comparison", "Outcome", "Policy", "full_params", "make_policy"]
 
 POLICIES: dict[str, type[Policy]] = {
     kind.name: kind for kind in (Thompson, LinUCB, Pilot, Random, Fixed, EpsilonGreedy, KNearest)

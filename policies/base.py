@@ -58,6 +58,31 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """That one model's answer was preferred over another's to the same prompt.
+
+    Attributes
+    ----------
+    seq : log position.
+    decision_id, over : the decisions of the preferred answer and of the other one.
+    winner, loser : names of their models.
+    x : float32[d], the features of the prompt.
+    propensity, loser_propensity : probabilities with which the two were drawn.
+    preference : weights of (quality, cost, latency) of the preferred one's request.
+    """
+
+    seq: int
+    decision_id: str
+    over: str
+    winner: str
+    loser: str
+    x: Float32
+    propensity: float = 1.0
+    loser_propensity: float = 1.0
+    preference: tuple[float, float, float] = (1.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Sums:
     """What outcomes of one arm have taught, before any of them was seen: a prior in their terms.
 
@@ -126,11 +151,15 @@ class Policy(ABC):
     """
 
     name: ClassVar[str]
+    reads_preference: ClassVar[bool] = False
+    """Whether `score` weighs quality against cost by itself: the penalty leaves cost to it then,
+    and each outcome that it learns carries a cost."""
 
     def __init__(self, *, dim: int) -> None:
         if dim < 1:
             raise ValueError(f"dim: at least 1, not {dim}")
         self.dim = dim
+        self.tau_cost = 1.0  # US dollars that count as cost 1; whoever builds a policy sets it
         self.arms: list[str] = []
         self.clock = 0
         self.pulls = np.zeros(0, dtype=np.int64)
@@ -253,6 +282,27 @@ class Policy(ABC):
             self.pulls[arm] += 1
             self._learn(arm, outcome)
 
+    def compare(self, comparison: Comparison) -> None:
+        """Fold which of two answers was preferred; not every policy has a use for it.
+
+        Raises
+        ------
+        KeyError
+            For an arm that is not known.
+        ValueError
+            For features of another shape, or a feature that is not finite.
+        """
+        for name in (comparison.winner, comparison.loser):
+            if name not in self.arms:
+                raise KeyError(name)
+        self._checked(comparison.x[None])
+        winner, loser = self.arms.index(comparison.winner), self.arms.index(comparison.loser)
+        self._compare(winner, loser, comparison)
+
+    def _compare(  # noqa: B027 - nothing to learn from is fine
+        self, winner: int, loser: int, comparison: Comparison
+    ) -> None: ...
+
     def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
         """Start from a fitted prior, as plain arrays, before any arm is added.
 
@@ -298,8 +348,22 @@ class Policy(ABC):
             if name in self.lessons:
                 self.teach(name, self.lessons[name])
 
-    def reset_arm(self, name: str) -> None:  # noqa: B027 - having no answer is fine
-        """Answer a drift alarm on one arm; policies without such an answer keep their state."""
+    def reset_arm(self, name: str, *, shift: float = 0.0, worth: float = 2.0) -> None:
+        """Be unsure again of how good an arm is on the whole; not every policy can be.
+
+        Parameters
+        ----------
+        name : the arm; one that is not known is a KeyError.
+        shift : what its level is believed to have moved by, in reward units.
+        worth : how many outcomes the moved level is worth from now on, at most what it was.
+        """
+        if name not in self.arms:
+            raise KeyError(name)
+        self._reset(self.arms.index(name), shift, worth)
+
+    def _reset(  # noqa: B027 - having no answer is fine
+        self, arm: int, shift: float, worth: float
+    ) -> None: ...
 
     def state(self) -> Arrays:
         """Return everything learned as plain arrays, without what can be derived from it."""

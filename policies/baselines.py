@@ -36,6 +36,13 @@ class _Shrinking(Policy):
         self.kept["total"][arm] += outcome.value
         self.kept["count"][arm] += 1.0
 
+    def _reset(self, arm: int, shift: float, worth: float) -> None:
+        total, count = self.kept["total"], self.kept["count"]
+        if count[arm] > 0.0:
+            kept = min(worth, count[arm])
+            total[arm] = kept * (total[arm] / count[arm] + shift)
+            count[arm] = kept
+
     def _grow(self) -> None:
         self.kept = {name: np.append(sums, 0.0) for name, sums in self.kept.items()}
 
@@ -183,6 +190,8 @@ class KNearest(_Shrinking):
         slot = (self.clock - 1) % len(self.kept["owner"])
         self.kept["points"][slot], self.kept["owner"][slot] = outcome.x, arm
         self.kept["value"][slot] = outcome.value
+
+    def _reset(self, arm: int, shift: float, worth: float) -> None: ...
 
     def _grow(self) -> None: ...
 

@@ -124,6 +124,13 @@ class CostModel:
         """Publish and install in one step."""
         self.install(self.publish())
 
+    def expect(self, outcome: Outcome) -> float:
+        """Return the US dollars that what was learned by now predicts for a decision."""
+        arm, view = self.arms.index(outcome.arm), self.publish()
+        power = float(outcome.x @ view["theta"][arm] + view["smear"][arm])
+        output = outcome.cost_prior - outcome.input_cost
+        return outcome.input_cost + math.exp(min(max(power, _LEAST), _MOST)) * output
+
     def predict(
         self,
         x: Float32,

@@ -103,6 +103,9 @@ class LinUCB(Policy):
     def _teach(self, arm: int, sums: Sums) -> None:
         self.ridge.add(arm, sums, self.clock)
 
+    def _reset(self, arm: int, shift: float, worth: float) -> None:
+        self.ridge.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+
     def _grow(self) -> None:
         self.ridge.grow()
 

@@ -41,3 +41,23 @@ def one_of(*valid: str, **values: str) -> None:
     for name, value in values.items():
         if value not in valid:
             raise ValueError(f"{name}: {' or '.join(valid)}, not {value!r}")
+
+
+def forgetting(default: float, *, gamma: float, half_life: float) -> float:
+    """Return the forgetting factor per learned outcome.
+
+    Parameters
+    ----------
+    default : of `gamma`.
+    gamma : in (0, 1]; 1 forgets nothing.
+    half_life : the number of learned outcomes after which one counts half; above 0 it stands in
+        place of `gamma`, which must be left at its default then.
+    """
+    not_negative(half_life=half_life)
+    if half_life <= 0.0:
+        if not 0.0 < gamma <= 1.0:
+            raise ValueError(f"gamma: in (0, 1], not {gamma}")
+        return gamma
+    if gamma != default:
+        raise ValueError("half_life: in place of gamma, not beside it")
+    return float(0.5 ** (1.0 / half_life))

@@ -182,6 +182,10 @@ class Pilot(Policy):
         if self.teachable():
             self.ridge.add(arm, sums, self.clock)
 
+    def _reset(self, arm: int, shift: float, worth: float) -> None:
+        if not self.cosine:
+            self.ridge.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+
     def _grow(self) -> None:
         self.ridge.grow()
         self._anchor(len(self.arms) - 1)

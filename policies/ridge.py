@@ -91,6 +91,26 @@ class RidgeArms:
         self.square[arm] += sums.square
         self.count[arm] += sums.count
 
+    def loosen(self, arm: int, *, shift: float, worth: float, clock: int) -> None:
+        """Forget the level of an arm but for `worth` outcomes of it, moved by `shift`.
+
+        What its outcomes say of the slopes, and of the noise, stays: with m their mean features
+        and r their mean value, ``S - n m m' + w m m'`` and ``b - n r m + w (r + shift) m``.
+        """
+        self._age(arm, clock)
+        known = self.gram[arm, -1, -1]
+        if known <= 0.0:
+            return
+        kept, features = min(worth, known), self.gram[arm, -1] / known
+        value = self.moment[arm, -1] / known
+        self.gram[arm] += np.tril(np.outer(features, features)) * (kept - known)
+        self.moment[arm] += (kept * (value + shift) - known * value) * features
+        self.square[arm] += kept * (value + shift) ** 2 - known * value**2
+
+    def levels(self) -> Float64:
+        """Return how many outcomes each arm's level rests on, float64[K], at its last outcome."""
+        return self.gram[:, -1, -1].copy()
+
     def _age(self, arm: int, clock: int) -> None:
         if self.gamma < 1.0:
             decay = self.gamma ** (clock - int(self.last[arm]))

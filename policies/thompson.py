@@ -116,6 +116,9 @@ class Thompson(Policy):
         self.ridge.add(arm, sums, self.clock)
         self._reconsider()
 
+    def _reset(self, arm: int, shift: float, worth: float) -> None:
+        self.ridge.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+
     def _reconsider(self) -> None:
         """Estimate the noise, lam and the shared vector anew, from the sums alone."""
         ridge, arms = self.ridge, range(len(self.arms))
@@ -146,7 +149,7 @@ class Thompson(Policy):
         p, arms = self._precision(self.slopes), len(self.arms)
         pull = _SHARED * arms * p
         pull[-1] = p[-1]
-        rewards, n = self.ridge.moment[:, -1].sum(), self.ridge.count.sum()
+        rewards, n = self.ridge.moment[:, -1].sum(), self.ridge.levels().sum()
         left, right = np.diag(arms * p + pull), np.zeros(self.dim)
         right[-1] = pull[-1] * (rewards + 2.0 * self.prior) / (n + 2.0)
         for a in range(arms):
@@ -179,7 +182,7 @@ class Thompson(Policy):
 
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
-        level = self.noise / (self.ridge.count + self.level)
+        level = self.noise / (self.ridge.levels() + self.level)
         view = {"theta": theta, "scale": self.alpha * np.sqrt(level)}
         view["covariance"] = inverse * self.noise[:, None, None]
         return {name: array.astype(np.float32) for name, array in view.items()}

@@ -182,7 +182,7 @@ def _event(row: Any) -> Event:
     seq, pool, kind, _, payload, decision_id, arm, embedder, features, field, value = row[:11]
     if kind not in ("feedback", "default"):
         return Event(seq, pool, kind, payload=json.loads(payload))
-    cost, propensity, w_quality, w_cost, w_latency, cost_prior, input_cost = row[11:]
+    cost, propensity, w_quality, w_cost, w_latency, cost_prior, input_cost = row[11:18]
     outcome = Outcome(
         seq,
         decision_id,

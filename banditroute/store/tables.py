@@ -109,6 +109,7 @@ decisions = Table(
     Column("request_id", String(200)),
     Column("overridden_by", String(200)),  # the model that answered instead
     Index(None, "pool", "expires_at"),
+    Index(None, "pool", "session_id"),
 )
 
 events = Table(
@@ -118,7 +119,7 @@ events = Table(
     Column("pool", String(200), nullable=False),
     Column("kind", String(20), nullable=False),
     Column("created_at", BigInteger, nullable=False),  # for people; the fold reads no clock
-    Column("payload", Text),  # JSON, of every kind but feedback and default
+    Column("payload", Text),  # JSON; of outcomes none, of a comparison what is known of the loser
     Column("decision_id", String(32)),
     Column("arm", String(200)),
     Column("embedder", String(80)),
@@ -132,8 +133,11 @@ events = Table(
     Column("w_latency", Float),
     Column("cost_prior", Float),
     Column("input_cost", Float),
+    Column("policy", String(80)),  # of a reset: the policy whose detector raised the alarm
+    Column("trigger_seq", BigInteger),  # and the event that did
     UniqueConstraint("decision_id", "field"),  # each field of a decision is learned once
     Index(None, "pool", "kind"),
+    Index(None, "pool", "policy", "arm", "trigger_seq", unique=True),  # an alarm resets once
     sqlite_autoincrement=True,
 )
 
@@ -154,6 +158,34 @@ feedback = Table(
     Column("status", String(12), nullable=False),  # accepted | superseded | late
     Column("received_at", BigInteger, nullable=False),
     UniqueConstraint("decision_id", "key"),
+)
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("pool", String(200), nullable=False),
+    Column("decision_id", String(32), nullable=False),
+    Column("preferred_over", String(32), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("source", String(200)),
+    Column("status", String(12), nullable=False),  # accepted | late
+    Column("received_at", BigInteger, nullable=False),
+    UniqueConstraint("decision_id", "preferred_over", "key"),
+)
+
+session_feedback = Table(
+    "session_feedback",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("pool", String(200), nullable=False),
+    Column("session_id", String(200), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("source", String(200)),
+    Column("quality", Float, nullable=False),
+    Column("decisions", Integer, nullable=False),  # how many it said something new of
+    Column("received_at", BigInteger, nullable=False),
+    UniqueConstraint("pool", "session_id", "key"),
 )
 
 checkpoints = Table(

@@ -24,8 +24,8 @@ def test_nothing_is_pickled() -> None:
 
 def test_the_whole_schema_of_the_plan_is_there() -> None:
     planned = (
-        "pools models prices decisions events feedback checkpoints budgets reservations leases "
-        "idempotency_keys"
+        "pools models prices decisions events feedback comparisons session_feedback checkpoints "
+        "budgets reservations leases idempotency_keys"
     )
     assert set(metadata.tables) == set(planned.split())
 
