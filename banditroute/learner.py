@@ -22,6 +22,7 @@ from banditroute.router import Snapshot
 from policies import Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Sums, sums_of
 from policies.cost import CostModel, LatencyModel
+from policies.drift import Drift
 
 CHECKPOINT_EVERY = 5_000
 HOPES = 2.0
@@ -42,7 +43,7 @@ class Event:
 
 
 class Fold:
-    """The state of one pool's policy, cost model and latency model at a log position."""
+    """The state of one pool's policy and of the models beside it at a log position."""
 
     def __init__(self, charter: Charter) -> None:
         self.charter = charter
@@ -55,6 +56,7 @@ class Fold:
         if charter.prior:
             self.cost.adopt(parsed(charter.prior).arrays)
         self.latency = LatencyModel()
+        self.drift = Drift(dim=charter.dim)
 
     def apply(self, event: Event) -> None:
         """Fold one event; a kind that this version does not know is a ValueError."""
@@ -63,6 +65,9 @@ class Fold:
             if event.embedder != self.charter.embedder:
                 self.skipped += 1
             elif event.outcome is not None:
+                if event.kind != "default" and event.outcome.field == "quality":
+                    # A reward that never came says nothing of the answer.
+                    self.drift.learn(event.outcome)
                 self._learn(event.outcome)
             elif event.comparison is not None:
                 self.learned += 1
@@ -72,7 +77,7 @@ class Fold:
         elif event.kind == "prior":
             self._teach(**event.payload)
         elif event.kind == "reset":
-            self.policy.reset_arm(event.payload["arm"])
+            self._reset(**event.payload)
         elif event.kind not in ("policy_started", "model_drained"):
             raise ValueError(f"kind: event {event.seq} is of unknown kind {event.kind!r}")
         self.version = event.seq
@@ -97,6 +102,10 @@ class Fold:
             if arm in (known := sums_of(fitted.arrays, prefix=prefix)):
                 part.teach(arm, known[arm])
 
+    def _reset(self, arm: str, trigger_seq: int = 0) -> None:
+        shift, worth = self.drift.reset(arm, trigger_seq)
+        self.policy.reset_arm(arm, shift=shift, worth=worth)
+
     def _learn(self, outcome: Outcome) -> None:
         self.learned += 1
         if outcome.field == "quality":
@@ -109,8 +118,13 @@ class Fold:
         else:
             self.latency.learn(outcome)
 
-    def _parts(self) -> dict[str, Policy | CostModel | LatencyModel]:
-        return {"policy": self.policy, "cost": self.cost, "latency": self.latency}
+    def _parts(self) -> dict[str, Policy | CostModel | LatencyModel | Drift]:
+        return {
+            "policy": self.policy,
+            "cost": self.cost,
+            "latency": self.latency,
+            "drift": self.drift,
+        }
 
     def state(self) -> Arrays:
         """Return everything learned, as plain arrays."""
@@ -166,7 +180,14 @@ def install(charter: Charter, version: int, view: Arrays) -> Snapshot:
     policy.install(_below("policy", view))
     cost.install(_below("cost", view))
     latency.install(_below("latency", view))
-    return Snapshot(version=version, charter=charter, policy=policy, cost=cost, latency=latency)
+    return Snapshot(
+        version=version,
+        charter=charter,
+        policy=policy,
+        cost=cost,
+        latency=latency,
+        drift=_below("drift", view),
+    )
 
 
 def _policy(charter: Charter) -> Policy:
@@ -267,9 +288,12 @@ def _fold(
             break
     fold = Fold(charter) if kept is None else Fold.restore(charter, *kept)
     for after, end in reversed(pieces):
-        # A rollback forgets what was learned, not which models there are.
+        # A rollback forgets what was learned, not which models there are; the reset of an alarm
+        # that still stood may lie in what it has undone.
         for name in log.models_added(pool, until=after):
             fold.add_model(name)
+        if after > fold.version:
+            fold.drift.withdraw()
         fold.version = after
         for event in log.events(after=after, until=end, pool=pool):
             fold.apply(event)

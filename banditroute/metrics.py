@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from banditroute.router import Decisions
+from banditroute.router import Decisions, Snapshot
 from banditroute.store.writer import Writer
 
 _DECIDE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
@@ -22,10 +22,10 @@ class Metrics:
     Parameters
     ----------
     writer : the writer whose queue is shown.
-    versions : returns the log position that each pool decides from.
+    snapshots : returns the snapshot that each pool decides from.
     """
 
-    def __init__(self, *, writer: Writer, versions: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, *, writer: Writer, snapshots: Callable[[], dict[str, Snapshot]]) -> None:
         self.registry = CollectorRegistry()
         self._decisions = Counter(
             "banditroute_decisions",
@@ -59,7 +59,7 @@ class Metrics:
             buckets=_COMMIT_BUCKETS,
             registry=self.registry,
         )
-        self.registry.register(_Gauges(writer, versions))
+        self.registry.register(_Gauges(writer, snapshots))
 
     def decided(self, pool: str, decisions: Decisions, seconds: float) -> None:
         """Count the decisions of one call and the time they took."""
@@ -86,8 +86,8 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, writer: Writer, versions: Callable[[], dict[str, int]]) -> None:
-        self._writer, self._versions = writer, versions
+    def __init__(self, writer: Writer, snapshots: Callable[[], dict[str, Snapshot]]) -> None:
+        self._writer, self._snapshots = writer, snapshots
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Yield the gauges as they are now."""
@@ -101,6 +101,19 @@ class _Gauges(Collector):
             "Log position of the snapshot that decides",
             labels=["pool"],
         )
-        for pool, value in self._versions().items():
-            version.add_metric([pool], value)
-        yield version
+        drift = GaugeMetricFamily(
+            "banditroute_drift_ratio",
+            "Evidence that a model's quality changed, over that of an alarm; negative: it is worse",
+            labels=["pool", "model"],
+        )
+        suspect = GaugeMetricFamily(
+            "banditroute_suspect_model",
+            "Whether a drift alarm found the model worse, and none found it better since",
+            labels=["pool", "model"],
+        )
+        for pool, snapshot in self._snapshots().items():
+            version.add_metric([pool], snapshot.version)
+            for k, model in enumerate(snapshot.policy.arms):
+                drift.add_metric([pool, model], snapshot.drift["level"][k])
+                suspect.add_metric([pool, model], snapshot.drift["suspect"][k])
+        yield from (version, drift, suspect)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from banditroute.prior import digest
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 """Another number starts every policy anew from the log: what a fold keeps has changed."""
 
 PRIOR_OUTPUT_TOKENS = 512
@@ -127,6 +127,8 @@ class PoolOptions(Strict):
     newcomer_share: float = Field(0.02, ge=0, lt=1)
     newcomer_pulls: int = Field(20, ge=0)
     newcomer_optimism: float = Field(0.0, ge=0, le=1)
+    reset_on_drift: bool = False
+    recheck_share: float = Field(0.05, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _dim_when_precomputed(self) -> PoolOptions:

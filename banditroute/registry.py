@@ -107,9 +107,9 @@ class Registry:
             if pool.models and pool.router is None and pool.name in self._settings.pools
         ]
 
-    def versions(self) -> dict[str, int]:
-        """Return the log position that each pool decides from."""
-        return {name: pool.version for name, pool in self.pools.items() if pool.router}
+    def snapshots(self) -> dict[str, Snapshot]:
+        """Return the snapshot that each pool decides from."""
+        return {name: pool.router.snapshot for name, pool in self.pools.items() if pool.router}
 
     async def prospect(self, name: str) -> Pool:
         """Return a pool, or what it would be if a model were added to it."""

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from banditroute.pool import NANO, Charter, Model, PoolOptions
 from policies import Policy
-from policies.base import Bools, Float32, Float64, draw
+from policies.base import Arrays, Bools, Float32, Float64, draw
 from policies.cost import CostModel, LatencyModel
-from policies.exploration import newcomer_shares, shares
+from policies.drift import standing
+from policies.exploration import shares, trial_shares
 from policies.preference import penalty
 
 REASONS = (
@@ -42,7 +43,7 @@ _CODE = {reason: code for code, reason in enumerate(REASONS)}
 class Snapshot:
     """What a fold published: enough to score, never enough to learn. Immutable once built.
 
-    `version` is the log position that it covers.
+    `version` is the log position that it covers; `drift` is what `policies.drift.Drift` published.
     """
 
     version: int
@@ -50,6 +51,11 @@ class Snapshot:
     policy: Policy
     cost: CostModel
     latency: LatencyModel
+    drift: Arrays
+
+    def alarms(self) -> dict[str, int]:
+        """Return the models whose drift alarm stands, and the log position that raised it."""
+        return standing(self.policy.arms, self.drift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +194,7 @@ class Router:
         self.frame = Frame.of(snapshot, models)
         self._all_models = tuple(models)
         self._rng = rng
-        self._newcomers = self._find_newcomers()
+        self._trials = self._find_trials()
         self._spend_sum = 0.0
         self._spend_count = 0.0
 
@@ -212,15 +218,21 @@ class Router:
             self.frame = replace(self.frame, snapshot=snapshot)
         else:
             self.frame = Frame.of(snapshot or self.snapshot, self._all_models)
-        self._newcomers = self._find_newcomers()
+        self._trials = self._find_trials()
 
-    def _find_newcomers(self) -> Bools | None:
-        """Return which columns came after the policy had learned, and have hardly been tried."""
-        options, view = self.options, self.snapshot.policy.view
+    def _find_trials(self) -> list[tuple[Bools, float]]:
+        """Return the columns that are tried as such, and the share of each such group.
+
+        Newcomers came after the policy had learned and have hardly been tried; suspects were
+        found worse by a drift alarm, and nobody would see them recover.
+        """
+        options, snapshot = self.options, self.snapshot
+        view = snapshot.policy.view
         new: Bools = (view["born"] > 0) & (view["pulls"] < options.newcomer_pulls)
+        groups = [(new, options.newcomer_share), (snapshot.drift["suspect"], options.recheck_share)]
         if self.frame.columns is not None:
-            new = new[self.frame.columns]
-        return new if options.newcomer_share > 0.0 and new.any() else None
+            groups = [(arms[self.frame.columns], share) for arms, share in groups]
+        return [(arms, share) for arms, share in groups if share > 0.0 and arms.any()]
 
     def decide(self, asks: Asks, *, price_of_money: float = 0.0) -> Decisions:
         """Choose a model for every row of `asks`.
@@ -274,18 +286,18 @@ class Router:
                 min_propensity=options.min_propensity,
             )
             verdict[excluded] = _CODE["exploration_cost"]
-        if self._newcomers is not None:
-            explore = newcomer_shares(
+        for arms, share in self._trials:
+            explore = trial_shares(
                 pmf,
                 verdict == 0,
                 cost,
                 explore,
-                new=self._newcomers,
-                share=options.newcomer_share,
+                arms=arms,
+                share=share,
                 cost_share=options.exploration_cost_share,
                 spend_rate=rate,
             )
-        if options.exploration_share > 0.0 or self._newcomers is not None:
+        if options.exploration_share > 0.0 or self._trials:
             pmf = law(scores, verdict == 0, fine, explore)
         self._spend_sum += own_cost
         self._spend_count += served

@@ -23,7 +23,7 @@ from banditroute.registry import Pool, Registry
 from banditroute.schemas import FeedbackRequest, RouteRequest
 from banditroute.settings import Settings
 from banditroute.store.feedback import DEFAULTS_AT_ONCE, Post, default_expired, record
-from banditroute.store.log import Log, forget
+from banditroute.store.log import Log, append_resets, forget
 from banditroute.store.writer import Writer
 from banditroute.times import now_us
 
@@ -62,7 +62,7 @@ class Service:
             learner=learner,
             rng=np.random.default_rng(),
         )
-        self.metrics = Metrics(writer=writer, versions=self.registry.versions)
+        self.metrics = Metrics(writer=writer, snapshots=self.registry.snapshots)
         key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
         self._decider = Decider(
             registry=self.registry,
@@ -142,18 +142,35 @@ class Service:
         return statuses
 
     async def _housekeeping(self) -> None:
-        """See changes made elsewhere, give defaults to what expired, drop old keys."""
+        """See changes made elsewhere, answer alarms, default what expired, drop old keys."""
         for count in itertools.count():
             await asyncio.sleep(HOUSEKEEPING_S)
             try:
                 await self.registry.reload()
                 for pool in list(self.registry.pools.values()):
+                    await self._answer_alarms(pool)
                     await self._default(pool)
                 if count % FORGET_EVERY == 0:
                     while await self.writer.write(lambda one: forget(one, now=now_us())):
                         pass
             except Exception:
                 logger.exception("housekeeping failed and will be tried again")
+
+    async def _answer_alarms(self, pool: Pool) -> None:
+        """Append the resets that drift alarms call for; one that is in the log already is not."""
+        if pool.router is None or not pool.options.reset_on_drift:
+            return
+        snapshot = pool.router.snapshot
+        alarms = snapshot.alarms()
+        if not alarms:
+            return
+        now, policy = now_us(), snapshot.charter.identity
+
+        def work(connection: Connection) -> list[int]:
+            return append_resets(connection, pool=pool.name, policy=policy, alarms=alarms, now=now)
+
+        if await self.writer.write(work):
+            logger.warning("pool %s: drift alarm, reset of %s", pool.name, ", ".join(alarms))
 
     async def _default(self, pool: Pool) -> None:
         quality = pool.options.default_quality

@@ -1,8 +1,8 @@
 """The exploration law: a share of the draw for arms as such, paid from a budget of its own.
 
 A uniform share is for those who want stronger off-policy evaluation, or who run a deterministic
-policy; a newcomer's share sees to it that an arm which came late is tried at all. At share 0
-nothing here has any effect: no share and no floor.
+policy; a trial share sees to it that an arm which came late is tried at all, and that one which
+was found worse is looked at again. At share 0 nothing here has any effect: no share and no floor.
 """
 
 from __future__ import annotations
@@ -52,35 +52,35 @@ def shares(
     return np.where(eligible & ~excluded, scaled, 0.0), excluded
 
 
-def newcomer_shares(
+def trial_shares(
     pmf: Float64,
     eligible: Bools,
     cost: Float64,
     explore: Float64,
     *,
-    new: Bools,
+    arms: Bools,
     share: float,
     cost_share: float,
     spend_rate: float | None,
 ) -> Float64:
-    """Return `explore`[n, K] with eligible newcomers lifted to an even split of `share`.
+    """Return `explore`[n, K] with the eligible of `arms` lifted to an even split of `share`.
 
     Parameters
     ----------
     pmf, eligible, cost, cost_share, spend_rate : see `shares`.
     explore : float64[n, K], shares that are spent already.
-    new : bool[K], the arms that are newcomers.
-    share : mass for all newcomers together, in [0, 1).
+    arms : bool[K], the arms on trial.
+    share : mass for all of them together, in [0, 1).
 
     Notes
     -----
-    What `explore` has left of the cap is split evenly over the newcomers dearer than the exploit
-    choice. A share that it does not pay for is cut down; the arm stays eligible all the same.
+    What `explore` has left of the cap is split evenly over the arms on trial that are dearer than
+    the exploit choice. A share that it does not pay for is cut down; the arm stays eligible.
     """
     exploit, extra = _extra(pmf, eligible, cost)
     cap = cost_share * (exploit if spend_rate is None else spend_rate)
     left = np.maximum(cap - (explore * extra).sum(axis=1, keepdims=True), 0.0)
-    trying = eligible & new
+    trying = eligible & arms
     own = share / np.maximum(trying.sum(axis=1, keepdims=True), 1)
     lift = np.where(trying, np.maximum(own - explore, 0.0), 0.0)
     lift = np.minimum(lift, _affordable(np.where(trying, extra, 0.0), left))

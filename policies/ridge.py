@@ -123,14 +123,15 @@ class RidgeArms:
         """Return theta[K, d] and A^-1[K, d, d] at fold position `clock`, float64."""
         for arm, known in enumerate(self._solved):
             if known is None or self.gamma < 1.0:
-                self._solved[arm] = self._solve(arm, clock)
+                self._solved[arm] = self.solve_one(arm, clock)
         if not self._solved:
             d = self.moment.shape[1]
             return np.zeros((0, d)), np.zeros((0, d, d))
         thetas, inverses = zip(*(s for s in self._solved if s is not None), strict=True)
         return np.stack(thetas), np.stack(inverses)
 
-    def _solve(self, arm: int, clock: int) -> tuple[Float64, Float64]:
+    def solve_one(self, arm: int, clock: int) -> tuple[Float64, Float64]:
+        """Return theta[d] and A^-1[d, d] of one arm at fold position `clock`, float64."""
         decay = self.gamma ** (clock - int(self.last[arm]))
         inverse = invert(self.gram[arm] * decay, self.precision[arm])[0]
         prior = self.precision[arm] * self.mean[arm]

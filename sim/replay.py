@@ -100,13 +100,14 @@ class Experiment:
 class Contender:
     """A policy as asked for: its label in reports, its name and its parameters.
 
-    `prior` is a `banditroute.prior.Prior` as text, "" for none.
+    `prior` is a `banditroute.prior.Prior` as text, "" for none; `reset_on_drift` as in a pool.
     """
 
     label: str
     name: str
     params: dict[str, object]
     prior: str = ""
+    reset_on_drift: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class Replayer:
         preference: tuple[float, float, float],
         rng: np.random.Generator,
     ) -> None:
-        options = PoolOptions.model_validate({})
+        options = PoolOptions(reset_on_drift=contender.reset_on_drift)
         charter = Charter(
             policy=contender.name,
             params=contender.params,
@@ -205,6 +206,9 @@ class Replayer:
                 input_cost=input_cost,
             )
             self._append(kind="feedback", outcome=outcome)
+        if self.router.options.reset_on_drift:
+            for arm, trigger in self.fold.drift.alarms().items():
+                self._append(kind="reset", payload={"arm": arm, "trigger_seq": trigger})
 
     def _append(
         self,

@@ -27,6 +27,29 @@ def append_event(
     return int(connection.execute(insert(events).returning(events.c.seq), row).scalar_one())
 
 
+def append_resets(
+    connection: Connection, *, pool: str, policy: str, alarms: Mapping[str, int], now: int
+) -> list[int]:
+    """Append a reset for each alarm {arm: trigger_seq} that has none; return their positions.
+
+    Parameters
+    ----------
+    policy : identity of the policy whose detector raised them.
+    """
+    alike = (events.c.pool == pool, events.c.policy == policy, events.c.trigger_seq.is_not(None))
+    answered = select(events.c.arm, events.c.trigger_seq).where(*alike)
+    known = {(row.arm, row.trigger_seq) for row in connection.execute(answered)}
+    rows = [
+        {"pool": pool, "kind": "reset", "created_at": now, "policy": policy}
+        | {"arm": arm, "trigger_seq": trigger}
+        | {"payload": json.dumps({"arm": arm, "trigger_seq": trigger})}
+        for arm, trigger in alarms.items()
+        if (arm, trigger) not in known
+    ]
+    appended = insert(events).returning(events.c.seq)
+    return [int(connection.execute(appended, row).scalar_one()) for row in rows]
+
+
 def insert_decisions(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
     """Log decisions; `rows` come from `codec.encode`."""
     insert_many(connection, decisions, rows)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.base import Bools, Float64, greedy
-from policies.exploration import newcomer_shares, shares
+from policies.exploration import shares, trial_shares
 from policies.linucb import LinUCB
 
 
@@ -162,7 +162,7 @@ def test_newcomers_share_the_cap_with_everyone(
     cap = {"cost_share": cost_share, "spend_rate": spend_rate}
     before, excluded = shares(pmf, eligible, cost, share=uniform, min_propensity=0.0, **cap)  # type: ignore[arg-type]
     allowed = eligible & ~excluded
-    after = newcomer_shares(pmf, allowed, cost, before, new=new, share=share, **cap)  # type: ignore[arg-type]
+    after = trial_shares(pmf, allowed, cost, before, arms=new, share=share, **cap)  # type: ignore[arg-type]
     exploit = cost[np.arange(16), pmf.argmax(axis=1)]
     extra = (after * np.maximum(cost - exploit[:, None], 0.0)).sum(axis=1)
     rate = exploit if spend_rate is None else spend_rate
@@ -183,12 +183,12 @@ def _lifted(cost: list[float], new: list[bool], **options: float | None) -> list
     settings = {"share": 0.02, "cost_share": 0.05, "spend_rate": 1.0}
     everyone = np.ones(pmf.shape, dtype=np.bool_)
     explore = np.zeros(pmf.shape)
-    (row,) = newcomer_shares(
+    (row,) = trial_shares(
         pmf,
         everyone,
         np.array([cost]),
         explore,
-        new=np.array(new),
+        arms=np.array(new),
         **(settings | options),  # type: ignore[arg-type]
     ).tolist()
     return list(row)
@@ -227,12 +227,12 @@ def test_a_newcomer_s_share_counts_what_the_uniform_one_gives_it(
     share: float, expected: float
 ) -> None:
     uniform = np.full((1, 3), 0.1)
-    found = newcomer_shares(
+    found = trial_shares(
         np.array([[1.0, 0.0, 0.0]]),
         np.ones((1, 3), dtype=np.bool_),
         np.ones((1, 3)),
         uniform,
-        new=np.array([False, False, True]),
+        arms=np.array([False, False, True]),
         share=share,
         cost_share=0.05,
         spend_rate=1.0,
