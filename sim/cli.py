@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,9 @@ def replay(
     tasks: Annotated[
         bool, typer.Option("--tasks", help="Give policies the data's task as columns.")
     ] = False,
+    reset_on_drift: Annotated[
+        bool, typer.Option("--reset-on-drift", help="Answer drift alarms as such a pool does.")
+    ] = False,
     preference: Annotated[
         str | None, typer.Option(help="quality,cost,latency (default: the pool's).")
     ] = None,
@@ -91,7 +95,10 @@ def replay(
         raise InputError(f"--embedder: {error}") from error
     names = sorted(set(dataset.task) - {""}) if tasks else []
     seen = identity(maker.identity, names)
-    contenders = _contenders(policy or ["thompson"], dataset, seen, FEATURES + len(names))
+    contenders = [
+        replace(one, reset_on_drift=reset_on_drift)
+        for one in _contenders(policy or ["thompson"], dataset, seen, FEATURES + len(names))
+    ]
     features = widen(maker.features(list(dataset.prompts)), dataset.task, names)
     experiment = Experiment(
         dataset=dataset,

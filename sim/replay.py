@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -163,17 +163,29 @@ class Replayer:
             tau_latency_ms=options.tau_latency_ms,
             prior=contender.prior,
         )
-        models = [
-            Model(spec.name, spec.input_price, spec.output_price, price_id=k)
-            for k, spec in enumerate(specs, start=1)
-        ]
         self.fold = Fold(charter)
         self._append(kind="policy_started", payload=charter.payload())
-        for model in models:
-            self._append(kind="model_added", payload={"name": model.name})
-        self.router = Router(options=options, snapshot=self.fold.snapshot(), models=models, rng=rng)
+        self.router = Router(options=options, snapshot=self.fold.snapshot(), models=[], rng=rng)
+        self.offer(specs)
         self._preference = preference
         self._weights = np.array([preference])
+
+    def offer(self, specs: Sequence[ModelSpec], *, draining: Collection[str] = ()) -> None:
+        """Choose from these models at these prices from now on; a new one is added to the log."""
+        for spec in specs:
+            if spec.name not in self.fold.policy.arms:
+                self._append(kind="model_added", payload={"name": spec.name})
+        models = [
+            Model(
+                spec.name,
+                spec.input_price,
+                spec.output_price,
+                price_id=k,
+                draining=spec.name in draining,
+            )
+            for k, spec in enumerate(specs, start=1)
+        ]
+        self.router.swap(snapshot=self.fold.snapshot(), models=models)
 
     def decide(self, x: Float32, tokens: float, *, price_of_money: float = 0.0) -> Decisions:
         """Decide one request of features x[d] and `tokens` bytes, from all that was learned."""

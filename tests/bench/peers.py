@@ -8,7 +8,7 @@ chose; it goes on learning while it is scored. Neither library is changed: what 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class ParetoBandit:
     experiment : its features, of any length, are the contexts.
     specs : the models and their drawn prices.
     seed : breaks ties.
+    forgets : with the factor that goes with those parameters, or not at all.
 
     Notes
     -----
@@ -48,38 +49,58 @@ class ParetoBandit:
 
     name = "paretobandit"
 
-    def __init__(self, experiment: Experiment, specs: Sequence[ModelSpec], seed: int) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        specs: Sequence[ModelSpec],
+        seed: int,
+        *,
+        forgets: bool = True,
+    ) -> None:
         logging.getLogger("pareto_bandit").setLevel(logging.ERROR)
         quality, cost, _ = experiment.preference
         rate = experiment.budget_rate
         self._columns = {spec.name: k for k, spec in enumerate(specs)}
         self._router = BanditRouter.create(
-            model_registry={
-                spec.name: {
-                    "input_cost_per_m": spec.output_price,
-                    "output_cost_per_m": spec.output_price,
-                }
-                for spec in specs
-            },
+            model_registry={spec.name: _market_price(spec) for spec in specs},
             priors="none",
             feature_service=FeatureService.for_precomputed(experiment.features.shape[1]),
             alpha=BEST_K3_TABULA_RASA_HPARAMS["alpha"],
-            forgetting_factor=BEST_K3_TABULA_RASA_HPARAMS["forgetting_factor"],
+            forgetting_factor=BEST_K3_TABULA_RASA_HPARAMS["forgetting_factor"] if forgets else 1.0,
             cost_penalty=cost / quality,
             budget_pacer=None if rate is None else BudgetPacer(rate),
             bandit_seed=seed,
         )
 
+    def offer(self, specs: Sequence[ModelSpec], *, gone: Collection[str] = ()) -> None:
+        """Take up new models and other prices; the package has no way to drain one."""
+        for spec in specs:
+            known = spec.name in self._router.registry
+            if spec.name in gone:
+                self._router.registry.pop(spec.name, None)
+            elif known:
+                self._router.update_model_pricing(spec.name, **_market_price(spec))
+            else:
+                self._router.register_model(spec.name, **_market_price(spec))
+
+    def decide_name(self, x: Float64) -> str:
+        """Return the name of the model for features x[d]."""
+        name, self._log = self._router.route(x)
+        return str(name)
+
     def decide(self, x: Float64) -> int:
         """Return the model for features x[d]."""
-        name, self._log = self._router.route(x)
-        return self._columns[name]
+        return self._columns[self.decide_name(x)]
 
     def feed(self, quality: float, cost: float) -> None:
         """Learn from the answer to the last decision."""
         # The log holds its own estimate, from the words of the prompt; the bill replaces it.
         self._log.cost_usd = cost
         self._router.process_feedback(self._log.request_id, quality)
+
+
+def _market_price(spec: ModelSpec) -> dict[str, float]:
+    return {"input_cost_per_m": spec.output_price, "output_cost_per_m": spec.output_price}
 
 
 class Mabwiser:

@@ -228,3 +228,16 @@ def test_slopes_in_common_are_taken_anew_at_fixed_positions_only() -> None:
             moved.append(position)
         before = model.state()["common"]
     assert moved == [4, 8, 16, 32, 64, 96, 128, 160, 192]
+
+
+def test_what_a_decision_is_expected_to_cost_is_what_a_router_would_predict() -> None:
+    model, rng = _costs(), np.random.default_rng(4)
+    x = _features(0.7)[0]
+    outcome = Outcome(1, "d", "b", x, "quality", 1.0, cost_prior=3e-3, input_cost=1e-3)
+    for _ in range(40):
+        value = float(rng.uniform(3e-3, 9e-3))
+        model.learn(Outcome(1, "d", "b", x, "cost", value, cost_prior=3e-3, input_cost=1e-3))
+        model.refresh()
+        (row,) = model.predict(x[None], np.full((1, 2), 1e-3), np.full(2, 2e-3))
+        assert model.expect(outcome) == pytest.approx(row[model.arms.index("b")], rel=1e-6)
+    assert 3e-3 < model.expect(outcome) < 9e-3

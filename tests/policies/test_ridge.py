@@ -149,3 +149,44 @@ def test_gamma_is_in_the_unit_interval(gamma: float) -> None:
 def test_precision_is_positive() -> None:
     with pytest.raises(ValueError, match="precision: every entry positive"):
         RidgeArms(precision=np.array([1.0, 0.0]), mean=np.zeros(2))
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.97])
+@pytest.mark.parametrize("worth", [0.0, 5.0])
+def test_loosening_keeps_what_is_known_of_slopes_and_noise(gamma: float, worth: float) -> None:
+    """The direct way: subtract the (discounted) means, and add `worth` outcomes at the new level."""
+    n, shift = 300, -0.2
+    x, r, arm = _log(n)
+    x[:, -1] = 1.0
+    ridge = _fold(x, r, arm, gamma=gamma)
+    others = [ridge.solve_one(k, n)[0] for k in (0, 2)]
+    ridge.loosen(1, shift=shift, worth=worth, clock=n)
+    mine = np.flatnonzero(arm == 1)
+    weight = gamma ** (n - 1.0 - mine)
+    wide = x[mine].astype(np.float64)
+    mean, value = weight @ wide / weight.sum(), weight @ r[mine] / weight.sum()
+    centred, spread = wide - mean, r[mine] - value
+    gram = (centred * weight[:, None]).T @ centred + worth * np.outer(mean, mean)
+    moment = (centred * weight[:, None]).T @ spread + worth * (value + shift) * mean
+    square = weight @ spread**2 + worth * (value + shift) ** 2
+    np.testing.assert_allclose(ridge.symmetric()[1], gram, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(ridge.moment[1], moment, rtol=0, atol=1e-9)
+    assert ridge.square[1] == pytest.approx(square, abs=1e-9)
+    assert ridge.levels()[1] == pytest.approx(worth, abs=1e-9)
+    theta, _ = ridge.solve_one(1, n)
+    direct = np.linalg.solve(gram + np.diag(PRECISION), moment + PRECISION * MEAN)
+    np.testing.assert_allclose(theta, direct, rtol=1e-8)
+    for k, before in zip((0, 2), others, strict=True):
+        assert np.array_equal(ridge.solve_one(k, n)[0], before)
+
+
+def test_an_arm_of_few_outcomes_is_not_made_surer_by_loosening() -> None:
+    ridge = RidgeArms(precision=PRECISION, mean=MEAN)
+    ridge.grow()
+    ridge.loosen(0, shift=0.5, worth=9.0, clock=0)
+    assert ridge.levels()[0] == 0.0 and not ridge.moment.any()
+    x = np.array([0.1, 0.2, 0.3, 1.0], dtype=np.float32)
+    for _ in range(2):
+        ridge.update(0, x, 0.5, 1)
+    ridge.loosen(0, shift=-0.2, worth=9.0, clock=2)
+    assert ridge.levels()[0] == 2.0 and ridge.moment[0, -1] == pytest.approx(0.6)

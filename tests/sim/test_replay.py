@@ -146,3 +146,57 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
     assert rebuilt is not None
     assert rebuilt[1].digest() == replayer.fold.digest()
     assert rebuilt[1].version == replayer.fold.version == 4 + 2 * 40
+
+
+def test_drift_is_answered_in_the_log_as_the_daemon_answers_it() -> None:
+    """A model turns bad half-way: with resets on there is one per alarm, and the choice moves."""
+    data = generate(rows=600, seed=3).dataset
+    data = replace(data, quality=np.where(np.arange(3) == 2, 0.95, np.minimum(data.quality, 0.7)))
+    broken = data.quality.copy()
+    broken[:, 2] = 0.1
+    embedder = make_embedder("hashing")
+    features = embedder.features(list(data.prompts))
+    late: dict[bool, float] = {}
+    for switched_on in (False, True):
+        contender = Contender("thompson", "thompson", {}, reset_on_drift=switched_on)
+        replayer = Replayer(
+            specs=drawn(data, seed=0),
+            contender=contender,
+            dim=features.shape[1],
+            embedder=embedder.identity,
+            preference=(1.0, 0.0, 0.0),
+            rng=np.random.default_rng(7),
+        )
+        chosen = []
+        for row in range(600):
+            decided = replayer.decide(features[row], 100.0)
+            arm = int(decided.chosen[0])
+            truth = data.quality if row < 300 else broken
+            replayer.feed(decided, quality=float(truth[row, arm]), cost=1e-3)
+            chosen.append(arm)
+        late[switched_on] = float(np.mean(np.array(chosen[320:400]) == 2))
+        resets = replayer.fold.version - 4 - 2 * 600
+        assert (resets > 0) == switched_on
+        assert replayer.fold.drift.alarms() == {} or not switched_on
+    assert late[True] < 0.15 < late[False]
+
+
+def test_models_come_go_and_change_price_in_a_replay() -> None:
+    plan = experiment()
+    replayer = Replayer(
+        specs=drawn(plan.dataset, seed=1)[:2],
+        contender=LINUCB,
+        dim=plan.features.shape[1],
+        embedder=plan.embedder,
+        preference=plan.preference,
+        rng=np.random.default_rng(2),
+    )
+    specs = drawn(plan.dataset, seed=1)
+    before = replayer.decide(plan.features[0], 100.0)
+    assert [model.name for model in before.frame.models] == list(plan.dataset.models[:2])
+    dearer = specs[1].model_copy(update={"output_price": 2.0 * specs[1].output_price})
+    replayer.offer([specs[0], dearer, specs[2]], draining={specs[0].name})
+    after = replayer.decide(plan.features[0], 100.0)
+    assert [model.name for model in after.frame.models] == list(plan.dataset.models)
+    assert after.cost[0, 1] == pytest.approx(2.0 * before.cost[0, 1])
+    assert after.pmf[0, 0] == 0.0 and replayer.fold.version == 4
