@@ -9,15 +9,20 @@ from collections.abc import Mapping
 
 from policies.base import Comparison, Outcome, Policy
 from policies.baselines import EpsilonGreedy, Fixed, KNearest, Random
+from policies.discounted import DUCB, DLinUCB, DThompson
 from policies.linucb import LinUCB
 from policies.pilot import Pilot
 from policies.thompson import Thompson
+from policies.windowed import SWUCB, SWLinUCB
 
 __all__ = ["POLICIES", "Comparison", "Outcome", "Policy", "full_params", "make_policy"]
 
-POLICIES: dict[str, type[Policy]] = {
-    kind.name: kind for kind in (Thompson, LinUCB, Pilot, Random, Fixed, EpsilonGreedy, KNearest)
-}
+_KINDS: tuple[type[Policy], ...] = (
+    *(Thompson, LinUCB, Pilot),
+    *(DThompson, DLinUCB, SWLinUCB, DUCB, SWUCB),
+    *(Random, Fixed, EpsilonGreedy, KNearest),
+)
+POLICIES: dict[str, type[Policy]] = {kind.name: kind for kind in _KINDS}
 
 
 def make_policy(name: str, *, dim: int, params: Mapping[str, object] | None = None) -> Policy:

@@ -15,7 +15,7 @@ from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, greedy, optimistic
 
 
-class _Shrinking(Policy):
+class Shrinking(Policy):
     """Estimates by a beta posterior; the prior is worth 2 rewards, and `kept` is the state."""
 
     def __init__(self, *, dim: int, prior: float = 0.6) -> None:
@@ -57,7 +57,7 @@ class _Shrinking(Policy):
         return {"mean": mean, "std": std}
 
 
-class Random(_Shrinking):
+class Random(Shrinking):
     """Play any eligible arm; `prior` in [0, 1] is the quality estimated before any reward."""
 
     name = "random"
@@ -70,7 +70,7 @@ class Random(_Shrinking):
         return greedy(np.zeros(eligible.shape), eligible)
 
 
-class Fixed(_Shrinking):
+class Fixed(Shrinking):
     """Play one arm; where it is not eligible, the eligible arms of least penalty.
 
     Parameters
@@ -99,7 +99,7 @@ class Fixed(_Shrinking):
         super().add_arm(name)
 
 
-class EpsilonGreedy(_Shrinking):
+class EpsilonGreedy(Shrinking):
     """Play argmax mean_a - penalty_a, and a uniform arm with probability `epsilon` in [0, 1].
 
     Examples
@@ -127,7 +127,7 @@ class EpsilonGreedy(_Shrinking):
         return (1.0 - epsilon) * best + epsilon * Random.law(scores, eligible, penalty)
 
 
-class KNearest(_Shrinking):
+class KNearest(Shrinking):
     """Play argmax of the shrunk mean reward of an arm's k nearest outcomes, plus optimism.
 
     Parameters

@@ -123,7 +123,7 @@ class Drift:
     def _expect(self, arm: int) -> None:
         """Take anew what is expected of an arm, its deviation and the allowances."""
         self.expected[arm] = self.ridge.solve_one(arm, 0)[0]
-        self._watches[arm].settle(float(self.ridge.levels()[arm]) + _LEVEL)
+        self._watches[arm].settle(float(self.ridge.levels(0)[arm]) + _LEVEL)
 
     def alarms(self) -> dict[str, int]:
         """Return the arms whose alarm stands, and the log position that raised it."""

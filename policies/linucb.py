@@ -28,6 +28,7 @@ class LinUCB(Policy):
     level : prior precision P of the intercept.
     prior : prior mean quality of an arm, in [0, 1].
     gamma : forgetting per learned outcome of any arm, in (0, 1]; 1 forgets nothing.
+    half_life : outcomes after which one counts half, in place of gamma.
 
     Notes
     -----
@@ -69,6 +70,7 @@ class LinUCB(Policy):
         level: float = 1.0,
         prior: float = 0.7,
         gamma: float = 1.0,
+        half_life: float = 0.0,
     ) -> None:
         super().__init__(dim=dim)
         params.one_of("practical", "theoretical", width=width)
@@ -77,6 +79,7 @@ class LinUCB(Policy):
         params.share(prior=prior)
         if not 0.0 < delta < 1.0:
             raise ValueError(f"delta: in (0, 1), not {delta}")
+        gamma = params.forgetting(1.0, gamma=gamma, half_life=half_life)
         precision, mean = np.full(dim, ridge), np.zeros(dim)
         precision[-1], mean[-1] = level, prior
         self.theoretical, self.alpha = width == "theoretical", alpha
@@ -116,11 +119,20 @@ class LinUCB(Policy):
         self.ridge.load(state)
 
     def _publish(self) -> Arrays:
-        theta, inverse = self.ridge.solve(self.clock)
+        theta, inverse = self._solve()
         width = np.full(len(self.arms), self.alpha)
         if self.theoretical:
-            gained = -np.linalg.slogdet(inverse)[1] - np.log(self.ridge.precision).sum(axis=1)
+            gained = self._log_det(inverse) - np.log(self.ridge.fresh[0]).sum()
             radius = np.sqrt(2.0 * np.log(1.0 / self.delta) + np.maximum(gained, 0.0))
             width = self.noise * radius + self.bound
         view = {"theta": theta, "inverse": inverse, "width": width}
         return {name: array.astype(np.float32) for name, array in view.items()}
+
+    def _solve(self) -> tuple[Float64, Float64]:
+        """Return theta[K, d] and the M[K, d, d] of the bonus ``width sqrt(x' M x)``."""
+        return self.ridge.solve(self.clock)
+
+    def _log_det(self, inverse: Float64) -> Float64:
+        """Return the log det A[K] of the theoretical width, of the M that `_solve` returned."""
+        log_det: Float64 = -np.linalg.slogdet(inverse)[1]
+        return log_det

@@ -43,7 +43,7 @@ class Pilot(Policy):
     gain : reward per unit of log-odds to be preferred.
     ridge, level, prior : as in LinUCB, which this is without preferences; `level` also is what
         the level of a model that they leave out is worth, and the level that models share.
-    gamma : forgetting per learned outcome, in (0, 1]; 1 forgets nothing.
+    gamma, half_life : forgetting per learned outcome, one or the other, as in LinUCB.
 
     Notes
     -----
@@ -100,6 +100,7 @@ class Pilot(Policy):
         level: float = 1.0,
         prior: float = 0.7,
         gamma: float = 1.0,
+        half_life: float = 0.0,
     ) -> None:
         super().__init__(dim=dim)
         params.one_of(*SCORES, score=score)
@@ -112,6 +113,7 @@ class Pilot(Policy):
         self.center = np.zeros(0)
         self.anchors: dict[str, tuple[Float64, Float64]] = {}
         self.support = 0.0
+        gamma = params.forgetting(1.0, gamma=gamma, half_life=half_life)
         precision, mean = np.full(dim, ridge), np.zeros(dim)
         precision[-1], mean[-1] = level, 0.0 if self.cosine else prior
         self.ridge = RidgeArms(precision=precision, mean=mean, gamma=gamma)

@@ -107,9 +107,24 @@ class RidgeArms:
         self.moment[arm] += (kept * (value + shift) - known * value) * features
         self.square[arm] += kept * (value + shift) ** 2 - known * value**2
 
-    def levels(self) -> Float64:
-        """Return how many outcomes each arm's level rests on, float64[K], at its last outcome."""
-        return self.gram[:, -1, -1].copy()
+    def levels(self, clock: int) -> Float64:
+        """Return how many outcomes each arm's level rests on at fold position `clock`."""
+        levels: Float64 = self.gram[:, -1, -1] * self.gamma ** (clock - self.last)
+        return levels
+
+    def age(self, clock: int) -> None:
+        """Bring all arms to fold position `clock`; without forgetting they are there."""
+        if self.gamma < 1.0:
+            for arm in range(len(self.count)):
+                self._age(arm, clock)
+
+    def matrices(self, clock: int) -> Float64:
+        """Return A[K, d, d] at fold position `clock`."""
+        d = self.moment.shape[1]
+        decay = self.gamma ** (clock - self.last)
+        whole: Float64 = self.symmetric() * decay[:, None, None]
+        whole[:, np.arange(d), np.arange(d)] += self.precision
+        return whole
 
     def _age(self, arm: int, clock: int) -> None:
         if self.gamma < 1.0:

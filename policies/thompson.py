@@ -22,6 +22,7 @@ PRECISIONS = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 _NOISE, _WEIGHT, _SHARED_WEIGHT = 0.09, 4.0, 16.0
 _SHARED = 0.3
+_OFTEN = 32
 
 
 class Thompson(Policy):
@@ -35,6 +36,8 @@ class Thompson(Policy):
         it an arm that is bad on most prompts may never be tried where it is the best.
     tau : prior standard deviation of an arm's level around the level that arms share.
     prior : mean quality of arms before any reward, in [0, 1]; worth 2 rewards.
+    gamma : forgetting per learned outcome of any arm, in (0, 1]; 1 forgets nothing.
+    half_life : outcomes after which one counts half, in place of gamma.
 
     Notes
     -----
@@ -77,6 +80,8 @@ class Thompson(Policy):
         context: float = 0.5,
         tau: float = 0.2,
         prior: float = 0.6,
+        gamma: float = 1.0,
+        half_life: float = 0.0,
     ) -> None:
         super().__init__(dim=dim)
         params.positive(alpha=alpha, tau=tau)
@@ -88,7 +93,11 @@ class Thompson(Policy):
         self.noise = np.zeros(0)
         self.shared = np.zeros(dim)
         self.shared[-1] = prior
-        self.ridge = RidgeArms(precision=self._precision(self.slopes), mean=self.shared)
+        self.ridge = RidgeArms(
+            precision=self._precision(self.slopes),
+            mean=self.shared,
+            gamma=params.forgetting(1.0, gamma=gamma, half_life=half_life),
+        )
 
     def _assess(
         self, x: Float32, preference: Float64
@@ -110,7 +119,10 @@ class Thompson(Policy):
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)
         if self.clock >= self.due:
             self._reconsider()
-            self.due = next_position(self.clock)
+            # What is forgotten soon has to be estimated anew as soon.
+            forgets = self.ridge.gamma < 1.0
+            self.due = next_position(min(self.clock, _OFTEN) if forgets else self.clock)
+            self.due += max(self.clock - _OFTEN, 0) if forgets else 0
 
     def _teach(self, arm: int, sums: Sums) -> None:
         self.ridge.add(arm, sums, self.clock)
@@ -122,6 +134,7 @@ class Thompson(Policy):
     def _reconsider(self) -> None:
         """Estimate the noise, lam and the shared vector anew, from the sums alone."""
         ridge, arms = self.ridge, range(len(self.arms))
+        ridge.age(self.clock)
         gram, b, theta = ridge.symmetric(), ridge.moment, self.shared
         solved, inverse = ridge.solve(self.clock)
         error, freedom = ridge.residuals(solved, inverse)
@@ -149,7 +162,7 @@ class Thompson(Policy):
         p, arms = self._precision(self.slopes), len(self.arms)
         pull = _SHARED * arms * p
         pull[-1] = p[-1]
-        rewards, n = self.ridge.moment[:, -1].sum(), self.ridge.levels().sum()
+        rewards, n = self.ridge.moment[:, -1].sum(), self.ridge.levels(self.clock).sum()
         left, right = np.diag(arms * p + pull), np.zeros(self.dim)
         right[-1] = pull[-1] * (rewards + 2.0 * self.prior) / (n + 2.0)
         for a in range(arms):
@@ -182,7 +195,7 @@ class Thompson(Policy):
 
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
-        level = self.noise / (self.ridge.levels() + self.level)
+        level = self.noise / (self.ridge.levels(self.clock) + self.level)
         view = {"theta": theta, "scale": self.alpha * np.sqrt(level)}
         view["covariance"] = inverse * self.noise[:, None, None]
         return {name: array.astype(np.float32) for name, array in view.items()}

@@ -126,9 +126,9 @@ class Measured:
     share : float64[3], of the watched model.
     curve, shares : float64[n], mean over orders: utility by the mean of the model chosen in that
         third (so without the luck of the row), and whether the watched model was chosen.
-    adapted : requests from each change until the curve is at 90 % of the way from the choices
-        before it to the best single model of the new third; inf for never, NaN where there is no
-        way to go.
+    adapted : requests from each change until the mean of 40 choices is 90 % of the way from those
+        before it to the best single model of the new third, median over the orders in which there
+        was a way to go; inf for never, NaN where there was none in most orders.
     """
 
     regret: Float64
@@ -140,7 +140,7 @@ class Measured:
 
 def measure(stage: Stage, name: str, choices: Sequence[np.ndarray]) -> Measured:
     """Judge the choices of one contender, one array for each order from 0 on."""
-    regret, curves, shares, ways = [], [], [], []
+    regret, curves, shares, adapted = [], [], [], []
     watched = stage.dataset.models.index(WATCHED[name])
     for order, chosen in enumerate(choices):
         storm = Storm.of(stage.dataset, name, order)
@@ -149,37 +149,31 @@ def measure(stage: Stage, name: str, choices: Sequence[np.ndarray]) -> Measured:
         means = [utility[part].mean(axis=0) for part in parts]
         best = [float(np.nanmax(mean)) for mean in means]
         regret.append([b - got[part].mean() for b, part in zip(best, parts, strict=True)])
-        curves.append(
-            np.concatenate([mean[chosen[part]] for mean, part in zip(means, parts, strict=True)])
-        )
+        valued = [mean[chosen[part]] for mean, part in zip(means, parts, strict=True)]
+        curves.append(np.concatenate(valued))
         shares.append(chosen == watched)
-        ways.append([_way(means, best, chosen, parts, k) for k in (1, 2)])
-    curve, parts = np.mean(curves, axis=0), thirds(len(curves[0]))
-    adapted = [
-        _adapted(curve[part], *np.mean([way[k] for way in ways], axis=0))
-        for k, part in enumerate(parts[1:])
-    ]
+        before = [_before(means[k], chosen[parts[k - 1]]) for k in (1, 2)]
+        adapted.append([_adapted(valued[k], before[k - 1], best[k]) for k in (1, 2)])
     shown = np.mean(shares, axis=0)
+    after = [_median(np.array(column)) for column in zip(*adapted, strict=True)]
     return Measured(
         regret=np.array(regret),
-        share=np.array([shown[part].mean() for part in parts]),
-        curve=curve,
+        share=np.array([shown[part].mean() for part in thirds(len(shown))]),
+        curve=np.mean(curves, axis=0),
         shares=shown,
-        adapted=(adapted[0], adapted[1]),
+        adapted=(after[0], after[1]),
     )
 
 
-def _way(
-    means: Sequence[Float64],
-    best: Sequence[float],
-    chosen: np.ndarray,
-    parts: Sequence[slice],
-    k: int,
-) -> tuple[float, float]:
-    """Return what third k gives to the choices made just before it, and to its best model."""
-    before = chosen[parts[k - 1]][-2 * WINDOW :]
-    valued = np.where(np.isnan(means[k]), np.nanmin(means[k]), means[k])
-    return float(valued[before].mean()), best[k]
+def _before(means: Float64, chosen: np.ndarray) -> float:
+    """Return what the new third gives to the choices made just before it."""
+    valued = np.where(np.isnan(means), np.nanmin(means), means)
+    return float(valued[chosen[-2 * WINDOW :]].mean())
+
+
+def _median(values: Float64) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if 2 * len(known) > len(values) else math.nan
 
 
 def _adapted(curve: Float64, start: float, goal: float) -> float:

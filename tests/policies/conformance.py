@@ -23,6 +23,11 @@ ARMS = ("tiny", "small", "plain", "fair", "large", "odd", "good", "huge", "best"
 PARAMETERS: dict[str, tuple[dict[str, object], ...]] = {
     "linucb": ({}, {"alpha": 1.0, "gamma": 0.97}, {"alpha": 0.0}, {"width": "theoretical"}),
     "pilot": ({}, {"score": "cosine"}, {"score": "cosine", "alpha": 1.0, "gamma": 0.97}),
+    "d-thompson": ({}, {"gamma": 0.9}),
+    "d-linucb": ({}, {"gamma": 0.9, "alpha": 1.0}, {"half_life": 9.0, "width": "theoretical"}),
+    "sw-linucb": ({}, {"window": 60, "alpha": 1.0}, {"window": 40, "width": "theoretical"}),
+    "d-ucb": ({}, {"gamma": 0.98, "xi": 0.6}, {"gamma": 1.0}),
+    "sw-ucb": ({}, {"window": 60, "xi": 0.6}, {"window": 30}),
     "fixed": ({"arm": "large"}, {"arm": "nobody"}),
     "epsilon-greedy": ({}, {"epsilon": 0.3}),
     "knn": ({}, {"k": 3, "memory": 50}, {"k": 3, "memory": 50, "distance": "euclidean"}),

@@ -1,0 +1,238 @@
+"""Policies for a world that moves, one way: what was learned counts less with every outcome.
+
+All arms age by the fold position, the count of outcomes that any arm has learned, so that an arm
+which is not played is forgotten too, and a replay forgets as the daemon did. Sums are aged when
+they are used, never in between, so nothing depends on when that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies import params
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Sums, optimistic
+from policies.baselines import Shrinking
+from policies.linucb import LinUCB
+from policies.ridge import RidgeArms
+from policies.thompson import Thompson
+
+UNTRIED = 1e3
+"""The bonus of an arm without outcomes, infinite in theory, and the largest of any."""
+
+GAMMA = 0.998
+
+
+class DUCB(Shrinking):
+    """Play argmax S_a / N_a + 2 B sqrt(xi log(n) / N_a) - penalty_a: discounted UCB, no context.
+
+    Parameters
+    ----------
+    dim : number of features, none of which it reads.
+    gamma : forgetting per learned outcome of any arm, in (0, 1]; at 1 this is UCB.
+    half_life : outcomes after which one counts half, in place of gamma.
+    xi : width of the index; above 1/2 for the guarantee, far less for little exploration.
+    bound : B, the largest reward.
+    prior : mean quality of an arm without outcomes, worth 2 of them in `estimate`.
+
+    Notes
+    -----
+    ``N_a = sum gamma^(t-i)`` over the outcomes i of arm a, t all outcomes so far, ``S_a`` the same
+    sum of rewards, ``n = sum_a N_a``, log(n) at least 0. The published factor of 0.6 keeps 2.5
+    outcomes in mind at all, and only makes sense for one a tick, not one a request.
+
+    References
+    ----------
+    .. [1] Garivier, Moulines (2011). On upper-confidence bound policies for switching bandit
+       problems. ALT.
+    .. [2] Chaudhary, Rai, Gupta (2023). Maximizing success rate of payment routing using
+       non-stationary bandits. AIMLSystems.
+
+    Examples
+    --------
+    >>> policy, x = DUCB(dim=1, gamma=0.5), np.ones((1, 1), dtype=np.float32)
+    >>> policy.add_arm("small"); policy.add_arm("large")
+    >>> policy.learn([Outcome(s, "d", "large", x[0], "quality", r) for s, r in ((1, 1), (2, 0))])
+    >>> policy.refresh()
+    >>> [f"{policy.view[key][1]:.3f}" for key in ("index", "bonus")]
+    ['0.333', '0.233']
+    """
+
+    name = "d-ucb"
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        gamma: float = GAMMA,
+        half_life: float = 0.0,
+        xi: float = 0.05,
+        bound: float = 1.0,
+        prior: float = 0.6,
+    ) -> None:
+        super().__init__(dim=dim, prior=prior)
+        params.not_negative(xi=xi)
+        params.positive(bound=bound)
+        self.gamma = params.forgetting(GAMMA, gamma=gamma, half_life=half_life)
+        self.xi, self.bound = xi, bound
+        self.kept["last"] = np.zeros(0)
+
+    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+        return {name: np.tile(self.view[key], (len(x), 1)) for name, key in _INDEX.items()}
+
+    @staticmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        return optimistic(scores, eligible, penalty)
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        self._age(arm)
+        super()._learn(arm, outcome)
+
+    def _reset(self, arm: int, shift: float, worth: float) -> None:
+        self._age(arm)
+        super()._reset(arm, shift, worth)
+
+    def _age(self, arm: int) -> None:
+        decay = self.gamma ** (self.clock - self.kept["last"][arm])
+        self.kept["total"][arm] *= decay
+        self.kept["count"][arm] *= decay
+        self.kept["last"][arm] = self.clock
+
+    def _publish(self) -> Arrays:
+        decay = self.gamma ** (self.clock - self.kept["last"])
+        total, count = decay * self.kept["total"], decay * self.kept["count"]
+        return self._indices(total, count, 2.0 * self.bound, float(count.sum()))
+
+    def _indices(self, total: Float64, count: Float64, width: float, n: float) -> Arrays:
+        mean, std = self._posterior(total, count)
+        tried = np.maximum(count, 1e-300)
+        bonus = width * np.sqrt(self.xi * max(np.log(max(n, 1e-300)), 0.0) / tried)
+        index = np.where(count > 0.0, total / tried, self.prior)
+        bonus = np.where(count > 0.0, np.minimum(bonus, UNTRIED), UNTRIED)
+        parts = {"index": index, "bonus": bonus}
+        return {"mean": mean, "std": std} | {k: v.astype(np.float32) for k, v in parts.items()}
+
+
+_INDEX = {"mean": "index", "bonus": "bonus"}
+
+
+class DLinUCB(LinUCB):
+    """Play argmax theta_a.x + width_a sqrt(x' V_a^-1 W_a V_a^-1 x) - penalty_a.
+
+    Parameters
+    ----------
+    gamma, half_life : forgetting per learned outcome of any arm, one or the other.
+    dim, width, alpha, delta, noise, bound, ridge, level, prior : as of `LinUCB`.
+
+    Notes
+    -----
+    ``V_a = sum g^(t-i) x x' + P`` and ``W_a = sum g^(2(t-i)) x x' + P`` with g = gamma: the
+    regulariser P never decays, which is what adding (1 - g) P and (1 - g^2) P at each outcome
+    comes to. The theoretical width is ``noise sqrt(2 log(1/delta) + log det W - log det P) +
+    bound``; that of [1]_ puts the largest determinant of its trace in place of the real one, and
+    is never below. Its regret bound had a flaw, see [2]_.
+
+    References
+    ----------
+    .. [1] Russac, Vernade, Cappe (2019). Weighted linear bandits for non-stationary environments.
+       NeurIPS.
+    .. [2] Faury, Russac, Abeille, Calauzenes (2021). Regret bounds for generalized linear bandits
+       under parameter drift. arXiv:2103.05750.
+
+    Examples
+    --------
+    >>> policy, x = DLinUCB(dim=1, gamma=0.5), np.ones((1, 1), dtype=np.float32)
+    >>> policy.add_arm("large")
+    >>> policy.learn([Outcome(s, "d", "large", x[0], "quality", 1.0) for s in (1, 2)])
+    >>> policy.refresh()  # V = 1.5 + 1, W = 1.25 + 1
+    >>> bool(policy.estimate(x)[1][0, 0] == np.float32(2.25**0.5 / 2.5))
+    True
+    """
+
+    name = "d-linucb"
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        gamma: float = GAMMA,
+        half_life: float = 0.0,
+        width: str = "practical",
+        alpha: float = 0.2,
+        delta: float = 0.05,
+        noise: float = 0.5,
+        bound: float = 1.0,
+        ridge: float = 50.0,
+        level: float = 1.0,
+        prior: float = 0.7,
+    ) -> None:
+        gamma = params.forgetting(GAMMA, gamma=gamma, half_life=half_life)
+        super().__init__(
+            dim=dim,
+            width=width,
+            alpha=alpha,
+            delta=delta,
+            noise=noise,
+            bound=bound,
+            ridge=ridge,
+            level=level,
+            prior=prior,
+            gamma=gamma,
+        )
+        precision, mean = self.ridge.fresh
+        self.squared = RidgeArms(precision=precision, mean=mean, gamma=gamma * gamma)
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        super()._learn(arm, outcome)
+        self.squared.update(arm, outcome.x, outcome.value, self.clock)
+
+    def _teach(self, arm: int, sums: Sums) -> None:
+        super()._teach(arm, sums)
+        self.squared.add(arm, sums, self.clock)
+
+    def _reset(self, arm: int, shift: float, worth: float) -> None:
+        super()._reset(arm, shift, worth)
+        self.squared.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+
+    def _grow(self) -> None:
+        super()._grow()
+        self.squared.grow()
+
+    def _state(self) -> Arrays:
+        squared = {f"squared_{name}": array for name, array in self.squared.state().items()}
+        return super()._state() | squared
+
+    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        super()._load(state)
+        self.squared.load({name: state[f"squared_{name}"] for name in self.squared.state()})
+
+    def _solve(self) -> tuple[Float64, Float64]:
+        theta, inverse = super()._solve()
+        return theta, inverse @ self.squared.matrices(self.clock) @ inverse
+
+    def _log_det(self, inverse: Float64) -> Float64:
+        log_det: Float64 = np.linalg.slogdet(self.squared.matrices(self.clock))[1]
+        return log_det
+
+
+class DThompson(Thompson):
+    """Thompson sampling as by default, forgetting; parameters as of `Thompson`."""
+
+    name = "d-thompson"
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        alpha: float = 1.0,
+        context: float = 0.5,
+        tau: float = 0.2,
+        prior: float = 0.6,
+        gamma: float = GAMMA,
+        half_life: float = 0.0,
+    ) -> None:
+        gamma = params.forgetting(GAMMA, gamma=gamma, half_life=half_life)
+        super().__init__(dim=dim, alpha=alpha, context=context, tau=tau, prior=prior, gamma=gamma)

@@ -1,0 +1,180 @@
+"""Policies for a world that moves, the other way: only the newest outcomes count, all alike.
+
+The window holds the last outcomes of all arms together and is the whole state: sums are taken of
+it anew when they are published, so nothing drifts that is added and taken away ever so often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies import params
+from policies.base import Arrays, Float64, Outcome, Sums
+from policies.discounted import DUCB
+from policies.linucb import LinUCB
+from policies.ridge import invert
+
+WINDOW = 500
+_NOBODY = -1
+
+
+def _empty(size: int, dim: int) -> Arrays:
+    return {
+        "owner": np.full(size, _NOBODY, dtype=np.int64),
+        "value": np.zeros(size),
+        "x": np.zeros((size, dim), dtype=np.float32),
+    }
+
+
+def _drop_all_but_newest(owner: NDArray[np.int64], arm: int, worth: float, clock: int) -> None:
+    """Free the places of an arm's outcomes, but for the newest `worth`, rounded up."""
+    mine = np.flatnonzero(owner == arm)
+    age = (clock - 1 - mine) % len(owner)
+    owner[mine[np.argsort(age)][int(np.ceil(worth)) :]] = _NOBODY
+
+
+class SWUCB(DUCB):
+    """Play argmax mean_a + B sqrt(xi log(min(t, window)) / N_a) - penalty_a over a window.
+
+    Parameters
+    ----------
+    dim : number of features, none of which it reads.
+    window : how many outcomes, of all arms together, count.
+    xi, bound, prior : as of `DUCB`.
+
+    Notes
+    -----
+    N_a and the mean are of the arm's outcomes among the last `window`, t is all outcomes so far.
+    The logarithm is of the smaller of t and the window, not of the larger.
+
+    References
+    ----------
+    .. [1] Garivier, Moulines (2011). On upper-confidence bound policies for switching bandit
+       problems. ALT.
+
+    Examples
+    --------
+    >>> policy, x = SWUCB(dim=1, window=2, xi=1.0), np.ones(1, dtype=np.float32)
+    >>> policy.add_arm("small"); policy.add_arm("large")
+    >>> rewards = (("small", 0.5), ("large", 1.0), ("large", 0.0))
+    >>> policy.learn([Outcome(s, "d", a, x, "quality", r) for s, (a, r) in enumerate(rewards)])
+    >>> policy.refresh()
+    >>> [f"{policy.view[key][1]:.3f}" for key in ("index", "bonus")]
+    ['0.500', '0.589']
+    """
+
+    name = "sw-ucb"
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        window: int = WINDOW,
+        xi: float = 0.2,
+        bound: float = 1.0,
+        prior: float = 0.6,
+    ) -> None:
+        super().__init__(dim=dim, gamma=1.0, xi=xi, bound=bound, prior=prior)
+        params.positive(window=window)
+        self.kept = {name: a for name, a in _empty(window, 0).items() if name != "x"}
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        place = (self.clock - 1) % len(self.kept["owner"])
+        self.kept["owner"][place], self.kept["value"][place] = arm, outcome.value
+
+    def _reset(self, arm: int, shift: float, worth: float) -> None:
+        _drop_all_but_newest(self.kept["owner"], arm, worth, self.clock)
+
+    def _grow(self) -> None: ...
+
+    def _publish(self) -> Arrays:
+        owner = self.kept["owner"]
+        held, arms = owner != _NOBODY, len(self.arms)
+        count = np.bincount(owner[held], minlength=arms).astype(np.float64)
+        values = self.kept["value"][held]
+        total = np.bincount(owner[held], weights=values, minlength=arms).astype(np.float64)
+        return self._indices(total, count, self.bound, float(min(self.clock, len(owner))))
+
+
+class SWLinUCB(LinUCB):
+    """LinUCB that knows the last `window` outcomes of all arms together, and no others.
+
+    Parameters
+    ----------
+    window : how many outcomes count.
+    dim, width, alpha, delta, noise, bound, ridge, level, prior : as of `LinUCB`.
+
+    Notes
+    -----
+    ``A_a = P + sum x x'`` over the arm's outcomes in the window; an arm that has none left is as
+    unknown as a new one. It cannot be taught by sums, which have no place in a window.
+
+    References
+    ----------
+    .. [1] Cheung, Simchi-Levi, Zhu (2019). Learning to optimize under non-stationarity. AISTATS.
+    """
+
+    name = "sw-linucb"
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        window: int = WINDOW,
+        width: str = "practical",
+        alpha: float = 0.2,
+        delta: float = 0.05,
+        noise: float = 0.5,
+        bound: float = 1.0,
+        ridge: float = 50.0,
+        level: float = 1.0,
+        prior: float = 0.7,
+    ) -> None:
+        super().__init__(
+            dim=dim,
+            width=width,
+            alpha=alpha,
+            delta=delta,
+            noise=noise,
+            bound=bound,
+            ridge=ridge,
+            level=level,
+            prior=prior,
+        )
+        params.positive(window=window)
+        self.kept = _empty(window, dim)
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        place = (self.clock - 1) % len(self.kept["owner"])
+        self.kept["owner"][place], self.kept["value"][place] = arm, outcome.value
+        self.kept["x"][place] = outcome.x
+
+    def teachable(self) -> bool:
+        return False
+
+    def _teach(self, arm: int, sums: Sums) -> None: ...
+
+    def _reset(self, arm: int, shift: float, worth: float) -> None:
+        _drop_all_but_newest(self.kept["owner"], arm, worth, self.clock)
+
+    def _grow(self) -> None: ...
+
+    def _state(self) -> Arrays:
+        return {name: array.copy() for name, array in self.kept.items()}
+
+    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.kept = {name: np.array(state[name], dtype=a.dtype) for name, a in self.kept.items()}
+
+    def _solve(self) -> tuple[Float64, Float64]:
+        (precision, mean), arms = self.ridge.fresh, len(self.arms)
+        theta, inverse = np.zeros((arms, self.dim)), np.zeros((arms, self.dim, self.dim))
+        for arm in range(arms):
+            mine = self.kept["owner"] == arm
+            x = self.kept["x"][mine].astype(np.float64)
+            inverse[arm], _ = invert(x.T @ x, precision)
+            theta[arm] = inverse[arm] @ (x.T @ self.kept["value"][mine] + precision * mean)
+        return theta, inverse
