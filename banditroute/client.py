@@ -37,11 +37,13 @@ from banditroute.exchange import (
     feedback_request,
     known,
     model_path,
+    prefer_request,
     read,
     read_results,
     read_route,
     read_row,
     route_request,
+    session_request,
     unreachable,
 )
 
@@ -139,6 +141,47 @@ class Client:
         """Report up to 1,024 answers, each with its ``decision_id``; results in their order."""
         request = feedback_batch_request(items)
         return read_results(items, self._send(request) if request else None)
+
+    def prefer(
+        self,
+        decision_id: str | None,
+        *,
+        over: str | None,
+        source: str | None = None,
+        key: str | None = None,
+    ) -> str:
+        """Report whose answer to the same prompt was better; statuses are as in `feedback`.
+
+        Parameters
+        ----------
+        decision_id, over : the decisions of the better answer and of the other one; None is a
+            decision that the router was not there to take, and nothing is sent.
+        source, key : who says so, and the name under which it counts once.
+        """
+        if decision_id is None or over is None:
+            return IGNORED
+        request = prefer_request(decision_id, over, {"source": source, "key": key})
+        return str(self._send(request)["status"])
+
+    def session_feedback(
+        self,
+        session_id: str,
+        *,
+        quality: float,
+        pool: str = "default",
+        source: str | None = None,
+        key: str | None = None,
+    ) -> dict[str, Any]:
+        """Report how good a whole session was; return status and how many decisions it rated.
+
+        Parameters
+        ----------
+        session_id, pool : as sent to `route`; its decisions without a quality take this one.
+        quality : in [0, 1].
+        source, key : who says so, and the name under which it counts once.
+        """
+        said = {"pool": pool, "quality": quality, "source": source, "key": key}
+        return dict(self._send(session_request(session_id, said)))
 
     @contextmanager
     def decide(
@@ -266,6 +309,33 @@ class AsyncClient:
         """Report up to 1,024 answers; see `Client.feedback_batch`."""
         request = feedback_batch_request(items)
         return read_results(items, await self._send(request) if request else None)
+
+    async def prefer(
+        self,
+        decision_id: str | None,
+        *,
+        over: str | None,
+        source: str | None = None,
+        key: str | None = None,
+    ) -> str:
+        """Report whose answer was better; see `Client.prefer`."""
+        if decision_id is None or over is None:
+            return IGNORED
+        request = prefer_request(decision_id, over, {"source": source, "key": key})
+        return str((await self._send(request))["status"])
+
+    async def session_feedback(
+        self,
+        session_id: str,
+        *,
+        quality: float,
+        pool: str = "default",
+        source: str | None = None,
+        key: str | None = None,
+    ) -> dict[str, Any]:
+        """Report how good a whole session was; see `Client.session_feedback`."""
+        said = {"pool": pool, "quality": quality, "source": source, "key": key}
+        return dict(await self._send(session_request(session_id, said)))
 
     @asynccontextmanager
     async def decide(

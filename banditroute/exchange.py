@@ -251,8 +251,17 @@ def feedback_request(decision_id: str, observed: Mapping[str, Any]) -> Request:
     return Request("POST", "/v1/feedback", {"decision_id": decision_id} | known(observed))
 
 
+def prefer_request(decision_id: str, over: str, said: Mapping[str, Any]) -> Request:
+    body = {"decision_id": decision_id, "preferred_over": over}
+    return Request("POST", "/v1/feedback", body | known(said))
+
+
+def session_request(session_id: str, said: Mapping[str, Any]) -> Request:
+    return Request("POST", "/v1/feedback", {"session_id": session_id} | known(said))
+
+
 def feedback_batch_request(items: Sequence[Mapping[str, Any]]) -> Request | None:
-    rows = [known(item) for item in items if item.get("decision_id") is not None]
+    rows = [known(item) for item in items if not _unanswered(item)]
     return Request("POST", "/v1/feedback/batch", {"feedback": rows}) if rows else None
 
 
@@ -289,7 +298,13 @@ def read_results(
 ) -> list[dict[str, Any]]:
     sent = iter(answer["results"] if answer else ())
     ignored = {"decision_id": None, "status": IGNORED}
-    return [ignored if item.get("decision_id") is None else dict(next(sent)) for item in items]
+    return [ignored if _unanswered(item) else dict(next(sent)) for item in items]
+
+
+def _unanswered(item: Mapping[str, Any]) -> bool:
+    """Return whether an item is about a decision that the router was not there to take."""
+    ids = [item[name] for name in ("decision_id", "preferred_over") if name in item]
+    return None in ids or not (ids or "session_id" in item)
 
 
 def failure_of(response: httpx.Response) -> RouterError | None:
