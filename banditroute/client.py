@@ -19,15 +19,16 @@ import httpx
 from banditroute.exchange import (
     IGNORED,
     Ask,
+    By,
     Call,
     NewProperties,
     Observed,
-    Patience,
     Properties,
     Request,
     Route,
     RouteError,
     RouterError,
+    Verdict,
     add_request,
     batch_request,
     connection,
@@ -46,10 +47,12 @@ from banditroute.exchange import (
     session_request,
     unreachable,
 )
+from banditroute.patience import Patience
 
 __all__ = [
     "Ask",
     "AsyncClient",
+    "By",
     "Call",
     "Client",
     "Observed",
@@ -57,6 +60,7 @@ __all__ = [
     "Route",
     "RouteError",
     "RouterError",
+    "Verdict",
 ]
 
 
@@ -142,46 +146,22 @@ class Client:
         request = feedback_batch_request(items)
         return read_results(items, self._send(request) if request else None)
 
-    def prefer(
-        self,
-        decision_id: str | None,
-        *,
-        over: str | None,
-        source: str | None = None,
-        key: str | None = None,
-    ) -> str:
-        """Report whose answer to the same prompt was better; statuses are as in `feedback`.
+    def prefer(self, decision_id: str | None, *, over: str | None, **by: Unpack[By]) -> str:
+        """Report that an answer was preferred to another one; statuses are those of `feedback`.
 
         Parameters
         ----------
-        decision_id, over : the decisions of the better answer and of the other one; None is a
-            decision that the router was not there to take, and nothing is sent.
-        source, key : who says so, and the name under which it counts once.
+        decision_id, over : the decisions of the better answer and of the other one.
         """
-        if decision_id is None or over is None:
-            return IGNORED
-        request = prefer_request(decision_id, over, {"source": source, "key": key})
-        return str(self._send(request)["status"])
+        request = prefer_request(decision_id, over, by)
+        return str(self._send(request)["status"]) if request else IGNORED
 
-    def session_feedback(
-        self,
-        session_id: str,
-        *,
-        quality: float,
-        pool: str = "default",
-        source: str | None = None,
-        key: str | None = None,
-    ) -> dict[str, Any]:
-        """Report how good a whole session was; return status and how many decisions it rated.
+    def session_feedback(self, session_id: str, **verdict: Unpack[Verdict]) -> dict[str, Any]:
+        """Report how good a session was; return status and how many decisions it rated.
 
-        Parameters
-        ----------
-        session_id, pool : as sent to `route`; its decisions without a quality take this one.
-        quality : in [0, 1].
-        source, key : who says so, and the name under which it counts once.
+        Its decisions that have no quality yet take this one; see `Verdict` for the parameters.
         """
-        said = {"pool": pool, "quality": quality, "source": source, "key": key}
-        return dict(self._send(session_request(session_id, said)))
+        return dict(self._send(session_request(session_id, verdict)))
 
     @contextmanager
     def decide(
@@ -310,32 +290,14 @@ class AsyncClient:
         request = feedback_batch_request(items)
         return read_results(items, await self._send(request) if request else None)
 
-    async def prefer(
-        self,
-        decision_id: str | None,
-        *,
-        over: str | None,
-        source: str | None = None,
-        key: str | None = None,
-    ) -> str:
-        """Report whose answer was better; see `Client.prefer`."""
-        if decision_id is None or over is None:
-            return IGNORED
-        request = prefer_request(decision_id, over, {"source": source, "key": key})
-        return str((await self._send(request))["status"])
+    async def prefer(self, decision_id: str | None, *, over: str | None, **by: Unpack[By]) -> str:
+        """Report that an answer was preferred to another one; see `Client.prefer`."""
+        request = prefer_request(decision_id, over, by)
+        return str((await self._send(request))["status"]) if request else IGNORED
 
-    async def session_feedback(
-        self,
-        session_id: str,
-        *,
-        quality: float,
-        pool: str = "default",
-        source: str | None = None,
-        key: str | None = None,
-    ) -> dict[str, Any]:
-        """Report how good a whole session was; see `Client.session_feedback`."""
-        said = {"pool": pool, "quality": quality, "source": source, "key": key}
-        return dict(await self._send(session_request(session_id, said)))
+    async def session_feedback(self, session_id: str, **verdict: Unpack[Verdict]) -> dict[str, Any]:
+        """Report how good a session was; see `Client.session_feedback`."""
+        return dict(await self._send(session_request(session_id, verdict)))
 
     @asynccontextmanager
     async def decide(
