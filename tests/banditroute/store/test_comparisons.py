@@ -41,6 +41,7 @@ def alter(book: Book, one: str, **values: Any) -> None:
 
 def test_an_event_holds_all_that_the_fold_may_know(book: Book) -> None:
     won, lost = pair(book)
+    alter(book, lost, propensity=0.25)
     assert book.tell(Preferred(won, lost, "k", "judge")) == [Became("accepted")]
     (event,), (row,) = told(book), stored(book)
     found = book.log.decision(won)
@@ -49,12 +50,13 @@ def test_an_event_holds_all_that_the_fold_may_know(book: Book) -> None:
     for name in copied:
         assert getattr(event, name) == found[name]
     assert (event.decision_id, event.arm, event.field, event.value) == (won, "small", None, None)
-    assert json.loads(event.payload) == {"over": lost, "arm": "large", "propensity": 1.0}
+    assert json.loads(event.payload) == {"over": lost, "arm": "large", "propensity": 0.25}
     assert (row.decision_id, row.preferred_over, row.key, row.source) == (won, lost, "k", "judge")
     (read,) = (e.comparison for e in book.log.events(after=0) if e.kind == "comparison")
     assert read is not None
     assert (read.seq, read.decision_id, read.over) == (event.seq, won, lost)
-    assert (read.winner, read.loser, read.loser_propensity) == ("small", "large", 1.0)
+    assert (read.winner, read.propensity) == ("small", 1.0)
+    assert (read.loser, read.loser_propensity) == ("large", 0.25)
     assert read.x.tobytes() == found["features"]
     assert read.preference == (found["w_quality"], found["w_cost"], found["w_latency"])
 

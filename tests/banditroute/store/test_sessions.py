@@ -83,7 +83,7 @@ def test_a_quality_of_its_own_stands(book: Book) -> None:
     assert chosen is not None
     other = "large" if chosen["model"] != "large" else "small"
     book.send(Post(rated, "a", quality=1.0), Post(foreign, "a", model=other))
-    book.send(Post(cheap, "gateway", cost_usd=0.25), Post(cheap, "late", cost_usd=0.75))
+    book.send(Post(cheap, "gateway", cost_usd=0.25), Post(cheap, "b", cost_usd=0.75, latency_ms=1))
     assert book.tell(verdict(0.0)) == [Became("accepted", decisions=2)]
     assert qualities(book) == {rated: 1.0, cheap: 0.0, silent: 0.0}
     known = {e.decision_id: e.cost for e in book.events() if e.field == "quality"}
@@ -107,7 +107,7 @@ def test_the_expired_take_nothing(book: Book) -> None:
     _, (old,) = book.decide(1, session="s")
     book.now += 10
     _, (young,) = book.decide(1, session="s")
-    book.now += TTL - 9
+    book.now += TTL - 9  # the old one's last moment is over
     assert book.tell(verdict(0.5)) == [Became("accepted", decisions=1)]
     assert qualities(book) == {young: 0.5}
     book.now += TTL
@@ -117,6 +117,12 @@ def test_the_expired_take_nothing(book: Book) -> None:
     with book.begin() as connection:
         assert default_expired(connection, pool="default", quality=0.125, now=book.now) == 1
     assert qualities(book) == {young: 0.5, old: 0.125}
+
+
+def test_at_its_last_moment_a_decision_still_learns(book: Book) -> None:
+    book.decide(1, session="s")
+    book.now += TTL
+    assert book.tell(verdict(0.5)) == [Became("accepted", decisions=1)]
 
 
 def test_a_session_is_one_of_its_pool(engine: Engine) -> None:
