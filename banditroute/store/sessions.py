@@ -7,15 +7,41 @@ late, what was said before stands. Decisions to come take nothing from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select
+from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 
 from banditroute.pool import NANO
 from banditroute.store.feedback import DECISION, WAITING, Became, append_outcomes, outcome_columns
 from banditroute.store.tables import decisions, feedback, session_feedback
+
+_INSIDE = (
+    decisions.c.pool == bindparam("pool"),
+    decisions.c.session_id == bindparam("session"),
+)
+# The sum keeps SQLite from the index on the end of life, by which it would read the whole pool.
+_END = decisions.c.expires_at + 0
+_LAST = select(func.max(_END)).where(*_INSIDE)
+_OPEN = (
+    select(*DECISION)
+    .where(*_INSIDE, bindparam("now", type_=BigInteger) <= _END, *WAITING)
+    .order_by(decisions.c.id)
+)
+_KNOWN = select(session_feedback).where(
+    session_feedback.c.pool == bindparam("pool"),
+    session_feedback.c.session_id == bindparam("session"),
+    session_feedback.c.key == bindparam("key"),
+)
+_COSTS = (
+    select(feedback.c.decision_id, feedback.c.cost_nano)
+    .where(
+        feedback.c.decision_id == decisions.c.id,
+        feedback.c.status == "accepted",
+        feedback.c.cost_nano.is_not(None),
+        *_INSIDE,
+    )
+    .order_by(feedback.c.id.desc())
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +63,20 @@ def judge(connection: Connection, post: Verdict, *, now: int) -> Became:
     ``accepted``, ``duplicate``, ``superseded`` (no decision was left to rate) or ``late`` (all
     have expired), with how many decisions it rated; ``unknown`` or ``conflict``.
     """
-    named = and_(
-        session_feedback.c.pool == post.pool,
-        session_feedback.c.session_id == post.session_id,
-        session_feedback.c.key == post.key,
-    )
-    known = connection.execute(select(session_feedback).where(named)).first()
+    named = {"pool": post.pool, "session": post.session_id, "key": post.key}
+    known = connection.execute(_KNOWN, named).first()
     if known is not None:
         if (known.quality, known.source) != (post.quality, post.source):
             return Became("conflict", "key")
         return Became("duplicate", decisions=known.decisions)
-    inside = decisions.c.pool == post.pool, decisions.c.session_id == post.session_id
-    last = connection.execute(select(func.max(decisions.c.expires_at)).where(*inside)).scalar()
+    last = connection.execute(_LAST, named).scalar()
     if last is None:
         return Became("unknown", "session_id")
-    open_ = *inside, decisions.c.expires_at >= now, *WAITING
-    waiting = select(*DECISION).where(*open_).order_by(decisions.c.id)
-    rows = connection.execute(waiting).mappings().all()
-    costs = _costs(connection, inside) if rows else {}
+    rows = connection.execute(_OPEN, named | {"now": now}).mappings().all()
+    costs: dict[str, float] = {}
+    if rows:
+        sent = connection.execute(_COSTS, named)
+        costs = {row.decision_id: row.cost_nano / NANO for row in sent}  # the first one stays
     told = {"kind": "feedback", "field": "quality", "value": post.quality, "created_at": now}
     append_outcomes(
         connection,
@@ -72,15 +94,3 @@ def judge(connection: Connection, post: Verdict, *, now: int) -> Became:
     connection.execute(insert(session_feedback), stored)
     status = "late" if last < now else "accepted" if rows else "superseded"
     return Became(status, decisions=len(rows))
-
-
-def _costs(connection: Connection, inside: Sequence[Any]) -> dict[str, float]:
-    """Return the cost in US dollars of each decision that an accepted row tells it of."""
-    sent = select(feedback.c.decision_id, feedback.c.cost_nano).where(
-        feedback.c.decision_id == decisions.c.id,
-        feedback.c.status == "accepted",
-        feedback.c.cost_nano.is_not(None),
-        *inside,
-    )
-    rows = connection.execute(sent.order_by(feedback.c.id.desc()))
-    return {row.decision_id: row.cost_nano / NANO for row in rows}  # the first one stays

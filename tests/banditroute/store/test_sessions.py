@@ -10,6 +10,7 @@ from logbook import TTL, Book
 from sqlalchemy import Engine, select
 
 from banditroute.posting import Posted
+from banditroute.store import sessions
 from banditroute.store.feedback import Became, Post, default_expired
 from banditroute.store.sessions import Verdict
 from banditroute.store.tables import session_feedback
@@ -132,7 +133,17 @@ def test_a_session_is_one_of_its_pool(engine: Engine) -> None:
     assert qualities(book) == {} and len(qualities(other)) == 2
 
 
-def test_a_session_of_thousands_is_one_statement_after_another(book: Book) -> None:
+@pytest.mark.parametrize("query", [sessions._LAST, sessions._OPEN, sessions._COSTS])
+def test_a_session_is_found_without_reading_its_pool(book: Book, query: Any) -> None:
+    statement = str(query.compile(book.engine))
+    with book.engine.connect() as connection:
+        values = tuple("x" * statement.count("?"))
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+    assert any("(pool=? AND session_id=?)" in step[3] for step in plan), plan
+    assert not any("SCAN" in step[3] for step in plan), plan
+
+
+def test_a_session_of_thousands_is_rated_whole(book: Book) -> None:
     for _ in range(3):
         book.decide(1_000, session="s")
     assert book.tell(verdict(0.5)) == [Became("accepted", decisions=3_000)]
