@@ -20,6 +20,7 @@ from banditroute import onboarding, openapi, schemas
 from banditroute.errors import ApiError, invalid
 from banditroute.service import Service
 from banditroute.store.codec import decode
+from banditroute.store.feedback import Became
 from banditroute.times import iso, new_id, now_us
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -104,25 +105,19 @@ async def feedback(request: Request) -> Response:
     body = await _body(request, service.settings.max_body_bytes)
     sent = schemas.parse(schemas.FeedbackRequest, body)
     try:
-        (status,) = await service.feedback([sent])
+        (became,) = await service.feedback([sent])
     except ApiError as error:
         error.param = (error.param or "").removeprefix("feedback[0].") or None
         raise
+    status, param, _ = became
     if status == "unknown":
-        raise ApiError(
-            404,
-            f"no decision {sent.decision_id!r}",
-            code="unknown_decision",
-            param="decision_id",
-        )
+        what = "session" if param == "session_id" else "decision"
+        name = getattr(sent, param or "decision_id")
+        raise ApiError(404, f"no {what} {name!r}", code=f"unknown_{what}", param=param)
     if status == "conflict":
-        raise ApiError(
-            409,
-            "this decision has other feedback under the same key",
-            code="conflict",
-            param="key",
-        )
-    return _json({"status": status}, status=202 if status == "late" else 200)
+        message = "other feedback was sent under the same key"
+        raise ApiError(409, message, code="conflict", param=param)
+    return _json(_outcome(became), status=202 if status == "late" else 200)
 
 
 async def feedback_batch(request: Request) -> Response:
@@ -130,16 +125,24 @@ async def feedback_batch(request: Request) -> Response:
     service = _service(request)
     body = await _body(request, service.settings.max_batch_body_bytes)
     sent = schemas.parse(schemas.FeedbackBatch, body).feedback
-    statuses = await service.feedback(sent)
     results = [
         {
-            "decision_id": one.decision_id,
+            **(
+                {"session_id": one.session_id}
+                if one.session_id
+                else {"decision_id": one.decision_id}
+            ),
             "key": one.key or one.source or "default",
-            "status": status,
+            **_outcome(became),
         }
-        for one, status in zip(sent, statuses, strict=True)
+        for one, became in zip(sent, await service.feedback(sent), strict=True)
     ]
     return _json({"results": results})
+
+
+def _outcome(became: Became) -> dict[str, Any]:
+    told: dict[str, Any] = {"status": became.status}
+    return told if became.decisions is None else told | {"decisions": became.decisions}
 
 
 async def decision(request: Request) -> Response:
@@ -150,15 +153,14 @@ async def decision(request: Request) -> Response:
         row = await run_in_threadpool(service.registry.log.decision, wanted)
     if row is None:
         raise ApiError(404, f"no decision {wanted!r}", code="unknown_decision", param="id")
-    sent = await run_in_threadpool(service.registry.log.feedback, wanted)
+    sent = await run_in_threadpool(service.registry.log.said, row)
     hidden = {"features", "scores", "estimates", "terms", "verdict", "arms", "prices"}
     shown = {name: value for name, value in row.items() if name not in hidden | {"score_names"}}
     for name in ("created_at", "expires_at"):
         shown[name] = iso(shown[name])
     shown["tags"] = from_json(row["tags"]) if row["tags"] else None
     shown["models"] = decode(row).explain()
-    shown["feedback"] = sent
-    return _json(shown)
+    return _json(shown | sent)
 
 
 async def models(request: Request) -> Response:

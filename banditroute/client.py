@@ -19,15 +19,16 @@ import httpx
 from banditroute.exchange import (
     IGNORED,
     Ask,
+    By,
     Call,
     NewProperties,
     Observed,
-    Patience,
     Properties,
     Request,
     Route,
     RouteError,
     RouterError,
+    Verdict,
     add_request,
     batch_request,
     connection,
@@ -37,17 +38,21 @@ from banditroute.exchange import (
     feedback_request,
     known,
     model_path,
+    prefer_request,
     read,
     read_results,
     read_route,
     read_row,
     route_request,
+    session_request,
     unreachable,
 )
+from banditroute.patience import Patience
 
 __all__ = [
     "Ask",
     "AsyncClient",
+    "By",
     "Call",
     "Client",
     "Observed",
@@ -55,6 +60,7 @@ __all__ = [
     "Route",
     "RouteError",
     "RouterError",
+    "Verdict",
 ]
 
 
@@ -139,6 +145,23 @@ class Client:
         """Report up to 1,024 answers, each with its ``decision_id``; results in their order."""
         request = feedback_batch_request(items)
         return read_results(items, self._send(request) if request else None)
+
+    def prefer(self, decision_id: str | None, *, over: str | None, **by: Unpack[By]) -> str:
+        """Report that an answer was preferred to another one; statuses are those of `feedback`.
+
+        Parameters
+        ----------
+        decision_id, over : the decisions of the better answer and of the other one.
+        """
+        request = prefer_request(decision_id, over, by)
+        return str(self._send(request)["status"]) if request else IGNORED
+
+    def session_feedback(self, session_id: str, **verdict: Unpack[Verdict]) -> dict[str, Any]:
+        """Report how good a session was; return status and how many decisions it rated.
+
+        Its decisions that have no quality yet take this one; see `Verdict` for the parameters.
+        """
+        return dict(self._send(session_request(session_id, verdict)))
 
     @contextmanager
     def decide(
@@ -266,6 +289,15 @@ class AsyncClient:
         """Report up to 1,024 answers; see `Client.feedback_batch`."""
         request = feedback_batch_request(items)
         return read_results(items, await self._send(request) if request else None)
+
+    async def prefer(self, decision_id: str | None, *, over: str | None, **by: Unpack[By]) -> str:
+        """Report that an answer was preferred to another one; see `Client.prefer`."""
+        request = prefer_request(decision_id, over, by)
+        return str((await self._send(request))["status"]) if request else IGNORED
+
+    async def session_feedback(self, session_id: str, **verdict: Unpack[Verdict]) -> dict[str, Any]:
+        """Report how good a session was; see `Client.session_feedback`."""
+        return dict(await self._send(session_request(session_id, verdict)))
 
     @asynccontextmanager
     async def decide(

@@ -1,4 +1,4 @@
-"""What the clients send, how they read an answer, and when they try again: pure but for the clock.
+"""What the clients send and how they read an answer: pure but for the clock.
 
 Nothing here opens a connection or waits; `banditroute.client` does both.
 """
@@ -6,22 +6,15 @@ Nothing here opens a connection or waits; `banditroute.client` does both.
 from __future__ import annotations
 
 import json
-import logging
-import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 from urllib.parse import quote
 
 import httpx
 
-log = logging.getLogger(__name__)
-
-BACKOFF_S = 0.1
-BACKOFF_LIMIT_S = 2.0
-LONGEST_RETRY_AFTER_S = 60.0
 IGNORED = "ignored"
 UNEXPECTED = "unexpected_answer"
 
@@ -123,6 +116,20 @@ class Observed(TypedDict, total=False):
     model: str | None
     source: str | None
     key: str | None
+
+
+class By(TypedDict, total=False):
+    """Who says so, and the name under which it counts once (else the source)."""
+
+    source: str | None
+    key: str | None
+
+
+class Verdict(By, total=False):
+    """What may be said of a session: its quality in [0, 1], and the pool of its decisions."""
+
+    quality: Required[float]
+    pool: str
 
 
 class Properties(TypedDict, total=False):
@@ -251,8 +258,19 @@ def feedback_request(decision_id: str, observed: Mapping[str, Any]) -> Request:
     return Request("POST", "/v1/feedback", {"decision_id": decision_id} | known(observed))
 
 
+def prefer_request(decision_id: str | None, over: str | None, by: By) -> Request | None:
+    if decision_id is None or over is None:
+        return None
+    body = {"decision_id": decision_id, "preferred_over": over}
+    return Request("POST", "/v1/feedback", body | known(by))
+
+
+def session_request(session_id: str, verdict: Verdict) -> Request:
+    return Request("POST", "/v1/feedback", {"session_id": session_id} | known(verdict))
+
+
 def feedback_batch_request(items: Sequence[Mapping[str, Any]]) -> Request | None:
-    rows = [known(item) for item in items if item.get("decision_id") is not None]
+    rows = [known(item) for item in items if not _without_decision(item)]
     return Request("POST", "/v1/feedback/batch", {"feedback": rows}) if rows else None
 
 
@@ -288,8 +306,19 @@ def read_results(
     items: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
     sent = iter(answer["results"] if answer else ())
-    ignored = {"decision_id": None, "status": IGNORED}
-    return [ignored if item.get("decision_id") is None else dict(next(sent)) for item in items]
+    return [
+        {"decision_id": item.get("decision_id"), "status": IGNORED}
+        if _without_decision(item)
+        else dict(next(sent))
+        for item in items
+    ]
+
+
+def _without_decision(item: Mapping[str, Any]) -> bool:
+    """Return whether an item is about a decision that the router was not there to take."""
+    said = known(item).keys()
+    alone = "preferred_over" in item and said <= {"decision_id", "source", "key"}
+    return alone or not said & {"decision_id", "session_id"}
 
 
 def failure_of(response: httpx.Response) -> RouterError | None:
@@ -319,62 +348,6 @@ def read(response: httpx.Response) -> Any:
     except ValueError as error:
         message = "the answer is not JSON"
         raise RouterError(response.status_code, "invalid_answer", None, message) from error
-
-
-class Attempts:
-    """How often and how long one call is tried; clocks are monotonic."""
-
-    def __init__(self, config: Patience, *, within: float | None = None) -> None:
-        self._config = config
-        self._count = 0
-        limit = config.retry_for if within is None else within
-        self._bounded = within is not None
-        self._deadline = None if limit is None else time.monotonic() + limit
-
-    def timeout(self) -> float:
-        """Return the seconds that the next attempt may take."""
-        if not self._bounded or self._deadline is None:
-            return self._config.timeout
-        return min(self._config.timeout, max(self._deadline - time.monotonic(), 0.001))
-
-    def pause(self, failure: RouterError) -> float:
-        """Return the seconds to wait before the next attempt, or raise `failure`."""
-        if not failure.retryable:
-            raise failure
-        backoff = min(BACKOFF_S * 2.0 ** min(self._count, 10), BACKOFF_LIMIT_S)
-        wait = max(backoff * random.uniform(0.5, 1.0), failure.retry_after or 0.0)
-        self._count += 1
-        patient = self._config.retry_for is not None
-        too_often = not patient and self._count > self._config.retries
-        too_late = self._deadline is not None and time.monotonic() + wait > self._deadline
-        if too_often or too_late or wait > LONGEST_RETRY_AFTER_S:
-            raise failure
-        return wait
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    timeout: float
-    retries: int
-    retry_for: float | None
-    default_model: str | None
-
-    def attempts(self, *, routing: bool = False) -> Attempts:
-        bounded = routing and self.default_model is not None
-        return Attempts(self, within=self.timeout if bounded else None)
-
-    def instead(self, failure: RouterError) -> Route:
-        """Return the route to take when the router is away, or raise `failure`."""
-        if self.default_model is None or not failure.away:
-            raise failure
-        log.warning("router away, using %s: %s", self.default_model, failure)
-        return Route(decision_id=None, model=self.default_model, degraded=True)
-
-    def settle_failed(self, failure: RouterError, *, body_raised: bool) -> None:
-        """Let a failure to post feedback pass where raising it would do more harm."""
-        if not body_raised and not (self.default_model is not None and failure.away):
-            raise failure
-        log.warning("feedback was not delivered: %s", failure)
 
 
 def connection(base_url: str, api_key: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from banditroute.errors import ApiError
 from banditroute.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preference
@@ -16,6 +17,11 @@ from banditroute.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preferenc
 MAX_BATCH = 1_024
 MAX_TAGS = 64
 MANY_MISTAKES = 10_000
+
+
+def blame(field: str, why: str) -> PydanticCustomError:
+    """Return the error of a field that is wrong beside others, for a validator of the whole."""
+    return PydanticCustomError("blamed", "{why}", {"field": field, "why": why})
 
 
 class Wire(BaseModel):
@@ -115,9 +121,17 @@ class RouteBatchAnswer(Wire):
 
 
 class FeedbackRequest(Wire):
-    """How good, how dear and how slow the answer was; fields may come apart, in any order."""
+    """How good, dear and slow an answer was; which of two was better; or how good a session was.
 
-    decision_id: Name
+    Of one decision: fields may come apart, in any order. With `preferred_over`: the answer of
+    `decision_id` was preferred over that decision's, to the same prompt. With `session_id` in
+    place of `decision_id`: the quality of each decision of the session that has none yet.
+    """
+
+    decision_id: Name | None = None
+    preferred_over: Name | None = None
+    session_id: Name | None = None
+    pool: Name = "default"
     quality: float | None = Field(None, ge=0, le=1)
     cost_usd: float | None = Field(None, ge=0, le=1_000_000)
     input_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
@@ -129,11 +143,32 @@ class FeedbackRequest(Wire):
 
     @model_validator(mode="after")
     def _says_something(self) -> FeedbackRequest:
+        if self.session_id is not None:
+            return self._only("session_id", "pool", "quality", needs="quality")
+        if self.preferred_over is not None:
+            if self.preferred_over == self.decision_id:
+                raise blame("preferred_over", "this is the same decision")
+            return self._only("preferred_over", "decision_id", needs="decision_id")
+        if self.decision_id is None:
+            raise blame("decision_id", "required, where there is no session_id")
+        if "pool" in self.model_fields_set:
+            raise blame("pool", "comes with a session_id; a decision knows its own")
         fields = (self.quality, self.cost_usd, self.output_tokens, self.latency_ms, self.model)
         if (self.input_tokens is None) != (self.output_tokens is None):
             raise ValueError("input_tokens and output_tokens come together")
         if all(value is None for value in fields):
-            raise ValueError("one of quality, cost_usd, tokens, latency_ms or model is required")
+            raise ValueError(
+                "one of quality, cost_usd, tokens, latency_ms, model or preferred_over is required"
+            )
+        return self
+
+    def _only(self, kind: str, *others: str, needs: str) -> FeedbackRequest:
+        """Refuse what does not go with the field that makes this the `kind` it is."""
+        if getattr(self, needs) is None:
+            raise blame(needs, f"required with {kind}")
+        for name in sorted(self.model_fields_set - {kind, *others, "source", "key"}):
+            if getattr(self, name) is not None:
+                raise blame(name, f"does not go with {kind}")
         return self
 
 
@@ -144,17 +179,20 @@ class FeedbackBatch(Wire):
 
 
 class FeedbackAnswer(Wire):
-    """What became of the feedback."""
+    """What became of the feedback; of a session, how many decisions took their quality from it."""
 
     status: Literal["accepted", "duplicate", "superseded", "late"]
+    decisions: int | None = None
 
 
 class FeedbackResult(Wire):
-    """What became of one row of a batch."""
+    """What became of one row of a batch, which has a decision_id or a session_id."""
 
-    decision_id: str
+    decision_id: str | None = None
+    session_id: str | None = None
     key: str
     status: Literal["accepted", "duplicate", "superseded", "late", "unknown", "conflict"]
+    decisions: int | None = None
 
 
 class FeedbackBatchAnswer(Wire):
@@ -261,10 +299,11 @@ def invalid_body(error: ValidationError) -> ApiError:
     if error.error_count() > MANY_MISTAKES:
         # Naming one would mean to list them all first.
         return ApiError(400, f"body: over {MANY_MISTAKES:,} mistakes", code="invalid_value")
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
         return ApiError(400, f"body: {problem['msg']}", code="invalid_json")
-    path = _path(problem["loc"])
+    at = problem["loc"]
+    path = _path((*at, problem["ctx"]["field"]) if problem["type"] == "blamed" else at)
     message = problem["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{path or 'body'}: {message}", code="invalid_value", param=path or None)
 

@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 from sqlalchemy import Connection, Engine
 
+from banditroute import posting
 from banditroute.deciding import Call, Decider
 from banditroute.errors import ApiError
 from banditroute.host import LearnerLink
@@ -22,7 +23,7 @@ from banditroute.metrics import Metrics
 from banditroute.registry import Pool, Registry
 from banditroute.schemas import FeedbackRequest, RouteRequest
 from banditroute.settings import Settings
-from banditroute.store.feedback import DEFAULTS_AT_ONCE, Post, default_expired, record
+from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
 from banditroute.store.log import Log, append_resets, forget
 from banditroute.store.writer import Writer
 from banditroute.times import now_us
@@ -110,36 +111,25 @@ class Service:
         call = Call(requests, batch=batch, request_id=request_id, key=idempotency_key)
         return await self._decider.route(call)
 
-    async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[str]:
-        """Store feedback and return the status of each, once durable."""
-        posts = [
-            Post(
-                decision_id=r.decision_id,
-                key=r.key or r.source or "default",
-                source=r.source,
-                quality=r.quality,
-                cost_usd=r.cost_usd,
-                input_tokens=r.input_tokens,
-                output_tokens=r.output_tokens,
-                latency_ms=r.latency_ms,
-                model=r.model,
-            )
-            for r in requests
-        ]
-        now = now_us()
+    async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[Became]:
+        """Store feedback and return what became of each, once durable."""
+        for i, request in enumerate(requests):
+            if request.session_id is not None:
+                self.registry.pool(request.pool, path=f"feedback[{i}].")
+        posts = [posting.read(request) for request in requests]
 
-        def work(connection: Connection) -> list[str] | ApiError:
+        def work(connection: Connection) -> list[Became] | ApiError:
             # Returned, not raised: a caller's mistake must not undo its neighbours' group.
             try:
-                return record(connection, posts, now=now)
+                return posting.store(connection, posts, now=now_us())
             except ApiError as mistake:
                 return mistake
 
-        statuses = await self.writer.write(work)
-        if isinstance(statuses, ApiError):
-            raise statuses
-        self.metrics.fed_back(statuses)
-        return statuses
+        became = await self.writer.write(work)
+        if isinstance(became, ApiError):
+            raise became
+        self.metrics.fed_back([one.status for one in became])
+        return became
 
     async def _housekeeping(self) -> None:
         """See changes made elsewhere, answer alarms, default what expired, drop old keys."""

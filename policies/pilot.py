@@ -14,7 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, optimistic
+from policies.base import (
+    Arrays,
+    Bools,
+    Comparison,
+    Float32,
+    Float64,
+    Outcome,
+    Policy,
+    Sums,
+    optimistic,
+)
+from policies.duels import Duels
 from policies.ridge import RidgeArms, widths
 
 SCORES = ("inner", "cosine")
@@ -51,7 +62,9 @@ class Pilot(Policy):
     Inner mode: ``z = (psi - mu, 1)``, mu the mean of psi, ``e_a = (gain / T) (v_a - mean of v)``,
     ``theta_a ~ N((c e_a, l + mu.e_a + s), P^-1)``, ``l = min(prior, 1 - max mu.e_a)``. Preferences
     are differences: all rewards together move s ~ N(0, u / level), the same for all models (least
-    squares). Prompts outside the fit set c and u in [0, 1], how far to believe the context and the
+    squares). Comparisons learned later (`Duels`, from the same prior) are differences too: they
+    join A_a and b_a as outcomes to which s is added, s being free where the prior is no preference.
+    Prompts outside the fit set c and u in [0, 1], how far to believe the context and the
     levels; the level of a model is worth ``level + u (trust - level)`` rewards.
 
     Cosine mode: ``z = psi``, ``theta_a ~ N(v_a, accuracy_a I)``, accuracy_a that of the log-odds
@@ -116,7 +129,11 @@ class Pilot(Policy):
         gamma = params.forgetting(1.0, gamma=gamma, half_life=half_life)
         precision, mean = np.full(dim, ridge), np.zeros(dim)
         precision[-1], mean[-1] = level, 0.0 if self.cosine else prior
+        self._begin(precision, mean, gamma)
+
+    def _begin(self, precision: Float64, mean: Float64, gamma: float) -> None:
         self.ridge = RidgeArms(precision=precision, mean=mean, gamma=gamma)
+        self.duels = Duels(precision=precision, mean=mean, gamma=gamma)
 
     def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
         """Start from preferences, or in inner mode from the sums that `Policy.adopt` takes."""
@@ -141,7 +158,7 @@ class Pilot(Policy):
             fresh = np.full(means.shape[1], self.slopes), np.zeros(means.shape[1])
             fresh[0][-1], fresh[1][-1] = self.level, levels.max()
         self.anchors = dict(zip(arms, zip(precisions, means, strict=True), strict=True))
-        self.ridge = RidgeArms(precision=fresh[0], mean=fresh[1], gamma=self.ridge.gamma)
+        self._begin(*fresh, self.ridge.gamma)
 
     def _place(self, x: Float32) -> Float32:
         """Return z[n, .] of x[n, d]."""
@@ -176,6 +193,12 @@ class Pilot(Policy):
         z = self._place(outcome.x[None].astype(np.float32))
         self.ridge.update(arm, z[0], outcome.value, self.clock)
 
+    def _compare(self, winner: int, loser: int, comparison: Comparison) -> None:
+        # A cosine has no size that a gain could turn into odds, and no gain leaves nothing to tell.
+        if not self.cosine and self.gain > 0.0:
+            z = self._place(comparison.x[None].astype(np.float32))
+            self.duels.fight(winner, loser, z[0], self.gain, self.clock)
+
     def teachable(self) -> bool:
         # Sums of x say nothing of the coordinates that a projection or a norm makes of it.
         return self.projection is None and not self.cosine
@@ -186,42 +209,60 @@ class Pilot(Policy):
 
     def _reset(self, arm: int, shift: float, worth: float) -> None:
         if not self.cosine:
-            self.ridge.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+            for sums in (self.ridge, self.duels):
+                sums.loosen(arm, shift=shift, worth=worth, clock=self.clock)
 
     def _grow(self) -> None:
-        self.ridge.grow()
+        for sums in (self.ridge, self.duels):
+            sums.grow()
         self._anchor(len(self.arms) - 1)
 
     def _anchor(self, arm: int) -> None:
         if self.arms[arm] in self.anchors:
             precision, mean = self.anchors[self.arms[arm]]
-            self.ridge.anchor_arm(arm, precision=precision, mean=mean)
+            for sums in (self.ridge, self.duels):
+                sums.anchor_arm(arm, precision=precision, mean=mean)
 
     def _state(self) -> Arrays:
-        return self.ridge.state()
+        own = self.ridge.state()
+        if self.duels.count.any():  # most logs have none, and are spared the arrays
+            own |= {f"duels/{name}": array for name, array in self.duels.state().items()}
+        return own
 
     def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        self.ridge.load(state)
+        own = {name: np.asarray(state[name]) for name in self.ridge.state()}
+        self.ridge.load(own)
+        none = {name: np.zeros_like(array) for name, array in own.items()}
+        self.duels.load({name: state.get(f"duels/{name}", none[name]) for name in own})
         for arm in range(len(self.arms)):
             self._anchor(arm)
 
     def _publish(self) -> Arrays:
-        theta, inverse = self.ridge.solve(self.clock)
-        if self.support > 0.0:
-            theta = self._shifted(theta, inverse)
+        fought = self.duels.count.any()
+        known = self.ridge.joined(self.duels, self.clock) if fought else self.ridge
+        theta, inverse = known.solve(self.clock)
+        if fought or self.support > 0.0:
+            theta, inverse = self._floating(theta, inverse)
         view = {"theta": theta, "inverse": inverse}
         if self.cosine:
             norm = np.linalg.norm(theta, axis=1, keepdims=True)
             view["direction"] = theta / np.maximum(norm, _TINY)
         return {name: array.astype(np.float32) for name, array in view.items()}
 
-    def _shifted(self, theta: Float64, inverse: Float64) -> Float64:
-        """Return theta[K, d] once the level that all arms share has followed all rewards."""
-        pull = self.ridge.precision[:, -1]
-        told = pull @ (theta[:, -1] - self.ridge.mean[:, -1])
-        known = (pull - pull * inverse[:, -1, -1] * pull).sum() + self.level / self.support
-        shifted: Float64 = theta + told / known * pull[:, None] * inverse[:, :, -1]
-        return shifted
+    def _floating(self, theta: Float64, inverse: Float64) -> tuple[Float64, Float64]:
+        """Return theta[K, d] and A^-1[K, d, d] once s has followed all rewards; see the notes."""
+        compared, moment = self.duels.levels_told(self.clock)
+        pull, told, known = compared.copy(), float((compared * theta).sum() - moment.sum()), 0.0
+        if self.support > 0.0:
+            prior = self.ridge.precision[:, -1]
+            pull[:, -1] += prior
+            told += float((prior * (theta[:, -1] - self.ridge.mean[:, -1])).sum())
+            known = self.level / self.support
+        swing = np.matmul(inverse, pull[:, :, None])[:, :, 0]
+        known += float((pull[:, -1] - (pull * swing).sum(axis=1)).sum())
+        # What is not known of s is not known of the arms either, as far as comparisons hold them.
+        held = np.matmul(inverse, compared[:, :, None])
+        return theta + told / known * swing, inverse + held @ held.transpose(0, 2, 1) / known
 
 
 _TINY, _LEAST = 1e-12, 1e-6

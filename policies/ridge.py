@@ -136,17 +136,43 @@ class RidgeArms:
 
     def solve(self, clock: int) -> tuple[Float64, Float64]:
         """Return theta[K, d] and A^-1[K, d, d] at fold position `clock`, float64."""
-        for arm, known in enumerate(self._solved):
-            if known is None or self.gamma < 1.0:
-                self._solved[arm] = self.solve_one(arm, clock)
         if not self._solved:
             d = self.moment.shape[1]
             return np.zeros((0, d)), np.zeros((0, d, d))
-        thetas, inverses = zip(*(s for s in self._solved if s is not None), strict=True)
+        solved = [self.solve_one(arm, clock) for arm in range(len(self._solved))]
+        thetas, inverses = zip(*solved, strict=True)
         return np.stack(thetas), np.stack(inverses)
+
+    def belief(self, arm: int, x: Float64, clock: int) -> tuple[float, float]:
+        """Return the mean x' theta and the variance x' A^-1 x of one arm at `clock`."""
+        theta, inverse = self.solve_one(arm, clock)
+        return float(x @ theta), float(x @ inverse @ x)
+
+    def levels_told(self, clock: int) -> tuple[Float64, Float64]:
+        """Return the intercept's row of S[K, d] and its entry of b[K] at `clock`."""
+        return self._aged("gram", clock)[:, -1], self._aged("moment", clock)[:, -1]
+
+    def joined(self, other: RidgeArms, clock: int) -> RidgeArms:
+        """Return arms that learned what these and `other` did, with the priors of these."""
+        both = RidgeArms(precision=self.fresh[0], mean=self.fresh[1], gamma=self.gamma)
+        sums = {name: self._aged(name, clock) + other._aged(name, clock) for name in _SUMS[:-1]}
+        both.load(sums | {"last": np.full(len(self.last), clock)})
+        both.precision, both.mean = self.precision, self.mean
+        return both
+
+    def _aged(self, name: str, clock: int) -> Float64:
+        sums: Float64 = getattr(self, name)
+        decay = self.gamma ** (clock - self.last)
+        return sums * decay.reshape(-1, *[1] * (sums.ndim - 1))
 
     def solve_one(self, arm: int, clock: int) -> tuple[Float64, Float64]:
         """Return theta[d] and A^-1[d, d] of one arm at fold position `clock`, float64."""
+        known = self._solved[arm]
+        if known is None or self.gamma < 1.0:
+            known = self._solved[arm] = self._solve(arm, clock)
+        return known
+
+    def _solve(self, arm: int, clock: int) -> tuple[Float64, Float64]:
         decay = self.gamma ** (clock - int(self.last[arm]))
         inverse = invert(self.gram[arm] * decay, self.precision[arm])[0]
         prior = self.precision[arm] * self.mean[arm]

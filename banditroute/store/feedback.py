@@ -2,6 +2,7 @@
 
 Exactly-once by (decision, key). Each of quality, cost and latency is learned from the first
 accepted row that carries it; late, superseded and overridden feedback is stored, never learned.
+What is said of two decisions is in comparisons.py, of a whole session in sessions.py.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, exists, select, update
 
 from banditroute.errors import invalid
 from banditroute.pool import NANO
@@ -32,14 +33,32 @@ _COPIED = (
     "cost_prior",
     "input_cost",
 )
-_READ = ("id", "model", "expires_at", "arms", "prices", "overridden_by", *_COPIED)
+_OWN = ("id", "model", "expires_at", "arms", "prices", "overridden_by")
+_LINKS = ("prompt_hash", "session_id")
 _FEEDBACK, _EVENT = columns(feedback), columns(events)
-_DECISION = [decisions.c[name] for name in _READ]
-_BY_ID = select(*_DECISION).where(decisions.c.id.in_(bindparam("ids", expanding=True)))
+DECISION = [decisions.c[name] for name in (*_OWN, *_LINKS, *_COPIED)]
+"""What feedback and its events need of a decision."""
+_BY_ID = select(*DECISION).where(decisions.c.id.in_(bindparam("ids", expanding=True)))
 _SENT = select(feedback).where(feedback.c.decision_id.in_(bindparam("ids", expanding=True)))
-
+WAITING = (
+    decisions.c.overridden_by.is_(None),
+    ~exists().where(events.c.decision_id == decisions.c.id, events.c.field == "quality"),
+)
+"""Conditions of a decision that has something to learn from a quality, and has none yet."""
+_RATED = select(events.c.decision_id).where(
+    events.c.decision_id.in_(bindparam("ids", expanding=True)), events.c.field == "quality"
+)
 
 DEFAULTS_AT_ONCE = 512
+
+
+class Became(NamedTuple):
+    """What became of a post: its status, the field that is to blame for it, and how many
+    decisions of a session learned from it."""
+
+    status: str
+    param: str | None = None
+    decisions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +95,12 @@ class Post:
         return self.cost_usd is not None or tokens
 
 
-def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[str]:
+def record(connection: Connection, posts: Sequence[Post], *, now: int, first: int = 0) -> list[str]:
     """Store `posts` in order and append their events; return the status of each.
+
+    Parameters
+    ----------
+    first : place of the first of `posts` in the caller's list, for errors.
 
     Returns
     -------
@@ -89,7 +112,8 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
         For a model that the pool does not have; nothing has been written then.
     """
     ids = list({post.decision_id for post in posts})
-    found = {row["id"]: dict(row) for row in connection.execute(_BY_ID, {"ids": ids}).mappings()}
+    found = decisions_of(connection, ids)
+    rated = _rated_by_session(connection, posts, found)
     sent: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in connection.execute(_SENT.order_by(feedback.c.id), {"ids": ids}).mappings():
         sent[row["decision_id"]].append(dict(row))
@@ -98,7 +122,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
     learned: list[dict[str, Any]] = []
     statuses: list[str] = []
     overridden: dict[str, str] = {}
-    for position, post in enumerate(posts):
+    for position, post in enumerate(posts, start=first):
         decision = found.get(post.decision_id)
         if decision is None:
             statuses.append("unknown")
@@ -113,6 +137,8 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
             _check_model(connection, decision, post.model, position)
             decision["overridden_by"] = overridden[post.decision_id] = post.model
         fresh = _fresh_fields(post, earlier)
+        if post.decision_id in rated and "quality" in fresh:
+            fresh.remove("quality")
         late = now > decision["expires_at"]
         carries = post.quality is not None or post.has_cost or post.latency_ms is not None
         status = "late" if late else "superseded" if carries and not fresh else "accepted"
@@ -129,6 +155,24 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
     insert_many(connection, feedback, [[row[name] for name in _FEEDBACK] for row in rows])
     append_outcomes(connection, learned)
     return statuses
+
+
+def decisions_of(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the decisions by id, each with the columns of `DECISION`; unknown ids are left out."""
+    rows = connection.execute(_BY_ID, {"ids": ids}).mappings()
+    return {row["id"]: dict(row) for row in rows}
+
+
+def _rated_by_session(
+    connection: Connection, posts: Sequence[Post], found: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Return the decisions whose quality is learned, of those that a session may have given it.
+
+    Without sessions the rows of feedback tell all, and nothing is asked.
+    """
+    asked = {post.decision_id for post in posts if post.quality is not None}
+    ids = [one for one in asked if one in found and found[one]["session_id"] is not None]
+    return set(connection.execute(_RATED, {"ids": ids}).scalars()) if ids else set()
 
 
 def append_outcomes(connection: Connection, outcomes: Sequence[Mapping[str, Any]]) -> None:
@@ -193,14 +237,8 @@ def _outcomes(
     earlier: Iterable[Mapping[str, Any]],
     now: int,
 ) -> list[dict[str, Any]]:
-    known = next(
-        (
-            row["cost_nano"] / NANO
-            for row in earlier
-            if row["status"] == "accepted" and row["cost_nano"] is not None
-        ),
-        cost,
-    )
+    sent = (row for row in earlier if row["status"] == "accepted")
+    known = next((row["cost_nano"] / NANO for row in sent if row["cost_nano"] is not None), cost)
     values = {"quality": post.quality, "cost": cost, "latency": post.latency_ms}
     shared = outcome_columns(decision) | {"kind": "feedback", "created_at": now, "cost": known}
     if input_cost is not None:
@@ -239,17 +277,13 @@ def default_expired(
     -------
     How many; fewer than `limit` means that all that expired in [`since`, `now`) have one.
     """
-    learned = select(events.c.decision_id).where(
-        events.c.decision_id == decisions.c.id, events.c.field == "quality"
-    )
     expired = (
-        select(*_DECISION)
+        select(*DECISION)
         .where(
             decisions.c.pool == pool,
             decisions.c.expires_at >= since,
             decisions.c.expires_at < now,
-            decisions.c.overridden_by.is_(None),
-            ~learned.exists(),
+            *WAITING,
         )
         .order_by(decisions.c.expires_at, decisions.c.id)
         .limit(limit)

@@ -7,16 +7,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Engine, func, insert, select
+from sqlalchemy import Column, Connection, Engine, Table, func, insert, select
 
 from banditroute.learner import Checkpoint, Event
 from banditroute.pool import Charter
 from banditroute.store.bulk import insert_many
-from banditroute.store.tables import checkpoints, decisions, events, feedback, idempotency_keys
-from policies import Outcome
+from banditroute.store.tables import (
+    checkpoints,
+    comparisons,
+    decisions,
+    events,
+    feedback,
+    idempotency_keys,
+    session_feedback,
+)
+from policies import Comparison, Outcome
 
 PAGE = 4096
 IDEMPOTENCY_TTL_US = 24 * 3600 * 1_000_000
+
+
+def _columns(table: Table, names: str) -> list[Column[Any]]:
+    return [table.c[name] for name in names.split()]
+
+
+_SENT = _columns(
+    feedback, "key source quality cost_nano input_tokens output_tokens latency_ms model status"
+)
+_COMPARED = _columns(comparisons, "decision_id preferred_over key source status")
+_JUDGED = _columns(session_feedback, "key source quality decisions")
+_LEARNED = _columns(events, "seq kind field value")
 
 
 def append_event(
@@ -183,14 +203,25 @@ class Log:
             row = connection.execute(query).mappings().first()
         return dict(row) if row else None
 
-    def feedback(self, decision_id: str) -> list[dict[str, Any]]:
-        """Return what was sent for a decision, in order."""
-        names = "key source quality cost_nano input_tokens output_tokens latency_ms model status"
-        columns = [feedback.c[name] for name in names.split()]
-        query = select(*columns).where(feedback.c.decision_id == decision_id)
+    def said(self, decision: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+        """Return what was sent about a decision, in order, and what was learned from it."""
+        one, pool, session = (decision[name] for name in ("id", "pool", "session_id"))
+        pair, verdict = comparisons.c, session_feedback.c
+        queries = {
+            "feedback": select(*_SENT).where(feedback.c.decision_id == one).order_by(feedback.c.id),
+            "comparisons": select(*_COMPARED)
+            .where((pair.decision_id == one) | (pair.preferred_over == one))
+            .order_by(pair.id),
+            "session_feedback": select(*_JUDGED)
+            .where(verdict.pool == pool, verdict.session_id == session)
+            .order_by(verdict.id),
+            "learned": select(*_LEARNED).where(events.c.decision_id == one).order_by(events.c.seq),
+        }
         with self.engine.connect() as connection:
-            rows = connection.execute(query.order_by(feedback.c.id)).mappings()
-            return [dict(row) for row in rows]
+            return {
+                name: [dict(row) for row in connection.execute(query).mappings()]
+                for name, query in queries.items()
+            }
 
     def decisions(self, pool: str) -> Iterator[dict[str, Any]]:
         """Yield the decision rows of a pool in the order of their snapshots."""
@@ -203,9 +234,23 @@ class Log:
 
 def _event(row: Any) -> Event:
     seq, pool, kind, _, payload, decision_id, arm, embedder, features, field, value = row[:11]
+    cost, propensity, w_quality, w_cost, w_latency, cost_prior, input_cost = row[11:18]
+    if kind == "comparison":
+        loser = json.loads(payload)
+        comparison = Comparison(
+            seq,
+            decision_id,
+            loser["over"],
+            arm,
+            loser["arm"],
+            np.frombuffer(features, dtype=np.float32),
+            propensity,
+            loser["propensity"],
+            (w_quality, w_cost, w_latency),
+        )
+        return Event(seq, pool, kind, embedder=embedder, comparison=comparison)
     if kind not in ("feedback", "default"):
         return Event(seq, pool, kind, payload=json.loads(payload))
-    cost, propensity, w_quality, w_cost, w_latency, cost_prior, input_cost = row[11:18]
     outcome = Outcome(
         seq,
         decision_id,

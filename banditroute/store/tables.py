@@ -172,6 +172,7 @@ comparisons = Table(
     Column("status", String(12), nullable=False),  # accepted | late
     Column("received_at", BigInteger, nullable=False),
     UniqueConstraint("decision_id", "preferred_over", "key"),
+    Index(None, "preferred_over"),
 )
 
 session_feedback = Table(

@@ -71,6 +71,20 @@ def shared(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
+def unchanged(shared: Served) -> Iterator[None]:
+    """No request of the test may leave a row behind, nor count as a decision."""
+    shared.route()  # starts the policy
+    before = shared.counts() | {"decided": decided(shared)}
+    yield
+    assert shared.counts() | {"decided": decided(shared)} == before
+
+
+def decided(shared: Served) -> list[str]:
+    lines = shared.client.get("/metrics").text.splitlines()
+    return [line for line in lines if line.startswith("banditroute_decisions_total")]
+
+
+@pytest.fixture
 def live(served: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     """A daemon that `banditroute.client.Client` reaches without a socket."""
 

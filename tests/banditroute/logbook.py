@@ -11,12 +11,14 @@ from sqlalchemy import Connection, Engine, select
 
 from banditroute.learner import rebuild
 from banditroute.pool import Charter, ModelSpec, PoolOptions
+from banditroute.posting import Posted, store
 from banditroute.prior import Prior
 from banditroute.router import Asks, Decisions, Router
 from banditroute.store import pools
 from banditroute.store.codec import Note, encode
+from banditroute.store.comparisons import Preferred
 from banditroute.store.engine import WRITER
-from banditroute.store.feedback import Post, record
+from banditroute.store.feedback import Became, Post
 from banditroute.store.log import Log, append_event, insert_decisions
 from banditroute.store.tables import events
 from banditroute.warmstart import fit
@@ -105,10 +107,13 @@ class Book:
             features=x, preference=weights, input_tokens=tokens, input_bound=4.0 * tokens, **limits
         )
 
-    def decide(self, n: int, **limits: Any) -> tuple[Decisions, list[str]]:
+    def decide(
+        self, n: int, *, session: str | None = None, prompt: str | None = None, **limits: Any
+    ) -> tuple[Decisions, list[str]]:
         """Take and log `n` decisions; return them with the ids of those that chose a model."""
         decided = self.router().decide(self.asks(n, **limits))
-        notes = [Note(id=f"{self.pool}-{self.count + i:06d}") for i in range(n)]
+        names = [f"{self.pool}-{self.count + i:06d}" for i in range(n)]
+        notes = [Note(id=name, prompt_hash=prompt, session_id=session) for name in names]
         self.count += n
         rows = encode(
             decided, notes, pool=self.pool, created_at=self.now, expires_at=self.now + TTL
@@ -117,9 +122,19 @@ class Book:
             insert_decisions(connection, rows)
         return decided, [row[0] for row in rows]
 
-    def send(self, *posts: Post) -> list[str]:
+    def tell(self, *posts: Posted) -> list[Became]:
         with self.begin() as connection:
-            return record(connection, posts, now=self.now)
+            return store(connection, posts, now=self.now)
+
+    def send(self, *posts: Posted) -> list[str]:
+        return [one.status for one in self.tell(*posts)]
+
+    def duel(self, rng: np.random.Generator) -> None:
+        """Decide on a prompt with two models and prefer one's answer."""
+        names = rng.permutation([model.name for model in MODELS[:2]]).tolist()
+        prompt = f"duel {self.count}"
+        won, lost = (self.decide(1, prompt=prompt, models=[{name}])[1][0] for name in names)
+        assert self.send(Preferred(won, lost, "judge")) == ["accepted"]
 
     def feed(self, n: int) -> list[str]:
         """Take `n` decisions and answer for all; return their ids."""

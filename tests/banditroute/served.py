@@ -20,7 +20,17 @@ from banditroute.settings import Settings
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log
 
-TABLES = ("pools", "models", "prices", "decisions", "events", "feedback", "idempotency_keys")
+TABLES = (
+    "pools",
+    "models",
+    "prices",
+    "decisions",
+    "events",
+    "feedback",
+    "comparisons",
+    "session_feedback",
+    "idempotency_keys",
+)
 LEARNED_WITHIN_S = 5.0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,18 +24,7 @@ HUGE = "x" * 1_000_000
 LONG = "n" * 201
 
 
-@pytest.fixture(autouse=True)
-def unchanged(shared: Served) -> Iterator[None]:
-    """No request of this module may leave a row behind, nor count as a decision."""
-    shared.route()  # starts the policy
-    before = shared.counts() | {"decided": decided(shared)}
-    yield
-    assert shared.counts() | {"decided": decided(shared)} == before
-
-
-def decided(shared: Served) -> list[str]:
-    lines = shared.client.get("/metrics").text.splitlines()
-    return [line for line in lines if line.startswith("banditroute_decisions_total")]
+pytestmark = pytest.mark.usefixtures("unchanged")
 
 
 @pytest.mark.parametrize(("method", "url"), BODIES)
@@ -235,66 +224,6 @@ def test_a_body_over_the_limit_is_413(shared: Served, url: str, declared: bool) 
 def test_a_body_at_the_limit_is_read(shared: Served) -> None:
     body = json.dumps({"prompt": " "}).ljust(1_000_000).encode()
     assert_error(shared.post(ROUTE, body), 400, "invalid_value", "prompt")
-
-
-BAD_FEEDBACK = [
-    ({}, "decision_id"),
-    ({"decision_id": "x"}, None),
-    ({"decision_id": 1, "quality": 1}, "decision_id"),
-    ({"decision_id": "", "quality": 1}, "decision_id"),
-    ({"decision_id": LONG, "quality": 1}, "decision_id"),
-    ({"decision_id": "\0", "quality": 1}, "decision_id"),
-    ({"decision_id": "x", "quality": -0.01}, "quality"),
-    ({"decision_id": "x", "quality": 1.01}, "quality"),
-    ({"decision_id": "x", "quality": "1"}, "quality"),
-    ({"decision_id": "x", "quality": True}, "quality"),
-    ({"decision_id": "x", "quality": [1]}, "quality"),
-    ({"decision_id": "x", "cost_usd": -1}, "cost_usd"),
-    ({"decision_id": "x", "cost_usd": 1e300}, "cost_usd"),
-    ({"decision_id": "x", "latency_ms": -1}, "latency_ms"),
-    ({"decision_id": "x", "latency_ms": "3"}, "latency_ms"),
-    ({"decision_id": "x", "input_tokens": -1, "output_tokens": 1}, "input_tokens"),
-    ({"decision_id": "x", "input_tokens": 1, "output_tokens": -1}, "output_tokens"),
-    ({"decision_id": "x", "input_tokens": 1, "output_tokens": 1.5}, "output_tokens"),
-    ({"decision_id": "x", "input_tokens": 2**63, "output_tokens": 1}, "input_tokens"),
-    ({"decision_id": "x", "input_tokens": 1, "output_tokens": 10**30}, "output_tokens"),
-    ({"decision_id": "x", "input_tokens": 1}, None),
-    ({"decision_id": "x", "output_tokens": 1, "quality": 1}, None),
-    ({"decision_id": "x", "quality": 1, "key": ""}, "key"),
-    ({"decision_id": "x", "quality": 1, "key": LONG}, "key"),
-    ({"decision_id": "x", "quality": 1, "source": 7}, "source"),
-    ({"decision_id": "x", "quality": 1, "model": ""}, "model"),
-]
-
-
-@pytest.mark.parametrize(("body", "param"), BAD_FEEDBACK)
-def test_bad_feedback_names_its_field(
-    shared: Served, body: dict[str, Any], param: str | None
-) -> None:
-    assert_error(shared.post(FEEDBACK, body), 400, "invalid_value", param)
-
-
-@pytest.mark.parametrize(("body", "param"), BAD_FEEDBACK)
-def test_a_bad_row_of_feedback_rejects_its_batch(
-    shared: Served, body: dict[str, Any], param: str | None
-) -> None:
-    good = {"decision_id": shared.rows("decisions")[0]["id"], "quality": 1}
-    path = f"feedback[1].{param}" if param else "feedback[1]"
-    answer = shared.post(FEEDBACK_BATCH, {"feedback": [good, body]})
-    assert_error(answer, 400, "invalid_value", path)
-
-
-def test_feedback_for_a_model_that_is_not_there_stores_nothing(shared: Served) -> None:
-    good = {"decision_id": shared.rows("decisions")[0]["id"], "quality": 1}
-    bad = good | {"key": "other", "model": "smal"}
-    assert_error(shared.post(FEEDBACK, bad), 400, "invalid_value", "model")
-    answer = shared.post(FEEDBACK_BATCH, {"feedback": [good, bad]})
-    assert_error(answer, 400, "invalid_value", "feedback[1].model")
-
-
-def test_feedback_without_its_decision_is_404(shared: Served) -> None:
-    answer = shared.post(FEEDBACK, {"decision_id": "nothing", "quality": 1})
-    assert_error(answer, 404, "unknown_decision", "decision_id")
 
 
 BAD_MODELS = [

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route as HttpRoute
 from wire import DECISION, Caller, Wire, client, fault, routed
 
-from banditroute import exchange
+from banditroute import patience
 from banditroute.client import AsyncClient, Client, Route, RouteError, RouterError
 
 
@@ -48,8 +48,8 @@ def call(request: pytest.FixtureRequest) -> Caller:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(exchange, "BACKOFF_LIMIT_S", 0.01)
+    monkeypatch.setattr(patience, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(patience, "BACKOFF_LIMIT_S", 0.01)
 
 
 def test_route_sends_what_was_asked_and_returns_the_decision(call: Caller) -> None:
@@ -226,6 +226,45 @@ def test_feedback_batch_keeps_the_order(call: Caller) -> None:
     results = call(wire, "feedback_batch", items)
     assert results == [{"decision_id": None, "status": "ignored"}, row]
     assert wire.bodies() == [{"feedback": [{"decision_id": "d1", "quality": 1.0}]}]
+
+
+def test_a_preference_names_both_decisions(call: Caller) -> None:
+    wire = Wire(httpx.ReadTimeout("slow"), httpx.Response(200, json={"status": "duplicate"}))
+    assert call(wire, "prefer", "d1", over="d2", source="user", key=None) == "duplicate"
+    assert wire.bodies() == [{"decision_id": "d1", "preferred_over": "d2", "source": "user"}] * 2
+    assert call(wire, "prefer", None, over="d2") == "ignored"
+    assert call(wire, "prefer", "d1", over=None) == "ignored"
+    assert len(wire.requests) == 2
+
+
+def test_a_verdict_on_a_session_comes_back_with_its_reach(call: Caller) -> None:
+    wire = Wire(httpx.Response(200, json={"status": "accepted", "decisions": 3}))
+    answer = call(wire, "session_feedback", "s", quality=0.0, pool="team", key="csat", source=None)
+    assert answer == {"status": "accepted", "decisions": 3}
+    call(wire, "session_feedback", "s", quality=1.0)
+    assert wire.bodies() == [
+        {"session_id": "s", "quality": 0.0, "pool": "team", "key": "csat"},
+        {"session_id": "s", "quality": 1.0},
+    ]
+
+
+def test_a_batch_may_mix_what_is_said(call: Caller) -> None:
+    told = [{"session_id": "s", "key": "k", "status": "late"}, {"decision_id": "a", "key": "k"}]
+    wire = Wire(httpx.Response(200, json={"results": told}))
+    items = [
+        {"decision_id": "a", "preferred_over": None},
+        {"session_id": "s", "quality": 1.0},
+        {"decision_id": None, "preferred_over": "b"},
+        {"decision_id": "a", "preferred_over": "b"},
+    ]
+    ignored = {"decision_id": None, "status": "ignored"}
+    assert call(wire, "feedback_batch", items) == [
+        {"decision_id": "a", "status": "ignored"},
+        told[0],
+        ignored,
+        told[1],
+    ]
+    assert wire.bodies() == [{"feedback": [items[1], items[3]]}]
 
 
 def test_models_are_addressed_by_their_quoted_name(call: Caller) -> None:

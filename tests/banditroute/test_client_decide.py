@@ -9,14 +9,14 @@ import httpx
 import pytest
 from wire import Wire, client, fault, routed
 
-from banditroute import exchange
+from banditroute import patience
 from banditroute.client import AsyncClient, RouterError
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(exchange, "BACKOFF_LIMIT_S", 0.01)
+    monkeypatch.setattr(patience, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(patience, "BACKOFF_LIMIT_S", 0.01)
 
 
 ACCEPTED = httpx.Response(202, json={"status": "accepted"})

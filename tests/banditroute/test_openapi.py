@@ -86,12 +86,26 @@ def test_the_limits_of_fields_are_told() -> None:
     assert schemas["NewModel"]["properties"]["scored"]["anyOf"][0]["maxItems"] == 1_024
     quality = schemas["FeedbackRequest"]["properties"]["quality"]["anyOf"][0]
     assert (quality["minimum"], quality["maximum"]) == (0, 1)
+    assert schemas["FeedbackRequest"]["properties"]["pool"]["default"] == "default"
+
+
+def test_the_three_shapes_of_feedback_are_told() -> None:
+    shown = document()["components"]["schemas"]
+    sent, result = shown["FeedbackRequest"], shown["FeedbackResult"]
+    assert {"decision_id", "preferred_over", "session_id"} <= sent["properties"].keys()
+    assert "`preferred_over`" in sent["description"] and "`session_id`" in sent["description"]
+    assert result["required"] == ["key", "status"]
+    assert "404" in document()["paths"]["/v1/feedback/batch"]["post"]["responses"]
+    for field in ("preferred_over", "session_id"):
+        assert f"<code>{field}</code>" in page()
 
 
 def test_answers_are_what_the_document_says(served: Served) -> None:
     route = served.post("/v1/route", {"prompt": "x"})
     decision = route.json()["decision_id"]
     feedback = {"decision_id": decision, "quality": 1}
+    served.post("/v1/route", {"prompt": "x", "session_id": "s"})
+    session = {"session_id": "s", "quality": 1}
     scored = [{"prompt": "x", "quality": 1}]
     new = {"name": "new", "input_price": 1, "output_price": 1, "scored": scored}
     answers = {
@@ -99,8 +113,10 @@ def test_answers_are_what_the_document_says(served: Served) -> None:
         ("post", "/v1/route/batch"): served.post(
             "/v1/route/batch", {"requests": [{"prompt": "x"}, {"prompt": "x", "max_cost_usd": 0}]}
         ),
-        ("post", "/v1/feedback"): served.post("/v1/feedback", feedback),
-        ("post", "/v1/feedback/batch"): served.post("/v1/feedback/batch", {"feedback": [feedback]}),
+        ("post", "/v1/feedback"): served.post("/v1/feedback", session),
+        ("post", "/v1/feedback/batch"): served.post(
+            "/v1/feedback/batch", {"feedback": [feedback, session]}
+        ),
         ("get", "/v1/models"): served.client.get("/v1/models"),
         ("post", "/v1/models"): served.post("/v1/models", new),
         ("patch", "/v1/models/{name}"): served.send("PATCH", "/v1/models/new", {"input_price": 2}),

@@ -98,6 +98,42 @@ def test_feedback_says_something() -> None:
     )
 
 
+def test_feedback_has_three_shapes() -> None:
+    for body in (
+        {"decision_id": "d", "preferred_over": "e", "source": "user", "key": "k", "quality": None},
+        {"session_id": "s", "quality": 0.5, "source": "user", "key": "k", "decision_id": None},
+        {"session_id": "s", "quality": 0.5, "pool": "team"},
+        {"decision_id": "d", "quality": 0.5, "preferred_over": None, "session_id": None},
+    ):
+        read = schemas.parse(schemas.FeedbackRequest, json.dumps(body).encode())
+        assert read.model_dump(exclude_unset=True) == body
+    assert read.pool == "default"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"quality": 1}, "decision_id: required, where there is no session_id"),
+        ({"session_id": "s"}, "quality: required with session_id"),
+        ({"preferred_over": "d"}, "decision_id: required with preferred_over"),
+        ({"decision_id": "d", "preferred_over": "d"}, "preferred_over: this is the same decision"),
+        ({"decision_id": "d", "preferred_over": "e", "quality": 1},
+         "quality: does not go with preferred_over"),
+        ({"decision_id": "d", "session_id": "s", "quality": 1},
+         "decision_id: does not go with session_id"),
+        ({"decision_id": "d", "quality": 1, "pool": "p"},
+         "pool: comes with a session_id; a decision knows its own"),
+    ],
+)  # fmt: skip
+def test_a_field_that_does_not_go_with_others_is_named(body: Any, message: str) -> None:
+    error = refused(schemas.FeedbackRequest, body)
+    assert (error.message, error.param) == (message, message.split(":")[0])
+    within = refused(
+        schemas.FeedbackBatch, {"feedback": [{"decision_id": "d", "quality": 1}, body]}
+    )
+    assert within.param == f"feedback[1].{error.param}"
+
+
 @pytest.mark.parametrize("kind", [schemas.RouteRequest, schemas.NewModel, schemas.FeedbackRequest])
 @pytest.mark.parametrize("text", ['"\\ud800"', '"\\udc00\\ud800"', '"\xff"'])
 def test_text_that_is_no_unicode_is_refused(kind: type[BaseModel], text: str) -> None:

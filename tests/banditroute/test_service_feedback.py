@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,166 @@ def test_feedback_moves_the_next_decisions(served: Served) -> None:
     assert answer["model"] == "large" and answer["propensity"] > 0.999
     assert answer["policy_version"] == state["version"]
     assert state["digest"] == served.rebuilt_digest()
+
+
+# --- of two decisions, and of a session ----------------------------------------------------------
+
+
+@pytest.fixture
+def hashing(database: Path) -> Iterator[Served]:
+    """A daemon that can tell whether two prompts were the same."""
+    with serve(database, hash_key="secret", defaults={"policy": "pilot"}) as daemon:
+        yield daemon
+
+
+def duel(daemon: Served, prompt: str = "Why?", **fields: Any) -> tuple[str, str]:
+    won, lost = (daemon.route(prompt, models=[m], **fields) for m in ("small", "large"))
+    return won["decision_id"], lost["decision_id"]
+
+
+def test_a_preference_is_learned_once(hashing: Served) -> None:
+    won, lost = duel(hashing)
+    before = hashing.policy()
+    assert hashing.feedback(won, preferred_over=lost, source="user") == "accepted"
+    state = hashing.policy()
+    assert state["digest"] != before["digest"] and state["learned"] == before["learned"] + 1
+    assert hashing.feedback(won, preferred_over=lost, source="user") == "duplicate"
+    body = {"decision_id": won, "preferred_over": lost, "source": "judge", "key": "user"}
+    assert_error(hashing.post(ONE, body), 409, "conflict", "key")
+    assert hashing.policy() == state and state["digest"] == hashing.rebuilt_digest()
+    for one in (won, lost):
+        (shown,) = hashing.get(f"/v1/decisions/{one}")["comparisons"]
+        assert (shown["decision_id"], shown["preferred_over"]) == (won, lost)
+    metrics = hashing.client.get("/metrics").text
+    assert 'banditroute_feedback_total{status="accepted"} 1.0' in metrics
+    assert 'banditroute_feedback_total{status="conflict"} 1.0' in metrics
+
+
+def test_preferences_move_the_next_decisions(hashing: Served) -> None:
+    for i in range(30):
+        won, lost = duel(hashing, f"question {i}")
+        assert hashing.feedback(lost, preferred_over=won) == "accepted"
+    hashing.policy()
+    shown = hashing.route("question 7", preference={"quality": 1}, models=["small", "large"])
+    assert shown["model"] == "large"
+
+
+def test_what_cannot_be_compared_is_400(hashing: Served) -> None:
+    (won, lost), (other, _) = duel(hashing), duel(hashing, "What else?")
+    assert_error(compare(hashing, won, other), 400, "invalid_value", "preferred_over")
+    assert_error(compare(hashing, won, won), 400, "invalid_value", "preferred_over")
+    assert_error(compare(hashing, won, "nobody"), 404, "unknown_decision", "preferred_over")
+    assert_error(compare(hashing, "nobody", lost), 404, "unknown_decision", "decision_id")
+    rows = [
+        {"decision_id": won, "quality": 1},
+        {"decision_id": won, "preferred_over": lost},
+        {"decision_id": won, "preferred_over": other},
+    ]
+    answer = hashing.post(MANY, {"feedback": rows})
+    assert_error(answer, 400, "invalid_value", "feedback[2].preferred_over")
+    assert hashing.rows("feedback") == hashing.rows("comparisons") == hashing.learned() == []
+
+
+def compare(daemon: Served, won: str, lost: str) -> Any:
+    return daemon.post(ONE, {"decision_id": won, "preferred_over": lost})
+
+
+def test_without_hashes_of_prompts_the_setting_is_named(served: Served) -> None:
+    answer = compare(served, *duel(served))
+    assert_error(answer, 400, "invalid_value", "preferred_over")
+    assert "`hash_key`" in answer.json()["error"]["message"]
+
+
+def test_a_late_preference_is_202(database: Path) -> None:
+    with serve(database, hash_key="secret", defaults={"feedback_ttl_s": 0.05}) as daemon:
+        won, lost = duel(daemon)
+        time.sleep(0.06)
+        assert daemon.feedback(won, preferred_over=lost) == "late"
+        assert daemon.learned() == []
+
+
+def test_a_session_is_judged_once(served: Served) -> None:
+    first, second = (served.route(session_id="s")["decision_id"] for _ in range(2))
+    assert served.feedback(first, quality=1.0) == "accepted"
+    body = {"session_id": "s", "quality": 0.25, "source": "csat"}
+    assert served.post(ONE, body).json() == {"status": "accepted", "decisions": 1}
+    assert served.post(ONE, body).json() == {"status": "duplicate", "decisions": 1}
+    assert_error(served.post(ONE, body | {"quality": 0.5}), 409, "conflict", "key")
+    assert served.feedback(second, quality=0.0) == "superseded"
+    assert served.learned() == [("quality", 1.0, "feedback"), ("quality", 0.25, "feedback")]
+    assert served.policy()["digest"] == served.rebuilt_digest()
+    shown = served.get(f"/v1/decisions/{second}")
+    assert shown["session_feedback"] == [
+        {"key": "csat", "source": "csat", "quality": 0.25, "decisions": 1}
+    ]
+    (learned,) = shown["learned"]
+    assert (learned["kind"], learned["field"], learned["value"]) == ("feedback", "quality", 0.25)
+
+
+def test_a_late_session_is_202(database: Path) -> None:
+    with serve(database, defaults={"feedback_ttl_s": 0.05}) as daemon:
+        daemon.route(session_id="s")
+        time.sleep(0.06)
+        answer = daemon.post(ONE, {"session_id": "s", "quality": 1})
+        assert (answer.status_code, answer.json()) == (202, {"status": "late", "decisions": 0})
+
+
+def test_a_session_that_is_not_there_is_404(served: Served) -> None:
+    served.route(session_id="s")
+    for body, code, param in (
+        ({"session_id": "t"}, "unknown_session", "session_id"),
+        ({"session_id": "s", "pool": "nowhere"}, "unknown_pool", "pool"),
+    ):
+        answer = served.post(ONE, {"quality": 1} | body)
+        assert_error(answer, 404, code, param)
+    rows = [{"session_id": "s", "quality": 1}, {"session_id": "s", "quality": 1, "pool": "nowhere"}]
+    answer = served.post(MANY, {"feedback": rows})
+    assert_error(answer, 404, "unknown_pool", "feedback[1].pool")
+    assert served.rows("session_feedback") == []
+
+
+def test_a_batch_mixes_all_kinds_in_order(hashing: Served) -> None:
+    won, lost = duel(hashing, session_id="s")
+    rows: list[dict[str, Any]] = [
+        {"decision_id": won, "quality": 1},
+        {"decision_id": won, "preferred_over": lost, "source": "user"},
+        {"session_id": "s", "quality": 0, "source": "csat"},
+        {"session_id": "s", "quality": 0, "source": "csat"},
+        {"decision_id": lost, "quality": 1},
+        {"decision_id": won, "preferred_over": "nobody"},
+        {"session_id": "t", "quality": 0},
+        {"decision_id": won, "preferred_over": lost, "key": "user"},
+    ]
+    answer = hashing.post(MANY, {"feedback": rows})
+    assert answer.status_code == 200
+    assert answer.json()["results"] == [
+        {"decision_id": won, "key": "default", "status": "accepted"},
+        {"decision_id": won, "key": "user", "status": "accepted"},
+        {"session_id": "s", "key": "csat", "status": "accepted", "decisions": 1},
+        {"session_id": "s", "key": "csat", "status": "duplicate", "decisions": 1},
+        {"decision_id": lost, "key": "default", "status": "superseded"},
+        {"decision_id": won, "key": "default", "status": "unknown"},
+        {"session_id": "t", "key": "default", "status": "unknown"},
+        {"decision_id": won, "key": "user", "status": "conflict"},
+    ]
+    assert hashing.learned() == [
+        ("quality", 1.0, "feedback"),
+        (None, None, "comparison"),
+        ("quality", 0.0, "feedback"),
+    ]
+    assert hashing.policy()["digest"] == hashing.rebuilt_digest()
+
+
+def test_a_mistake_further_down_undoes_a_session_and_no_neighbour(hashing: Served) -> None:
+    won, _ = duel(hashing, session_id="s")
+    rows = [
+        {"session_id": "s", "quality": 1},
+        {"decision_id": won, "latency_ms": 1},
+        {"decision_id": won, "key": "b", "model": "nobody"},
+    ]
+    answer = hashing.post(MANY, {"feedback": rows})
+    assert_error(answer, 400, "invalid_value", "feedback[2].model")
+    assert hashing.learned() == hashing.rows("session_feedback") == []
+    rows[2]["model"] = "large"
+    answer = hashing.post(MANY, {"feedback": rows})
+    assert [row["status"] for row in answer.json()["results"]] == ["accepted"] * 3

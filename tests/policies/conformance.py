@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from policies import POLICIES, Outcome, Policy, make_policy
+from policies import POLICIES, Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Bools, Float32, Float64
 
 DIM = 6
@@ -74,6 +74,19 @@ def outcomes(n: int, *, seed: int = 0, arms: Sequence[str] = ARMS) -> list[Outco
                 input_cost=1e-4,
             )
         )
+    return log
+
+
+def comparisons(n: int, *, seed: int = 0) -> list[Comparison]:
+    """Return n comparisons; a later arm of `ARMS` wins more often."""
+    rng = np.random.default_rng([4, seed])
+    log = []
+    for seq, x in enumerate(contexts(n, seed=seed + 50), start=1):
+        a, b = sorted(rng.choice(len(ARMS), size=2, replace=False).tolist())
+        if rng.random() < 0.7:
+            a, b = b, a
+        names = f"won{seq}", f"lost{seq}", ARMS[a], ARMS[b]
+        log.append(Comparison(seq, *names, x, 0.5, 0.25, (0.7, 0.3, 0.0)))
     return log
 
 

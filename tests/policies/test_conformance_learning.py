@@ -17,6 +17,7 @@ from conformance import (
     DIM,
     Case,
     build,
+    comparisons,
     contexts,
     outcomes,
     rows,
@@ -149,6 +150,77 @@ def test_learning_keeps_no_reference_to_the_features(case: Case) -> None:
     for outcome in log:
         outcome.x[:] = 7.0
     assert same_bits(policy.state(), before)
+
+
+# --- comparisons ---------------------------------------------------------------------------------
+
+
+def compared(case: Case, policy: Policy | None = None) -> Policy:
+    """Return a policy that has learned outcomes and comparisons in turn."""
+    policy = policy or build(case)
+    for outcome, comparison in zip(outcomes(60), comparisons(60), strict=True):
+        policy.learn([outcome])
+        policy.compare(comparison)
+    return policy
+
+
+@pytest.mark.parametrize("change", [{"winner": "nobody-knows"}, {"loser": "nobody-knows"}])
+def test_comparing_an_unknown_arm_changes_nothing(case: Case, change: dict[str, str]) -> None:
+    policy, (comparison,) = trained(case), comparisons(1)
+    before = policy.state()
+    with pytest.raises(KeyError, match="nobody-knows"):
+        policy.compare(dataclasses.replace(comparison, **change))
+    assert same_bits(policy.state(), before)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_comparing_at_no_point_at_all_changes_nothing(case: Case, bad: float) -> None:
+    policy, (comparison,) = trained(case), comparisons(1)
+    before, x = policy.state(), comparison.x.copy()
+    x[2] = bad
+    with pytest.raises(ValueError, match="x: every value finite"):
+        policy.compare(dataclasses.replace(comparison, x=x))
+    with pytest.raises(ValueError, match="x: shape"):
+        policy.compare(dataclasses.replace(comparison, x=x[:-1]))
+    assert same_bits(policy.state(), before)
+
+
+def test_comparisons_are_no_outcomes(case: Case) -> None:
+    policy = trained(case)
+    clock, pulls = policy.clock, policy.pulls.copy()
+    for comparison in comparisons(20):
+        policy.compare(comparison)
+    assert policy.clock == clock and policy.pulls.tolist() == pulls.tolist()
+
+
+def test_the_same_comparisons_give_the_same_bits(case: Case) -> None:
+    one, two = compared(case), build(case)
+    for outcome, comparison in zip(outcomes(60), comparisons(60), strict=True):
+        two.learn([outcome])
+        two.publish()
+        two.compare(comparison)
+        two.refresh()
+        comparison.x[:] = 7.0
+    assert same_bits(one.state(), two.state())
+    assert same_bits(one.publish(), two.publish())
+
+
+def test_state_with_comparisons_goes_round(case: Case) -> None:
+    straight = compared(case)
+    buffer = io.BytesIO()
+    np.savez(buffer, **straight.state())
+    buffer.seek(0)
+    with np.load(buffer, allow_pickle=False) as stored:
+        loaded = make_policy(case[0], dim=DIM, params=case[1])
+        loaded.load(dict(stored))
+    assert same_bits(loaded.state(), straight.state())
+    assert same_bits(loaded.publish(), straight.publish())
+    for policy in (straight, loaded):
+        compared(case, policy)
+        policy.refresh()
+    assert same_bits(loaded.state(), straight.state())
+    r = rows()
+    assert same_bits(r.scores(loaded), r.scores(straight))
 
 
 # --- arms ----------------------------------------------------------------------------------------

@@ -138,9 +138,11 @@ def test_decisions_and_feedback_are_found_by_id(book: Book) -> None:
     found = book.log.decision(ids[1])
     assert found is not None and found["id"] == ids[1]
     assert book.log.decision("nobody") is None
-    (sent,) = book.log.feedback(ids[1])
+    said = book.log.said(found)
+    (sent,) = said["feedback"]
     assert sent["key"] == "default" and sent["status"] == "accepted"
-    assert book.log.feedback("nobody") == []
+    assert [one["field"] for one in said["learned"]] == ["quality", "cost", "latency"]
+    assert said["comparisons"] == said["session_feedback"] == []
     book.feed(2)
     versions = [row["version"] for row in book.log.decisions("default")]
     assert len(versions) == 5 and versions == sorted(versions)

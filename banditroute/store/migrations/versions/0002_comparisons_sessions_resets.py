@@ -36,6 +36,7 @@ def upgrade() -> None:
             name=op.f("uq_comparisons_decision_id_preferred_over_key"),
         ),
     )
+    op.create_index(op.f("ix_comparisons_preferred_over"), "comparisons", ["preferred_over"])
     op.create_table(
         "session_feedback",
         sa.Column("id", _SERIAL, autoincrement=True, nullable=False),

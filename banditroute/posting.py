@@ -1,0 +1,72 @@
+"""Feedback of every kind, from the wire to the store: in order, and whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from sqlalchemy import Connection
+
+from banditroute.schemas import FeedbackRequest
+from banditroute.store.comparisons import Preferred, prefer
+from banditroute.store.feedback import Became, Post, record
+from banditroute.store.sessions import Verdict, judge
+
+Posted = Post | Preferred | Verdict
+
+
+def read(request: FeedbackRequest) -> Posted:
+    """Return what a row of the wire says."""
+    key = request.key or request.source or "default"
+    if request.decision_id is None:
+        assert request.session_id is not None and request.quality is not None
+        return Verdict(request.pool, request.session_id, key, request.quality, request.source)
+    if request.preferred_over is not None:
+        return Preferred(request.decision_id, request.preferred_over, key, request.source)
+    return Post(
+        decision_id=request.decision_id,
+        key=key,
+        source=request.source,
+        quality=request.quality,
+        cost_usd=request.cost_usd,
+        input_tokens=request.input_tokens,
+        output_tokens=request.output_tokens,
+        latency_ms=request.latency_ms,
+        model=request.model,
+    )
+
+
+def store(connection: Connection, posts: Sequence[Posted], *, now: int) -> list[Became]:
+    """Store `posts` in order; return what became of each.
+
+    Raises
+    ------
+    ApiError
+        For what cannot be: nothing has been written then.
+    """
+    runs = [list(run) for _, run in groupby(posts, key=type)]
+    if len(runs) == 1:
+        return _store_alike(connection, runs[0], now, 0)
+    # A mistake in a later run undoes the earlier ones, and no neighbour of this call.
+    with connection.begin_nested():
+        became: list[Became] = []
+        for run in runs:
+            became += _store_alike(connection, run, now, len(became))
+        return became
+
+
+def _store_alike(
+    connection: Connection, posts: Sequence[Posted], now: int, first: int
+) -> list[Became]:
+    """Store posts of one kind, the first of which is in place `first` of the call."""
+    plain = [post for post in posts if isinstance(post, Post)]
+    if plain:
+        statuses = record(connection, plain, now=now, first=first)
+        return [Became(status, _BLAMED.get(status)) for status in statuses]
+    pairs = [post for post in posts if isinstance(post, Preferred)]
+    if pairs:
+        return prefer(connection, pairs, now=now, first=first)
+    return [judge(connection, post, now=now) for post in posts if isinstance(post, Verdict)]
+
+
+_BLAMED = {"unknown": "decision_id", "conflict": "key"}
