@@ -24,6 +24,8 @@ UNTRIED = 1e3
 """The bonus of an arm without outcomes, infinite in theory, and the largest of any."""
 
 GAMMA = 0.998
+"""Half after 346 outcomes. Of .99 to .999 it loses least on stationary streams of 3 and 9 models
+(with 9, .99 cost 25 to 67 thousandths of utility) while a fall of one model still shows."""
 
 
 class DUCB(Shrinking):
@@ -34,7 +36,8 @@ class DUCB(Shrinking):
     dim : number of features, none of which it reads.
     gamma : forgetting per learned outcome of any arm, in (0, 1]; at 1 this is UCB.
     half_life : outcomes after which one counts half, in place of gamma.
-    xi : width of the index; above 1/2 for the guarantee, far less for little exploration.
+    xi : width of the index. The guarantee wants more than 1/2; models differ by so little that
+        on real streams this costs ten times the regret.
     bound : B, the largest reward.
     prior : mean quality of an arm without outcomes, worth 2 of them in `estimate`.
 
@@ -58,7 +61,7 @@ class DUCB(Shrinking):
     >>> policy.learn([Outcome(s, "d", "large", x[0], "quality", r) for s, r in ((1, 1), (2, 0))])
     >>> policy.refresh()
     >>> [f"{policy.view[key][1]:.3f}" for key in ("index", "bonus")]
-    ['0.333', '0.233']
+    ['0.333', '0.104']
     """
 
     name = "d-ucb"
@@ -69,7 +72,7 @@ class DUCB(Shrinking):
         dim: int,
         gamma: float = GAMMA,
         half_life: float = 0.0,
-        xi: float = 0.05,
+        xi: float = 0.01,
         bound: float = 1.0,
         prior: float = 0.6,
     ) -> None:

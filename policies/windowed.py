@@ -18,7 +18,6 @@ from policies.discounted import DUCB
 from policies.linucb import LinUCB
 from policies.ridge import invert
 
-WINDOW = 500
 _NOBODY = -1
 
 
@@ -73,8 +72,8 @@ class SWUCB(DUCB):
         self,
         *,
         dim: int,
-        window: int = WINDOW,
-        xi: float = 0.2,
+        window: int = 200,
+        xi: float = 0.01,
         bound: float = 1.0,
         prior: float = 0.6,
     ) -> None:
@@ -124,7 +123,7 @@ class SWLinUCB(LinUCB):
         self,
         *,
         dim: int,
-        window: int = WINDOW,
+        window: int = 500,
         width: str = "practical",
         alpha: float = 0.2,
         delta: float = 0.05,
