@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from banditroute.pool import NANO, Charter, Model, PoolOptions
 from policies import Policy
-from policies.base import Arrays, Bools, Float32, Float64, draw
+from policies.base import Arrays, Bools, Float32, Float64
 from policies.cost import CostModel, LatencyModel
 from policies.drift import standing
 from policies.exploration import shares, trial_shares
+from policies.laws import draw
 from policies.preference import penalty
 
 REASONS = (

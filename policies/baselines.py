@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, greedy, optimistic
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy
+from policies.laws import greedy, optimistic
 
 
 class Shrinking(Policy):

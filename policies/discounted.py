@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Sums, optimistic
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Sums
 from policies.baselines import Shrinking
+from policies.laws import optimistic
 from policies.linucb import LinUCB
 from policies.ridge import RidgeArms
 from policies.thompson import Thompson

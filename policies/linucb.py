@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums, optimistic
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
+from policies.laws import optimistic
 from policies.ridge import RidgeArms, widths
 
 

@@ -14,18 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import (
-    Arrays,
-    Bools,
-    Comparison,
-    Float32,
-    Float64,
-    Outcome,
-    Policy,
-    Sums,
-    optimistic,
-)
+from policies.base import Arrays, Bools, Comparison, Float32, Float64, Outcome, Policy, Sums
 from policies.duels import Duels
+from policies.laws import optimistic
 from policies.ridge import RidgeArms, widths
 
 SCORES = ("inner", "cosine")

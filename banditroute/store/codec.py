@@ -14,7 +14,8 @@ from banditroute.router import REASONS, Decisions
 from banditroute.store.bulk import columns
 from banditroute.store.tables import decisions as decisions_table
 from policies import POLICIES
-from policies.base import Float32, Float64, draw
+from policies.base import Float32, Float64
+from policies.laws import draw
 
 DECISION_COLUMNS = columns(decisions_table)
 """The order of the values that `encode` returns."""

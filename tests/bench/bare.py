@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from banditroute.embedding import FEATURES, make_embedder
 from policies import Outcome, make_policy
-from policies.base import draw
+from policies.laws import draw
 
 
 class Bare:

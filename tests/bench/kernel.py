@@ -24,7 +24,8 @@ from pareto_bandit import BanditRouter, DisjointLinUCBPolicy, FeatureService
 from report import at_least, show
 
 from policies import POLICIES, Outcome, make_policy
-from policies.base import Float64, draw
+from policies.base import Float64
+from policies.laws import draw
 
 ARMS, DIMS = (4, 8, 32), (32, 64, 128)
 BATCH = 256

@@ -26,7 +26,8 @@ from banditroute.embedding import make_embedder
 from banditroute.pairs import Pairs
 from banditroute.preferences import Options, fit
 from policies import Outcome, make_policy
-from policies.base import Arrays, Float32, Float64, draw
+from policies.base import Arrays, Float32, Float64
+from policies.laws import draw
 from sim.datasets import Dataset, load
 from sim.supervised import ridge
 

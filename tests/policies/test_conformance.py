@@ -25,8 +25,8 @@ from conformance import (
 )
 
 from policies import POLICIES, make_policy
-from policies.base import draw
 from policies.exploration import shares
+from policies.laws import draw
 
 ORDER = [3, 0, 8, 2, 1, 7, 5, 4, 6]
 

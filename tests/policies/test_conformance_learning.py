@@ -26,7 +26,7 @@ from conformance import (
 )
 
 from policies import POLICIES, Policy, make_policy
-from policies.base import draw
+from policies.laws import draw
 
 # --- learning ------------------------------------------------------------------------------------
 
@@ -313,3 +313,39 @@ def test_forgetting_goes_by_position_not_by_the_arm(name: str) -> None:
     x = contexts(8, seed=1)
     for a, b in zip(one.estimate(x), many.estimate(x), strict=True):
         np.testing.assert_allclose(a[:, 0], b[:, 0], rtol=0, atol=1e-5)
+
+
+def test_a_reset_of_one_arm_is_answered_or_not_but_never_breaks_anything(case: Case) -> None:
+    policy, other, r = trained(case), trained(case), rows()
+    with pytest.raises(KeyError, match="nobody"):
+        policy.reset_arm("nobody")
+    assert same_bits(policy.state(), other.state()), "a refused reset left a trace"
+    for one in (policy, other):
+        one.reset_arm("best", shift=-0.2, worth=3.0)
+        one.learn(outcomes(20, seed=4))
+        one.refresh()
+    assert same_bits(policy.state(), other.state())
+    restored = build(case, ())
+    restored.load(policy.state())
+    restored.refresh()
+    assert same_bits(restored.publish(), policy.publish())
+    pmf = policy.pmf(r.scores(policy), r.eligible, r.penalty)
+    np.testing.assert_allclose(pmf[r.eligible.any(axis=1)].sum(axis=1), 1.0, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", ["linucb", "thompson", "pilot", "d-linucb", "d-thompson", "d-ucb", "epsilon-greedy"]
+)
+def test_a_reset_moves_the_level_of_one_arm_and_makes_it_less_sure(name: str) -> None:
+    log = [dataclasses.replace(o, value=0.8) for o in outcomes(300, arms=("good", "best"))]
+    policy = build((name, {}))
+    policy.learn(log)
+    policy.refresh()
+    x, at = contexts(16, seed=3), ARMS.index("best")
+    mean, std = policy.estimate(x)
+    policy.reset_arm("best", shift=-0.3, worth=4.0)
+    policy.refresh()
+    moved, unsure = policy.estimate(x)
+    assert (moved[:, at] < mean[:, at] - 0.1).all()
+    assert (unsure[:, at] > std[:, at]).all()
+    assert np.abs(moved - mean)[:, ARMS.index("good")].max() < 0.05

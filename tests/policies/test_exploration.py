@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.base import Bools, Float64, greedy
+from policies.base import Bools, Float64
 from policies.exploration import shares, trial_shares
+from policies.laws import greedy
 from policies.linucb import LinUCB
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.base import Float64, greedy
+from policies.base import Float64
+from policies.laws import greedy
 from policies.preference import penalty
 
 
