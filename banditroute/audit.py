@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from banditroute.learner import Fold, rebuild
+from banditroute.fold import Fold
+from banditroute.learner import rebuild
 from banditroute.store.codec import Logged, decode
 from banditroute.store.log import Log
 from policies import Policy

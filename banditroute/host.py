@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from banditroute.learner import Checkpoint, Fold, Learner
+from banditroute.fold import Fold
+from banditroute.learner import Checkpoint, Learner
 from banditroute.router import Snapshot
 from banditroute.store.log import Log
 

@@ -20,8 +20,9 @@ from starlette.applications import Starlette
 
 from banditroute import __version__
 from banditroute.app import create_app
+from banditroute.fold import Fold, install
 from banditroute.host import Deliver, LearnerLink, LearnerLoop, LocalLearner
-from banditroute.learner import Checkpoint, Fold, install
+from banditroute.learner import Checkpoint
 from banditroute.pool import Charter
 from banditroute.prior import pack, unpack
 from banditroute.service import Service

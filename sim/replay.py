@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.learner import Event, Fold
+from banditroute.fold import Event, Fold
 from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, default_tau_cost
 from banditroute.router import Asks, Decisions, Router
 from policies import Outcome

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Column, Connection, Engine, Table, func, insert, select
 
-from banditroute.learner import Checkpoint, Event
+from banditroute.fold import Event
+from banditroute.learner import Checkpoint
 from banditroute.pool import Charter
 from banditroute.store.bulk import insert_many
 from banditroute.store.tables import (

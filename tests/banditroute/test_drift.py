@@ -18,7 +18,8 @@ from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
 from banditroute import learner as learner_module
 from banditroute import service
 from banditroute.audit import audit
-from banditroute.learner import Event, Fold, rebuild
+from banditroute.fold import Event, Fold
+from banditroute.learner import rebuild
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.log import append_resets
 from banditroute.store.tables import events

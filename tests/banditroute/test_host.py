@@ -10,8 +10,9 @@ import pytest
 from logbook import Book
 
 from banditroute import host
+from banditroute.fold import Fold
 from banditroute.host import LearnerLoop, LocalLearner
-from banditroute.learner import Checkpoint, Fold
+from banditroute.learner import Checkpoint
 from banditroute.router import Snapshot
 from banditroute.store.feedback import Post
 from banditroute.store.log import Log

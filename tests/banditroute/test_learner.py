@@ -10,8 +10,10 @@ from logbook import Book, lesson_of
 from sqlalchemy import Engine
 
 from banditroute import learner as learner_module
-from banditroute.learner import Checkpoint, Event, Fold, Learner, install, rebuild, unpack
+from banditroute.fold import Event, Fold, install
+from banditroute.learner import Checkpoint, Learner, rebuild
 from banditroute.pool import ModelSpec
+from banditroute.prior import unpack
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.log import Log, keep_checkpoint

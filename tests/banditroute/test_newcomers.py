@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
 
 from banditroute.audit import audit
-from banditroute.learner import Event, Fold
+from banditroute.fold import Event, Fold
 from banditroute.pool import Model, ModelSpec
 from banditroute.router import Decisions, Router
 from banditroute.store import pools

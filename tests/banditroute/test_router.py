@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from banditroute.learner import Event, Fold
+from banditroute.fold import Event, Fold
 from banditroute.pool import Charter, Model, PoolOptions
 from banditroute.router import REASONS, Asks, Decisions, Frame, Router, Snapshot
 from policies import Outcome, full_params
