@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Mapping
 
+from policies.barp import Barp
 from policies.base import Comparison, Outcome, Policy
 from policies.baselines import EpsilonGreedy, Fixed, KNearest, Random
 from policies.linucb import LinUCB
@@ -16,7 +17,8 @@ from policies.thompson import Thompson
 __all__ = ["POLICIES", "Comparison", "Outcome", "Policy", "full_params", "make_policy"]
 
 POLICIES: dict[str, type[Policy]] = {
-    kind.name: kind for kind in (Thompson, LinUCB, Pilot, Random, Fixed, EpsilonGreedy, KNearest)
+    kind.name: kind
+    for kind in (Thompson, LinUCB, Pilot, Barp, Random, Fixed, EpsilonGreedy, KNearest)
 }
 
 

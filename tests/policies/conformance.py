@@ -25,6 +25,7 @@ PARAMETERS: dict[str, tuple[dict[str, object], ...]] = {
     "pilot": ({}, {"score": "cosine"}, {"score": "cosine", "alpha": 1.0, "gamma": 0.97}),
     "fixed": ({"arm": "large"}, {"arm": "nobody"}),
     "epsilon-greedy": ({}, {"epsilon": 0.3}),
+    "barp": ({}, {"beta": 0.05, "rate": 0.01, "batch": 8, "memory": 50}, {"steps": 0}),
     "knn": ({}, {"k": 3, "memory": 50}, {"k": 3, "memory": 50, "distance": "euclidean"}),
 }
 
