@@ -153,12 +153,12 @@ class Adam:
     def climb(self, at: Net, found: Net, *, rate: float) -> None:
         """Move the net `at` in place, one step of size `rate` up the gradient `found`."""
         self.taken += 1
-        scale = rate * np.sqrt(1.0 - _SECOND**self.taken) / (1.0 - _FIRST**self.taken)
+        size, square = rate / (1.0 - _FIRST**self.taken), 1.0 / (1.0 - _SECOND**self.taken)
         for name, g in found.items():
             m, v = self.first[name], self.second[name]
             m += (1.0 - _FIRST) * (g - m)
             v += (1.0 - _SECOND) * (g * g - v)
-            at[name] += scale * m / (np.sqrt(v) + _TINY)
+            at[name] += size * m / (np.sqrt(square * v) + _TINY)
 
 
 def checked(prior: Mapping[str, NDArray[Any]], dim: int) -> tuple[Net, float]:
