@@ -154,11 +154,9 @@ class Barp(Policy):
         view = {name: self.view[name].astype(np.float64) for name in self.net}
         logit = net.logits(view, x.astype(np.float64), w, beta=self.beta).astype(np.float32)
         # Penalties are in units of quality, of which one is w_q rewards.
-        quality = np.maximum(w[:, 0], QUALITY_WEIGHT_FLOOR / total)
-        return {
-            "logit": logit,
-            "temperature": np.tile((self.beta / quality)[:, None], len(self.arms)).astype("f4"),
-        }
+        temperature = np.empty_like(logit)
+        temperature[:] = (self.beta / np.maximum(w[:, 0], QUALITY_WEIGHT_FLOOR / total))[:, None]
+        return {"logit": logit, "temperature": temperature}
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:

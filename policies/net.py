@@ -114,7 +114,7 @@ def gradient(net: Net, seen: Lessons, *, beta: float, clip: float) -> Net:
     worth = seen.reward - beta * log_pi
     g = pi * (worth - (pi * worth).sum(axis=1, keepdims=True))
     for arm, p, surprise in zip(seen.arms.T, seen.propensity.T, seen.surprise.T, strict=True):
-        rho = np.minimum(pi[rows, arm] / p, clip)
+        rho = np.minimum(pi[rows, arm] / np.maximum(p, _TINY), clip)
         pull = np.where(arm >= 0, rho * surprise, 0.0)
         g -= pull[:, None] * pi
         g[rows, arm] += pull

@@ -159,19 +159,22 @@ class Traced:
         quality, cost = map(np.array, self.models)
         return References(tuple(map(str, range(len(cost)))), quality, cost, (0.0, 0.0))
 
+    def hull(self) -> References:
+        """Return the weights as if they were models, and the cheapest model alone."""
+        models = self.references
+        quality = np.append(self.quality, models.quality[models.cost.argmin()])
+        cost = np.append(self.cost, models.cost.min())
+        return References(tuple(map(str, range(len(cost)))), quality, cost, (0.0, 0.0))
+
     def area(self) -> float:
         """Return the mean quality of the hull over log cost, above the zero router's.
 
         The range goes from the cheapest to the dearest model's mean cost. Mixes of two weights
         count, and so does playing the cheapest model alone, for everybody.
         """
-        models = self.references
-        low, high = models.cost.min(), models.cost.max()
-        quality = np.append(self.quality, models.quality[models.cost.argmin()])
-        cost = np.append(self.cost, low)
-        whole = References(tuple(map(str, range(len(cost)))), quality, cost, (0.0, 0.0))
-        grid = np.geomspace(low, high, 1_000)
-        return float(np.mean([whole.zero(at) - models.zero(at) for at in grid]))
+        models, hull = self.references, self.hull()
+        grid = np.geomspace(models.cost.min(), models.cost.max(), 1_000)
+        return float(np.mean([hull.zero(at) - models.zero(at) for at in grid]))
 
     def utility(self) -> float:
         """Return the mean over the grid of (1 - w) quality - w min(cost / tau, 1)."""
@@ -259,7 +262,7 @@ def results(given: argparse.Namespace, labels: list[str]) -> dict[Key, Traced]:
 
 
 def plot(path: Path, found: dict[Key, Traced], names: list[str], labels: list[str]) -> None:
-    """Draw each dataset's frontiers, means over orders, on a logarithmic axis of cost."""
+    """Draw each dataset's points and hulls, means over orders, on a logarithmic axis of cost."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -270,9 +273,12 @@ def plot(path: Path, found: dict[Key, Traced], names: list[str], labels: list[st
         for label in labels:
             runs = [run for key, run in found.items() if key[:2] == (name, label)]
             cost, quality = (np.mean([getattr(r, what) for r in runs], axis=0) for what in PAIR)
-            axis.plot(cost, quality, ".-", label=label, linewidth=1)
-        corners = References.mean([run.references for run in runs]).frontier()
-        axis.plot(*corners.T, "k--", label="zero router", linewidth=1)
+            whole = [run.references.cost for run in runs]
+            grid = np.geomspace(np.min(whole), np.mean(whole, axis=0).max(), 200)
+            hull = [np.mean([run.hull().zero(at) for run in runs]) for at in grid]
+            axis.plot(cost, quality, ".", color=axis.plot(grid, hull, label=label)[0].get_color())
+        zero = [np.mean([run.references.zero(at) for run in runs]) for at in grid]
+        axis.plot(grid, zero, "k--", label="zero router")
         axis.set(xscale="log", xlabel="US dollars per request", ylabel="quality", title=name)
         axis.legend(fontsize=7)
     figure.tight_layout()
