@@ -228,6 +228,7 @@ def prior_fit(
     from rich.progress import Progress
 
     from banditroute import preferences
+    from banditroute.autograd import require_torch
     from banditroute.embedding import make_embedder, require
     from banditroute.pairs import read
     from banditroute.prior import Prior
@@ -237,7 +238,7 @@ def prior_fit(
         if not out.parent.is_dir():
             raise ValueError(f"--out: there is no directory {out.parent}")
         known = read(pairs)
-        preferences.require_torch()
+        require_torch()
         require(embedder)
         maker = make_embedder(embedder)
         with Progress(console=Console(stderr=True), transient=True) as progress:

@@ -3,12 +3,11 @@
 First a linear map of the features is taught by triplets: prompts that the same model won move
 together, and away from prompts where it lost to a weaker one. Then, on the frozen map, every model
 gets a direction so that cosines explain who won (Bradley-Terry). Pairs of prompts that were kept
-out say how much of that to believe. The only module that needs torch, and never at serving time.
+out say how much of that to believe.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.autograd import one_thread
 from banditroute.pairs import Pairs
 from policies.base import Arrays
 
@@ -104,10 +104,7 @@ def fit(
     ImportError
         Without torch; the message says what to install.
     """
-    torch = _torch()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums of several threads differ in their last bits
-    try:
+    with one_thread() as torch:
         levels, contexts, rows, won = [], [], [], []
         for inside, outside in _parts(pairs, options):
             w, v, t = _fit(torch, inside, x, options, tick)
@@ -117,8 +114,6 @@ def fit(
             rows.append(outside.row)
             won.append(outside.won)
         w, v, t = _fit(torch, pairs, x, options, tick)
-    finally:
-        torch.set_num_threads(threads)
     parts = np.column_stack([np.concatenate(levels), np.concatenate(contexts)])
     held = np.concatenate(won)
     scale, support, context = calibrate(parts, held, np.concatenate(rows))
@@ -345,17 +340,3 @@ def accuracy(pairs: Pairs, log_odds: Float64) -> Float64:
         count += np.bincount(side, decided, size)
     share: Float64 = right / count
     return share
-
-
-def require_torch() -> None:
-    """Raise ImportError, naming the extra to install, where torch cannot be had."""
-    _torch()
-
-
-def _torch() -> Any:
-    try:
-        return importlib.import_module("torch")
-    except ImportError as error:
-        raise ImportError(
-            "fitting a prior needs torch: pip install 'banditroute[embeddings]'"
-        ) from error

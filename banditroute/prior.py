@@ -1,4 +1,4 @@
-"""A fitted prior: what `warm-start` and `prior fit` write, and what a policy starts from.
+"""A fitted prior: what `warm-start`, `pretrain` and `prior fit` write, for a policy to start from.
 
 A file of plain arrays, never a pickle. Its bytes go into the log with the policy that starts from
 it, so that the log alone is enough to fold; the file may be gone by then.
@@ -29,7 +29,7 @@ from policies.base import Arrays, Sums
 if TYPE_CHECKING:
     from banditroute.pool import PoolOptions
 
-KINDS = ("sums", "pilot")
+KINDS = ("sums", "pilot", "barp")
 PREFIXES = ("", "cost_")
 """Of quality's sums, and of the cost model's, which need not be there."""
 
@@ -40,7 +40,8 @@ class Prior:
 
     Attributes
     ----------
-    kind : ``sums`` (per arm, see `policies.base.sums_of`) or ``pilot`` (see `policies.pilot`).
+    kind : ``sums`` (per arm, see `policies.base.sums_of`), ``pilot`` (see `policies.pilot`) or
+        ``barp`` (sums, and a net; see `policies.barp`).
     embedder : identity of the embedder whose features it was fitted on.
     arrays : named plain arrays; ``arms`` holds the models' names. ``basis_mean`` and
         ``basis_matrix`` are the embedder's basis, where it was fitted on the same prompts.
@@ -70,7 +71,7 @@ class Prior:
         if kind not in KINDS or arrays.get("arms", np.zeros(0)).dtype.kind != "U":
             raise ValueError(f"prior: of unknown kind {kind!r}; valid: {', '.join(KINDS)}")
         try:
-            if kind == "sums":
+            if kind != "pilot":
                 _check_sums(arrays)
             if "basis_mean" in arrays:
                 _check_basis(arrays["basis_mean"], arrays["basis_matrix"])

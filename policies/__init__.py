@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Mapping
 
+from policies.barp import Barp
 from policies.base import Comparison, Outcome, Policy
 from policies.baselines import EpsilonGreedy, Fixed, KNearest, Random
 from policies.discounted import DUCB, DLinUCB, DThompson
@@ -18,7 +19,7 @@ from policies.windowed import SWUCB, SWLinUCB
 __all__ = ["POLICIES", "Comparison", "Outcome", "Policy", "full_params", "make_policy"]
 
 _KINDS: tuple[type[Policy], ...] = (
-    *(Thompson, LinUCB, Pilot),
+    *(Thompson, LinUCB, Pilot, Barp),
     *(DThompson, DLinUCB, SWLinUCB, DUCB, SWUCB),
     *(Random, Fixed, EpsilonGreedy, KNearest),
 )

@@ -7,17 +7,19 @@ inside, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from banditroute.basis import Basis
     from banditroute.embedding import Embedder
     from banditroute.prior import Prior
+    from banditroute.store.log import Log
     from policies.base import Arrays, Float32, Float64
     from sim.datasets import Dataset
 
@@ -68,17 +70,17 @@ def command(
 ) -> None:
     """Fit a prior that pools can start from, see their key `prior`."""
     if (data is None) == (log is None):
-        _fail("one of DATA and --log is expected")
+        fail("one of DATA and --log is expected")
     if log is not None and (prices or task or split or without or embedder != "hashing"):
-        _fail("--log: takes no --embedder, --task, --prices, --split or --without: they are in it")
+        fail("--log: takes no --embedder, --task, --prices, --split or --without: they are in it")
     if len(set(task or [])) < len(task or []):
-        _fail("--task: given twice")
+        fail("--task: given twice")
     if not 0.0 < n_effective < float("inf"):
-        _fail(f"--n-effective: above 0, not {n_effective:g}")
+        fail(f"--n-effective: above 0, not {n_effective:g}")
     try:
         if data is not None:
             prior, means = _from_data(
-                _rows(data, split, without or []),
+                rows(data, split, without or []),
                 embedder,
                 task or [],
                 prices,
@@ -89,13 +91,14 @@ def command(
             prior, means = _from_log(str(log), pool, clusters, n_effective)
         prior.write(out)
     except (ValueError, ImportError) as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
-        _fail(f"--out: {out}: {error.strerror or error}")
+        fail(f"--out: {out}: {error.strerror or error}")
     _show(out, prior, means)
 
 
-def _rows(path: Path, split: str | None, without: list[str]) -> Dataset:
+def rows(path: Path, split: str | None, without: list[str]) -> Dataset:
+    """Return the rows of a data set, of one split and without some models."""
     import numpy as np
 
     from sim.datasets import load
@@ -126,7 +129,7 @@ def _from_data(
     from sim.prices import listed
 
     specs = None if prices is None else listed(prices, dataset.models)
-    made, x, basis = _features(embedder, dataset.prompts)
+    made, x, basis = features(embedder, dataset.prompts)
     x = widen(x, dataset.task, tasks)
     tokens = np.array([len(one.encode("utf-8", "surrogatepass")) / 4.0 for one in dataset.prompts])
     quality = dict(zip(dataset.models, dataset.quality.T, strict=True))
@@ -142,7 +145,7 @@ def _from_data(
     return Prior("sums", identity(made.identity, tasks), arrays | own), quality
 
 
-def _features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Basis | None]:
+def features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Basis | None]:
     """Return the embedder, its features of all prompts, and its basis if that is fitted to them."""
     import numpy as np
 
@@ -174,24 +177,32 @@ def _features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Bas
 def _from_log(
     url: str, pool: str, groups: int | None, n_effective: float
 ) -> tuple[Prior, dict[str, Float64]]:
+    from banditroute.prior import Prior
+    from banditroute.warmstart import basis_arrays, clusters, fit, logged
+
+    with opened(url) as log:
+        charter, x, quality, ratios = logged(log, pool)
+    cluster = clusters(x, groups) if groups else None
+    arrays = fit(x, quality, n_effective=n_effective, ratios=ratios, cluster=cluster)
+    return Prior("sums", charter.embedder, arrays | basis_arrays(charter)), quality
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Log]:
+    """Yield the log at a database URL; what the database says against it is an InputError."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from banditroute.prior import Prior
     from banditroute.store.engine import open_engine
     from banditroute.store.log import Log
-    from banditroute.warmstart import basis_arrays, clusters, fit, logged
     from sim.errors import InputError
 
     try:
         engine = open_engine(url)
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
             raise InputError(f"--log: there is no file {engine.url.database}")
-        charter, x, quality, ratios = logged(Log(engine), pool)
+        yield Log(engine)
     except SQLAlchemyError as error:
         raise InputError(f"--log: {str(error).splitlines()[0]}") from error
-    cluster = clusters(x, groups) if groups else None
-    arrays = fit(x, quality, n_effective=n_effective, ratios=ratios, cluster=cluster)
-    return Prior("sums", charter.embedder, arrays | basis_arrays(charter)), quality
 
 
 def _show(out: Path, prior: Prior, quality: dict[str, Float64]) -> None:
@@ -221,6 +232,7 @@ def _show(out: Path, prior: Prior, quality: dict[str, Float64]) -> None:
     shown.print(f"{out}: prior {digest(prior.text())}, embedder {prior.embedder}{basis}")
 
 
-def _fail(message: str) -> NoReturn:
+def fail(message: str) -> NoReturn:
+    """Tell what is wrong in one line, and end with status 2."""
     typer.echo(f"banditroute: {message}", err=True)
     raise typer.Exit(2)

@@ -30,6 +30,7 @@ PARAMETERS: dict[str, tuple[dict[str, object], ...]] = {
     "sw-ucb": ({}, {"window": 60, "xi": 0.6}, {"window": 30}),
     "fixed": ({"arm": "large"}, {"arm": "nobody"}),
     "epsilon-greedy": ({}, {"epsilon": 0.3}),
+    "barp": ({}, {"beta": 0.05, "rate": 0.01, "batch": 8, "memory": 50}, {"steps": 0}),
     "knn": ({}, {"k": 3, "memory": 50}, {"k": 3, "memory": 50, "distance": "euclidean"}),
 }
 

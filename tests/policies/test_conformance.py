@@ -87,7 +87,9 @@ def test_draw_frequency_is_the_pmf(case: Case, share: float) -> None:
             assert (drawn == -1).all()
             continue
         frequency = np.bincount(drawn, minlength=len(row)) / n
-        assert (np.abs(frequency - row) <= 4.0 * np.sqrt(row * (1.0 - row) / n) + 1e-9).all()
+        # Counts of what is expected less than once are no normal variables: five of them may be.
+        bound = 4.0 * np.sqrt(row * (1.0 - row) / n) + 5.0 / n
+        assert (np.abs(frequency - row) <= bound).all()
         assert (frequency[row == 0.0] == 0.0).all()
 
 
