@@ -214,12 +214,15 @@ _ZERO, _HALF = np.zeros((), np.float32), np.full((), 0.5, np.float32)
 _SUMS = ("gram", "moment", "square", "count", "last")
 
 
-def next_position(clock: int) -> int:
+def next_position(clock: int, *, forgets: bool = False) -> int:
     """Return the fold position at which to take stock after `clock`: 4, 8, 16, 32, 64, 96, ..
 
-    From 1,024 on the distance is a thirty-second part of the log, so that long logs fold fast.
+    From 1,024 on the distance is a thirty-second part of the log, so that long logs fold fast;
+    but what is soon forgotten has to be estimated anew as soon, every 32 outcomes.
     """
-    return max(2 * clock, 4) if clock < 32 else clock + max(32, clock // 32)
+    if clock < 32:
+        return max(2 * clock, 4)
+    return clock + (32 if forgets else max(32, clock // 32))
 
 
 def invert(gram: Float64, precision: Float64) -> tuple[Float64, float]:

@@ -22,7 +22,6 @@ PRECISIONS = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 _NOISE, _WEIGHT, _SHARED_WEIGHT = 0.09, 4.0, 16.0
 _SHARED = 0.3
-_OFTEN = 32
 
 
 class Thompson(Policy):
@@ -119,10 +118,7 @@ class Thompson(Policy):
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)
         if self.clock >= self.due:
             self._reconsider()
-            # What is forgotten soon has to be estimated anew as soon.
-            forgets = self.ridge.gamma < 1.0
-            self.due = next_position(min(self.clock, _OFTEN) if forgets else self.clock)
-            self.due += max(self.clock - _OFTEN, 0) if forgets else 0
+            self.due = next_position(self.clock, forgets=self.ridge.gamma < 1.0)
 
     def _teach(self, arm: int, sums: Sums) -> None:
         self.ridge.add(arm, sums, self.clock)
