@@ -162,9 +162,14 @@ class Decisions:
     spend_rate: float
 
     def fallbacks(self) -> list[list[str]]:
-        """Return, per row, the eligible models that were not chosen, best utility first."""
+        """Return, per row, the eligible models that were not chosen, best utility first.
+
+        What a policy that reads the preference makes of it shows in its law alone.
+        """
         names = [model.name for model in self.frame.models]
-        order = np.argsort(self.penalty - self.mean, axis=1, kind="stable").tolist()
+        own = self.frame.snapshot.policy.reads_preference
+        worst_last = -self.pmf if own else self.penalty - self.mean
+        order = np.argsort(worst_last, axis=1, kind="stable").tolist()
         rows = zip(order, self.verdict.tolist(), self.chosen.tolist(), strict=True)
         return [
             [names[k] for k in ranked if verdict[k] == 0 and k != chosen]

@@ -255,7 +255,7 @@ class _Watch:
     def level(self) -> float:
         """Return the largest g / h, negative for a tilt to the worse."""
         i = self._largest()
-        return math.copysign(self.excess[i] / THRESHOLDS[i], TILTS[i])
+        return self.excess[i] / THRESHOLDS[i] * (1.0 if TILTS[i] > 0.0 or not self.run[i] else -1.0)
 
     def _largest(self) -> int:
         return max(range(_TILTS), key=lambda i: self.excess[i] / THRESHOLDS[i])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of
 
 from banditroute.fold import Event, Fold
 from banditroute.pool import Charter, Model, PoolOptions
@@ -15,6 +16,7 @@ from policies.base import Float32
 DIM, TAU = 4, 0.01
 CHARTER = Charter(policy="barp", params={}, embedder="e", dim=DIM, tau_cost=TAU, tau_latency_ms=1e3)
 MODELS = [Model("small", 0.0, 0.2, price_id=1), Model("large", 0.0, 20.0, price_id=2)]
+POOL = [CHEAP, ABLE, BEST]
 
 
 def fold() -> Fold:
@@ -127,3 +129,15 @@ def test_the_router_leaves_cost_to_the_net_and_money_to_the_price() -> None:
     logit = scarce.scores["logit"] - scarce.penalty / policy(one).beta
     law = np.exp(logit - logit.max(axis=1, keepdims=True))
     np.testing.assert_allclose(scarce.pmf, law / law.sum(axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_fallbacks_are_in_the_order_of_the_law() -> None:
+    """The penalty leaves cost to the net, so only its law knows what the caller would have next."""
+    decided = router_of(fold_of("cheap", "able", "best", policy="barp").snapshot(), POOL).decide(
+        asks_of(30)
+    )
+    for pmf, chosen, others in zip(
+        decided.pmf.tolist(), decided.chosen.tolist(), decided.fallbacks(), strict=True
+    ):
+        ranked = sorted(range(len(pmf)), key=lambda k: -pmf[k])
+        assert others == [POOL[k].name for k in ranked if k != chosen]
