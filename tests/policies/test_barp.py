@@ -151,6 +151,18 @@ def test_a_cost_that_is_not_known_is_as_believed() -> None:
     assert all(np.isfinite(array).all() for array in policy.net.values())
 
 
+def test_an_outcome_is_worth_its_quality_and_cost_beyond_what_was_believed() -> None:
+    policy, w = taught(), np.array([[0.75, 0.25]])
+    theta, spend = policy.ridge.solve(600)[0], policy.spend.solve(600)[0]
+    x = np.array([0.4, -0.2, 1.0], dtype=np.float32)
+    policy._keep(x, (1, -1), (0.5, 1.0), (0.9, 0.3))
+    seen = policy._judged(np.array([600]), w, theta, spend)
+    quality, cost = theta @ x, spend @ x
+    np.testing.assert_allclose(seen.reward[0], 0.75 * quality - 0.25 * cost)
+    expected = 0.75 * (0.9 - quality[1]) - 0.25 * (0.3 - cost[1])
+    assert seen.surprise[0, 0] == pytest.approx(float(expected))
+
+
 def test_cost_counts_up_to_tau() -> None:
     heads = []
     for dear in (0.01, 5.0):

@@ -88,7 +88,7 @@ def test_steps_are_those_of_torch() -> None:
         np.testing.assert_allclose(array, tensors[name].detach().numpy(), rtol=0, atol=1e-12)
 
 
-def test_beliefs_change_the_noise_of_the_gradient_and_not_its_mean() -> None:
+def test_beliefs_do_not_change_the_mean_of_the_gradient() -> None:
     """Over the draw of the arm, any belief gives the gradient of the true rewards."""
     at, seen = some_net(), some_lessons()
     true = np.random.default_rng(5).normal(size=(N, K))
