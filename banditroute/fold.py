@@ -100,8 +100,9 @@ class Fold:
                 part.teach(arm, known[arm])
 
     def _reset(self, arm: str, trigger_seq: int = 0) -> None:
-        shift, worth = self.drift.reset(arm, trigger_seq)
-        self.policy.reset_arm(arm, shift=shift, worth=worth)
+        answer = self.drift.reset(arm, trigger_seq)
+        if answer is not None:
+            self.policy.reset_arm(arm, shift=answer[0], worth=answer[1])
 
     def _learn(self, outcome: Outcome) -> None:
         self.learned += 1

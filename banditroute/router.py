@@ -235,7 +235,9 @@ class Router:
         options, snapshot = self.options, self.snapshot
         view = snapshot.policy.view
         new: Bools = (view["born"] > 0) & (view["pulls"] < options.newcomer_pulls)
-        groups = [(new, options.newcomer_share), (snapshot.drift["suspect"], options.recheck_share)]
+        groups = [(new, options.newcomer_share)]
+        if options.reset_on_drift:
+            groups.append((snapshot.drift["suspect"], options.recheck_share))
         if self.frame.columns is not None:
             groups = [(arms[self.frame.columns], share) for arms, share in groups]
         return [(arms, share) for arms, share in groups if share > 0.0 and arms.any()]

@@ -40,7 +40,8 @@ class Barp(Policy):
     beta : weight of entropy, in units of reward: how readily a model that seems worse is drawn.
     rate : step size of Adam.
     anchor : share, in [0, 1], of its distance from the shared ridge's means that the head gives
-        up at every step; 0 is the plain policy gradient.
+        up at every step; 0 is the plain policy gradient, which learns little of the other models
+        once a model that it had come to prefer is drained.
     clip : largest importance weight of an outcome.
     batch : rows of a minibatch, and lessons after which the net is moved.
     steps : minibatches each time; 0 freezes the net, as published.
@@ -199,7 +200,7 @@ class Barp(Policy):
         rng = np.random.default_rng([_SEED, self.heard])
         at = rng.integers(min(self.heard, self.memory), size=(self.steps, self.batch))
         weights = rng.random(at.shape)
-        theta, spend = self.ridge.solve(self.clock)[0], self.spend.solve(self.clock)[0]
+        theta, spend = (_believed(one, self.clock) for one in (self.ridge, self.spend))
         means = np.stack([theta, -spend], axis=1)
         for rows, w in zip(at, weights, strict=True):
             self.net["head"] += self.anchor * (means - self.net["head"])
@@ -272,3 +273,11 @@ class Barp(Policy):
         theta, inverse = self.ridge.solve(self.clock)
         view = {"theta": theta, "inverse": inverse} | self.net
         return {name: array.astype(np.float32) for name, array in view.items()}
+
+
+def _believed(ridge: RidgeArms, clock: int) -> Float64:
+    """Return theta[K, d]; of an arm that nothing is known of, the mean of the others."""
+    theta, known = ridge.solve(clock)[0], ridge.count > 0.0
+    if known.any():
+        theta[~known] = theta[known].mean(axis=0)
+    return theta

@@ -110,10 +110,7 @@ class CostModel:
     def publish(self) -> Arrays:
         """Return theta[K, d] and half the residual variance[K], all that prediction reads."""
         theta, inverse = self.ridge.solve(self.clock)
-        error, freedom = self.ridge.residuals(theta, inverse)
-        variance = (error + _PSEUDO * _VARIANCE) / (freedom + _PSEUDO)
-        # Answers that cost nothing are no lognormal: they must not make a model look dear.
-        smear = 0.5 * np.minimum(variance, _MOST_VARIANCE)
+        smear = _smear(*self.ridge.residuals(theta, inverse))
         return {"theta": theta.astype(np.float32), "smear": smear.astype(np.float32)}
 
     def install(self, view: Arrays) -> None:
@@ -126,8 +123,10 @@ class CostModel:
 
     def expect(self, outcome: Outcome) -> float:
         """Return the US dollars that what was learned by now predicts for a decision."""
-        arm, view = self.arms.index(outcome.arm), self.publish()
-        power = float(outcome.x @ view["theta"][arm] + view["smear"][arm])
+        arm = self.arms.index(outcome.arm)
+        theta, inverse = self.ridge.solve_one(arm, self.clock)
+        left = self.ridge.residuals(theta[None], inverse[None], slice(arm, arm + 1))
+        power = float(outcome.x @ theta + _smear(*left)[0])
         output = outcome.cost_prior - outcome.input_cost
         return outcome.input_cost + math.exp(min(max(power, _LEAST), _MOST)) * output
 
@@ -153,6 +152,14 @@ class CostModel:
             theta, smear = theta[columns], smear[columns]
         power = np.minimum(np.maximum(x @ theta.T + smear, _LEAST), _MOST)
         return input_cost + np.exp(power, dtype=np.float64) * output_prior
+
+
+def _smear(error: Float64, freedom: Float64) -> Float64:
+    """Return half the residual variance[K] of squared residuals over their degrees of freedom."""
+    variance = (error + _PSEUDO * _VARIANCE) / (freedom + _PSEUDO)
+    # Answers that cost nothing are no lognormal: they must not make a model look dear.
+    smear: Float64 = 0.5 * np.minimum(variance, _MOST_VARIANCE)
+    return smear
 
 
 _LEAST, _MOST = math.log(LEAST_TIMES_PRIOR), math.log(MOST_TIMES_PRIOR)

@@ -24,7 +24,7 @@ FALSE_ALARM_EVERY = 10_000
 
 _WARM, _CLIP, _VARIANCE, _WEIGHT = 20, 3.0, 0.09, 4.0
 _SLOPES, _LEVEL, _PRIOR = 100.0, 1.0, 0.7
-_WAVES = 50.0
+_WAVES, _REGAINED = 50.0, 2.0 / 3.0
 _MANY, _SOME = 512, 4
 TILTS = (-1.0, 1.0, -0.25, 0.25)
 _TILTS, _OVERSHOOT = len(TILTS), 1.166
@@ -123,23 +123,28 @@ class Drift:
     def _expect(self, arm: int) -> None:
         """Take anew what is expected of an arm, its deviation and the allowances."""
         self.expected[arm] = self.ridge.solve_one(arm, 0)[0]
-        self._watches[arm].settle(float(self.ridge.levels(0)[arm]) + _LEVEL)
+        known = float(self.ridge.levels(0)[arm]) + _LEVEL
+        self._watches[arm].settle(float(self.expected[arm, -1]), known)
 
     def alarms(self) -> dict[str, int]:
         """Return the arms whose alarm stands, and the log position that raised it."""
         return standing(self.arms, self.publish())
 
-    def reset(self, name: str, trigger_seq: int) -> tuple[float, float]:
+    def reset(self, name: str, trigger_seq: int = 0) -> tuple[float, float] | None:
         """Start anew from where an arm is now; return (shift, worth) for `Policy.reset_arm`.
 
         The shift is the mean residual since the statistic was last 0, worth that many outcomes.
-        A reset of another alarm than the one that stands tells only that all is unsure.
+        Without a trigger all is unsure, whatever stands. An answer to an alarm that does not
+        stand any more comes too late: None, and nothing has changed.
         """
         if name not in self.arms:
             raise KeyError(name)
         arm = self.arms.index(name)
-        shift, worth = self._watches[arm].answer(trigger_seq)
+        if trigger_seq and trigger_seq != self._watches[arm].trigger:
+            return None
+        shift, worth = self._watches[arm].answer(told=trigger_seq > 0)
         self.ridge.loosen(arm, shift=shift, worth=worth, clock=0)
+        self._watches[arm].fallen_to = float(self.ridge.solve_one(arm, 0)[0][-1])
         self._expect(arm)
         return shift, worth
 
@@ -171,7 +176,7 @@ class Drift:
 
         ``level`` float64[K]: the largest g / h, negative for the worse: an alarm from 1 on.
         ``trigger`` int64[K]: the event whose alarm stands, 0 for none.
-        ``suspect`` bool[K]: found worse, and not yet better again.
+        ``suspect`` bool[K]: found worse, and neither found better since nor two thirds back.
         """
         return {
             "level": np.array([watch.level() for watch in self._watches]),
@@ -194,6 +199,7 @@ class _Watch:
     blind : outcomes that are not compared yet.
     trigger : the event whose alarm stands, 0 for none.
     suspect : whether it was found worse, and not better since.
+    fall, fallen_to : how much worse, and the level after that.
     """
 
     excess: list[float] = field(default_factory=lambda: [0.0] * _TILTS)
@@ -212,6 +218,8 @@ class _Watch:
     blind: int = _WARM
     trigger: int = 0
     suspect: bool = False
+    fall: float = 0.0
+    fallen_to: float = 0.0
 
     def look(self, error: float, seq: int, *, learns: bool) -> None:
         """Take in the error of one outcome, and learn from it what errors are like."""
@@ -246,8 +254,10 @@ class _Watch:
         """Whether nothing speaks of a change that must not explain itself away."""
         return abs(self.level()) <= 0.5
 
-    def settle(self, known: float) -> None:
-        """Take deviation and allowances anew, when `known` outcomes tell the arm's level."""
+    def settle(self, level: float, known: float) -> None:
+        """Take deviation and allowances anew, at a level that `known` outcomes tell."""
+        if self.suspect and level - self.fallen_to >= _REGAINED * self.fall:
+            self.suspect = False  # so much of a fall comes back where there was none
         self.deviation = math.sqrt(self.square / self.freedom)
         for i, tilt in enumerate(TILTS):
             self.allow[i] = math.log(self.waves[i] / self.weight) + abs(tilt) / math.sqrt(known)
@@ -260,13 +270,13 @@ class _Watch:
     def _largest(self) -> int:
         return max(range(_TILTS), key=lambda i: self.excess[i] / THRESHOLDS[i])
 
-    def answer(self, trigger_seq: int) -> tuple[float, float]:
-        """Return (shift, worth) of a reset and start anew."""
+    def answer(self, *, told: bool) -> tuple[float, float]:
+        """Return (shift, worth) of a reset and start anew; `told` by the alarm that stands."""
         shift, worth = 0.0, 2.0
-        if self.trigger and self.trigger == trigger_seq:
+        if told:
             i = self._largest()
             shift, worth = self.moved[i] / self.run[i], self.run[i]
-            self.suspect = TILTS[i] < 0.0
+            self.suspect, self.fall = TILTS[i] < 0.0, -shift
         self.clear()
         self.age, self.due, self.blind = 0, next_position(0), 0
         return shift, worth
@@ -281,6 +291,7 @@ class _Watch:
 _FIELDS: dict[str, tuple[type, tuple[int, ...]]] = {
     **dict.fromkeys(("excess", "run", "moved", "waves", "allow"), (np.float64, (_TILTS,))),
     **dict.fromkeys(("weight", "square", "freedom", "deviation"), (np.float64, ())),
+    **dict.fromkeys(("fall", "fallen_to"), (np.float64, ())),
     **dict.fromkeys(("age", "due", "blind", "trigger"), (np.int64, ())),
     "suspect": (np.bool_, ()),
 }

@@ -5,6 +5,9 @@ from __future__ import annotations
 LARGEST = 1e9
 """Beyond it, and below its inverse, float32 arithmetic on what is published would overflow."""
 
+_SHORTEST = 1e-3
+"""The least factor of forgetting: its powers must not vanish within a few outcomes."""
+
 
 def positive(**values: float) -> None:
     """Raise ValueError for a value that is not above 0, or is out of all bounds."""
@@ -57,7 +60,9 @@ def forgetting(default: float, *, gamma: float, half_life: float) -> float:
     if half_life <= 0.0:
         if not 0.0 < gamma <= 1.0:
             raise ValueError(f"gamma: in (0, 1], not {gamma}")
+        between(_SHORTEST, 1.0, gamma=gamma)
         return gamma
     if gamma != default:
         raise ValueError("half_life: in place of gamma, not beside it")
+    between(0.1, LARGEST, half_life=half_life)
     return float(0.5 ** (1.0 / half_life))

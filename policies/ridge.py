@@ -17,6 +17,8 @@ from scipy.linalg.lapack import dpotrf, dpotri
 
 from policies.base import Arrays, Float32, Float64, Sums
 
+_ALL = slice(None)
+
 
 class RidgeArms:
     """S = sum g^(t-i) x x', b = sum g^(t-i) r x per arm; A = S + P_a, theta = A^-1 (b + P_a m_a).
@@ -97,10 +99,10 @@ class RidgeArms:
         What its outcomes say of the slopes, and of the noise, stays: with m their mean features
         and r their mean value, ``S - n m m' + w m m'`` and ``b - n r m + w (r + shift) m``.
         """
+        if self.gram[arm, -1, -1] <= 0.0:
+            return
         self._age(arm, clock)
         known = self.gram[arm, -1, -1]
-        if known <= 0.0:
-            return
         kept, features = min(worth, known), self.gram[arm, -1] / known
         value = self.moment[arm, -1] / known
         self.gram[arm] += np.tril(np.outer(features, features)) * (kept - known)
@@ -178,21 +180,24 @@ class RidgeArms:
         prior = self.precision[arm] * self.mean[arm]
         return inverse @ (self.moment[arm] * decay + prior), inverse
 
-    def residuals(self, theta: Float64, inverse: Float64) -> tuple[Float64, Float64]:
+    def residuals(
+        self, theta: Float64, inverse: Float64, arms: slice = _ALL
+    ) -> tuple[Float64, Float64]:
         """Return (sum of squared residuals[K], their degrees of freedom[K]) around theta[K, d].
 
-        The degrees of freedom are what the fit leaves of the outcomes, n - tr(S A^-1).
+        The degrees of freedom are what the fit leaves of the outcomes, n - tr(S A^-1). Of some
+        `arms` alone, theta and A^-1 are theirs.
         """
-        gram = self.symmetric()
+        gram = self.symmetric(arms)
         fitted = (gram @ theta[:, :, None])[:, :, 0]
-        error = self.square + (theta * (fitted - 2.0 * self.moment)).sum(axis=1)
-        freedom = self.count - (gram * inverse).sum(axis=(1, 2))
+        error = self.square[arms] + (theta * (fitted - 2.0 * self.moment[arms])).sum(axis=1)
+        freedom = self.count[arms] - (gram * inverse).sum(axis=(1, 2))
         return np.maximum(error, 0.0), np.maximum(freedom, 0.0)
 
-    def symmetric(self) -> Float64:
+    def symmetric(self, arms: slice = _ALL) -> Float64:
         """Return S[K, d, d] with both triangles, at each arm's last outcome."""
-        lower = np.tril(self.gram, -1)
-        whole: Float64 = np.tril(self.gram) + lower.transpose(0, 2, 1)
+        lower = np.tril(self.gram[arms], -1)
+        whole: Float64 = np.tril(self.gram[arms]) + lower.transpose(0, 2, 1)
         return whole
 
     def state(self) -> Arrays:

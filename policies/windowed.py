@@ -78,7 +78,7 @@ class SWUCB(DUCB):
         prior: float = 0.6,
     ) -> None:
         super().__init__(dim=dim, gamma=1.0, xi=xi, bound=bound, prior=prior)
-        params.positive(window=window)
+        params.between(1, 1_000_000, window=window)
         self.kept = {name: a for name, a in _empty(window, 0).items() if name != "x"}
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
@@ -144,7 +144,7 @@ class SWLinUCB(LinUCB):
             level=level,
             prior=prior,
         )
-        params.positive(window=window)
+        params.between(1, 1_000_000, window=window)
         self.kept = _empty(window, dim)
 
     def _learn(self, arm: int, outcome: Outcome) -> None:

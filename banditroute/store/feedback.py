@@ -50,6 +50,7 @@ _RATED = select(events.c.decision_id).where(
 )
 
 DEFAULTS_AT_ONCE = 512
+_IDS_AT_ONCE = 10_000  # SQLite allows some 32,000 variables in a statement
 
 
 class Became(NamedTuple):
@@ -288,13 +289,32 @@ def default_expired(
         .order_by(decisions.c.expires_at, decisions.c.id)
         .limit(limit)
     )
-    rows = [
-        outcome_columns(dict(row))
-        | {"kind": "default", "field": "quality", "value": quality, "cost": None, "created_at": now}
-        for row in connection.execute(expired).mappings()
-    ]
-    append_outcomes(connection, rows)
-    return len(rows)
+    found = connection.execute(expired).mappings().all()
+    costs = known_costs(connection, [row["id"] for row in found])
+    told = {"kind": "default", "field": "quality", "value": quality, "created_at": now}
+    append_outcomes(
+        connection,
+        [outcome_columns(dict(row)) | told | {"cost": costs.get(row["id"])} for row in found],
+    )
+    return len(found)
+
+
+def known_costs(connection: Connection, ids: Sequence[str]) -> dict[str, float]:
+    """Return the US dollars that accepted feedback told first of decisions, where any did."""
+    told = (
+        select(feedback.c.decision_id, feedback.c.cost_nano)
+        .where(
+            feedback.c.decision_id.in_(bindparam("ids", expanding=True)),
+            feedback.c.status == "accepted",
+            feedback.c.cost_nano.is_not(None),
+        )
+        .order_by(feedback.c.id.desc())
+    )
+    costs: dict[str, float] = {}
+    for at in range(0, len(ids), _IDS_AT_ONCE):
+        for row in connection.execute(told, {"ids": list(ids[at : at + _IDS_AT_ONCE])}):
+            costs[row.decision_id] = row.cost_nano / NANO
+    return costs
 
 
 class _Prices:

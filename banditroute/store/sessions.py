@@ -11,9 +11,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 
-from banditroute.pool import NANO
-from banditroute.store.feedback import DECISION, WAITING, Became, append_outcomes, outcome_columns
-from banditroute.store.tables import decisions, feedback, session_feedback
+from banditroute.store.feedback import (
+    DECISION,
+    WAITING,
+    Became,
+    append_outcomes,
+    known_costs,
+    outcome_columns,
+)
+from banditroute.store.tables import decisions, session_feedback
 
 _INSIDE = (
     decisions.c.pool == bindparam("pool"),
@@ -31,16 +37,6 @@ _KNOWN = select(session_feedback).where(
     session_feedback.c.pool == bindparam("pool"),
     session_feedback.c.session_id == bindparam("session"),
     session_feedback.c.key == bindparam("key"),
-)
-_COSTS = (
-    select(feedback.c.decision_id, feedback.c.cost_nano)
-    .where(
-        feedback.c.decision_id == decisions.c.id,
-        feedback.c.status == "accepted",
-        feedback.c.cost_nano.is_not(None),
-        *_INSIDE,
-    )
-    .order_by(feedback.c.id.desc())
 )
 
 
@@ -73,10 +69,7 @@ def judge(connection: Connection, post: Verdict, *, now: int) -> Became:
     if last is None:
         return Became("unknown", "session_id")
     rows = connection.execute(_OPEN, named | {"now": now}).mappings().all()
-    costs: dict[str, float] = {}
-    if rows:
-        sent = connection.execute(_COSTS, named)
-        costs = {row.decision_id: row.cost_nano / NANO for row in sent}  # the first one stays
+    costs = known_costs(connection, [row["id"] for row in rows])
     told = {"kind": "feedback", "field": "quality", "value": post.quality, "created_at": now}
     append_outcomes(
         connection,

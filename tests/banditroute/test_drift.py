@@ -107,6 +107,25 @@ def test_a_reset_is_appended_once_and_moves_the_level_alone(engine: Engine) -> N
             assert np.array_equal(array[small], after.policy.state()[name][small]), name
 
 
+def test_an_answer_to_an_alarm_that_was_withdrawn_changes_nothing(engine: Engine) -> None:
+    """The snapshot that an answer comes from may be behind the log."""
+    book = fallen(engine)
+    stale = fold(book)
+    say(book, 0.9, 200)
+    before = fold(book)
+    assert stale.drift.alarms() and not before.drift.alarms()
+    with book.begin() as connection:
+        (_,) = append_resets(
+            connection,
+            pool=book.pool,
+            policy=stale.charter.identity,
+            alarms=stale.drift.alarms(),
+            now=book.now,
+        )
+    after = fold(book)
+    assert after.version == before.version + 1 and after.digest() == before.digest()
+
+
 def test_the_database_refuses_a_second_reset_of_one_alarm(engine: Engine) -> None:
     book = fallen(engine)
     (_,) = reset(book)
@@ -177,7 +196,7 @@ def test_every_policy_can_live_with_a_reset(policy: str) -> None:
     one = fold_of(
         "cheap", "able", "best", policy=policy, **({"arm": "able"} if policy == "fixed" else {})
     )
-    one.apply(Event(one.version + 1, "p", "reset", payload={"arm": "best", "trigger_seq": 3}))
+    one.apply(Event(one.version + 1, "p", "reset", payload={"arm": "best"}))
     decided = router_of(one.snapshot(), POOL).decide(asks_of(20))
     assert np.allclose(decided.pmf.sum(axis=1), 1.0)
 
@@ -202,19 +221,19 @@ def suspicious(policy: str = "linucb") -> Fold:
 def test_a_suspect_keeps_a_share_that_is_exact_and_capped(policy: str) -> None:
     one = suspicious(policy)
     assert one.snapshot().drift["suspect"].tolist() == [False, False, True]
-    off = router_of(one.snapshot(), POOL, recheck_share=0.0).decide(asks_of(30))
-    assert not off.explore.any()
-    wide = {"recheck_share": 0.1, "exploration_cost_share": 1e6}
+    off = router_of(one.snapshot(), POOL, recheck_share=0.1).decide(asks_of(30))
+    assert not off.explore.any(), "switched off"
+    wide = {"recheck_share": 0.1, "exploration_cost_share": 1e6, "reset_on_drift": True}
     on = router_of(one.snapshot(), POOL, **wide).decide(asks_of(30))
     assert (on.explore[:, 2] == 0.1).all() and not on.explore[:, :2].any()
     np.testing.assert_allclose(on.pmf, 0.9 * off.pmf + on.explore, rtol=0, atol=1e-12)
     assert verdicts(on)["best"] == "eligible"
-    tight = router_of(one.snapshot(), POOL, recheck_share=0.1, exploration_cost_share=0.01)
+    tight = router_of(one.snapshot(), POOL, **(wide | {"exploration_cost_share": 0.01}))
     assert (tight.decide(asks_of(30)).explore[:, 2] < 0.1).all()
 
 
 def test_a_suspect_share_is_logged_so_that_the_pmf_can_be_recomputed(engine: Engine) -> None:
-    book = fallen(engine, recheck_share=0.2, exploration_cost_share=1e6)
+    book = fallen(engine, recheck_share=0.2, exploration_cost_share=1e6, reset_on_drift=True)
     reset(book)
     decided, _ = book.decide(20)
     assert (decided.explore[:, decided.frame.snapshot.policy.arms.index("large")] == 0.2).all()

@@ -362,3 +362,16 @@ def test_a_prior_that_does_not_fit_is_refused(
 def test_a_parameter_that_makes_no_sense_is_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
         Barp(dim=DIM, **{field: value})  # type: ignore[arg-type]
+
+
+def test_an_arm_that_nothing_is_known_of_is_believed_to_be_like_the_others() -> None:
+    """Neither good nor free of charge: drawn to bare priors it would get all requests."""
+    policy = taught()
+    policy.add_arm("late")
+    heard = log(400)
+    policy.learn(heard)
+    policy.refresh()
+    x = np.stack([o.x for o in heard[:50]])
+    w = np.tile([[0.5, 0.5, 0.0]], (50, 1))
+    pmf = policy.pmf(policy.score(x, w), np.ones((50, 4), np.bool_), np.zeros((50, 4)))
+    assert pmf[:, 3].mean() < 0.3

@@ -58,6 +58,12 @@ def feed(drift: Drift, outcomes: Iterable[Outcome]) -> int:
     return learned
 
 
+def answered(drift: Drift, trigger: int) -> tuple[float, float]:
+    answer = drift.reset("a", trigger)
+    assert answer is not None
+    return answer
+
+
 @pytest.mark.parametrize(("tilt", "threshold"), list(zip(TILTS, THRESHOLDS, strict=True)))
 def test_the_threshold_is_siegmund_s(tilt: float, threshold: float) -> None:
     k, reach = abs(tilt) / 2.0, threshold / abs(tilt) + 1.166
@@ -160,7 +166,7 @@ def test_a_reset_says_how_far_and_starts_anew() -> None:
     feed(drift, stream(300, normal(0.8)))
     feed(drift, stream(50, normal(0.6), seed=1, at=301))
     (trigger,) = drift.alarms().values()
-    shift, worth = drift.reset("a", trigger)
+    shift, worth = answered(drift, trigger)
     assert -0.3 < shift < -0.12 and 4.0 <= worth <= 20.0
     view = drift.publish()
     assert view["level"][0] == 0.0 and view["trigger"][0] == 0 and view["suspect"][0]
@@ -168,19 +174,48 @@ def test_a_reset_says_how_far_and_starts_anew() -> None:
     assert feed(drift, stream(300, normal(0.6), seed=5, at=400)) == 300
     # Recovery is an alarm the other way, and the arm is no suspect any more.
     feed(drift, stream(60, normal(0.8), seed=6, at=800))
-    shift, _ = drift.reset("a", drift.alarms()["a"])
+    shift, _ = answered(drift, drift.alarms()["a"])
     assert shift > 0.12 and not drift.publish()["suspect"][0]
 
 
-@pytest.mark.parametrize("trigger", [0, 7, 10_000])
-def test_a_reset_that_answers_no_alarm_only_makes_unsure(trigger: int) -> None:
+def test_a_reset_without_a_trigger_only_makes_unsure() -> None:
     drift = watching("a")
     feed(drift, stream(300, normal(0.8)))
     feed(drift, stream(50, normal(0.6), seed=1, at=301))
     assert drift.alarms()
-    assert drift.reset("a", trigger) == (0.0, 2.0)
+    assert drift.reset("a") == (0.0, 2.0)
     assert not drift.publish()["suspect"][0] and not drift.alarms()
-    assert watching("a").reset("a", trigger) == (0.0, 2.0)
+
+
+@pytest.mark.parametrize("trigger", [7, 10_000])
+def test_an_answer_that_comes_too_late_changes_nothing(trigger: int) -> None:
+    """The alarm has been withdrawn since, or another one stands by now."""
+    drift = watching("a")
+    assert drift.reset("a", trigger) is None
+    feed(drift, stream(300, normal(0.8)))
+    feed(drift, stream(50, normal(0.6), seed=1, at=301))
+    before, stands = drift.state(), drift.alarms()
+    assert drift.reset("a", trigger) is None
+    assert same_bits(drift.state(), before) and drift.alarms() == stands
+
+
+def test_a_false_alarm_makes_no_suspect_for_good() -> None:
+    """Two thirds of a fall come back where there was none, without an alarm to say so."""
+    drift = watching("a")
+    feed(drift, stream(300, normal(0.8)))
+    feed(drift, stream(50, normal(0.6), seed=1, at=301))
+    drift.reset("a", drift.alarms()["a"])
+    for outcome in stream(12, normal(0.6), seed=2, at=400):
+        drift.learn(outcome)
+    assert drift.publish()["suspect"][0], "still as bad as it was found"
+    learned = 0
+    for outcome in stream(200, normal(0.8), seed=3, at=500):
+        drift._watches[0].clear()  # no alarm may help
+        drift.learn(outcome)
+        learned += 1
+        if not drift.publish()["suspect"][0]:
+            break
+    assert 10 < learned < 130
 
 
 def test_withdrawing_lets_no_alarm_stand_and_keeps_what_was_learned() -> None:
@@ -209,8 +244,8 @@ def test_state_is_everything_bit_for_bit() -> None:
         whole.learn(outcome)
     for outcome in log[650:]:
         other.learn(outcome)
-    whole.reset("a", 5)
-    other.reset("a", 5)
+    whole.reset("a")
+    other.reset("a")
     assert same_bits(whole.state(), other.state())
     assert same_bits(whole.publish(), other.publish())
 

@@ -7,7 +7,7 @@ import pytest
 from conformance import ARMS, DIM, comparisons, contexts, outcomes, same_bits
 from test_pilot import GIVEN, QUALITY_ONLY, SIZE, preferences, started
 
-from policies import Comparison, Outcome
+from policies import Comparison, Outcome, make_policy
 from policies.base import Float32, Float64
 from policies.linucb import LinUCB
 from policies.pilot import Pilot
@@ -227,3 +227,19 @@ def test_a_preferred_model_is_played() -> None:
     scores = policy.score(contexts(1), QUALITY_ONLY)
     pmf = policy.pmf(scores, np.ones((1, 4), dtype=np.bool_), np.zeros((1, 4)))
     assert pmf[0].argmax() == 1
+
+
+def test_a_reset_before_the_first_comparison_leaves_no_trace_that_a_checkpoint_would_lose() -> None:
+    one = make_policy("pilot", dim=DIM)
+    for arm in ("a", "b", "c"):
+        one.add_arm(arm)
+    x = np.ones(DIM, dtype=np.float32)
+    one.learn([Outcome(s, "d", "ab"[s % 2], x, "quality", 0.5) for s in range(20)])
+    one.reset_arm("a", worth=2.0)
+    other = make_policy("pilot", dim=DIM)
+    other.load(one.state())
+    for policy in (one, other):
+        policy.compare(Comparison(21, "d", "e", "b", "c", x))
+    mine, theirs = one.state(), other.state()
+    assert mine.keys() == theirs.keys()
+    assert all(mine[name].tobytes() == theirs[name].tobytes() for name in mine)

@@ -122,5 +122,5 @@ def test_a_window_cannot_be_taught_sums() -> None:
 
 @pytest.mark.parametrize("name", ["sw-ucb", "sw-linucb"])
 def test_a_window_without_places_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="^window: positive, not 0"):
+    with pytest.raises(ValueError, match="^window: in .1, 1e.06., not 0"):
         make_policy(name, dim=DIM, params={"window": 0})

@@ -4,9 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from logbook import Book
 from sqlalchemy import Engine, inspect, text
 
 import banditroute.store
@@ -155,3 +158,33 @@ def test_a_file_is_claimed_by_one_daemon_at_a_time(engine: Engine) -> None:
     again = claim(engine, patience=0.0)
     assert again is not None
     again.close()
+
+
+def test_going_down_a_revision_and_up_again_keeps_rows_and_gives_no_position_twice(
+    engine: Engine,
+) -> None:
+    book = Book(engine)
+    book.feed(5)
+    book.append("drained", name="x")
+    newest = book.log.end()
+    with engine.begin() as connection:
+        connection.execute(text(f"DELETE FROM events WHERE seq = {newest}"))
+    rows = [tuple(event)[:18] for event in book.events()]
+    migrate(engine, "0001")
+    with engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0001"
+        assert "trigger_seq" not in {c["name"] for c in inspect(connection).get_columns("events")}
+    migrate(engine, "head")
+    assert [tuple(event)[:18] for event in book.events()] == rows
+    assert book.append("drained", name="x") == newest + 1
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"render_as_batch": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def migrate(engine: Engine, revision: str) -> None:
+    config = Config()
+    scripts = Path(banditroute.store.__file__).parent / "migrations"
+    config.set_main_option("script_location", str(scripts))
+    config.attributes["engine"] = engine
+    (command.upgrade if revision == "head" else command.downgrade)(config, revision)

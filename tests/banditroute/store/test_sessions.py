@@ -133,7 +133,7 @@ def test_a_session_is_one_of_its_pool(engine: Engine) -> None:
     assert qualities(book) == {} and len(qualities(other)) == 2
 
 
-@pytest.mark.parametrize("query", [sessions._LAST, sessions._OPEN, sessions._COSTS])
+@pytest.mark.parametrize("query", [sessions._LAST, sessions._OPEN])
 def test_a_session_is_found_without_reading_its_pool(book: Book, query: Any) -> None:
     statement = str(query.compile(book.engine))
     with book.engine.connect() as connection:

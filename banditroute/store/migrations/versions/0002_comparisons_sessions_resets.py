@@ -66,8 +66,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index(op.f("ix_decisions_pool_session_id"), "decisions")
     op.drop_index(op.f("ix_events_pool_policy_arm_trigger_seq"), "events")
-    with op.batch_alter_table("events") as batch_op:
-        batch_op.drop_column("trigger_seq")
-        batch_op.drop_column("policy")
+    # Older folds know no comparisons. Columns are dropped in place: a table made anew would lose
+    # the counter that keeps positions from being given out twice.
+    op.execute("DELETE FROM events WHERE kind = 'comparison'")
+    op.drop_column("events", "trigger_seq")
+    op.drop_column("events", "policy")
     op.drop_table("session_feedback")
     op.drop_table("comparisons")
