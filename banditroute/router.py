@@ -36,7 +36,6 @@ REASONS = (
 )
 """Why a model was left out, in the order of the checks; the log stores the index."""
 
-_NO_COST = np.array([1.0, 0.0, 1.0])
 _CODE = {reason: code for code, reason in enumerate(REASONS)}
 
 
@@ -264,17 +263,17 @@ class Router:
         # Up to the next nano-dollar, but not for the noise in the last bits of a product.
         reserved = np.ceil(worst * NANO - 1e-3).astype(np.int64)
         verdict = self._verdict(asks, worst, latency)
-        weights = asks.preference
-        if frame.snapshot.policy.reads_preference:
-            weights = weights * _NO_COST
         fine = penalty(
             cost,
             latency,
-            weights,
+            asks.preference,
             tau_cost=charter.tau_cost,
             tau_latency=charter.tau_latency_ms,
             price_of_money=price_of_money,
         )
+        if frame.snapshot.policy.reads_preference:
+            weighed = frame.snapshot.policy.weighed(asks.features, asks.preference)
+            fine -= weighed if frame.columns is None else weighed[:, frame.columns]
         law = type(frame.snapshot.policy).pmf
         pmf = law(scores, verdict == 0, fine)
         # Rows without an eligible model spend nothing and do not count.

@@ -64,6 +64,9 @@ class Barp(Policy):
     reward, it is by how much a did better than believed, and b worse: ``+-w_q gain (1 - P)`` stands
     where an outcome has its r minus the baseline. The ridge learns nothing from pairs.
 
+    The net knows what answers were billed, and a router what they cost at today's prices: the
+    penalty of the difference comes off the logits, so that a new price moves the next decision.
+
     Lessons are counted, outcomes and pairs alike, and the minibatches after the n-th are drawn from
     a generator seeded by n. A new arm starts with the mean of the others' rows.
 
@@ -158,6 +161,13 @@ class Barp(Policy):
         temperature = np.empty_like(logit)
         temperature[:] = (self.beta / np.maximum(w[:, 0], QUALITY_WEIGHT_FLOOR / total))[:, None]
         return {"logit": logit, "temperature": temperature}
+
+    def weighed(self, x: Float32, preference: Float64) -> Float64:
+        """Return what the net's own weighing of cost comes to as a penalty; see `Policy`."""
+        w_quality = np.maximum(preference[:, :1], QUALITY_WEIGHT_FLOOR)
+        believed = np.clip(x @ self.view["spend"].T, 0.0, 1.0)
+        found: Float64 = preference[:, 1:2] / w_quality * believed
+        return found
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
@@ -271,7 +281,8 @@ class Barp(Policy):
 
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
-        view = {"theta": theta, "inverse": inverse} | self.net
+        view = {"theta": theta, "inverse": inverse, "spend": _believed(self.spend, self.clock)}
+        view |= self.net
         return {name: array.astype(np.float32) for name, array in view.items()}
 
 

@@ -150,8 +150,8 @@ class Policy(ABC):
 
     name: ClassVar[str]
     reads_preference: ClassVar[bool] = False
-    """Whether `score` weighs quality against cost by itself: the penalty leaves cost to it then,
-    and each outcome that it learns carries a cost."""
+    """Whether `score` weighs quality against cost by itself: what is `weighed` comes off the
+    penalty then, and each outcome that it learns carries a cost."""
 
     def __init__(self, *, dim: int) -> None:
         if dim < 1:
@@ -206,6 +206,10 @@ class Policy(ABC):
         x : float32[n, d]; another shape, or a value that is not finite, is a ValueError.
         """
         return self._estimate(self._checked(x))
+
+    def weighed(self, x: Float32, preference: Float64) -> Float64:
+        """Return the penalty[n, K], in quality units, that the scores have in them already."""
+        return np.zeros((len(x), len(self.arms)))
 
     def assess(
         self, x: Float32, preference: Float64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of
@@ -99,11 +101,13 @@ def test_pairs_are_folded_with_the_rest() -> None:
     assert (scores["logit"][:, 0] > scores["logit"][:, 1]).all()
 
 
-def decide(of: Fold, *, weight: float, price: float = 0.0) -> Decisions:
+def decide(
+    of: Fold, *, weight: float, price: float = 0.0, models: Sequence[Model] = MODELS
+) -> Decisions:
     router = Router(
         options=PoolOptions.model_validate({}),
         snapshot=of.snapshot(),
-        models=MODELS,
+        models=models,
         rng=np.random.default_rng(0),
     )
     x = features(20, seed=3)
@@ -122,13 +126,27 @@ def test_the_router_leaves_cost_to_the_net_and_money_to_the_price() -> None:
         one.apply(each)
     assert (decide(one, weight=0.0).chosen == 1).all()
     dear = decide(one, weight=0.6)
-    assert (dear.chosen == 0).all() and not dear.penalty.any()
+    assert (dear.chosen == 0).all()
+    # What is left of the penalty is what the two models of cost differ by, at unchanged prices.
+    np.testing.assert_allclose(dear.penalty, 0.0, atol=0.05)
     scarce = decide(one, weight=0.0, price=100.0)
     np.testing.assert_allclose(scarce.penalty, 100.0 * scarce.cost)
     assert (scarce.chosen == 0).all()
     logit = scarce.scores["logit"] - scarce.penalty / policy(one).beta
     law = np.exp(logit - logit.max(axis=1, keepdims=True))
     np.testing.assert_allclose(scarce.pmf, law / law.sum(axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_a_new_price_moves_the_next_decision_with_nothing_learned() -> None:
+    one = fold()
+    for each in stream(200):
+        one.apply(each)
+    cut = [MODELS[0], Model("large", 0.0, 0.2, price_id=3)]
+    before, after = (decide(one, weight=0.5, models=models) for models in (MODELS, cut))
+    assert (before.chosen == 0).all() and (after.chosen == 1).all()
+    assert after.frame.snapshot.version == before.frame.snapshot.version
+    restored = decide(one, weight=0.5)
+    assert restored.pmf.tobytes() == before.pmf.tobytes()
 
 
 def test_fallbacks_are_in_the_order_of_the_law() -> None:

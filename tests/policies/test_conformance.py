@@ -234,3 +234,15 @@ def test_context_that_is_not_finite_is_refused(case: Case, bad: float) -> None:
     with pytest.raises(ValueError, match="value: finite"):
         policy.learn([*good, dataclasses.replace(good[0], value=bad)])
     assert same_bits(policy.state(), before)
+
+
+def test_what_is_weighed_already_is_nothing_but_for_who_reads_the_preference(case: Case) -> None:
+    policy, r = trained(case), rows()
+    weighed = policy.weighed(r.x, r.preference)
+    assert weighed.shape == r.eligible.shape and weighed.dtype == np.float64
+    assert np.isfinite(weighed).all() and (weighed >= 0.0).all()
+    assert weighed.any() == policy.reads_preference
+    free = policy.weighed(r.x, np.tile([1.0, 0.0, 0.0], (len(r.x), 1)))
+    assert not free.any(), "cost has no weight"
+    one = [policy.weighed(r.x[i : i + 1], r.preference[i : i + 1])[0] for i in range(8)]
+    np.testing.assert_allclose(one, weighed[:8], rtol=1e-5)
