@@ -73,8 +73,8 @@ def test_a_net_trained_on_a_log_serves_and_goes_on(database: Path, tmp_path: Pat
         daemon.feedback(answer["decision_id"], quality=1.0, input_tokens=9, output_tokens=64)
 
 
+@pytest.mark.minilm
 def test_a_log_that_holds_no_policy_trains_no_net(database: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     app = typer.Typer()
     app.command()(pretrain.command)
     with serve(database, pools={"default": {"models": MODELS}}):

@@ -106,8 +106,8 @@ def test_without_torch_the_extra_is_named(
     )
 
 
+@needs_torch
 def test_data_without_costs_is_refused(data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     dataset, path = load(data), tmp_path / "free.parquet"
     cost = dataset.cost.copy()
     cost[:, 1] = np.nan
@@ -131,19 +131,29 @@ def test_data_without_costs_is_refused(data: Path, tmp_path: Path) -> None:
         (["DATA", "--out", "/nowhere/p"], "--out: there is no directory /nowhere"),
         (["DATA", "--task", "a", "--task", "a"], "--task: given twice"),
         (["--log", "sqlite:///x.db", "--tau-cost", "1"], "--log: takes no --embedder, --tau-cost"),
-        (["nothing.parquet", "TORCH"], "nothing.parquet: no such file"),
-        (["DATA", "--split", "other", "TORCH"], "--split: stream has no split 'other'"),
-        (["DATA", "--without", "other", "TORCH"], "--without: stream has no model 'other'"),
-        (["DATA", "--embedder", "hasing", "TORCH"], "unknown embedder 'hasing'"),
-        (["--log", "sqlite:///nothing.db", "TORCH"], "--log: there is no file nothing.db"),
+        pytest.param(["nothing.parquet"], "nothing.parquet: no such file", marks=needs_torch),
+        pytest.param(
+            ["DATA", "--split", "other"], "--split: stream has no split 'other'", marks=needs_torch
+        ),
+        pytest.param(
+            ["DATA", "--without", "other"],
+            "--without: stream has no model 'other'",
+            marks=needs_torch,
+        ),
+        pytest.param(
+            ["DATA", "--embedder", "hasing"], "unknown embedder 'hasing'", marks=needs_torch
+        ),
+        pytest.param(
+            ["--log", "sqlite:///nothing.db"],
+            "--log: there is no file nothing.db",
+            marks=needs_torch,
+        ),
     ],
 )
 def test_a_mistake_is_told_in_a_line(
     data: Path, tmp_path: Path, words: list[str], message: str
 ) -> None:
-    if "TORCH" in words:
-        pytest.importorskip("torch")
-    words = [str(data) if word == "DATA" else word for word in words if word != "TORCH"]
+    words = [str(data) if word == "DATA" else word for word in words]
     words += [] if "--out" in words else ["--out", str(tmp_path / "p")]
     result = run(*words)
     assert result.exit_code == 2 and message in result.stderr
