@@ -1,9 +1,11 @@
-"""torch, for what is fitted beforehand; imported when it is needed, and never at serving time."""
+"""What all fitting beforehand shares: torch, imported when it is needed and never at serving time,
+and the limits of options.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,3 +30,11 @@ def one_thread() -> Iterator[Any]:
         yield torch
     finally:
         torch.set_num_threads(threads)
+
+
+def check_limits(options: object, limits: Mapping[str, tuple[float, float]]) -> None:
+    """Raise a ValueError for an attribute of `options` that is not within its (low, high)."""
+    for name, (low, high) in limits.items():
+        value = getattr(options, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name}: {low:g} to {high:g}, not {value:g}")

@@ -9,13 +9,13 @@ out say how much of that to believe.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.autograd import one_thread
+from banditroute.autograd import check_limits, one_thread
 from banditroute.pairs import Pairs
 from policies.base import Arrays
 
@@ -54,10 +54,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, (low, high) = getattr(self, field.name), _LIMITS[field.name]
-            if not low <= value <= high:
-                raise ValueError(f"{field.name}: {low:g} to {high:g}, not {value:g}")
+        check_limits(self, _LIMITS)
 
 
 _LIMITS = {

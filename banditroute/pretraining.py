@@ -8,13 +8,13 @@ one whose gradient the fold goes on climbing (`policies.net.gradient`), here lef
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.autograd import one_thread
+from banditroute.autograd import check_limits, one_thread
 from banditroute.learner import EventLog, counting
 from banditroute.pool import Charter
 from banditroute.prior import arrays_of
@@ -45,10 +45,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, (low, high) = getattr(self, field.name), _LIMITS[field.name]
-            if not low <= value <= high:
-                raise ValueError(f"{field.name}: {low:g} to {high:g}, not {value:g}")
+        check_limits(self, _LIMITS)
 
 
 _LIMITS = {

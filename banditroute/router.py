@@ -18,7 +18,6 @@ from banditroute.pool import NANO, Charter, Model, PoolOptions
 from policies import Policy
 from policies.base import Arrays, Bools, Float32, Float64
 from policies.cost import CostModel, LatencyModel
-from policies.drift import standing
 from policies.exploration import shares, trial_shares
 from policies.laws import draw
 from policies.preference import penalty
@@ -55,7 +54,8 @@ class Snapshot:
 
     def alarms(self) -> dict[str, int]:
         """Return the models whose drift alarm stands, and the log position that raised it."""
-        return standing(self.policy.arms, self.drift)
+        pairs = zip(self.policy.arms, self.drift["trigger"].tolist(), strict=True)
+        return {name: trigger for name, trigger in pairs if trigger}
 
 
 @dataclass(frozen=True, slots=True)

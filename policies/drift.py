@@ -99,9 +99,8 @@ class Drift:
         if name not in self.arms:
             self.arms.append(name)
             self.ridge.grow()
-            self.expected = np.concatenate(
-                [self.expected, np.zeros_like(self.ridge.mean[-1:], np.float32)]
-            )
+            row = np.zeros((1, self.expected.shape[1]), dtype=np.float32)
+            self.expected = np.concatenate([self.expected, row])
             self._watches.append(_Watch())
             self._expect(len(self.arms) - 1)
 
@@ -128,7 +127,8 @@ class Drift:
 
     def alarms(self) -> dict[str, int]:
         """Return the arms whose alarm stands, and the log position that raised it."""
-        return standing(self.arms, self.publish())
+        pairs = zip(self.arms, self._watches, strict=True)
+        return {name: watch.trigger for name, watch in pairs if watch.trigger}
 
     def reset(self, name: str, trigger_seq: int = 0) -> tuple[float, float] | None:
         """Start anew from where an arm is now; return (shift, worth) for `Policy.reset_arm`.
@@ -295,9 +295,3 @@ _FIELDS: dict[str, tuple[type, tuple[int, ...]]] = {
     **dict.fromkeys(("age", "due", "blind", "trigger"), (np.int64, ())),
     "suspect": (np.bool_, ()),
 }
-
-
-def standing(arms: list[str], view: Mapping[str, NDArray[Any]]) -> dict[str, int]:
-    """Return the arms whose alarm stands in a published view, and what raised it."""
-    pairs = zip(arms, view["trigger"].tolist(), strict=True)
-    return {name: trigger for name, trigger in pairs if trigger}

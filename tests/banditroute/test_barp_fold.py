@@ -150,7 +150,7 @@ def test_a_new_price_moves_the_next_decision_with_nothing_learned() -> None:
 
 
 def test_fallbacks_are_in_the_order_of_the_law() -> None:
-    """The penalty leaves cost to the net, so only its law knows what the caller would have next."""
+    """The net weighs cost in its logits, so only its law knows what the caller would have next."""
     decided = router_of(fold_of("cheap", "able", "best", policy="barp").snapshot(), POOL).decide(
         asks_of(30)
     )

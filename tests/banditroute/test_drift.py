@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from logbook import Book
-from served import Served, serve
+from served import LEARNED_WITHIN_S, Served, serve
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
@@ -257,6 +258,13 @@ def answer(daemon: Served, quality: float, n: int) -> None:
     assert daemon.post("/v1/feedback/batch", {"feedback": feedback}).status_code == 200
 
 
+def eventually(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LEARNED_WITHIN_S
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def gauge(daemon: Served, name: str, model: str) -> float:
     line = f'banditroute_{name}{{model="{model}",pool="default"}} '
     (found,) = [one for one in daemon.client.get("/metrics").text.splitlines() if line in one]
@@ -276,15 +284,15 @@ def test_the_daemon_answers_an_alarm_when_told_to_and_shows_it_always(
     with caplog.at_level(logging.WARNING), serve(path, pools=pools) as daemon:
         answer(daemon, 0.9, 100)
         answer(daemon, 0.5, 30)
-        daemon.policy()
         if switched_on:
-            while not any(row["kind"] == "reset" for row in daemon.rows("events")):
-                pass
+            # Not before: the log grows by the reset while one waits for its end to be folded.
+            eventually(lambda: any(row["kind"] == "reset" for row in daemon.rows("events")))
             assert gauge(daemon, "suspect_model", "large") in (0.0, 1.0)
             state = daemon.policy()
             assert gauge(daemon, "suspect_model", "large") == 1.0
             assert gauge(daemon, "drift_ratio", "large") > -1.0
-            assert "pool default: drift alarm, reset of large" in caplog.text
+            # The writer wakes the learner before it tells whoever waits for the commit.
+            eventually(lambda: "pool default: drift alarm, reset of large" in caplog.text)
         else:
             for _ in range(3):
                 state = daemon.policy()

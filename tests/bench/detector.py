@@ -55,8 +55,7 @@ def learn(drift: Drift, stream: Iterator[Outcome], count: int) -> Iterator[int]:
     for seq in range(1, count + 1):
         found = next(stream)
         drift.learn(Outcome(seq, "", ARM, found.x, "quality", found.value))
-        # Looked at as seldom as can be: publishing takes longer than learning.
-        if drift._watches[0].trigger:
+        if drift.alarms():
             yield seq
             drift.reset(ARM, seq)
 
