@@ -101,9 +101,8 @@ def _rescore(found: Audit, policy: Policy, logged: Logged, row: dict[str, object
     worst = max(_difference(again, before) for again, before in pairs)
     found.worst_estimate = max(found.worst_estimate, worst)
     again = {name: value[:, at] for name, value in scores.items()}
-    explore = logged.explore[None] if logged.explore.any() else None
-    pmf = policy.pmf(again, (logged.verdict == 0)[None], logged.penalty[None], explore)
-    found.flipped += int(pmf[0].argmax() != logged.pmf.argmax())
+    pmf = logged.law(type(policy), again)
+    found.flipped += int(pmf.argmax() != logged.pmf.argmax())
 
 
 def _difference(a: Float32, b: Float32) -> float:

@@ -20,11 +20,12 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 
 from banditroute.errors import ApiError, invalid
+from banditroute.frame import Asks, Decisions
 from banditroute.gather import Gather
 from banditroute.metrics import Metrics
 from banditroute.pool import NANO
 from banditroute.registry import Pool, Registry
-from banditroute.router import REASONS, Asks, Decisions
+from banditroute.router import REASONS
 from banditroute.schemas import RouteRequest, ScoredPrompt
 from banditroute.store import codec
 from banditroute.store.log import insert_decisions, recall, remember

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.frame import Snapshot
 from banditroute.pool import Charter
 from banditroute.prior import pack, parsed, unpack
-from banditroute.router import Snapshot
 from policies import Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Sums, sums_of
 from policies.cost import CostModel, LatencyModel

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from banditroute.fold import Fold
+from banditroute.frame import Snapshot
 from banditroute.learner import Checkpoint, Learner
-from banditroute.router import Snapshot
 from banditroute.store.log import Log
 
 logger = logging.getLogger("banditroute")

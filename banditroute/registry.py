@@ -17,10 +17,11 @@ from sqlalchemy import Connection
 from banditroute import tasks
 from banditroute.embedding import FEATURES, Embedder, make_embedder
 from banditroute.errors import ApiError, unavailable
+from banditroute.frame import Snapshot
 from banditroute.host import LearnerLink
 from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, default_tau_cost
 from banditroute.prior import Prior, digest, fitting
-from banditroute.router import Router, Snapshot
+from banditroute.router import Router
 from banditroute.schemas import ModelChange, NewModel
 from banditroute.settings import Settings
 from banditroute.store import pools

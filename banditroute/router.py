@@ -2,25 +2,24 @@
 
 The router is pure: it holds an immutable snapshot, the models of one pool and an injected random
 generator, and touches neither SQL nor a clock. The daemon and the simulator run this very object.
-Everything is columnar; a single request is a batch of one.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.pool import NANO, Charter, Model, PoolOptions
-from policies import Policy
-from policies.base import Arrays, Bools, Float32, Float64
-from policies.cost import CostModel, LatencyModel
+from banditroute.frame import Asks, Decisions, Frame, Snapshot
+from banditroute.pool import NANO, Model, PoolOptions
+from policies.base import Bools, Float32, Float64
 from policies.exploration import shares, trial_shares
 from policies.laws import draw
 from policies.preference import penalty
+from policies.price import Price, poor, priced
 
 REASONS = (
     "eligible",
@@ -32,148 +31,63 @@ REASONS = (
     "max_latency_ms",
     "budget",
     "exploration_cost",
+    "price_of_money",
 )
-"""Why a model was left out, in the order of the checks; the log stores the index."""
+"""Why a model was left out, in the order in which they came; the log stores the index."""
 
 _CODE = {reason: code for code, reason in enumerate(REASONS)}
+BUDGET = _CODE["budget"]
+
+
+class Purse(Protocol):
+    """What the requests of one call may spend; one request after the other takes from it."""
+
+    def headroom(self, row: int) -> int:
+        """Return the nano-dollars that the reservation of a request may take now."""
+
+    def take(self, row: int, nano: int) -> None:
+        """Take the reservation of a request."""
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a fold published: enough to score, never enough to learn. Immutable once built.
+class _Draft:
+    """n requests, scored and priced: all that choosing reads."""
 
-    `version` is the log position that it covers; `drift` is what `policies.drift.Drift` published.
-    """
+    scores: dict[str, Float32]
+    mean: Float32
+    cost: Float64
+    penalty: Float64
+    verdict: NDArray[np.uint8]
+    price: Price
 
-    version: int
-    charter: Charter
-    policy: Policy
-    cost: CostModel
-    latency: LatencyModel
-    drift: Arrays
-
-    def alarms(self) -> dict[str, int]:
-        """Return the models whose drift alarm stands, and the log position that raised it."""
-        pairs = zip(self.policy.arms, self.drift["trigger"].tolist(), strict=True)
-        return {name: trigger for name, trigger in pairs if trigger}
-
-
-@dataclass(frozen=True, slots=True)
-class Asks:
-    """A batch of n requests, as columns; a limit that no row sets is None.
-
-    Attributes
-    ----------
-    features : float32[n, d].
-    preference : float64[n, 3], weights of (quality, cost, latency).
-    input_tokens : float64[n], for the prediction of cost.
-    input_bound : float64[n], for the reservation; at least `input_tokens`.
-    max_output_tokens : float64[n], inf where the request sets none.
-    max_cost_usd, max_latency_ms : float64[n], inf where the request sets none.
-    models : per row the allowed names, or None for all.
-    requires : per row the capabilities that a model must have.
-    """
-
-    features: Float32
-    preference: Float64
-    input_tokens: Float64
-    input_bound: Float64
-    max_output_tokens: Float64 | None = None
-    max_cost_usd: Float64 | None = None
-    max_latency_ms: Float64 | None = None
-    models: Sequence[frozenset[str] | None] | None = None
-    requires: Sequence[frozenset[str]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """The columns of a decision: the pool's models that the snapshot knows, and their prices."""
-
-    snapshot: Snapshot
-    models: tuple[Model, ...]
-    columns: NDArray[np.intp] | None
-    input_price: Float64
-    output_price: Float64
-    output_prior: Float64
-    output_limit: Float64
-    context_length: Float64
-    draining: Bools
-    names_json: str
-    prices_json: str
-
-    @classmethod
-    def of(cls, snapshot: Snapshot, models: Sequence[Model]) -> Frame:
-        """Align `models` with the arms of `snapshot`; a model that it does not know waits."""
-        position = {name: k for k, name in enumerate(snapshot.policy.arms)}
-        known = sorted((m for m in models if m.name in position), key=lambda m: position[m.name])
-        columns = np.array([position[m.name] for m in known], dtype=np.intp)
-        whole = len(known) == len(position)
-        return cls(
-            snapshot=snapshot,
-            models=tuple(known),
-            columns=None if whole else columns,
-            input_price=np.array([m.input_price for m in known]) / 1e6,
-            output_price=np.array([m.output_price for m in known]) / 1e6,
-            output_prior=np.array([m.prior_output_tokens * m.output_price / 1e6 for m in known]),
-            output_limit=np.array([float(m.output_limit) for m in known]),
-            context_length=np.array([float(m.context_length or np.inf) for m in known]),
-            draining=np.array([m.draining for m in known], dtype=np.bool_),
-            names_json=json.dumps([m.name for m in known]),
-            prices_json=json.dumps([m.price_id for m in known]),
+    def row(self, i: int) -> _Draft:
+        at = slice(i, i + 1)
+        return _Draft(
+            {name: value[at] for name, value in self.scores.items()},
+            self.mean[at],
+            self.cost[at],
+            self.penalty[at],
+            self.verdict[at],
+            self.price.take(at),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Decisions:
-    """n decisions over the K models of a frame, with every input of their pmf.
-
-    Attributes
-    ----------
-    verdict : uint8[n, K], index into `REASONS`.
-    scores : named float32[n, K], what the policy's law reads.
-    mean, std : float32[n, K], estimated quality.
-    cost, latency, penalty : float64[n, K]: US dollars, milliseconds, quality units.
-    explore : float64[n, K], absolute exploration shares; zeros when there are none.
-    pmf : float64[n, K], the exact law of the draw.
-    u : float64[n], the uniform that was drawn.
-    chosen : int[n], column of the chosen model, -1 where none is eligible.
-    reserved_nano : int64[n, K], worst cost in nano-dollars.
-    max_output : float64[n, K], output tokens that the reservation covers.
+class _Choice:
+    """Of n requests: what is left out and why, exploration shares, the law without and with them,
+    float64[n, K] each, and the spend rate[n, 1].
     """
 
-    frame: Frame
-    asks: Asks
     verdict: NDArray[np.uint8]
-    scores: dict[str, Float32]
-    mean: Float32
-    std: Float32
-    cost: Float64
-    latency: Float64
-    penalty: Float64
     explore: Float64
+    exploit: Float64
     pmf: Float64
-    u: Float64
-    chosen: NDArray[np.intp]
-    input_cost: Float64
-    reserved_nano: NDArray[np.int64]
-    max_output: Float64
-    price_of_money: float
-    spend_rate: float
+    rate: Float64
 
-    def fallbacks(self) -> list[list[str]]:
-        """Return, per row, the eligible models that were not chosen, best utility first.
-
-        What a policy that reads the preference makes of it shows in its law alone.
-        """
-        names = [model.name for model in self.frame.models]
-        own = self.frame.snapshot.policy.reads_preference
-        worst_last = -self.pmf if own else self.penalty - self.mean
-        order = np.argsort(worst_last, axis=1, kind="stable").tolist()
-        rows = zip(order, self.verdict.tolist(), self.chosen.tolist(), strict=True)
-        return [
-            [names[k] for k in ranked if verdict[k] == 0 and k != chosen]
-            for ranked, verdict, chosen in rows
-        ]
+    def replace(self, i: int, by: _Choice) -> None:
+        """Put the one row of `by` in the place of row i."""
+        for name in self.__slots__:
+            getattr(self, name)[i] = getattr(by, name)[0]
 
 
 class Router:
@@ -241,47 +155,92 @@ class Router:
             groups = [(arms[self.frame.columns], share) for arms, share in groups]
         return [(arms, share) for arms, share in groups if share > 0.0 and arms.any()]
 
-    def decide(self, asks: Asks, *, price_of_money: float = 0.0) -> Decisions:
+    def worst(self, asks: Asks) -> NDArray[np.int64]:
+        """Return the nano-dollars[n, K] that each model's reservation would take."""
+        return self._reserve(asks)[1]
+
+    def decide(
+        self, asks: Asks, *, price: Price | None = None, purse: Purse | None = None
+    ) -> Decisions:
         """Choose a model for every row of `asks`.
 
         Parameters
         ----------
         asks : n requests.
-        price_of_money : the budget's price lambda, in quality units per US dollar.
+        price : the price of money; None means that it costs nothing.
+        purse : where reservations are taken from, in the order of the rows; None means that no
+            budget applies. A row that it does not cover is filtered and chosen for anew, so the
+            pmf is the law that the draw followed.
         """
-        frame, options = self.frame, self.options
+        frame = self.frame
         charter = frame.snapshot.charter
         n = len(asks.features)
         scores, mean, std, latency = self._score(asks)
         input_cost = asks.input_tokens[:, None] * frame.input_price
         cost = self._cost(asks, input_cost)
-        max_output = np.empty_like(cost)
-        max_output[:] = frame.output_limit
-        if asks.max_output_tokens is not None:
-            max_output = np.minimum(max_output, asks.max_output_tokens[:, None])
-        worst = asks.input_bound[:, None] * frame.input_price + max_output * frame.output_price
-        # Up to the next nano-dollar, but not for the noise in the last bits of a product.
-        reserved = np.ceil(worst * NANO - 1e-3).astype(np.int64)
-        verdict = self._verdict(asks, worst, latency)
+        worst, reserved, max_output = self._reserve(asks)
         fine = penalty(
             cost,
             latency,
             asks.preference,
             tau_cost=charter.tau_cost,
             tau_latency=charter.tau_latency_ms,
-            price_of_money=price_of_money,
         )
         if frame.snapshot.policy.reads_preference:
             weighed = frame.snapshot.policy.weighed(asks.features, asks.preference)
             fine -= weighed if frame.columns is None else weighed[:, frame.columns]
-        law = type(frame.snapshot.policy).pmf
-        pmf = law(scores, verdict == 0, fine)
+        price = price or Price.none(n)
+        draft = _Draft(scores, mean, cost, fine, self._verdict(asks, worst, latency), price)
+        choice = self._choose(draft)
+        u = self._rng.random(n)
+        chosen = draw(choice.pmf, u)
+        if purse is not None:
+            for i in range(n):
+                # What earlier rows took may leave too little for all models of this one.
+                short = (draft.verdict[i] == 0) & (reserved[i] > purse.headroom(i))
+                if short.any():
+                    draft.verdict[i, short] = BUDGET
+                    again = self._choose(draft.row(i))
+                    choice.replace(i, again)
+                    chosen[i] = draw(again.pmf, u[i : i + 1])[0]
+                if chosen[i] >= 0:
+                    purse.take(i, int(reserved[i, chosen[i]]))
         # Rows without an eligible model spend nothing and do not count.
-        own_cost, served = float(np.vdot(pmf, cost)), float(pmf.sum())
-        rate = (
-            self._spend_sum / self._spend_count if self._spend_count else own_cost / (served or 1)
+        self._spend_sum += float(np.vdot(choice.exploit, cost))
+        self._spend_count += float(choice.exploit.sum())
+        return Decisions(
+            frame=frame,
+            asks=asks,
+            verdict=choice.verdict,
+            scores=scores,
+            mean=mean,
+            std=std,
+            cost=cost,
+            latency=latency,
+            penalty=fine,
+            explore=choice.explore,
+            pmf=choice.pmf,
+            u=u,
+            chosen=chosen,
+            input_cost=input_cost,
+            reserved_nano=reserved,
+            max_output=max_output,
+            price=price,
+            spend_rate=choice.rate[:, 0],
         )
+
+    def _choose(self, draft: _Draft) -> _Choice:
+        options, kind, price = self.options, type(self.snapshot.policy), draft.price
+        verdict, cost = draft.verdict.copy(), draft.cost
+        verdict[poor(draft.mean, cost, verdict == 0, price.gain)] = _CODE["price_of_money"]
+        scores, fine = draft.scores, draft.penalty
+        pmf = exploit = priced(kind, scores, verdict == 0, fine, cost, price)
         explore = np.zeros(pmf.shape)
+        if self._spend_count:
+            own = self._spend_sum / self._spend_count
+        else:
+            own = float(np.vdot(pmf, cost)) / (float(pmf.sum()) or 1.0)
+        rate = np.where(np.isnan(price.rate), own, price.rate)
         if options.exploration_share > 0.0:
             explore, excluded = shares(
                 pmf,
@@ -305,30 +264,21 @@ class Router:
                 spend_rate=rate,
             )
         if options.exploration_share > 0.0 or self._trials:
-            pmf = law(scores, verdict == 0, fine, explore)
-        self._spend_sum += own_cost
-        self._spend_count += served
-        u = self._rng.random(n)
-        return Decisions(
-            frame=frame,
-            asks=asks,
-            verdict=verdict,
-            scores=scores,
-            mean=mean,
-            std=std,
-            cost=cost,
-            latency=latency,
-            penalty=fine,
-            explore=explore,
-            pmf=pmf,
-            u=u,
-            chosen=draw(pmf, u),
-            input_cost=input_cost,
-            reserved_nano=reserved,
-            max_output=max_output,
-            price_of_money=price_of_money,
-            spend_rate=rate,
-        )
+            pmf = priced(kind, scores, verdict == 0, fine, cost, price, explore)
+        return _Choice(verdict, explore, exploit, pmf, rate)
+
+    def _reserve(self, asks: Asks) -> tuple[Float64, NDArray[np.int64], Float64]:
+        """Return the worst case[n, K] in US dollars and nano-dollars, and its output tokens."""
+        frame = self.frame
+        max_output = np.empty((len(asks.features), len(frame.models)))
+        max_output[:] = frame.output_limit
+        if asks.max_output_tokens is not None:
+            max_output = np.minimum(max_output, asks.max_output_tokens[:, None])
+        worst = asks.worst
+        if worst is None:
+            worst = asks.input_bound[:, None] * frame.input_price + max_output * frame.output_price
+        # Up to the next nano-dollar, but not for the noise in the last bits of a product.
+        return worst, np.ceil(worst * NANO - 1e-3).astype(np.int64), max_output
 
     def _score(self, asks: Asks) -> tuple[dict[str, Float32], Float32, Float32, Float64]:
         frame, snapshot = self.frame, self.frame.snapshot

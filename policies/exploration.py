@@ -19,7 +19,7 @@ def shares(
     *,
     share: float,
     cost_share: float,
-    spend_rate: float | None,
+    spend_rate: float | Float64 | None,
     min_propensity: float,
 ) -> tuple[Float64, Bools]:
     """Return each arm's absolute exploration share[n, K], and the arms[n, K] that cost too much.
@@ -32,7 +32,8 @@ def shares(
     share : mass spread uniformly over the eligible arms, in [0, 1); at 0 all shares are 0 and
         nothing is excluded.
     cost_share : cap on the expected extra cost, as a share of `spend_rate`.
-    spend_rate : US dollars per request; None means the cost of the exploit choice.
+    spend_rate : US dollars per request, for all or float64[n, 1]; None means the cost of the
+        exploit choice.
     min_propensity : floor of a share, at most an even split; an arm whose floor breaks the cap
         is returned as excluded.
 
@@ -61,7 +62,7 @@ def trial_shares(
     arms: Bools,
     share: float,
     cost_share: float,
-    spend_rate: float | None,
+    spend_rate: float | Float64 | None,
 ) -> Float64:
     """Return `explore`[n, K] with the eligible of `arms` lifted to an even split of `share`.
 

@@ -1,7 +1,8 @@
 """The caller's preference: cost and latency turned into quality units.
 
-Quality, cost and latency are predicted by three separate models and meet only here, so that a
-new price or another preference changes the next decision with nothing learned again.
+Quality, cost and latency are predicted by three separate models and meet only here and in
+price.py, so that a new price or another preference changes the next decision with nothing learned
+again.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ def penalty(
     *,
     tau_cost: float,
     tau_latency: float,
-    price_of_money: float = 0.0,
 ) -> Float64:
-    """Return ``(w_c min(c/tau_c, 1) + w_l min(l/tau_l, 1)) / w_q + lambda c``, float64[n, K].
+    """Return ``(w_c min(c/tau_c, 1) + w_l min(l/tau_l, 1)) / w_q``, float64[n, K].
 
     Parameters
     ----------
@@ -31,10 +31,9 @@ def penalty(
     latency : float64[n, K], predicted milliseconds; 0 where nothing is known.
     preference : float64[n, 3], weights of (quality, cost, latency), at least 0.
     tau_cost, tau_latency : the cost (US dollars) and latency (ms) that count as 1.
-    price_of_money : the budget's price, in quality units per US dollar.
     """
     w_quality = np.maximum(preference[:, :1], QUALITY_WEIGHT_FLOOR)
     c = np.minimum(cost / tau_cost, 1.0)
     slow = np.minimum(latency / tau_latency, 1.0)
     weighted = preference[:, 1:2] * c + preference[:, 2:3] * slow
-    return weighted / w_quality + price_of_money * cost
+    return weighted / w_quality

@@ -11,7 +11,7 @@ from collections import deque
 
 import numpy as np
 
-from banditroute.router import Decisions
+from banditroute.frame import Decisions
 from policies.base import Float32, Float64
 
 WINDOW = 256
@@ -49,8 +49,7 @@ class Pacer:
 
     def observe(self, decisions: Decisions, cost: float) -> None:
         """Take in one decision and what it really cost, and set the `price` of the next."""
-        fine = decisions.penalty - decisions.price_of_money * decisions.cost
-        self._recent.append((decisions.scores, fine, decisions.cost))
+        self._recent.append((decisions.scores, decisions.penalty, decisions.cost))
         self._count += 1
         unspent = self._balance + self.rate - cost
         self._balance = min(max(unspent, -DEBT * self.rate), CARRY * self.rate)

@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.fold import Event, Fold
+from banditroute.frame import Asks, Decisions
 from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, default_tau_cost
-from banditroute.router import Asks, Decisions, Router
+from banditroute.router import Purse, Router
 from policies import Outcome
 from policies.base import Float32, Float64
+from policies.price import Price
 from sim.datasets import Dataset
 from sim.errors import InputError
 from sim.pacing import Pacer
@@ -187,16 +189,31 @@ class Replayer:
         ]
         self.router.swap(snapshot=self.fold.snapshot(), models=models)
 
-    def decide(self, x: Float32, tokens: float, *, price_of_money: float = 0.0) -> Decisions:
-        """Decide one request of features x[d] and `tokens` bytes, from all that was learned."""
+    def decide(
+        self,
+        x: Float32,
+        tokens: float,
+        *,
+        price: Price | None = None,
+        purse: Purse | None = None,
+        worst: Float64 | None = None,
+    ) -> Decisions:
+        """Decide one request of features x[d] and `tokens` bytes, from all that was learned.
+
+        Parameters
+        ----------
+        price, purse : see `Router.decide`.
+        worst : float64[K], US dollars to reserve, where the models' prices do not tell.
+        """
         self.router.swap(snapshot=self.fold.snapshot())
         asks = Asks(
             features=x[None],
             preference=self._weights,
             input_tokens=np.array([tokens / 4.0]),
             input_bound=np.array([tokens]),
+            worst=None if worst is None else worst[None],
         )
-        return self.router.decide(asks, price_of_money=price_of_money)
+        return self.router.decide(asks, price=price, purse=purse)
 
     def feed(self, decisions: Decisions, *, quality: float, cost: float) -> None:
         """Fold the outcome of the one decision, as the daemon logs it from one feedback."""
@@ -259,7 +276,9 @@ def run(experiment: Experiment, contender: Contender, seed: int) -> Run:
     for at, row in enumerate(order.tolist()):
         tokens = float(len(data.prompts[row].encode("utf-8", "surrogatepass")))
         decisions = replayer.decide(
-            experiment.features[row], tokens, price_of_money=pacer.price if pacer else 0.0
+            experiment.features[row],
+            tokens,
+            price=Price.flat(1, pacer.price) if pacer else None,
         )
         arm = chosen[at] = int(decisions.chosen[0])
         cost = float(data.cost[row, arm])

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.router import REASONS, Decisions
+from banditroute.frame import Decisions
+from banditroute.router import REASONS
 from banditroute.store.bulk import columns
 from banditroute.store.tables import decisions as decisions_table
-from policies import POLICIES
+from policies import POLICIES, Policy
 from policies.base import Float32, Float64
 from policies.laws import draw
+from policies.price import Price, priced
 
 DECISION_COLUMNS = columns(decisions_table)
 """The order of the values that `encode` returns."""
 
 TERMS = ("cost", "latency", "penalty", "explore", "pmf")
-"""Rows of the float64[5, K] column ``terms``: US dollars, ms, quality units, shares, law."""
+"""Rows of the float64[5, K] column ``terms``: US dollars, ms, quality units (money's price left
+out: it has columns of its own), shares, law."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ def encode(
     names = [model.name for model in frame.models]
     score_names = ",".join(decisions.scores)
     charter_columns = charter.identity, frame.snapshot.version, charter.embedder
-    money = decisions.price_of_money, decisions.price_of_money, 0.0, decisions.spend_rate
+    price = decisions.price
+    money = np.hstack([price.low, price.high, price.share, price.gain])
     by_row = zip(
         notes,
         decisions.chosen.tolist(),
@@ -61,6 +65,8 @@ def encode(
         asks.preference.tolist(),
         decisions.reserved_nano[at].tolist(),
         decisions.max_output[at].astype(np.int64).tolist(),
+        money.tolist(),
+        decisions.spend_rate.tolist(),
         asks.input_tokens.tolist(),
         prior.tolist(),
         input_cost.tolist(),
@@ -84,6 +90,7 @@ def encode(
             *weights,
             charter.tau_cost,
             *money,
+            rate,
             reserved,
             limit,
             tokens,
@@ -112,6 +119,8 @@ def encode(
             weights,
             reserved,
             limit,
+            money,
+            rate,
             tokens,
             cost_prior,
             input_usd,
@@ -154,14 +163,21 @@ class Logged:
     pmf: Float64
     u: float
     policy: str
+    price: Price
 
     def recompute(self) -> tuple[Float64, str]:
         """Return the pmf[K] and the chosen arm, computed from this row and nothing else."""
         kind = POLICIES[self.policy.rsplit("-", 1)[0]]
-        scores = {name: value[None] for name, value in self.scores.items()}
+        pmf = self.law(kind, {name: value[None] for name, value in self.scores.items()})
+        return pmf, self.arms[int(draw(pmf[None], np.array([self.u]))[0])]
+
+    def law(self, kind: type[Policy], scores: Mapping[str, Float32]) -> Float64:
+        """Return the pmf[K] of these scores, float32[1, K] each, in all that this row says."""
         explore = self.explore[None] if self.explore.any() else None
-        pmf = kind.pmf(scores, (self.verdict == 0)[None], self.penalty[None], explore)
-        return pmf[0], self.arms[int(draw(pmf, np.array([self.u]))[0])]
+        open_to = (self.verdict == 0)[None]
+        fine, cost = self.penalty[None], self.cost[None]
+        pmf: Float64 = priced(kind, scores, open_to, fine, cost, self.price, explore)[0]
+        return pmf
 
     def explain(self) -> list[dict[str, Any]]:
         """Return, per model, what spoke for it and against it."""
@@ -201,4 +217,11 @@ def decode(row: Mapping[str, Any]) -> Logged:
         **dict(zip(TERMS, terms, strict=True)),
         u=row["u"],
         policy=row["policy"],
+        price=Price.flat(
+            1,
+            row["lambda_low"],
+            row["lambda_high"],
+            share=row["lambda_mix"],
+            gain=row["lambda_gain"],
+        ),
     )

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-HEAD = "0002"
+HEAD = "0004"
 """The revision that this code needs."""
 
 WRITER = {"banditroute_writer": True}

@@ -87,7 +87,8 @@ decisions = Table(
     Column("tau_cost", Float, nullable=False),
     Column("lambda_low", Float, nullable=False),  # price of money; a mixed one has two
     Column("lambda_high", Float, nullable=False),
-    Column("lambda_mix", Float, nullable=False),
+    Column("lambda_mix", Float, nullable=False),  # probability of the low one
+    Column("lambda_gain", Float, nullable=False, server_default="0"),  # see policies/price.py
     Column("spend_rate", Float, nullable=False),
     Column("reserved_nano", BigInteger, nullable=False),
     Column("max_output_tokens", Integer, nullable=False),

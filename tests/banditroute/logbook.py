@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine, select
 
+from banditroute.frame import Asks, Decisions
 from banditroute.learner import rebuild
 from banditroute.pool import Charter, ModelSpec, PoolOptions
 from banditroute.posting import Posted, store
 from banditroute.prior import Prior
-from banditroute.router import Asks, Decisions, Router
+from banditroute.router import Router
 from banditroute.store import pools
 from banditroute.store.codec import Note, encode
 from banditroute.store.comparisons import Preferred

@@ -9,11 +9,13 @@ import pytest
 from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of
 
 from banditroute.fold import Event, Fold
+from banditroute.frame import Asks, Decisions
 from banditroute.pool import Charter, Model, PoolOptions
-from banditroute.router import Asks, Decisions, Router
+from banditroute.router import Router
 from policies import Comparison, Outcome
 from policies.barp import Barp
 from policies.base import Float32
+from policies.price import Price
 
 DIM, TAU = 4, 0.01
 CHARTER = Charter(policy="barp", params={}, embedder="e", dim=DIM, tau_cost=TAU, tau_latency_ms=1e3)
@@ -117,7 +119,7 @@ def decide(
         input_tokens=np.zeros(len(x)),
         input_bound=np.zeros(len(x)),
     )
-    return router.decide(asks, price_of_money=price)
+    return router.decide(asks, price=Price.flat(len(x), price))
 
 
 def test_the_router_leaves_cost_to_the_net_and_money_to_the_price() -> None:
@@ -130,9 +132,9 @@ def test_the_router_leaves_cost_to_the_net_and_money_to_the_price() -> None:
     # What is left of the penalty is what the two models of cost differ by, at unchanged prices.
     np.testing.assert_allclose(dear.penalty, 0.0, atol=0.05)
     scarce = decide(one, weight=0.0, price=100.0)
-    np.testing.assert_allclose(scarce.penalty, 100.0 * scarce.cost)
+    np.testing.assert_allclose(scarce.penalty, 0.0, atol=1e-12)
     assert (scarce.chosen == 0).all()
-    logit = scarce.scores["logit"] - scarce.penalty / policy(one).beta
+    logit = scarce.scores["logit"] - 100.0 * scarce.cost / policy(one).beta
     law = np.exp(logit - logit.max(axis=1, keepdims=True))
     np.testing.assert_allclose(scarce.pmf, law / law.sum(axis=1, keepdims=True), rtol=1e-5)
 

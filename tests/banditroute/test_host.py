@@ -11,9 +11,9 @@ from logbook import Book
 
 from banditroute import host
 from banditroute.fold import Fold
+from banditroute.frame import Snapshot
 from banditroute.host import LearnerLoop, LocalLearner
 from banditroute.learner import Checkpoint
-from banditroute.router import Snapshot
 from banditroute.store.feedback import Post
 from banditroute.store.log import Log
 from banditroute.store.tables import events

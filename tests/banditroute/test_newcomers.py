@@ -12,8 +12,9 @@ from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
 
 from banditroute.audit import audit
 from banditroute.fold import Event, Fold
+from banditroute.frame import Decisions
 from banditroute.pool import Model, ModelSpec
-from banditroute.router import Decisions, Router
+from banditroute.router import Router
 from banditroute.store import pools
 from banditroute.store.feedback import Post
 from policies import Outcome

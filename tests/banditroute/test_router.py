@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from banditroute.fold import Event, Fold
+from banditroute.frame import Asks, Decisions, Frame, Snapshot
 from banditroute.pool import Charter, Model, PoolOptions
-from banditroute.router import REASONS, Asks, Decisions, Frame, Router, Snapshot
+from banditroute.router import REASONS, Router
 from policies import Outcome, full_params
+from policies.laws import draw
+from policies.price import Price
 
 DIM = 6
 CHEAP = Model(name="cheap", input_price=0.1, output_price=0.4, price_id=1)
@@ -96,7 +100,7 @@ def verdicts(decided: Decisions, row: int = 0) -> dict[str, str]:
 
 
 def test_every_column_is_what_its_definition_says(snapshot: Snapshot) -> None:
-    decided = router_of(snapshot).decide(asks_of(50), price_of_money=3.0)
+    decided = router_of(snapshot).decide(asks_of(50), price=Price.flat(50, 3.0))
     asks, k = decided.asks, len(MODELS)
     mean, std = snapshot.policy.estimate(asks.features)
     ratio = snapshot.cost.predict(asks.features, np.zeros((50, k)), np.ones(k))
@@ -109,13 +113,14 @@ def test_every_column_is_what_its_definition_says(snapshot: Snapshot) -> None:
             assert decided.cost[i, j] == pytest.approx(cost)
             assert decided.latency[i, j] == pytest.approx(100.0 * (j + 1))
             fine = 0.3 * min(cost / 0.01, 1.0) + 0.1 * min(decided.latency[i, j] / 1_000, 1.0)
-            assert decided.penalty[i, j] == pytest.approx(fine / 0.6 + 3.0 * cost)
+            assert decided.penalty[i, j] == pytest.approx(fine / 0.6)
             bound = (
                 asks.input_bound[i] * model.input_price + model.output_limit * model.output_price
             )
             assert decided.reserved_nano[i, j] == math.ceil(round(bound * 1_000, 3))
         score = decided.scores["mean"][i].astype(float) + decided.scores["bonus"][i]
-        utility = np.where(decided.verdict[i] == 0, score - decided.penalty[i], -np.inf)
+        fine = decided.penalty[i] + 3.0 * decided.cost[i]
+        utility = np.where(decided.verdict[i] == 0, score - fine, -np.inf)
         assert decided.pmf[i].sum() == pytest.approx(1.0)
         assert decided.pmf[i, decided.chosen[i]] > 0 and utility.argmax() == decided.chosen[i]
     assert decided.pmf.shape == (50, k) and len(set(decided.chosen.tolist())) > 1
@@ -152,7 +157,10 @@ def test_a_batch_is_its_rows_one_by_one(snapshot: Snapshot, share: float) -> Non
     router = router_of(snapshot, **options)
     asks = asks_of(n, **limits)
     for i in range(n):
-        row = {name: value[i : i + 1] for name, value in columns_of(asks).items()}
+        row = {
+            name: None if value is None else value[i : i + 1]
+            for name, value in columns_of(asks).items()
+        }
         one = router.decide(Asks(**row))
         assert one.chosen[0] == whole.chosen[i] and one.u[0] == whole.u[i]
         assert np.array_equal(one.verdict[0], whole.verdict[i])
@@ -334,3 +342,74 @@ def test_what_exploration_spends_does_not_raise_its_own_budget(snapshot: Snapsho
 def test_a_frame_is_empty_without_models(snapshot: Snapshot) -> None:
     frame = Frame.of(snapshot, [])
     assert frame.models == () and frame.names_json == "[]"
+
+
+class Wallet:
+    """A purse of one budget."""
+
+    def __init__(self, nano: int) -> None:
+        self.left, self.taken = nano, list[int]()
+
+    def headroom(self, row: int) -> int:
+        return self.left
+
+    def take(self, row: int, nano: int) -> None:
+        assert nano <= self.left
+        self.left -= nano
+        self.taken.append(nano)
+
+
+@pytest.mark.parametrize("nano", [86_700_000, 4_000_000])
+def test_a_purse_is_never_overdrawn_and_each_law_is_the_true_one(
+    snapshot: Snapshot, nano: int
+) -> None:
+    n = 12
+    router = router_of(snapshot)
+    worst = router.worst(asks_of(n))
+    free = router.decide(asks_of(n), purse=Wallet(10**15))
+    np.testing.assert_array_equal(free.verdict, router_of(snapshot).decide(asks_of(n)).verdict)
+    np.testing.assert_array_equal(free.pmf, router_of(snapshot).decide(asks_of(n)).pmf)
+    purse = Wallet(nano)
+    left = purse.left
+    decided = router_of(snapshot).decide(asks_of(n), purse=purse)
+    short, chosen = 0, []
+    for i in range(n):
+        eligible = worst[i] <= left
+        short += int(not eligible.all())
+        barred = decided.verdict[i] == REASONS.index("budget")
+        np.testing.assert_array_equal(barred, (free.verdict[i] == 0) & ~eligible)
+        if decided.chosen[i] >= 0:
+            left -= int(worst[i, decided.chosen[i]])
+            chosen.append(int(worst[i, decided.chosen[i]]))
+            assert decided.pmf[i].sum() == pytest.approx(1.0)
+            assert not decided.pmf[i][barred].any()
+            again = draw(decided.pmf[i : i + 1], decided.u[i : i + 1])
+            assert again[0] == decided.chosen[i]
+        else:
+            assert not decided.pmf[i].any()
+    assert 0 < short and 0 < len(chosen) and (nano > 10**7) == (len(chosen) == n)
+    assert chosen == purse.taken and left == purse.left
+
+
+def test_what_must_be_reserved_can_be_given(snapshot: Snapshot) -> None:
+    worst = np.array([[0.001, 0.25, 0.5]] * 3)
+    asks = replace(asks_of(3), worst=worst)
+    decided = router_of(snapshot).decide(asks, purse=Wallet(260_000_000))
+    assert decided.reserved_nano.tolist() == [[1_000_000, 250_000_000, 500_000_000]] * 3
+    assert (decided.verdict[:, 2] == REASONS.index("budget")).all()
+
+
+def test_a_threshold_leaves_models_out_with_the_price_as_reason(snapshot: Snapshot) -> None:
+    decided = router_of(snapshot).decide(asks_of(5), price=Price.flat(5, gain=1e9))
+    assert set(verdicts(decided).values()) == {"eligible", "price_of_money"}
+    assert (decided.chosen == decided.cost.argmin(axis=1)).all()
+
+
+def test_a_rate_of_the_budget_is_what_exploration_is_a_share_of(snapshot: Snapshot) -> None:
+    options = {"exploration_share": 0.3, "exploration_cost_share": 0.5, "min_propensity": 0.0}
+    price = Price.flat(5, rate=1e-9)
+    decided = router_of(snapshot, **options).decide(asks_of(5), price=price)
+    assert decided.spend_rate.tolist() == [1e-9] * 5
+    exploit = decided.cost[np.arange(5), decided.pmf.argmax(axis=1)]
+    extra = np.maximum(decided.cost - exploit[:, None], 0.0)
+    assert ((decided.explore * extra).sum(axis=1) <= 0.5e-9 * (1 + 1e-9)).all()

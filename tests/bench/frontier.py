@@ -29,10 +29,11 @@ from weights import WITHOUT, cell, contender
 
 from banditroute.embedding import make_embedder
 from banditroute.fold import Event, Fold
+from banditroute.frame import Asks
 from banditroute.pool import Charter, Model, PoolOptions, default_tau_cost
 from banditroute.pretraining import Answers, Options, fit
 from banditroute.prior import Prior
-from banditroute.router import Asks, Router
+from banditroute.router import Router
 from policies import Outcome
 from policies.barp import Barp
 from policies.base import Float32, Float64

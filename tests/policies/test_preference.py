@@ -19,24 +19,22 @@ def _penalty(cost: Float64, weights: tuple[float, float, float], **options: floa
 
 
 @pytest.mark.parametrize(
-    ("cost", "latency", "weights", "price", "expected"),
+    ("cost", "latency", "weights", "expected"),
     [
-        (0.0, 0.0, (0.7, 0.3, 0.0), 0.0, 0.0),
-        (0.01, 0.0, (0.7, 0.3, 0.0), 0.0, 0.3 * 0.5 / 0.7),
-        (0.02, 0.0, (0.7, 0.3, 0.0), 0.0, 0.3 / 0.7),
-        (0.20, 0.0, (0.7, 0.3, 0.0), 0.0, 0.3 / 0.7),
-        (0.01, 2_000.0, (0.5, 0.3, 0.2), 0.0, (0.3 * 0.5 + 0.2 * 0.25) / 0.5),
-        (0.01, 9_000.0, (0.5, 0.0, 0.5), 0.0, 1.0),
-        (0.20, 0.0, (0.7, 0.3, 0.0), 3.0, 0.3 / 0.7 + 0.6),
-        (0.20, 9_000.0, (1.0, 0.0, 0.0), 3.0, 0.6),
-        (0.01, 2_000.0, (7.0, 3.0, 1.0), 0.0, (3.0 * 0.5 + 0.25) / 7.0),
+        (0.0, 0.0, (0.7, 0.3, 0.0), 0.0),
+        (0.01, 0.0, (0.7, 0.3, 0.0), 0.3 * 0.5 / 0.7),
+        (0.02, 0.0, (0.7, 0.3, 0.0), 0.3 / 0.7),
+        (0.20, 0.0, (0.7, 0.3, 0.0), 0.3 / 0.7),
+        (0.01, 2_000.0, (0.5, 0.3, 0.2), (0.3 * 0.5 + 0.2 * 0.25) / 0.5),
+        (0.01, 9_000.0, (0.5, 0.0, 0.5), 1.0),
+        (0.20, 9_000.0, (1.0, 0.0, 0.0), 0.0),
+        (0.01, 2_000.0, (7.0, 3.0, 1.0), (3.0 * 0.5 + 0.25) / 7.0),
     ],
 )
 def test_the_formula(
     cost: float,
     latency: float,
     weights: tuple[float, float, float],
-    price: float,
     expected: float,
 ) -> None:
     found = penalty(
@@ -45,7 +43,6 @@ def test_the_formula(
         np.array([weights]),
         tau_cost=0.02,
         tau_latency=8_000.0,
-        price_of_money=price,
     )
     assert found.shape == (1, 1)
     assert found[0, 0] == pytest.approx(expected, rel=1e-14, abs=0.0)
@@ -91,7 +88,7 @@ def test_weight_moved_from_quality_to_cost_never_buys_a_dearer_arm(
     after = max(before - moved, 0)
     taken = []
     for quality in (before / 100.0, after / 100.0):
-        fine = _penalty(cost, (quality, 1.0 - quality, 0.0), price_of_money=price)
+        fine = _penalty(cost, (quality, 1.0 - quality, 0.0)) + price * cost
         pmf = greedy(np.array([scores]) / 1e3 - fine, np.ones((1, k), dtype=np.bool_))
         taken.append(np.minimum(cost, 1.0)[pmf > 0.0])
     if after < before:

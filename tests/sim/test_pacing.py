@@ -9,6 +9,7 @@ import pytest
 
 from banditroute.embedding import make_embedder
 from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
+from policies.price import Price
 from sim.pacing import Pacer
 from sim.replay import Contender, Experiment, Replayer, Split, run
 from sim.synthetic import COST, generate
@@ -72,7 +73,7 @@ def test_a_rate_out_of_reach_does_not_buy_off_all_trying(plan: Experiment) -> No
     )
     pacer = Pacer(rate=2e-4)
     for row in range(400):
-        decisions = replayer.decide(plan.features[row], 40.0, price_of_money=pacer.price)
+        decisions = replayer.decide(plan.features[row], 40.0, price=Price.flat(1, pacer.price))
         pacer.observe(decisions, float(decisions.cost[0, decisions.chosen[0]]))
     assert decisions.pmf[0, 0] > 0.8 and decisions.pmf[0, 1] > 0.02
 
@@ -93,12 +94,12 @@ def test_spend_lands_at_the_rate_where_one_price_turns_all_choices(plan: Experim
         rng=np.random.default_rng(0),
     )
     for price in (0.0, 1e3) * 4:
-        decisions = replayer.decide(plan.features[0], 40.0, price_of_money=price)
+        decisions = replayer.decide(plan.features[0], 40.0, price=Price.flat(1, price))
         chosen = int(decisions.chosen[0])
         replayer.feed(decisions, quality=(0.5, 0.9)[chosen], cost=decisions.cost[0, chosen])
     pacer, spent = Pacer(rate=4e-4), []
     for _ in range(400):
-        decisions = replayer.decide(plan.features[0], 40.0, price_of_money=pacer.price)
+        decisions = replayer.decide(plan.features[0], 40.0, price=Price.flat(1, pacer.price))
         spent.append(float(decisions.cost[0, decisions.chosen[0]]))
         pacer.observe(decisions, spent[-1])
     assert min(spent) < 2e-4 and max(spent) > 8e-4
