@@ -6,11 +6,10 @@ Nothing is answered before its decision is in the log.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -19,29 +18,50 @@ import numpy as np
 from pydantic_core import to_json
 from sqlalchemy import Connection
 
+from banditroute.asking import asks_of, check_features, features_of
 from banditroute.errors import ApiError, invalid
 from banditroute.frame import Asks, Decisions
 from banditroute.gather import Gather
 from banditroute.metrics import Metrics
 from banditroute.pool import NANO
+from banditroute.purse import CallPurse
+from banditroute.refusals import exceeded, no_eligible, no_models
 from banditroute.registry import Pool, Registry
-from banditroute.router import REASONS
-from banditroute.schemas import RouteRequest, ScoredPrompt
+from banditroute.router import BUDGET
+from banditroute.schemas import RouteRequest
 from banditroute.store import codec
-from banditroute.store.log import insert_decisions, recall, remember
+from banditroute.store.ledger import LeaseLost
+from banditroute.store.log import Entry, log_decisions, recall, remember
 from banditroute.store.writer import Writer
-from banditroute.tasks import widen
 from banditroute.times import iso, new_id, now_us
-from policies.base import Float32
+from banditroute.treasury import Treasury
 
-OFF_LOOP_BYTES = 65_536
-LARGEST_COORDINATE = 1e3
+STALE_S = 0.25
+"""How old the sums of a budget in an error may be: refusing costs little, however many ask."""
+
 _ANSWERED = itemgetter(
     *map(codec.DECISION_COLUMNS.index, ("id", "propensity", "max_output_tokens", "reserved_nano"))
 )
 
 Answer = dict[str, Any]
 Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taken:
+    """A decision on its way into the log, and what it took from a purse."""
+
+    entry: Entry
+    purse: CallPurse | None
+    row: int
+
+    def logged(self) -> None:
+        if self.purse is not None:
+            self.purse.logged(self.row)
+
+    def undo(self) -> None:
+        if self.purse is not None:
+            self.purse.undo(self.row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +106,7 @@ class Decider:
     ----------
     registry : the pools.
     writer : the one writer of this process.
+    treasury : the slices of budgets that this process holds.
     metrics : where decisions are counted.
     hash_key : key of the prompts' hashes; None leaves no trace of a prompt.
     capacity : single requests of a pool that may wait; more are refused with HTTP 503.
@@ -96,11 +117,13 @@ class Decider:
         *,
         registry: Registry,
         writer: Writer,
+        treasury: Treasury,
         metrics: Metrics,
         hash_key: bytes | None,
         capacity: int,
     ) -> None:
         self._registry, self._writer, self._metrics = registry, writer, metrics
+        self._treasury = treasury
         self._hash_key, self._capacity = hash_key, capacity
         self._gathers: dict[str, Gather[Call, bytes]] = {}
 
@@ -133,12 +156,24 @@ class Decider:
                     if name not in known:
                         raise invalid(call.path(i, f"models[{j}]"), f"pool has no model {name!r}")
             check_features(pool, request, call.path(i, ""))
+            self._check_size(request, call.path(i, ""))
+
+    def _check_size(self, request: RouteRequest, at: str) -> None:
+        """Refuse a request whose reservation nobody could compute."""
+        if request.input_tokens is not None or request.text() is not None:
+            return
+        for budget in self._treasury.budgets(request.pool):
+            if budget.holds(request.tags):
+                raise invalid(
+                    f"{at}input_tokens",
+                    f"required with an embedding alone: budget {budget.name!r} applies",
+                )
 
     async def _together(self, calls: Sequence[Call]) -> list[bytes | Exception]:
         """Decide all requests of `calls`, a vectorised step per pool, and log them at once."""
         owners = [(c, i) for c, call in enumerate(calls) for i in range(len(call.requests))]
-        answers: list[list[Answer]] = [[{}] * len(call.requests) for call in calls]
-        rows: list[list[Row]] = [[] for _ in calls]
+        answers: list[list[Answer | ApiError]] = [[{}] * len(call.requests) for call in calls]
+        rows: list[list[_Taken]] = [[] for _ in calls]
         by_pool: dict[str, list[tuple[int, int]]] = {}
         for c, i in owners:
             by_pool.setdefault(calls[c].requests[i].pool, []).append((c, i))
@@ -147,46 +182,85 @@ class Decider:
             asked = [calls[c].requests[i] for c, i in at]
             if pool.router is None:
                 for c, i in at:
-                    answers[c][i] = no_models(name).body()
+                    answers[c][i] = no_models(name)
                 continue
-            features = await features_of(pool, asked)
+            asks = asks_of(pool, asked, await features_of(pool, asked))
+            purse = await self._purse(pool, asked, asks)
             began = time.perf_counter()
-            decided = pool.router.decide(_asks(pool, asked, features))
+            decided = pool.router.decide(asks, purse=purse)
             self._metrics.decided(name, decided, time.perf_counter() - began)
+            refusals = await self._refusals(decided, purse)
             ids = [calls[c].request_id for c, _ in at]
-            answered = self._answer(pool, asked, decided, ids)
-            for (c, i), (answer, row) in zip(at, answered, strict=True):
+            answered = self._answer(pool, asked, decided, refusals, ids, purse)
+            for (c, i), (answer, taken) in zip(at, answered, strict=True):
                 answers[c][i] = answer
-                if row is not None:
-                    rows[c].append(row)
+                if taken is not None:
+                    rows[c].append(taken)
         results: list[bytes | Exception] = [
-            to_json({"decisions": own})
+            to_json({"decisions": [_body(one) for one in own]})
             if call.batch
+            else own[0]
+            if isinstance(own[0], ApiError)
             else to_json(own[0])
-            if logged
-            else refused(own[0])
-            for call, own, logged in zip(calls, answers, rows, strict=True)
+            for call, own in zip(calls, answers, strict=True)
         ]
-        return await self._log(calls, results, rows)
+        everything = [one for own in rows for one in own]
+        try:
+            answered_again, logged = await self._log(calls, results, rows)
+        except BaseException as failure:
+            for one in everything:
+                one.undo()
+            if isinstance(failure, LeaseLost):
+                self._treasury.lost(failure.lease_ids)
+            raise
+        for one in everything:
+            one.logged() if id(one) in logged else one.undo()
+        return answered_again
+
+    async def _purse(
+        self, pool: Pool, requests: Sequence[RouteRequest], asks: Asks
+    ) -> CallPurse | None:
+        if pool.router is None or not self._treasury.budgets(pool.name):
+            return None
+        worst = pool.router.worst(asks).max(axis=1, initial=0)
+        return await self._treasury.purse(pool.name, [r.tags for r in requests], worst.tolist())
+
+    async def _refusals(self, decided: Decisions, purse: CallPurse | None) -> dict[int, ApiError]:
+        """Return the error of each row that no model was eligible for."""
+        refusals: dict[int, ApiError] = {}
+        for row in np.flatnonzero(decided.chosen < 0).tolist():
+            if purse is not None and (decided.verdict[row] == BUDGET).any():
+                budget = purse.tightest(row)
+                least = decided.reserved_nano[row][decided.verdict[row] == BUDGET].min()
+                sums = await self._treasury.sums(budget, stale_s=STALE_S)
+                refusals[row] = exceeded(budget, sums, int(least), now=now_us())
+            else:
+                refusals[row] = no_eligible(decided, row)
+        return refusals
 
     async def _log(
         self,
         calls: Sequence[Call],
         answers: Sequence[bytes | Exception],
-        rows: Sequence[Sequence[Row]],
-    ) -> list[bytes | Exception]:
-        """Log `rows`; a call whose idempotency key is known gets the answer it got before."""
-        everything = [row for own in rows for row in own]
+        rows: Sequence[Sequence[_Taken]],
+    ) -> tuple[list[bytes | Exception], set[int]]:
+        """Log `rows`; a call whose idempotency key is known gets the answer it got before.
+
+        Returns
+        -------
+        The answers, and the ids of those of `rows` that are in the log.
+        """
+        everything = [one for own in rows for one in own]
         if all(call.key is None for call in calls):
-            await self._writer.append(everything)
-            return list(answers)
+            await self._writer.append([one.entry for one in everything])
+            return list(answers), {id(one) for one in everything}
         now = now_us()
         digests = ["" if call.key is None else call.digest() for call in calls]
 
-        def work(connection: Connection) -> list[bytes | Exception]:
+        def work(connection: Connection) -> tuple[list[bytes | Exception], set[int]]:
             names = ["" if call.key is None else call.key_name() for call in calls]
             known = recall(connection, [name for name in names if name], now=now)
-            logged: list[Row] = []
+            logged: list[_Taken] = []
             fresh: list[Row] = []
             results = list(answers)
             for c, (call, name, digest) in enumerate(zip(calls, names, digests, strict=True)):
@@ -199,9 +273,9 @@ class Decider:
                 if name and rows[c] and isinstance(answer, bytes):
                     fresh.append((name, call.endpoint, digest, answer, now))
                     known[name, call.endpoint] = digest, answer
-            insert_decisions(connection, logged)
+            log_decisions(connection, [one.entry for one in logged])
             remember(connection, fresh)
-            return results
+            return results, {id(one) for one in logged}
 
         return await self._writer.write(work, durable=False)
 
@@ -210,10 +284,13 @@ class Decider:
         pool: Pool,
         requests: Sequence[RouteRequest],
         decided: Decisions,
+        refusals: Mapping[int, ApiError],
         request_ids: Sequence[str | None],
-    ) -> list[tuple[Answer, Row | None]]:
+        purse: CallPurse | None,
+    ) -> list[tuple[Answer | ApiError, _Taken | None]]:
         now = now_us()
         expires = now + int(pool.options.feedback_ttl_s * 1e6)
+        settled_by = now + int(pool.options.reservation_ttl_s * 1e6)
         notes = [
             codec.Note(
                 id=new_id(now),
@@ -231,11 +308,11 @@ class Decider:
         until = iso(expires)
         names = [model.name for model in decided.frame.models]
         snapshot = decided.frame.snapshot
-        answered: list[tuple[Answer, Row | None]] = []
+        answered: list[tuple[Answer | ApiError, _Taken | None]] = []
         chosen_and_others = zip(decided.chosen.tolist(), decided.fallbacks(), strict=True)
         for i, (chosen, others) in enumerate(chosen_and_others):
             if chosen < 0:
-                answered.append((no_eligible(decided, i).body(), None))
+                answered.append((refusals[i], None))
                 continue
             row = next(rows)
             decision_id, propensity, limit, reserved = _ANSWERED(row)
@@ -250,7 +327,8 @@ class Decider:
                 "reserved_cost_usd": reserved / NANO,
                 "expires_at": until,
             }
-            answered.append((answer, row))
+            draws = purse.draws(i, decision_id, now=now, expires_at=settled_by) if purse else ()
+            answered.append((answer, _Taken(Entry(row, draws), purse, i)))
         return answered
 
     def _hash(self, text: str | None) -> str | None:
@@ -259,99 +337,8 @@ class Decider:
         return hmac.new(self._hash_key, text.encode(), "sha256").hexdigest()[:32]
 
 
-async def features_of(pool: Pool, requests: Sequence[RouteRequest | ScoredPrompt]) -> Float32:
-    """Return the features[n, d] of requests that `check_features` has passed."""
-    texts = [request.text() for request in requests]
-    filled = [i for i, request in enumerate(requests) if request.embedding is not None]
-    vectors: Any = None
-    if filled:
-        vectors = np.array([requests[i].embedding for i in filled], dtype=np.float32)
-        if len(filled) < len(requests):
-            placed = dict(zip(filled, vectors, strict=True))
-            vectors = [placed.get(i) for i in range(len(requests))]
-    embed = pool.embedder.features
-    if pool.embedder.slow or sum(len(text or "") for text in texts) > OFF_LOOP_BYTES:
-        features = await asyncio.to_thread(embed, texts, vectors)
-    else:
-        features = embed(texts, vectors)
-    return widen(features, [request.task for request in requests], pool.options.tasks)
-
-
-def _asks(pool: Pool, requests: Sequence[RouteRequest], features: Float32) -> Asks:
-    standard = pool.options.preference.weights()
-    sizes = [float(len((r.text() or "").encode())) for r in requests]
-    sent = [r.input_tokens for r in requests]
-    return Asks(
-        features=features,
-        preference=np.array(
-            [r.preference.weights() if r.preference else standard for r in requests]
-        ),
-        input_tokens=np.array(
-            [b / 4 if t is None else float(t) for b, t in zip(sizes, sent, strict=True)]
-        ),
-        input_bound=np.array(
-            [b if t is None else float(t) for b, t in zip(sizes, sent, strict=True)]
-        ),
-        max_output_tokens=_limits([r.max_output_tokens for r in requests]),
-        max_cost_usd=_limits([r.max_cost_usd for r in requests]),
-        max_latency_ms=_limits([r.max_latency_ms for r in requests]),
-        models=(
-            [None if r.models is None else frozenset(r.models) for r in requests]
-            if any(r.models is not None for r in requests)
-            else None
-        ),
-        requires=(
-            [frozenset(r.requires or ()) for r in requests]
-            if any(r.requires for r in requests)
-            else None
-        ),
-    )
-
-
-def check_features(pool: Pool, request: RouteRequest | ScoredPrompt, at: str) -> None:
-    """Refuse what the pool's embedder cannot turn into features, naming the field below `at`."""
-    vector = request.embedding
-    if vector is None:
-        if pool.options.embedder == "precomputed":
-            raise invalid(f"{at}embedding", "required: this pool has no text embedder")
-        text = request.text()
-        if not text or text.isspace():
-            raise invalid(
-                f"{at}{'messages' if request.prompt is None else 'prompt'}", "holds no text"
-            )
-        return
-    wanted = pool.embedder.vector_dim
-    if len(vector) != wanted:
-        raise invalid(f"{at}embedding", f"{wanted} numbers are expected, not {len(vector)}")
-    if max(vector) > LARGEST_COORDINATE or min(vector) < -LARGEST_COORDINATE:
-        most = f"{LARGEST_COORDINATE:,.0f}"
-        raise invalid(f"{at}embedding", f"numbers from -{most} to {most} are expected")
-
-
-def _limits(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    if all(value is None for value in values):
-        return None
-    return np.array([np.inf if value is None else float(value) for value in values])
-
-
-def no_models(pool: str) -> ApiError:
-    """Return the error of a row whose pool is empty."""
-    return ApiError(422, f"pool {pool!r} has no models", code="no_eligible_model", param="pool")
-
-
-def no_eligible(decided: Decisions, row: int) -> ApiError:
-    """Return the error of a row that no model is eligible for, with every reason."""
-    names = (model.name for model in decided.frame.models)
-    why = ", ".join(
-        f"{name}: {REASONS[code]}" for name, code in zip(names, decided.verdict[row], strict=True)
-    )
-    return ApiError(422, f"no eligible model ({why})", code="no_eligible_model", param="models")
-
-
-def refused(answer: Answer) -> ApiError:
-    """Return the error body of a single request as the error that it is."""
-    error = answer["error"]
-    return ApiError(422, error["message"], code=error["code"], param=error["param"])
+def _body(answer: Answer | ApiError) -> Answer:
+    return answer.body() if isinstance(answer, ApiError) else answer
 
 
 def _conflict() -> ApiError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ApiError(Exception):
     """An answer other than success.
@@ -13,6 +16,7 @@ class ApiError(Exception):
     code : a stable word for a program.
     param : the field that is to blame, as a path such as ``requests[17].prompt``.
     retry_after : seconds, for the header of the same name.
+    detail : what a program may want beside the four usual keys, by name.
     """
 
     def __init__(
@@ -23,19 +27,21 @@ class ApiError(Exception):
         code: str,
         param: str | None = None,
         retry_after: float | None = None,
+        detail: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
-        self.retry_after = retry_after
+        self.retry_after, self.detail = retry_after, dict(detail or {})
 
-    def body(self) -> dict[str, dict[str, str | None]]:
-        """Return ``{"error": {"message", "type", "param", "code"}}``."""
+    def body(self) -> dict[str, dict[str, Any]]:
+        """Return ``{"error": {"message", "type", "param", "code"}}``, and the detail if any."""
         return {
             "error": {
                 "message": self.message,
                 "type": _TYPES.get(self.status, "invalid_request_error"),
                 "param": self.param,
                 "code": self.code,
+                **self.detail,
             }
         }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.deciding import check_features, features_of
+from banditroute.asking import check_features, features_of
 from banditroute.embedding import FEATURES
 from banditroute.errors import invalid
 from banditroute.prior import Prior

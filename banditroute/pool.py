@@ -123,6 +123,7 @@ class PoolOptions(Strict):
     min_propensity: float = Field(0.001, ge=0, lt=0.1)
     feedback_ttl_s: float = Field(7 * 86_400.0, gt=0, le=10 * 365 * 86_400.0)
     default_quality: float | None = Field(None, ge=0, le=1)
+    reservation_ttl_s: float = Field(3_600.0, gt=0, le=365 * 86_400.0)
     prior: str | None = None
     newcomer_share: float = Field(0.02, ge=0, lt=1)
     newcomer_pulls: int = Field(20, ge=0)

@@ -28,7 +28,7 @@ from banditroute.prior import pack, unpack
 from banditroute.service import Service
 from banditroute.settings import Settings, load_settings
 from banditroute.store.engine import WRITER, claim, open_engine, prepare
-from banditroute.store.log import Log, insert_decisions, keep_checkpoint
+from banditroute.store.log import Log, keep_checkpoint, log_decisions
 from banditroute.store.writer import Writer
 from banditroute.times import now_us
 
@@ -60,7 +60,7 @@ def make_service(settings: Settings, learner: Callable[[Engine, Writer], Learner
     links: list[LearnerLink] = []
     writer = Writer(
         engine,
-        insert_rows=insert_decisions,
+        insert_rows=log_decisions,
         capacity=settings.write_queue,
         on_durable=lambda: links[0].wake(),
     )

@@ -27,6 +27,7 @@ from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
 from banditroute.store.log import Log, append_resets, forget
 from banditroute.store.writer import Writer
 from banditroute.times import now_us
+from banditroute.treasury import Treasury
 
 logger = logging.getLogger("banditroute")
 HOUSEKEEPING_S = 1.0
@@ -65,9 +66,11 @@ class Service:
         )
         self.metrics = Metrics(writer=writer, snapshots=self.registry.snapshots)
         key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
+        self.treasury = Treasury(engine, writer)
         self._decider = Decider(
             registry=self.registry,
             writer=writer,
+            treasury=self.treasury,
             metrics=self.metrics,
             hash_key=key,
             capacity=settings.write_queue,
@@ -79,12 +82,15 @@ class Service:
     async def start(self) -> None:
         """Start the pools and begin housekeeping."""
         await self.registry.start()
+        await self.treasury.start()
         self._chores = asyncio.create_task(self._housekeeping())
 
     async def stop(self) -> None:
         """Stop housekeeping and learner; commit what waits."""
         if self._chores is not None:
             self._chores.cancel()
+        if self.writer.alive:
+            await self.treasury.stop()
         await self.learner.stop()
         await asyncio.to_thread(self.writer.close)
         if self._held is not None:
@@ -137,6 +143,7 @@ class Service:
             await asyncio.sleep(HOUSEKEEPING_S)
             try:
                 await self.registry.reload()
+                await self.treasury.refresh()
                 for pool in list(self.registry.pools.values()):
                     await self._answer_alarms(pool)
                     await self._default(pool)

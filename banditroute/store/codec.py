@@ -110,6 +110,7 @@ def encode(
             note.tags,
             note.request_id,
             None,
+            None,
         )
         for (
             note,

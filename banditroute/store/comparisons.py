@@ -86,8 +86,9 @@ def prefer(
             }
         )
         became.append(Became(rows[-1]["status"]))
-        overridden = winner["overridden_by"] or loser["overridden_by"]
-        if not late and not overridden and winner["model"] != loser["model"]:
+        others = winner["overridden_by"] or loser["overridden_by"]
+        unused = winner["cancelled_at"] or loser["cancelled_at"]
+        if not (late or others or unused) and winner["model"] != loser["model"]:
             learned.append(_event(winner, loser, now))
     insert_many(connection, comparisons, [[row[name] for name in _ROW] for row in rows])
     append_outcomes(connection, learned)

@@ -2,6 +2,7 @@
 
 Exactly-once by (decision, key). Each of quality, cost and latency is learned from the first
 accepted row that carries it; late, superseded and overridden feedback is stored, never learned.
+Money settles with the first cost that is told, learned or not.
 What is said of two decisions is in comparisons.py, of a whole session in sessions.py.
 """
 
@@ -20,6 +21,7 @@ from sqlalchemy import Connection, bindparam, exists, select, update
 from banditroute.errors import invalid
 from banditroute.pool import NANO
 from banditroute.store.bulk import columns, insert_many
+from banditroute.store.settling import settle
 from banditroute.store.tables import decisions, events, feedback, models, prices
 
 _COPIED = (
@@ -33,7 +35,7 @@ _COPIED = (
     "cost_prior",
     "input_cost",
 )
-_OWN = ("id", "model", "expires_at", "arms", "prices", "overridden_by")
+_OWN = ("id", "model", "expires_at", "arms", "prices", "overridden_by", "cancelled_at")
 _LINKS = ("prompt_hash", "session_id")
 _FEEDBACK, _EVENT = columns(feedback), columns(events)
 DECISION = [decisions.c[name] for name in (*_OWN, *_LINKS, *_COPIED)]
@@ -42,6 +44,7 @@ _BY_ID = select(*DECISION).where(decisions.c.id.in_(bindparam("ids", expanding=T
 _SENT = select(feedback).where(feedback.c.decision_id.in_(bindparam("ids", expanding=True)))
 WAITING = (
     decisions.c.overridden_by.is_(None),
+    decisions.c.cancelled_at.is_(None),
     ~exists().where(events.c.decision_id == decisions.c.id, events.c.field == "quality"),
 )
 """Conditions of a decision that has something to learn from a quality, and has none yet."""
@@ -123,6 +126,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int, first: in
     learned: list[dict[str, Any]] = []
     statuses: list[str] = []
     overridden: dict[str, str] = {}
+    paid: dict[str, int] = {}
     for position, post in enumerate(posts, start=first):
         decision = found.get(post.decision_id)
         if decision is None:
@@ -142,11 +146,16 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int, first: in
             fresh.remove("quality")
         late = now > decision["expires_at"]
         carries = post.quality is not None or post.has_cost or post.latency_ms is not None
-        status = "late" if late else "superseded" if carries and not fresh else "accepted"
+        unused = decision["cancelled_at"] is not None
+        known = unused or (carries and not fresh)
+        status = "late" if late else "superseded" if known else "accepted"
         cost, input_cost = _cost(post, decision, rates)
         stored = _row(post, cost, digest=digest, status=status, now=now)
         if status == "accepted" and decision["overridden_by"] is None:
             learned += _outcomes(post, decision, fresh, cost, input_cost, earlier, now)
+        if stored["cost_nano"] is not None:
+            # Whoever tells first; even what is too late to be learned was paid.
+            paid.setdefault(post.decision_id, stored["cost_nano"])
         rows.append(stored)
         earlier.append(stored)
         statuses.append(status)
@@ -155,6 +164,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int, first: in
         connection.execute(update(decisions).where(at).values(overridden_by=model))
     insert_many(connection, feedback, [[row[name] for name in _FEEDBACK] for row in rows])
     append_outcomes(connection, learned)
+    settle(connection, paid)
     return statuses
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import Column, Connection, Engine, Table, func, insert, select
@@ -12,6 +12,7 @@ from sqlalchemy import Column, Connection, Engine, Table, func, insert, select
 from banditroute.fold import Event
 from banditroute.learner import Checkpoint
 from banditroute.pool import Charter
+from banditroute.store import ledger
 from banditroute.store.bulk import insert_many
 from banditroute.store.tables import (
     checkpoints,
@@ -71,9 +72,23 @@ def append_resets(
     return [int(connection.execute(appended, row).scalar_one()) for row in rows]
 
 
-def insert_decisions(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
-    """Log decisions; `rows` come from `codec.encode`."""
-    insert_many(connection, decisions, rows)
+class Entry(NamedTuple):
+    """A decision to be logged: its row from `codec.encode`, and what it reserves."""
+
+    row: Sequence[Any]
+    draws: Sequence[ledger.Draw] = ()
+
+
+def log_decisions(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Log decisions and reserve what they may cost, all of them or none.
+
+    Raises
+    ------
+    LeaseLost
+        When a reservation is not covered any more.
+    """
+    ledger.draw(connection, [draw for entry in entries for draw in entry.draws])
+    insert_many(connection, decisions, [entry.row for entry in entries])
 
 
 def keep_checkpoint(connection: Connection, checkpoint: Checkpoint, *, now: int) -> None:

@@ -109,6 +109,7 @@ decisions = Table(
     Column("tags", Text),  # JSON object
     Column("request_id", String(200)),
     Column("overridden_by", String(200)),  # the model that answered instead
+    Column("cancelled_at", BigInteger),  # it was never used
     Index(None, "pool", "expires_at"),
     Index(None, "pool", "session_id"),
 )
@@ -215,7 +216,11 @@ budgets = Table(
     Column("scope_value", String(200)),
     Column("request_ceiling_nano", BigInteger),
     Column("created_at", BigInteger, nullable=False),
+    Column("pacing", String(20), nullable=False, server_default="history"),
+    Column("expected_requests", BigInteger),  # of a window
+    Column("rate_nano", BigInteger),  # per request
     UniqueConstraint("pool", "name"),
+    sqlite_autoincrement=True,  # an id that was given out keeps its meaning
 )
 
 reservations = Table(
@@ -224,12 +229,14 @@ reservations = Table(
     Column("decision_id", String(32), primary_key=True),
     Column("budget_id", BigInteger, primary_key=True),
     Column("lease_id", BigInteger),
-    Column("window_start", BigInteger, nullable=False),
+    Column("window_start", BigInteger, nullable=False),  # on a rolling window: of the decision
     Column("reserved_nano", BigInteger, nullable=False),
     Column("settled_nano", BigInteger),
+    Column("overrun_nano", BigInteger, nullable=False, server_default="0"),
     Column("status", String(12), nullable=False),  # open | settled | expired | cancelled
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "budget_id", "window_start"),
+    Index(None, "status", "expires_at"),
 )
 
 leases = Table(
@@ -238,13 +245,16 @@ leases = Table(
     Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("budget_id", BigInteger, nullable=False),
     Column("holder", String(200), nullable=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("window_start", BigInteger, nullable=False),
+    Column("boot", String(40), nullable=False),  # of the holder's machine
+    Column("window_start", BigInteger, nullable=False),  # 0 on a rolling window
     Column("amount_nano", BigInteger, nullable=False),
+    Column("drawn_nano", BigInteger, nullable=False),  # by reservations
+    Column("returned_nano", BigInteger, nullable=False),  # by settling them
     Column("opened_at", BigInteger, nullable=False),
     Column("reclaim_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
-    Index(None, "budget_id", "closed_at"),
+    Index(None, "budget_id", "window_start", "holder", unique=True),
+    Index(None, "closed_at"),
 )
 
 idempotency_keys = Table(

@@ -26,7 +26,7 @@ from banditroute.store.engine import WRITER, set_durability
 
 logger = logging.getLogger("banditroute")
 T = TypeVar("T")
-Rows = Sequence[Sequence[Any]]
+Rows = Sequence[Any]
 
 
 @dataclass(slots=True)

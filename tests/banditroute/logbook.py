@@ -20,7 +20,7 @@ from banditroute.store.codec import Note, encode
 from banditroute.store.comparisons import Preferred
 from banditroute.store.engine import WRITER
 from banditroute.store.feedback import Became, Post
-from banditroute.store.log import Log, append_event, insert_decisions
+from banditroute.store.log import Entry, Log, append_event, log_decisions
 from banditroute.store.tables import events
 from banditroute.warmstart import fit
 from policies import full_params
@@ -120,7 +120,7 @@ class Book:
             decided, notes, pool=self.pool, created_at=self.now, expires_at=self.now + TTL
         )
         with self.begin() as connection:
-            insert_decisions(connection, rows)
+            log_decisions(connection, [Entry(row) for row in rows])
         return decided, [row[0] for row in rows]
 
     def tell(self, *posts: Posted) -> list[Became]:

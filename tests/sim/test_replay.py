@@ -139,7 +139,7 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
         )
         post = feedback.Post(decision_id=f"d{row}", key="default", quality=quality, cost_usd=cost)
         with database.begin() as connection:
-            log.insert_decisions(connection, rows)
+            log.log_decisions(connection, [log.Entry(row) for row in rows])
             assert feedback.record(connection, [post], now=row) == ["accepted"]
     rebuilt = rebuild(store, "p")
     database.dispose()

@@ -1,4 +1,4 @@
-"""The budget ledger: cached totals, pacing of budgets, and what a lease was charged
+"""The budget ledger, prices of money with a threshold, and cancelled decisions
 
 Revision ID: 0004
 Revises: 0002
@@ -14,12 +14,86 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+_SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _budgets(*more: sa.Column, **options: bool) -> None:
+    op.create_table(
+        "budgets",
+        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
+        sa.Column("pool", sa.String(length=200), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("cap_nano", sa.BigInteger(), nullable=False),
+        sa.Column("period", sa.String(length=20), nullable=False),
+        sa.Column("rolling_s", sa.BigInteger(), nullable=True),
+        sa.Column("scope_tag", sa.String(length=200), nullable=True),
+        sa.Column("scope_value", sa.String(length=200), nullable=True),
+        sa.Column("request_ceiling_nano", sa.BigInteger(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        *more,
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_budgets")),
+        sa.UniqueConstraint("pool", "name", name=op.f("uq_budgets_pool_name")),
+        **options,
+    )
+
+
+def _leases(*more: sa.Column) -> None:
+    op.create_table(
+        "leases",
+        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
+        sa.Column("budget_id", sa.BigInteger(), nullable=False),
+        sa.Column("holder", sa.String(length=200), nullable=False),
+        *more,
+        sa.Column("window_start", sa.BigInteger(), nullable=False),
+        sa.Column("amount_nano", sa.BigInteger(), nullable=False),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("reclaim_at", sa.BigInteger(), nullable=False),
+        sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_leases")),
+    )
+
 
 def upgrade() -> None:
     op.add_column(
         "decisions", sa.Column("lambda_gain", sa.Float(), server_default="0", nullable=False)
     )
+    op.add_column("decisions", sa.Column("cancelled_at", sa.BigInteger(), nullable=True))
+    # No version before this one wrote a row to these tables.
+    op.drop_table("budgets")
+    _budgets(
+        sa.Column("pacing", sa.String(length=20), server_default="history", nullable=False),
+        sa.Column("expected_requests", sa.BigInteger(), nullable=True),
+        sa.Column("rate_nano", sa.BigInteger(), nullable=True),
+        sqlite_autoincrement=True,
+    )
+    op.drop_table("leases")
+    _leases(
+        sa.Column("boot", sa.String(length=40), nullable=False),
+        sa.Column("drawn_nano", sa.BigInteger(), nullable=False),
+        sa.Column("returned_nano", sa.BigInteger(), nullable=False),
+    )
+    op.create_index(
+        op.f("ix_leases_budget_id_window_start_holder"),
+        "leases",
+        ["budget_id", "window_start", "holder"],
+        unique=True,
+    )
+    op.create_index(op.f("ix_leases_closed_at"), "leases", ["closed_at"])
+    op.add_column(
+        "reservations", sa.Column("overrun_nano", sa.BigInteger(), server_default="0", nullable=False)
+    )
+    op.create_index(op.f("ix_reservations_status_expires_at"), "reservations", ["status", "expires_at"])
 
 
 def downgrade() -> None:
+    # What is spent means nothing to a version that does not hold budgets.
+    op.drop_index(op.f("ix_reservations_status_expires_at"), "reservations")
+    op.drop_column("reservations", "overrun_nano")
+    op.execute("DELETE FROM reservations")
+    op.drop_table("leases")
+    _leases(sa.Column("epoch", sa.BigInteger(), nullable=False))
+    op.create_index(op.f("ix_leases_budget_id_closed_at"), "leases", ["budget_id", "closed_at"])
+    op.drop_table("budgets")
+    _budgets()
+    op.drop_column("decisions", "cancelled_at")
     op.drop_column("decisions", "lambda_gain")

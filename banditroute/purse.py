@@ -1,0 +1,110 @@
+"""A slice of a budget in this process, and what one call takes from the slices that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from banditroute.budget import ROLLING, Budget
+from banditroute.store.ledger import Draw
+
+NO_LIMIT = 2**62
+MANY = 512
+"""Requests that a slice should last for, where the budget is far from its cap."""
+
+
+@dataclass(slots=True, eq=False)
+class Slice:
+    """What this process has of one budget's window; see `Treasury`.
+
+    Attributes
+    ----------
+    left : nano-dollars that no decision has taken.
+    until : end of the window, microseconds UTC.
+    deadline : on the monotonic clock; from then on nothing is taken.
+    denied_until : on that clock; until then more would hardly be given to a request that needs it.
+    rest_until : the same of renewals that nobody waits for.
+    used_at : on that clock, when a call last came for it.
+    typical : what a request took, smoothed.
+    pending : decisions that took from it and are not in the log yet.
+    """
+
+    lease_id: int
+    budget: Budget
+    window: int
+    until: int
+    left: int = 0
+    deadline: float = 0.0
+    denied_until: float = 0.0
+    rest_until: float = 0.0
+    used_at: float = 0.0
+    typical: float = 0.0
+    pending: int = 0
+
+    def ideal(self, need: int) -> int:
+        """Return what it should hold to last for a while."""
+        return max(self.budget.cap_nano // 16, MANY * max(int(self.typical), need // 4))
+
+
+class CallPurse:
+    """What the rows of one call may spend; implements `router.Purse`.
+
+    Parameters
+    ----------
+    slices : per row, of the budgets that hold it.
+    clock : monotonic seconds.
+    """
+
+    def __init__(self, slices: Sequence[Sequence[Slice]], clock: Callable[[], float]) -> None:
+        self._slices, self._clock = slices, clock
+        self._taken = [0] * len(slices)
+
+    def headroom(self, row: int) -> int:
+        """See `router.Purse`."""
+        least, now = NO_LIMIT, self._clock()
+        for one in self._slices[row]:
+            left = one.left if now < one.deadline else 0
+            ceiling = one.budget.request_ceiling_nano
+            if ceiling is not None and ceiling < left:
+                left = ceiling
+            if left < least:
+                least = left
+        return least
+
+    def take(self, row: int, nano: int) -> None:
+        """See `router.Purse`."""
+        self._taken[row] = nano
+        for one in self._slices[row]:
+            one.left -= nano
+            one.pending += 1
+            one.typical += 0.05 * (nano - one.typical)
+
+    def tightest(self, row: int) -> Budget:
+        """Return the budget that leaves the least to a row."""
+        ceilings = ((one.budget.request_ceiling_nano or NO_LIMIT, one) for one in self._slices[row])
+        return min(ceilings, key=lambda pair: min(pair[0], pair[1].left))[1].budget
+
+    def draws(self, row: int, decision_id: str, *, now: int, expires_at: int) -> list[Draw]:
+        """Return the reservations of the decision that was taken for a row."""
+        return [
+            Draw(
+                decision_id,
+                one.budget.id,
+                one.lease_id,
+                now if one.budget.period == ROLLING else one.window,
+                self._taken[row],
+                expires_at,
+            )
+            for one in self._slices[row]
+        ]
+
+    def logged(self, row: int) -> None:
+        """Say that the decision of a row is in the log."""
+        for one in self._slices[row]:
+            one.pending -= 1
+
+    def undo(self, row: int) -> None:
+        """Give back what a row took whose decision is not in the log."""
+        for one in self._slices[row]:
+            one.left += self._taken[row]
+            one.pending -= 1

@@ -1,0 +1,105 @@
+"""Why nobody could be chosen, as errors for whoever asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from banditroute.budget import ROLLING, Budget
+from banditroute.errors import ApiError
+from banditroute.frame import Decisions
+from banditroute.pool import NANO
+from banditroute.router import REASONS
+from banditroute.store.ledger import Sums
+from banditroute.times import iso
+
+LEASED_S, RESERVED_S, NEVER_S = 1.0, 5.0, 3_600.0
+"""When it is worth another try: other replicas give idle slices back, answers settle, or only a
+person can help."""
+
+
+def no_models(pool: str) -> ApiError:
+    """Return the error of a row whose pool is empty."""
+    return ApiError(422, f"pool {pool!r} has no models", code="no_eligible_model", param="pool")
+
+
+def no_eligible(decided: Decisions, row: int) -> ApiError:
+    """Return the error of a row that no model is eligible for, with every reason."""
+    names = (model.name for model in decided.frame.models)
+    why = ", ".join(
+        f"{name}: {REASONS[code]}" for name, code in zip(names, decided.verdict[row], strict=True)
+    )
+    return ApiError(422, f"no eligible model ({why})", code="no_eligible_model", param="models")
+
+
+def exceeded(budget: Budget, sums: Sums, least: int, *, now: int) -> ApiError:
+    """Return the error of a row that a budget has left without a model: HTTP 429.
+
+    Parameters
+    ----------
+    budget : the one that leaves the least.
+    sums : of its window.
+    least : nano-dollars that the cheapest model it removed would have reserved.
+    """
+    shown = describe(budget, sums, now=now)
+    ceiling = budget.request_ceiling_nano
+    if ceiling is not None and least > ceiling:
+        return ApiError(
+            429,
+            f"budget {budget.name!r} lets a request reserve {ceiling / NANO:.9g} US dollars; the "
+            f"cheapest eligible model needs {least / NANO:.9g}",
+            code="budget_exceeded",
+            param="max_output_tokens",
+            detail={"budget": shown},
+        )
+    resets = shown["resets_at"]
+    spent, held = sums.settled + sums.expired + sums.lost, sums.reserved + sums.leased
+    return ApiError(
+        429,
+        f"budget {budget.name!r} has no room: of {sums.cap / NANO:.9g} US dollars "
+        f"{spent / NANO:.9g} are spent and {held / NANO:.9g} reserved, the cheapest eligible model "
+        f"needs {least / NANO:.9g}; " + (f"it resets at {resets}" if resets else "it never resets"),
+        code="budget_exceeded",
+        param="pool",
+        retry_after=_wait(budget, sums, now),
+        detail={"budget": shown},
+    )
+
+
+def describe(budget: Budget, sums: Sums, *, now: int) -> dict[str, Any]:
+    """Return a budget and its sums as the HTTP API shows them, money in US dollars."""
+    resets = resets_at(budget, sums, now)
+    money = {
+        f"{name}_usd": getattr(sums, name) / NANO
+        for name in ("cap", "settled", "reserved", "expired", "leased", "lost", "free", "overruns")
+    }
+    ceiling, rate = budget.request_ceiling_nano, budget.rate_nano
+    return {
+        "name": budget.name,
+        "pool": budget.pool,
+        "window": budget.period,
+        "rolling_s": budget.rolling_s,
+        "tag": budget.scope_tag,
+        "value": budget.scope_value,
+        "request_ceiling_usd": None if ceiling is None else ceiling / NANO,
+        "pacing": budget.pacing,
+        "expected_requests": budget.expected_requests,
+        "rate_usd": None if rate is None else rate / NANO,
+        **money,
+        "requests": sums.requests,
+        "resets_at": None if resets is None else iso(resets),
+    }
+
+
+def resets_at(budget: Budget, sums: Sums, now: int) -> int | None:
+    """Return when money comes back by itself, microseconds UTC; None: it never does."""
+    if budget.period == ROLLING:
+        return None if sums.oldest is None else sums.oldest + budget.span_us
+    return budget.resets_at(now)
+
+
+def _wait(budget: Budget, sums: Sums, now: int) -> float:
+    resets = resets_at(budget, sums, now)
+    wait = NEVER_S if resets is None else max((resets - now) / 1e6, 1.0)
+    if sums.leased:
+        return min(wait, LEASED_S)
+    return min(wait, RESERVED_S) if sums.reserved else wait

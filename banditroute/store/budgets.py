@@ -1,0 +1,85 @@
+"""Budgets in SQL: made, changed and dropped in one transaction with the check that allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from banditroute.budget import Budget
+from banditroute.errors import ApiError
+from banditroute.pool import NANO
+from banditroute.store import ledger
+from banditroute.store.tables import budgets
+
+_COLUMNS = [budgets.c[name] for name in Budget.__dataclass_fields__]
+
+
+def load_budgets(connection: Connection) -> list[Budget]:
+    """Return all budgets, in the order in which they were made."""
+    rows = connection.execute(select(*_COLUMNS).order_by(budgets.c.id))
+    return [Budget(*row) for row in rows]
+
+
+def find_budget(connection: Connection, pool: str, name: str) -> Budget:
+    """Return a budget; HTTP 404 when there is none."""
+    named = (budgets.c.pool == pool, budgets.c.name == name)
+    row = connection.execute(select(*_COLUMNS).where(*named)).first()
+    if row is None:
+        message = f"pool {pool!r} has no budget {name!r}"
+        raise ApiError(404, message, code="unknown_budget", param="name")
+    return Budget(*row)
+
+
+def add_budget(
+    connection: Connection, pool: str, name: str, fields: Mapping[str, Any], *, now: int
+) -> Budget:
+    """Make a budget of the given columns; HTTP 409 when its name is taken."""
+    named = (budgets.c.pool == pool, budgets.c.name == name)
+    if connection.execute(select(budgets.c.id).where(*named)).first() is not None:
+        message = f"pool {pool!r} has a budget {name!r}"
+        raise ApiError(409, message, code="exists", param="name")
+    row = {"pool": pool, "name": name, "created_at": now} | dict(fields)
+    connection.execute(insert(budgets), row)
+    return find_budget(connection, pool, name)
+
+
+def change_budget(
+    connection: Connection,
+    pool: str,
+    name: str,
+    fields: Mapping[str, Any],
+    *,
+    top_up: int = 0,
+    now: int,
+) -> Budget:
+    """Set columns of a budget and add `top_up` nano-dollars to its cap.
+
+    Raises
+    ------
+    ApiError
+        404 for a budget that there is not, 409 for a cap below what is spent and reserved by now.
+    """
+    before = find_budget(connection, pool, name)
+    cap = int(fields.get("cap_nano", before.cap_nano)) + top_up
+    used = ledger.sums(connection, before, now=now).used
+    if cap < before.cap_nano and used > cap:
+        raise ApiError(
+            409,
+            f"cap_usd: {used / NANO:.9g} US dollars of the window are spent, reserved or leased; "
+            f"a cap of {cap / NANO:.9g} is below that",
+            code="cap_below_spend",
+            param="cap_usd",
+        )
+    at = budgets.c.id == before.id
+    connection.execute(update(budgets).where(at).values(dict(fields) | {"cap_nano": cap}))
+    return find_budget(connection, pool, name)
+
+
+def drop_budget(connection: Connection, pool: str, name: str) -> Budget:
+    """Drop a budget and its ledger; what decisions cost stays with their feedback."""
+    known = find_budget(connection, pool, name)
+    ledger.forget(connection, known.id)
+    connection.execute(budgets.delete().where(budgets.c.id == known.id))
+    return known

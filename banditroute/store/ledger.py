@@ -1,0 +1,309 @@
+"""The ledger: what budgets have leased out, what decisions have reserved, and what they cost.
+
+A holder leases a slice of a budget, durably, before it spends a cent of it; each decision draws its
+worst case from a lease in the very transaction that logs it; feedback settles that to what it
+really cost. Nothing here trusts a holder's memory: a lease that is closed or would be overdrawn
+refuses the draw, so no pause, clock or crash of a holder can overspend a cap.
+
+Of a lease, `amount - returned` is what its budget has given away for it, open or closed, so that
+free money is one sum over the few leases of a window. What is counted on lease rows is kept by the
+same transactions that write the reservations, and `recount` holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from banditroute.budget import ROLLING, Budget
+from banditroute.errors import ApiError, unavailable
+from banditroute.store.bulk import insert_many
+from banditroute.store.tables import leases, reservations
+
+OPEN, SETTLED, EXPIRED, CANCELLED = "open", "settled", "expired", "cancelled"
+
+_lease, _held = leases.c, reservations.c
+
+
+class Draw(NamedTuple):
+    """A reservation of a decision from one budget, in nano-dollars; times in microseconds."""
+
+    decision_id: str
+    budget_id: int
+    lease_id: int
+    window_start: int
+    nano: int
+    expires_at: int
+
+
+class Holder(NamedTuple):
+    """Who leases: a process by a name of its own, and the boot of the machine it runs on."""
+
+    name: str
+    boot: str
+
+
+class Lease(NamedTuple):
+    """What a holder was granted of a budget, in nano-dollars.
+
+    `fresh` says that nothing but `granted` is left of what it had before.
+    """
+
+    id: int
+    granted: int
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """A budget's window as the SQL rows have it, in nano-dollars.
+
+    Attributes
+    ----------
+    settled : what answers really cost, overruns included.
+    reserved : worst cases of decisions that have not settled.
+    expired : worst cases that nobody settled in time; they count until somebody does.
+    leased : what holders have leased and not drawn.
+    lost : what a machine that went down had leased and may have spent.
+    overruns : what answers cost above their reservations.
+    requests : decisions in the window, cancelled ones left out.
+    oldest : when the first of them was taken (on a rolling window) or the window began.
+    """
+
+    cap: int
+    settled: int
+    reserved: int
+    expired: int
+    leased: int
+    lost: int
+    overruns: int
+    requests: int
+    oldest: int | None
+
+    @property
+    def used(self) -> int:
+        """All that is not free."""
+        return self.settled + self.reserved + self.expired + self.leased + self.lost
+
+    @property
+    def free(self) -> int:
+        """What can still be leased."""
+        return max(self.cap - self.used, 0)
+
+
+class LeaseLost(ApiError):
+    """A draw from leases that are no longer open, or hold too little."""
+
+    def __init__(self, lease_ids: Sequence[int]) -> None:
+        known = unavailable("a lease of a budget has ended; nothing was decided")
+        super().__init__(
+            known.status, known.message, code=known.code, retry_after=known.retry_after
+        )
+        self.lease_ids = tuple(lease_ids)
+
+
+def free(connection: Connection, budget: Budget, *, now: int) -> int:
+    """Return the nano-dollars of the current window that nobody has; below 0 after overruns."""
+    if budget.period == ROLLING:
+        known = sums(connection, budget, now=now)
+        return known.cap - known.used
+    given = select(func.coalesce(func.sum(_lease.amount_nano - _lease.returned_nano), 0)).where(
+        _lease.budget_id == budget.id, _lease.window_start == budget.window(now)
+    )
+    return budget.cap_nano - int(connection.execute(given).scalar_one())
+
+
+def lease(
+    connection: Connection,
+    budget: Budget,
+    holder: Holder,
+    *,
+    need: int,
+    ideal: int,
+    now: int,
+    until: int,
+) -> Lease:
+    """Top up the holder's lease of the current window.
+
+    Parameters
+    ----------
+    need : nano-dollars that are wanted at once; all that is free is given, if need be.
+    ideal : nano-dollars that save another visit soon; near the cap less, so that what one holder
+        keeps is not what another one lacks.
+    until : microseconds, UTC; from then on others may close the lease.
+    """
+    window = budget.window(now)
+    available = max(free(connection, budget, now=now), 0)
+    grant = min(available, max(need, min(ideal, available // 4)))
+    mine = and_(
+        _lease.budget_id == budget.id,
+        _lease.window_start == window,
+        _lease.holder == holder.name,
+    )
+    known = connection.execute(select(leases).where(mine)).first()
+    if known is None:
+        row = {
+            "budget_id": budget.id,
+            "holder": holder.name,
+            "boot": holder.boot,
+            "window_start": window,
+            "amount_nano": grant,
+            "drawn_nano": 0,
+            "returned_nano": 0,
+            "opened_at": now,
+            "reclaim_at": until,
+        }
+        new = connection.execute(insert(leases).returning(_lease.id), row).scalar_one()
+        return Lease(int(new), grant, True)
+    changed = {"amount_nano": known.amount_nano + grant, "reclaim_at": until, "closed_at": None}
+    connection.execute(update(leases).where(_lease.id == known.id).values(changed))
+    return Lease(known.id, grant, known.closed_at is not None)
+
+
+def give_back(connection: Connection, lease_id: int, nano: int) -> None:
+    """Return a part of what is left of a lease."""
+    covered = and_(
+        _lease.id == lease_id,
+        _lease.closed_at.is_(None),
+        _lease.amount_nano - _lease.drawn_nano >= nano,
+    )
+    smaller = {"amount_nano": _lease.amount_nano - nano}
+    connection.execute(update(leases).where(covered).values(smaller))
+
+
+def close(connection: Connection, lease_ids: Sequence[int], *, now: int) -> None:
+    """Give back what is left of leases; nothing can be drawn from them any more."""
+    open_ones = _lease.id.in_(lease_ids) & _lease.closed_at.is_(None)
+    ended = {"amount_nano": _lease.drawn_nano, "closed_at": now}
+    connection.execute(update(leases).where(open_ones).values(ended))
+
+
+def reclaim(connection: Connection, holder: Holder, *, now: int, alone: bool) -> None:
+    """Close the leases that other holders have left behind.
+
+    Parameters
+    ----------
+    alone : whether no other holder can be alive, as on SQLite; else a lease is left alone until
+        the time that its holder was given is over.
+
+    Notes
+    -----
+    Whoever is alone may have lost decisions to a loss of power, as their commits need not survive
+    one. So a lease of an earlier boot of the machine counts in full; one of a process that died
+    lacks nothing, and what it had left goes back.
+    """
+    others = and_(_lease.closed_at.is_(None), _lease.holder != holder.name)
+    if not alone:
+        ended = {"amount_nano": _lease.drawn_nano, "closed_at": now}
+        connection.execute(update(leases).where(others, _lease.reclaim_at < now).values(ended))
+        return
+    kept = case((_lease.boot == holder.boot, _lease.drawn_nano), else_=_lease.amount_nano)
+    connection.execute(update(leases).where(others).values(amount_nano=kept, closed_at=now))
+
+
+def draw(connection: Connection, draws: Sequence[Draw]) -> None:
+    """Reserve, or raise `LeaseLost` and write nothing that counts."""
+    if not draws:
+        return
+    by_lease: dict[int, int] = defaultdict(int)
+    for one in draws:
+        by_lease[one.lease_id] += one.nano
+    lost = []
+    for lease_id, nano in by_lease.items():
+        covered = and_(
+            _lease.id == lease_id,
+            _lease.closed_at.is_(None),
+            _lease.drawn_nano + nano <= _lease.amount_nano,
+        )
+        taken = update(leases).where(covered).values(drawn_nano=_lease.drawn_nano + nano)
+        if connection.execute(taken).rowcount != 1:
+            lost.append(lease_id)
+    if lost:
+        raise LeaseLost(lost)
+    rows = [
+        (one.decision_id, one.budget_id, one.lease_id, one.window_start, one.nano, None, 0, OPEN)
+        + (one.expires_at,)
+        for one in draws
+    ]
+    insert_many(connection, reservations, rows)
+
+
+def sums(connection: Connection, budget: Budget, *, now: int) -> Sums:
+    """Return what the rows of the current window add up to."""
+    rolling = budget.period == ROLLING
+    since = budget.window(now)
+    within = _held.window_start > now - budget.span_us if rolling else _held.window_start == since
+    recent = or_(_lease.closed_at.is_(None), _lease.closed_at > now - budget.span_us)
+    its = recent if rolling else _lease.window_start == since
+    ours = (_held.budget_id == budget.id, within)
+    spent = select(
+        _total(_held.settled_nano, _held.status == SETTLED),
+        _total(_held.reserved_nano, _held.status == OPEN),
+        _total(_held.reserved_nano, _held.status == EXPIRED),
+        _total(_held.overrun_nano, _held.status == SETTLED),
+        func.coalesce(func.sum(case((_held.status != CANCELLED, 1), else_=0)), 0),
+        func.min(_held.window_start),
+    ).where(*ours)
+    left = _lease.amount_nano - _lease.drawn_nano
+    held = select(_total(left, _lease.closed_at.is_(None)), _total(left, _lease.closed_at > 0))
+    settled, reserved, expired, overruns, requests, oldest = connection.execute(spent).one()
+    leased, lost = connection.execute(held.where(_lease.budget_id == budget.id, its)).one()
+    return Sums(
+        cap=budget.cap_nano,
+        settled=int(settled),
+        reserved=int(reserved),
+        expired=int(expired),
+        leased=int(leased),
+        lost=int(lost),
+        overruns=int(overruns),
+        requests=int(requests),
+        oldest=oldest,
+    )
+
+
+def recount(connection: Connection) -> None:
+    """Bring what lease rows count to what the reservations say, for leases of former holders."""
+    back = case(
+        (_held.status == SETTLED, _held.reserved_nano - _held.settled_nano),
+        (_held.status == CANCELLED, _held.reserved_nano),
+        else_=0,
+    )
+    told = (
+        select(
+            _lease.id,
+            func.coalesce(func.sum(_held.reserved_nano), 0).label("drawn"),
+            func.coalesce(func.sum(back), 0).label("returned"),
+        )
+        .select_from(leases.outerjoin(reservations, _held.lease_id == _lease.id))
+        .group_by(_lease.id)
+    )
+    known = {row.id: row for row in connection.execute(select(leases))}
+    for row in connection.execute(told).all():
+        one = known[row.id]
+        if (one.drawn_nano, one.returned_nano) != (row.drawn, row.returned):
+            counted = {"drawn_nano": row.drawn, "returned_nano": row.returned}
+            connection.execute(update(leases).where(_lease.id == row.id).values(counted))
+
+
+def forget(connection: Connection, budget_id: int) -> None:
+    """Drop the ledger of a budget that is no more."""
+    connection.execute(reservations.delete().where(_held.budget_id == budget_id))
+    connection.execute(leases.delete().where(_lease.budget_id == budget_id))
+
+
+def _total(column: ColumnElement[Any], where: ColumnElement[bool]) -> ColumnElement[Any]:
+    return func.coalesce(func.sum(case((where, column), else_=0)), 0)

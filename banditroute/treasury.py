@@ -1,0 +1,302 @@
+"""The slices that this process holds of budgets, and what each call takes from them.
+
+A slice is leased in SQL before a cent of it is spent, so a request that fits is held to its budgets
+by a few comparisons of integers. Renewals run beside the requests that still fit; only one that
+does not waits for its own. Whatever goes wrong here costs a retry, never money: the transaction
+that logs a decision refuses what its lease does not cover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+
+from banditroute.budget import Budget
+from banditroute.purse import NO_LIMIT, CallPurse, Slice
+from banditroute.store import ledger
+from banditroute.store.budgets import load_budgets
+from banditroute.store.ledger import Holder, Sums
+from banditroute.store.settling import expire
+from banditroute.store.writer import Writer
+from banditroute.times import now_us
+
+logger = logging.getLogger("banditroute")
+
+LEASE_S, SAFE_S, IDLE_S = 15.0, 10.0, 3.0
+"""How long others leave a lease alone; how long its holder trusts it; when an idle one ends."""
+
+DENIED_S = 0.2
+
+
+@dataclass(slots=True)
+class _Desk:
+    """One renewal of a budget at a time."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    task: asyncio.Task[None] | None = None
+
+
+class Treasury:
+    """The slices of this process.
+
+    Parameters
+    ----------
+    engine : the database.
+    writer : the one writer of this process.
+    now : microseconds since the epoch, UTC.
+    clock : monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        writer: Writer,
+        *,
+        now: Callable[[], int] = now_us,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine, self._writer, self._now, self._clock = engine, writer, now, clock
+        self._alone = engine.dialect.name == "sqlite"
+        self.holder = Holder(f"{os.getpid()}-{uuid.uuid4().hex[:12]}", boot_id())
+        self._by_pool: dict[str, list[Budget]] = {}
+        self._slices: dict[int, Slice] = {}
+        self._former: list[Slice] = []
+        self._desks: dict[int, _Desk] = {}
+        self._read: dict[int, tuple[float, Sums]] = {}
+
+    async def start(self) -> None:
+        """Close what earlier holders have left open, and read the budgets."""
+
+        def work(connection: Connection) -> list[Budget]:
+            ledger.reclaim(connection, self.holder, now=self._now(), alone=self._alone)
+            ledger.recount(connection)
+            return load_budgets(connection)
+
+        self._adopt(await self._writer.write(work))
+
+    async def stop(self) -> None:
+        """Give back what is left."""
+        ids = [one.lease_id for one in [*self._slices.values(), *self._former]]
+        self._slices.clear()
+        self._former.clear()
+        if ids:
+            now = self._now()
+            await self._writer.write(lambda connection: ledger.close(connection, ids, now=now))
+
+    def budgets(self, pool: str) -> list[Budget]:
+        """Return the budgets of a pool as this process knows them."""
+        return self._by_pool.get(pool, [])
+
+    async def reload(self) -> None:
+        """Take over the budgets as SQL has them."""
+
+        def read() -> list[Budget]:
+            with self._engine.connect() as connection:
+                return load_budgets(connection)
+
+        self._adopt(await asyncio.to_thread(read))
+
+    async def refresh(self) -> None:
+        """Once a second: see changes, expire reservations, keep used leases and end idle ones."""
+        await self.reload()
+        if not self._by_pool:
+            return
+        now, clock = self._now(), self._clock()
+        ending = []
+        for one in [*self._slices.values(), *self._former]:
+            over = one in self._former or not one.window <= now < one.until
+            if one.pending == 0 and (over or clock - one.used_at > IDLE_S):
+                ending.append(one)
+        for one in ending:
+            self._forget(one)
+        ids = [one.lease_id for one in ending]
+
+        def work(connection: Connection) -> int:
+            if ids:
+                ledger.close(connection, ids, now=now)
+            if not self._alone:
+                ledger.reclaim(connection, self.holder, now=now, alone=False)
+            return expire(connection, now=now)
+
+        while await self._writer.write(work):
+            ids.clear()
+        for one in list(self._slices.values()):
+            if one.deadline - clock < SAFE_S / 2:
+                await self._renew(one.budget, 0)
+            elif one.left > 2 * one.ideal(0):
+                await self._trim(one)
+
+    async def sums(self, budget: Budget, *, stale_s: float = 0.0) -> Sums:
+        """Return what the SQL rows of a budget's current window add up to.
+
+        Parameters
+        ----------
+        stale_s : how many seconds ago they may have been read.
+        """
+        known = self._read.get(budget.id)
+        if known is not None and known[0] + stale_s > self._clock():
+            return known[1]
+        now = self._now()
+
+        def read() -> Sums:
+            with self._engine.connect() as connection:
+                return ledger.sums(connection, budget, now=now)
+
+        found = await asyncio.to_thread(read)
+        self._read[budget.id] = self._clock(), found
+        return found
+
+    async def purse(
+        self, pool: str, tags: Sequence[Mapping[str, str] | None], worst: Sequence[int]
+    ) -> CallPurse | None:
+        """Return what the rows of a call may spend, None where no budget holds any of them.
+
+        Parameters
+        ----------
+        tags : of each row.
+        worst : nano-dollars of the dearest reservation that each row may take.
+        """
+        known = self._by_pool.get(pool)
+        if not known:
+            return None
+        held = [[one for one in known if one.holds(of_row)] for of_row in tags]
+        need: dict[int, int] = {}
+        for of_row, nano in zip(held, worst, strict=True):
+            for one in of_row:
+                ceiling = one.request_ceiling_nano
+                fits = nano if ceiling is None else min(nano, ceiling)
+                need[one.id] = need.get(one.id, 0) + fits
+        if not need:
+            return None
+        by_id = {one.id: one for one in known if one.id in need}
+        # Others may have taken what this call has just waited for.
+        for _ in range(3):
+            short = [one for one in by_id.values() if not self._covers(one, need[one.id])]
+            if not short:
+                break
+            for one in short:
+                await self._renew(one, need[one.id])
+        slices = {key: self._slice(one) for key, one in by_id.items()}
+        clock = self._clock()
+        for key, held_here in slices.items():
+            held_here.used_at = clock
+            if held_here.left < held_here.ideal(need[key]) // 2:
+                self._renew_beside(held_here.budget, need[key])
+        return CallPurse([[slices[one.id] for one in of_row] for of_row in held], self._clock)
+
+    def lost(self, lease_ids: Sequence[int]) -> None:
+        """Let go of slices whose leases the log has refused."""
+        for one in [*self._slices.values(), *self._former]:
+            if one.lease_id in lease_ids:
+                self._forget(one)
+
+    def refunded(self) -> None:
+        """Say that money came back: what was denied may be had now."""
+        for one in self._slices.values():
+            one.denied_until = 0.0
+
+    def _adopt(self, budgets: Sequence[Budget]) -> None:
+        by_pool: dict[str, list[Budget]] = {}
+        for one in budgets:
+            by_pool.setdefault(one.pool, []).append(one)
+        known = {one.id: one for one in budgets}
+        for key, held in list(self._slices.items()):
+            if key in known:
+                held.budget = known[key]
+            else:
+                del self._slices[key]
+        self._by_pool = by_pool
+
+    def _slice(self, budget: Budget) -> Slice:
+        """Return the slice of the current window, an empty one where nothing is leased."""
+        now, known = self._now(), self._slices.get(budget.id)
+        if known is not None and known.window <= now < known.until:
+            return known
+        if known is not None:
+            self._former.append(known)
+        ends, window = budget.resets_at(now), budget.window(now)
+        # A clock that is set back leads into a window that this process still has a lease of.
+        again = [one for one in self._former if (one.budget.id, one.window) == (budget.id, window)]
+        for one in again:
+            self._former.remove(one)
+        new = Slice(0, budget, window, NO_LIMIT if ends is None else ends)
+        self._slices[budget.id] = again[0] if again else new
+        return self._slices[budget.id]
+
+    def _covers(self, budget: Budget, need: int) -> bool:
+        """Whether a call needs no renewal, or would get nothing by one."""
+        one, clock = self._slice(budget), self._clock()
+        return (one.left >= need and clock < one.deadline) or clock < one.denied_until
+
+    def _renew_beside(self, budget: Budget, need: int) -> None:
+        desk = self._desks.setdefault(budget.id, _Desk())
+        busy = desk.lock.locked() or not (desk.task is None or desk.task.done())
+        if not busy and self._clock() >= self._slice(budget).rest_until:
+            desk.task = asyncio.create_task(self._renew_quietly(budget, need))
+
+    async def _renew_quietly(self, budget: Budget, need: int) -> None:
+        try:
+            await self._renew(budget, 0, ideal_for=need)
+        except Exception:
+            logger.exception("a lease of budget %s could not be renewed", budget.name)
+
+    async def _renew(self, budget: Budget, need: int, *, ideal_for: int = 0) -> None:
+        """Lease so much that `need` nano-dollars are there, and more where there is plenty."""
+        desk = self._desks.setdefault(budget.id, _Desk())
+        async with desk.lock:
+            if need and self._covers(budget, need):
+                return
+            one, clock, now = self._slice(budget), self._clock(), self._now()
+            stale = clock >= one.deadline
+            left = 0 if stale else one.left
+            wanted, ideal = max(need - left, 0), max(one.ideal(max(need, ideal_for)) - left, 0)
+            until = now + int(LEASE_S * 1e6)
+            got = await self._writer.write(
+                lambda connection: ledger.lease(
+                    connection, budget, self.holder, need=wanted, ideal=ideal, now=now, until=until
+                )
+            )
+            if self._slices.get(budget.id) is not one:
+                # Its window ended, or its budget did, while this was under way.
+                one.lease_id = got.id
+                self._former.append(one)
+                return
+            one.left = (
+                got.granted if got.fresh or got.id != one.lease_id else one.left + got.granted
+            )
+            one.lease_id, one.deadline = got.id, clock + SAFE_S
+            rested = self._clock() + DENIED_S
+            if got.granted < wanted:
+                one.denied_until = rested
+            if got.granted < ideal // 4:
+                one.rest_until = rested
+
+    async def _trim(self, one: Slice) -> None:
+        """Give back what a single large call had leased."""
+        extra = one.left - one.ideal(0)
+        one.left -= extra
+        await self._writer.write(
+            lambda connection: ledger.give_back(connection, one.lease_id, extra)
+        )
+
+    def _forget(self, one: Slice) -> None:
+        if self._slices.get(one.budget.id) is one:
+            del self._slices[one.budget.id]
+        if one in self._former:
+            self._former.remove(one)
+
+
+def boot_id() -> str:
+    """Return what tells one boot of this machine from the next, or something never seen twice."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return uuid.uuid4().hex
