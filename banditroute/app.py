@@ -22,6 +22,7 @@ from banditroute.service import Service
 from banditroute.store.codec import decode
 from banditroute.store.feedback import Became
 from banditroute.times import iso, new_id, now_us
+from banditroute.wire import parse
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -49,6 +50,12 @@ def create_app(make_service: Callable[[], Service]) -> Starlette:
             Route("/v1/models", add_model, methods=["POST"]),
             Route("/v1/models/{name:path}", change_model, methods=["PATCH"]),
             Route("/v1/models/{name:path}", drain_model, methods=["DELETE"]),
+            Route("/v1/decisions/{id}/cancel", cancel, methods=["POST"]),
+            Route("/v1/budgets", budgets),
+            Route("/v1/budgets", add_budget, methods=["POST"]),
+            Route("/v1/budgets/{name:path}", budget),
+            Route("/v1/budgets/{name:path}", change_budget, methods=["PATCH"]),
+            Route("/v1/budgets/{name:path}", drop_budget, methods=["DELETE"]),
             Route("/v1/policy", policy),
             Route("/healthz", health),
             Route("/readyz", ready),
@@ -72,9 +79,7 @@ def create_app(make_service: Callable[[], Service]) -> Starlette:
 async def route(request: Request) -> Response:
     """POST /v1/route"""
     service = _service(request)
-    asked = schemas.parse(
-        schemas.RouteRequest, await _body(request, service.settings.max_body_bytes)
-    )
+    asked = parse(schemas.RouteRequest, await _body(request, service.settings.max_body_bytes))
     answer = await service.route(
         [asked],
         request_id=request.scope["request_id"],
@@ -87,7 +92,7 @@ async def route_batch(request: Request) -> Response:
     """POST /v1/route/batch"""
     service = _service(request)
     body = await _body(request, service.settings.max_batch_body_bytes)
-    asked = schemas.parse(schemas.RouteBatch, body).requests
+    asked = parse(schemas.RouteBatch, body).requests
     limit = service.settings.max_body_bytes
     _check_texts("requests", asked, body, limit)
     answer = await service.route(
@@ -103,7 +108,7 @@ async def feedback(request: Request) -> Response:
     """POST /v1/feedback"""
     service = _service(request)
     body = await _body(request, service.settings.max_body_bytes)
-    sent = schemas.parse(schemas.FeedbackRequest, body)
+    sent = parse(schemas.FeedbackRequest, body)
     try:
         (became,) = await service.feedback([sent])
     except ApiError as error:
@@ -124,7 +129,7 @@ async def feedback_batch(request: Request) -> Response:
     """POST /v1/feedback/batch"""
     service = _service(request)
     body = await _body(request, service.settings.max_batch_body_bytes)
-    sent = schemas.parse(schemas.FeedbackBatch, body).feedback
+    sent = parse(schemas.FeedbackBatch, body).feedback
     results = [
         {
             **(
@@ -156,8 +161,8 @@ async def decision(request: Request) -> Response:
     sent = await run_in_threadpool(service.registry.log.said, row)
     hidden = {"features", "scores", "estimates", "terms", "verdict", "arms", "prices"}
     shown = {name: value for name, value in row.items() if name not in hidden | {"score_names"}}
-    for name in ("created_at", "expires_at"):
-        shown[name] = iso(shown[name])
+    for name in ("created_at", "expires_at", "cancelled_at"):
+        shown[name] = None if shown[name] is None else iso(shown[name])
     shown["tags"] = from_json(row["tags"]) if row["tags"] else None
     shown["models"] = decode(row).explain()
     return _json(shown | sent)
@@ -173,7 +178,7 @@ async def add_model(request: Request) -> Response:
     service = _service(request)
     limit = service.settings.max_body_bytes
     body = await _body(request, service.settings.max_batch_body_bytes)
-    new = schemas.parse(schemas.NewModel, body)
+    new = parse(schemas.NewModel, body)
     _check_texts("scored", new.scored or [], body, limit)
     return _json(await onboarding.add_model(service.registry, new), 201)
 
@@ -182,7 +187,7 @@ async def change_model(request: Request) -> Response:
     """PATCH /v1/models/{name}"""
     service = _service(request)
     body = await _body(request, service.settings.max_body_bytes)
-    change = schemas.parse(schemas.ModelChange, body)
+    change = parse(schemas.ModelChange, body)
     name = request.path_params["name"]
     return _json(await service.registry.change_model(_pool(request), name, change))
 
@@ -191,6 +196,49 @@ async def drain_model(request: Request) -> Response:
     """DELETE /v1/models/{name}"""
     name = request.path_params["name"]
     return _json(await _service(request).registry.drain_model(_pool(request), name))
+
+
+async def cancel(request: Request) -> Response:
+    """POST /v1/decisions/{id}/cancel"""
+    wanted = request.path_params["id"]
+    status = await _service(request).budgeting.cancel(wanted) if wanted.isalnum() else "unknown"
+    if status == "unknown":
+        raise ApiError(404, f"no decision {wanted!r}", code="unknown_decision", param="id")
+    if status == "conflict":
+        raise ApiError(409, "feedback says that it was used", code="conflict", param="id")
+    return _json({"status": status})
+
+
+async def budgets(request: Request) -> Response:
+    """GET /v1/budgets"""
+    return _json({"data": await _service(request).budgeting.list(_pool(request))})
+
+
+async def add_budget(request: Request) -> Response:
+    """POST /v1/budgets"""
+    service = _service(request)
+    body = await _body(request, service.settings.max_body_bytes)
+    return _json(await service.budgeting.add(parse(schemas.NewBudget, body)), 201)
+
+
+async def budget(request: Request) -> Response:
+    """GET /v1/budgets/{name}"""
+    name = request.path_params["name"]
+    return _json(await _service(request).budgeting.show(_pool(request), name))
+
+
+async def change_budget(request: Request) -> Response:
+    """PATCH /v1/budgets/{name}"""
+    service, name = _service(request), request.path_params["name"]
+    body = await _body(request, service.settings.max_body_bytes)
+    change = parse(schemas.BudgetChange, body)
+    return _json(await service.budgeting.change(_pool(request), name, change))
+
+
+async def drop_budget(request: Request) -> Response:
+    """DELETE /v1/budgets/{name}"""
+    name = request.path_params["name"]
+    return _json(await _service(request).budgeting.drop(_pool(request), name))
 
 
 async def policy(request: Request) -> Response:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from banditroute import __version__
+from banditroute.cli_budgets import app as budgets_app
+from banditroute.console import DEFAULT_URL, PoolName, Url, call, fail
 
 app = typer.Typer(
     help="Pick the LLM for each prompt, and learn from the answers.",
@@ -27,14 +29,12 @@ decisions_app = typer.Typer(help="The decisions of a running daemon.", no_args_i
 app.add_typer(db_app, name="db")
 app.add_typer(models_app, name="models")
 app.add_typer(decisions_app, name="decisions")
+app.add_typer(budgets_app, name="budget")
 prior_app = typer.Typer(help="What a policy starts from.", no_args_is_help=True)
 app.add_typer(prior_app, name="prior")
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
 Database = Annotated[str | None, typer.Option("--db", help="SQLAlchemy URL.")]
-Url = Annotated[str, typer.Option(envvar="BANDITROUTE_URL", help="The running daemon.")]
-PoolName = Annotated[str, typer.Option("--pool", help="Name of the pool.")]
-DEFAULT_URL = "http://127.0.0.1:8000"
 EMBEDDING_S = 120.0
 
 
@@ -58,7 +58,7 @@ def serve(
     try:
         (daemon.run_local if local else daemon.run_ray)(settings)
     except daemon.StartError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @app.command()
@@ -72,7 +72,7 @@ def check(file: Annotated[Path, typer.Argument(help="YAML file of settings.")]) 
         check_replicas(settings)
         open_engine(settings.database)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     for name, pool in settings.pools.items():
         options = settings.options_of(name)
         typer.echo(
@@ -102,7 +102,7 @@ def verify(
             raise ValueError(f"database: there is no file {engine.url.database}")
         found = audit(Log(engine), pool)
     except (ValueError, SQLAlchemyError) as error:
-        _fail(str(error))
+        fail(str(error))
     for name, value in found.lines().items():
         typer.echo(f"{name:36} {value}")
     if not found.sound():
@@ -125,7 +125,7 @@ def db_upgrade(config: Config = None, db: Database = None) -> None:
         engine = open_engine(settings.database)
         upgrade(engine)
     except Exception as error:
-        _fail(f"database: {error}")
+        fail(f"database: {error}")
     typer.echo(f"{engine.url.render_as_string(hide_password=True)} is at revision {HEAD}")
 
 
@@ -133,7 +133,7 @@ def db_upgrade(config: Config = None, db: Database = None) -> None:
 def models_list(pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
     """List the models of a pool with the prices in force."""
     table = Table("model", "input $/M", "output $/M", "max output", "state")
-    for model in _call(url, "models", pool=pool):
+    for model in call(url, "models", pool=pool):
         state = "draining" if model["draining"] else "active"
         limit = model["max_output_tokens"]
         prices = f"{model['input_price']:g}", f"{model['output_price']:g}"
@@ -160,7 +160,7 @@ def models_add(
 ) -> None:
     """Add a model while the daemon runs; a missing pool is made."""
     if n_effective is not None and scored is None:
-        _fail("--n-effective goes with --scored")
+        fail("--n-effective goes with --scored")
     fields: dict[str, Any] = {
         "input_price": input_price,
         "output_price": output_price,
@@ -170,7 +170,7 @@ def models_add(
     }
     if scored is not None:
         fields |= {"scored": _json_lines(scored), "n_effective": n_effective}
-    answer = _call(url, "add_model", name, pool=pool, timeout=EMBEDDING_S, **fields)
+    answer = call(url, "add_model", name, pool=pool, timeout=EMBEDDING_S, **fields)
     typer.echo(f"added {name} to pool {pool}")
     if prior := answer["prior"]:
         typer.echo(
@@ -193,8 +193,8 @@ def models_price(
 ) -> None:
     """Change a price; the next decision uses it and nothing is learned again."""
     if input_price is None and output_price is None:
-        _fail("--input-price or --output-price is required")
-    model = _call(
+        fail("--input-price or --output-price is required")
+    model = call(
         url, "set_price", name, pool=pool, input_price=input_price, output_price=output_price
     )
     typer.echo(f"{name}: {model['input_price']:g} in, {model['output_price']:g} out, $/M tokens")
@@ -203,14 +203,20 @@ def models_price(
 @models_app.command("drain")
 def models_drain(name: str, pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
     """Choose a model no more; what it has taught stays."""
-    _call(url, "drain_model", name, pool=pool)
+    call(url, "drain_model", name, pool=pool)
     typer.echo(f"{name} drains")
 
 
 @decisions_app.command("show")
 def decisions_show(decision_id: str, url: Url = DEFAULT_URL) -> None:
     """Show why a model was chosen."""
-    typer.echo(json.dumps(_call(url, "decision", decision_id), indent=2))
+    typer.echo(json.dumps(call(url, "decision", decision_id), indent=2))
+
+
+@decisions_app.command("cancel")
+def decisions_cancel(decision_id: str, url: Url = DEFAULT_URL) -> None:
+    """Give back what a decision reserved that was never used."""
+    typer.echo(call(url, "cancel", decision_id))
 
 
 @prior_app.command("fit")
@@ -247,7 +253,7 @@ def prior_fit(
             fitted = preferences.fit(known, x, options, tick=lambda: progress.advance(task))
         Prior("pilot", maker.identity, fitted.arrays).write(out)
     except (ValueError, ImportError, OSError) as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(
         f"{out}: {len(known):,} pairs of {len(known.prompts):,} prompts, "
         f"{len(known.models)} models, embedder {maker.identity}"
@@ -264,7 +270,7 @@ def _settings(config: Path | None, **flags: Any) -> Any:
     try:
         return load_settings(config, **flags)
     except SettingsError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 def _json_lines(path: Path) -> list[Any]:
@@ -272,38 +278,17 @@ def _json_lines(path: Path) -> list[Any]:
         # Not splitlines(): U+2028 and its kin may stand inside a string.
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        _fail(f"--scored: {path}: {error.strerror}")
+        fail(f"--scored: {path}: {error.strerror}")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if line.strip() else None
         except ValueError as error:
-            _fail(f"--scored: {path}: line {number}: {error}")
+            fail(f"--scored: {path}: line {number}: {error}")
         if not isinstance(row, dict | None):
-            _fail(f"--scored: {path}: line {number}: an object is expected")
+            fail(f"--scored: {path}: line {number}: an object is expected")
         rows += [] if row is None else [row]
     return rows
-
-
-def _call(url: str, method: str, *args: Any, timeout: float = 10.0, **kwargs: Any) -> Any:
-    import httpx
-
-    from banditroute.client import Client, RouterError
-
-    try:
-        with Client(url, retries=0, timeout=timeout) as client:
-            return getattr(client, method)(*args, **kwargs)
-    except RouterError as error:
-        _fail(str(error) if error.status else f"no daemon answers at {url}: {error.message}")
-    except httpx.InvalidURL as error:
-        _fail(f"--url {url}: {error}")
-    except ValueError as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> Any:
-    typer.echo(f"banditroute: {message}", err=True)
-    raise typer.Exit(2)
 
 
 # Commands that need more than the daemon may import come from whoever has it.

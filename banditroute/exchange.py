@@ -158,6 +158,31 @@ class NewProperties(Properties, total=False):
     n_effective: float
 
 
+class Change(TypedDict, total=False):
+    """What may change about a budget; None takes a ceiling, a number or a rate away."""
+
+    cap_usd: float
+    top_up_usd: float
+    request_ceiling_usd: float | None
+    pacing: str
+    expected_requests: int | None
+    rate_usd: float | None
+
+
+class Terms(TypedDict, total=False):
+    """What may be said of a new budget; `cap_usd` must be."""
+
+    cap_usd: Required[float]
+    window: str
+    rolling_s: int
+    tag: str
+    value: str
+    request_ceiling_usd: float
+    pacing: str
+    expected_requests: int
+    rate_usd: float
+
+
 @dataclass(slots=True)
 class Call:
     """One answer in the making: set what is known of it, the rest is measured.
@@ -283,6 +308,21 @@ def add_request(name: str, pool: str, properties: Mapping[str, Any]) -> Request:
     if "scored" in body:
         body["scored"] = [_ask_body(row) for row in body["scored"]]
     return Request("POST", "/v1/models", body)
+
+
+def cancel_request(decision_id: str) -> Request:
+    return Request("POST", f"/v1/decisions/{quote(decision_id, safe='')}/cancel")
+
+
+def new_budget_request(name: str, pool: str, terms: Mapping[str, Any]) -> Request:
+    return Request("POST", "/v1/budgets", {"pool": pool, "name": name} | known(terms))
+
+
+def budget_request(
+    method: str, name: str, pool: str, change: Mapping[str, Any] | None = None
+) -> Request:
+    body = None if change is None else dict(change)
+    return Request(method, f"/v1/budgets/{quote(name, safe='')}", body, pool=pool)
 
 
 def model_path(name: str) -> str:

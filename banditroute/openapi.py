@@ -47,6 +47,18 @@ _ROUTES: list[
      schemas.ModelChange, schemas.ModelAnswer, [_NAME, _POOL], [400, 404, 413, 503]),
     ("delete", "/v1/models/{name}", "drainModel", "Choose a model no more",
      None, schemas.ModelAnswer, [_NAME, _POOL], [404, 503]),
+    ("post", "/v1/decisions/{id}/cancel", "cancel", "Give back what an unused decision reserved",
+     None, schemas.CancelAnswer, [_ID], [404, 409, 503]),
+    ("get", "/v1/budgets", "budgets", "List the budgets of a pool with what is spent",
+     None, schemas.BudgetList, [_POOL], [404]),
+    ("post", "/v1/budgets", "addBudget", "Make a budget",
+     schemas.NewBudget, schemas.BudgetAnswer, [], [400, 404, 409, 413, 503]),
+    ("get", "/v1/budgets/{name}", "budget", "One budget with what is spent",
+     None, schemas.BudgetAnswer, [_NAME, _POOL], [404]),
+    ("patch", "/v1/budgets/{name}", "changeBudget", "Change a budget, or top it up",
+     schemas.BudgetChange, schemas.BudgetAnswer, [_NAME, _POOL], [400, 404, 409, 413, 503]),
+    ("delete", "/v1/budgets/{name}", "dropBudget", "Drop a budget and its ledger",
+     None, schemas.BudgetAnswer, [_NAME, _POOL], [404, 503]),
     ("get", "/v1/policy", "policy", "Name, version and state digest of a pool's policy",
      None, None, [_POOL], [404, 422, 503]),
     ("get", "/healthz", "health", "The process answers", None, None, [], []),
@@ -56,6 +68,7 @@ _ROUTES: list[
 
 _SUCCESSES = {
     "addModel": {"201": "Added"},
+    "addBudget": {"201": "Made"},
     "feedback": {"200": "Stored", "202": "Late: stored, settles money, is not learned"},
 }
 

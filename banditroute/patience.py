@@ -22,8 +22,10 @@ LONGEST_RETRY_AFTER_S = 60.0
 class Attempts:
     """How often and how long one call is tried; clocks are monotonic."""
 
-    def __init__(self, config: Patience, *, within: float | None = None) -> None:
-        self._config = config
+    def __init__(
+        self, config: Patience, *, within: float | None = None, once: bool = False
+    ) -> None:
+        self._config, self._once = config, once
         self._count = 0
         limit = config.retry_for if within is None else within
         self._bounded = within is not None
@@ -37,7 +39,7 @@ class Attempts:
 
     def pause(self, failure: RouterError) -> float:
         """Return the seconds to wait before the next attempt, or raise `failure`."""
-        if not failure.retryable:
+        if self._once or not failure.retryable:
             raise failure
         backoff = min(BACKOFF_S * 2.0 ** min(self._count, 10), BACKOFF_LIMIT_S)
         wait = max(backoff * random.uniform(0.5, 1.0), failure.retry_after or 0.0)
@@ -57,9 +59,9 @@ class Patience:
     retry_for: float | None
     default_model: str | None
 
-    def attempts(self, *, routing: bool = False) -> Attempts:
+    def attempts(self, *, routing: bool = False, once: bool = False) -> Attempts:
         bounded = routing and self.default_model is not None
-        return Attempts(self, within=self.timeout if bounded else None)
+        return Attempts(self, within=self.timeout if bounded else None, once=once)
 
     def instead(self, failure: RouterError) -> Route:
         """Return the route to take when the router is away, or raise `failure`."""

@@ -6,28 +6,16 @@ read like ``requests[17].prompt``.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field, model_validator
 
-from banditroute.errors import ApiError
+from banditroute.budget import MOST_USD
 from banditroute.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preference
+from banditroute.wire import Wire, blame
 
 MAX_BATCH = 1_024
 MAX_TAGS = 64
-MANY_MISTAKES = 10_000
-
-
-def blame(field: str, why: str) -> PydanticCustomError:
-    """Return the error of a field that is wrong beside others, for a validator of the whole."""
-    return PydanticCustomError("blamed", "{why}", {"field": field, "why": why})
-
-
-class Wire(BaseModel):
-    """Base of every body."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
 class Message(Wire):
@@ -106,6 +94,7 @@ class ErrorDetail(Wire):
     type: str
     param: str | None
     code: str
+    budget: BudgetAnswer | None = None
 
 
 class ErrorAnswer(Wire):
@@ -283,39 +272,92 @@ class ModelChange(Wire):
         return self
 
 
-Body = TypeVar("Body", bound=BaseModel)
+Pacing = Literal["history", "zcl", "pacer", "none"]
+Usd = Annotated[float, Field(ge=0, le=MOST_USD)]
 
 
-def parse(kind: type[Body], body: bytes) -> Body:
-    """Return `body` as `kind`; anything wrong is HTTP 400 with the field named."""
-    try:
-        return kind.model_validate_json(body, strict=True)
-    except ValidationError as error:
-        raise invalid_body(error) from None
+class NewBudget(Wire):
+    """A cap on what decisions of a pool may cost; with a tag, those of requests that carry it."""
+
+    name: Name
+    pool: Name = "default"
+    cap_usd: Usd
+    window: Literal["total", "hour", "day", "month", "rolling"] = "total"
+    rolling_s: int | None = Field(None, ge=1, le=10 * 365 * 86_400)
+    tag: Name | None = None
+    value: Name | None = None
+    request_ceiling_usd: Usd | None = None
+    pacing: Pacing = "history"
+    expected_requests: int | None = Field(None, ge=1, le=10**15)
+    rate_usd: Usd | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> NewBudget:
+        if (self.window == "rolling") != (self.rolling_s is not None):
+            raise blame("rolling_s", "goes with window 'rolling', which needs it")
+        if (self.tag is None) != (self.value is None):
+            raise blame("tag" if self.tag is None else "value", "tag and value come together")
+        return self
 
 
-def invalid_body(error: ValidationError) -> ApiError:
-    """Return the first mistake of a body as an error in the OpenAI shape."""
-    if error.error_count() > MANY_MISTAKES:
-        # Naming one would mean to list them all first.
-        return ApiError(400, f"body: over {MANY_MISTAKES:,} mistakes", code="invalid_value")
-    problem = error.errors(include_url=False, include_input=False)[0]
-    if problem["type"] == "json_invalid":
-        return ApiError(400, f"body: {problem['msg']}", code="invalid_json")
-    at = problem["loc"]
-    path = _path((*at, problem["ctx"]["field"]) if problem["type"] == "blamed" else at)
-    message = problem["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{path or 'body'}: {message}", code="invalid_value", param=path or None)
+class BudgetChange(Wire):
+    """What changes about a budget; null takes a ceiling, a number of requests or a rate away."""
+
+    cap_usd: Usd | None = None
+    top_up_usd: float | None = Field(None, gt=0, le=MOST_USD)
+    request_ceiling_usd: Usd | None = None
+    pacing: Pacing | None = None
+    expected_requests: int | None = Field(None, ge=1, le=10**15)
+    rate_usd: Usd | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> BudgetChange:
+        if not self.model_fields_set:
+            raise ValueError("nothing to change")
+        if {"cap_usd", "top_up_usd"} <= self.model_fields_set:
+            raise blame("top_up_usd", "a cap is set or topped up, not both")
+        for name in ("cap_usd", "top_up_usd", "pacing"):
+            if name in self.model_fields_set and getattr(self, name) is None:
+                raise blame(name, "cannot be null")
+        return self
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    """Return the path of a field; what comes from the caller is cut short."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part != "[key]":
-            path += f".{part[:200]}" if path else part[:200]
-        if part == "content":  # below it stand the names of the types that it may have
-            break
-    return path
+class BudgetAnswer(Wire):
+    """A budget and the sums of its rows in the current window, in US dollars.
+
+    What is not free is settled, reserved by decisions, expired (reserved and not settled in time),
+    leased by replicas, or lost (leased by a machine that went down).
+    """
+
+    name: str
+    pool: str
+    window: str
+    rolling_s: int | None
+    tag: str | None
+    value: str | None
+    request_ceiling_usd: float | None
+    pacing: str
+    expected_requests: int | None
+    rate_usd: float | None
+    cap_usd: float
+    settled_usd: float
+    reserved_usd: float
+    expired_usd: float
+    leased_usd: float
+    lost_usd: float
+    free_usd: float
+    overruns_usd: float
+    requests: int
+    resets_at: str | None
+
+
+class BudgetList(Wire):
+    """The budgets of a pool."""
+
+    data: list[BudgetAnswer]
+
+
+class CancelAnswer(Wire):
+    """What became of a decision that was never used."""
+
+    status: Literal["cancelled", "duplicate"]

@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine
 
 from banditroute import posting
+from banditroute.budgeting import Budgeting
 from banditroute.deciding import Call, Decider
 from banditroute.errors import ApiError
 from banditroute.host import LearnerLink
@@ -67,6 +68,7 @@ class Service:
         self.metrics = Metrics(writer=writer, snapshots=self.registry.snapshots)
         key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
         self.treasury = Treasury(engine, writer)
+        self.budgeting = Budgeting(registry=self.registry, treasury=self.treasury, writer=writer)
         self._decider = Decider(
             registry=self.registry,
             writer=writer,
@@ -134,6 +136,7 @@ class Service:
         became = await self.writer.write(work)
         if isinstance(became, ApiError):
             raise became
+        self.treasury.refunded()
         self.metrics.fed_back([one.status for one in became])
         return became
 

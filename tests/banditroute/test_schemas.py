@@ -10,12 +10,13 @@ from pydantic import BaseModel
 
 from banditroute import schemas
 from banditroute.errors import ApiError
+from banditroute.wire import parse
 
 
 def refused(kind: type[BaseModel], body: Any) -> ApiError:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(ApiError) as caught:
-        schemas.parse(kind, raw)
+        parse(kind, raw)
     assert caught.value.status == 400
     return caught.value
 
@@ -35,9 +36,9 @@ def test_a_whole_request_is_read() -> None:
         "tags": {"team": "t"},
         "task": "qa",
     }
-    read = schemas.parse(schemas.RouteRequest, json.dumps(sent).encode())
+    read = parse(schemas.RouteRequest, json.dumps(sent).encode())
     assert read.model_dump(exclude_unset=True) == sent
-    assert schemas.parse(schemas.RouteRequest, b'{"embedding": [1, 2.5]}').text() is None
+    assert parse(schemas.RouteRequest, b'{"embedding": [1, 2.5]}').text() is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_feedback_says_something() -> None:
     for fields in ({"quality": 0}, {"cost_usd": 0}, {"latency_ms": 0}, {"model": "m"},
                    {"input_tokens": 0, "output_tokens": 0}):  # fmt: skip
         body = json.dumps({"decision_id": "d"} | fields).encode()
-        schemas.parse(schemas.FeedbackRequest, body)
+        parse(schemas.FeedbackRequest, body)
     assert (
         "come together"
         in refused(schemas.FeedbackRequest, {"decision_id": "d", "output_tokens": 1}).message
@@ -105,7 +106,7 @@ def test_feedback_has_three_shapes() -> None:
         {"session_id": "s", "quality": 0.5, "pool": "team"},
         {"decision_id": "d", "quality": 0.5, "preferred_over": None, "session_id": None},
     ):
-        read = schemas.parse(schemas.FeedbackRequest, json.dumps(body).encode())
+        read = parse(schemas.FeedbackRequest, json.dumps(body).encode())
         assert read.model_dump(exclude_unset=True) == body
     assert read.pool == "default"
 

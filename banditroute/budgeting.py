@@ -1,0 +1,111 @@
+"""Budgets over HTTP: made, changed, topped up, shown and dropped; decisions cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from banditroute.budget import Budget, nanos
+from banditroute.errors import ApiError
+from banditroute.refusals import describe
+from banditroute.registry import Registry
+from banditroute.schemas import BudgetChange, NewBudget
+from banditroute.store import budgets, settling
+from banditroute.store.writer import Writer
+from banditroute.times import now_us
+from banditroute.treasury import Treasury
+
+
+class Budgeting:
+    """What a daemon does with budgets beside holding to them.
+
+    Parameters
+    ----------
+    registry : the pools.
+    treasury : the slices of this process, which follows at once; other replicas do in a second.
+    writer : the one writer of this process.
+    """
+
+    def __init__(self, *, registry: Registry, treasury: Treasury, writer: Writer) -> None:
+        self._registry, self._treasury, self._writer = registry, treasury, writer
+
+    async def list(self, pool: str) -> list[dict[str, Any]]:
+        """Return the budgets of a pool with the sums of their rows."""
+        self._registry.pool(pool)
+        await self._treasury.reload()
+        return [await self._shown(one) for one in self._treasury.budgets(pool)]
+
+    async def show(self, pool: str, name: str) -> dict[str, Any]:
+        """Return one budget with the sums of its rows."""
+        for one in await self.list(pool):
+            if one["name"] == name:
+                return one
+        message = f"pool {pool!r} has no budget {name!r}"
+        raise ApiError(404, message, code="unknown_budget", param="name")
+
+    async def add(self, new: NewBudget) -> dict[str, Any]:
+        """Make a budget; it holds from the next decision on and knows nothing of earlier ones."""
+        self._registry.pool(new.pool)
+        fields = columns(new.model_dump()) | {
+            "period": new.window,
+            "rolling_s": new.rolling_s,
+            "scope_tag": new.tag,
+            "scope_value": new.value,
+        }
+        now = now_us()
+        return await self._write(
+            lambda connection: budgets.add_budget(connection, new.pool, new.name, fields, now=now)
+        )
+
+    async def change(self, pool: str, name: str, change: BudgetChange) -> dict[str, Any]:
+        """Change a budget, or add to its cap."""
+        self._registry.pool(pool)
+        fields = columns(change.model_dump(include=change.model_fields_set))
+        more, now = nanos(change.top_up_usd or 0.0), now_us()
+        return await self._write(
+            lambda connection: budgets.change_budget(
+                connection, pool, name, fields, top_up=more, now=now
+            )
+        )
+
+    async def drop(self, pool: str, name: str) -> dict[str, Any]:
+        """Drop a budget and return what it was."""
+        last = await self.show(pool, name)
+        await self._writer.write(lambda connection: budgets.drop_budget(connection, pool, name))
+        await self._treasury.reload()
+        return last
+
+    async def cancel(self, decision_id: str) -> str:
+        """Give back what a decision reserved that was never used; see `settling.cancel`."""
+        now = now_us()
+        became = await self._writer.write(
+            lambda connection: settling.cancel(connection, decision_id, now=now)
+        )
+        self._treasury.refunded()
+        return became
+
+    async def _write(self, work: Callable[[Connection], Budget]) -> dict[str, Any]:
+        written = await self._writer.write(work)
+        await self._treasury.reload()
+        return await self._shown(written)
+
+    async def _shown(self, budget: Budget) -> dict[str, Any]:
+        return describe(budget, await self._treasury.sums(budget), now=now_us())
+
+
+def columns(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a budget's row among fields of the wire, money in nano-dollars."""
+    found = {name: fields[name] for name in ("pacing", "expected_requests") if name in fields}
+    for name, column in _MONEY.items():
+        if name in fields:
+            found[column] = None if fields[name] is None else nanos(fields[name])
+    return found
+
+
+_MONEY = {
+    "cap_usd": "cap_nano",
+    "request_ceiling_usd": "request_ceiling_nano",
+    "rate_usd": "rate_nano",
+}
