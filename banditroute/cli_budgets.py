@@ -123,7 +123,7 @@ def _tag(given: str | None) -> tuple[str | None, str | None]:
 
 
 def _print(budgets: list[dict[str, Any]]) -> None:
-    money = ("cap", "settled", "reserved", "expired", "leased", "lost", "free", "overruns")
+    money = ("cap", "settled", "reserved", "leased", "free")
     table = Table("budget", "window", "holds", *(f"{name} $" for name in money), "resets at")
     for one in budgets:
         span = f"{one['rolling_s']} s" if one["window"] == "rolling" else one["window"]

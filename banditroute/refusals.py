@@ -60,7 +60,7 @@ def exceeded(budget: Budget, sums: Sums, least: int, *, now: int) -> ApiError:
         f"needs {least / NANO:.9g}; " + (f"it resets at {resets}" if resets else "it never resets"),
         code="budget_exceeded",
         param="pool",
-        retry_after=_wait(budget, sums, now),
+        retry_after=_wait(budget, sums, least, now),
         detail={"budget": shown},
     )
 
@@ -97,9 +97,9 @@ def resets_at(budget: Budget, sums: Sums, now: int) -> int | None:
     return budget.resets_at(now)
 
 
-def _wait(budget: Budget, sums: Sums, now: int) -> float:
+def _wait(budget: Budget, sums: Sums, least: int, now: int) -> float:
     resets = resets_at(budget, sums, now)
     wait = NEVER_S if resets is None else max((resets - now) / 1e6, 1.0)
-    if sums.leased:
+    if sums.free + sums.leased >= least:
         return min(wait, LEASED_S)
-    return min(wait, RESERVED_S) if sums.reserved else wait
+    return min(wait, RESERVED_S) if sums.free + sums.leased + sums.reserved >= least else wait
