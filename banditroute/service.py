@@ -55,7 +55,7 @@ class Service:
         held: IO[bytes] | None = None,
     ) -> None:
         self.settings, self.writer, self.learner = settings, writer, learner
-        self._held = held
+        self._engine, self._held = engine, held
         self.registry = Registry(
             settings=settings,
             log=Log(engine),
@@ -87,6 +87,7 @@ class Service:
             self._chores.cancel()
         await self.learner.stop()
         await asyncio.to_thread(self.writer.close)
+        self._engine.dispose()
         if self._held is not None:
             self._held.close()
 
