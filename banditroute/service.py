@@ -116,7 +116,7 @@ class Service:
         """Store feedback and return what became of each, once durable."""
         for i, request in enumerate(requests):
             if request.session_id is not None:
-                self.registry.pool(request.pool, path=f"feedback[{i}].")
+                await self.registry.found(request.pool, path=f"feedback[{i}].")
         posts = [posting.read(request) for request in requests]
 
         def work(connection: Connection) -> list[Became] | ApiError:
