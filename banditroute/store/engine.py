@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, t
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision that this code needs."""
 
 WRITER = {"banditroute_writer": True}

@@ -115,8 +115,8 @@ class Writer:
         self._put(_Item(work, durable, settle, loop))
         return await future
 
-    def write_now(self, work: Callable[[Connection], T]) -> T:
-        """Do the same from a thread without an event loop, durably."""
+    def write_now(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """Do the same from a thread without an event loop."""
         future: Future[T] = Future()
 
         def settle(result: Any, error: BaseException | None) -> None:
@@ -125,7 +125,7 @@ class Writer:
             else:
                 future.set_exception(error)
 
-        self._put(_Item(work, True, settle, None))
+        self._put(_Item(work, durable, settle, None))
         return future.result()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -32,7 +33,9 @@ from banditroute.store.engine import (
     shown,
     upgrade,
 )
-from banditroute.store.log import append_event
+from banditroute.store.feedback import Post
+from banditroute.store.log import append_event, append_resets
+from banditroute.store.sessions import Verdict
 from banditroute.store.tables import metadata
 
 
@@ -322,18 +325,26 @@ def test_going_down_a_revision_and_up_again_keeps_rows_and_gives_no_position_twi
 ) -> None:
     book = Book(engine)
     book.feed(5)
+    _, (one,) = book.decide(1, session="s")
+    assert book.send(Verdict("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)) == [
+        "accepted", "accepted"
+    ]  # fmt: skip
+    with book.begin() as connection:
+        append_resets(connection, pool="default", policy="p", alarms={"small": 3}, now=0)
     book.append("drained", name="x")
     newest = book.log.end()
     with engine.begin() as connection:
         connection.execute(text(f"DELETE FROM events WHERE seq = {newest}"))
     rows = [tuple(event)[:18] for event in book.events()]
+    book.duel(np.random.default_rng(0))
+    assert book.log.end() > newest
     migrate(engine, "0001")
     with engine.connect() as connection:
         assert MigrationContext.configure(connection).get_current_revision() == "0001"
         assert "trigger_seq" not in {c["name"] for c in inspect(connection).get_columns("events")}
     migrate(engine, "head")
     assert [tuple(event)[:18] for event in book.events()] == rows
-    assert book.append("drained", name="x") == newest + 1
+    assert book.append("drained", name="x") > newest + 1
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"render_as_batch": True})
         assert compare_metadata(context, metadata) == []
