@@ -170,7 +170,7 @@ async def decision(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     """GET /v1/models"""
-    return _json({"data": _service(request).registry.models(_pool(request))})
+    return _json({"data": await _service(request).registry.models(_pool(request))})
 
 
 async def add_model(request: Request) -> Response:
@@ -366,6 +366,7 @@ class _Envelope:
             await self.app(scope, receive, send)
             return
         sent = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"")[:200]
+        sent = sent.replace(b"\0", b"")  # which no PostgreSQL keeps, and no server lets through
         request_id = sent or new_id(now_us()).encode()
         scope["request_id"] = request_id.decode("latin-1")
         began = time.perf_counter()

@@ -33,7 +33,7 @@ class Budgeting:
 
     async def list(self, pool: str) -> list[dict[str, Any]]:
         """Return the budgets of a pool with the sums of their rows."""
-        self._registry.pool(pool)
+        await self._registry.found(pool)
         await self._treasury.reload()
         return [await self._shown(one) for one in self._treasury.budgets(pool)]
 
@@ -47,7 +47,7 @@ class Budgeting:
 
     async def add(self, new: NewBudget) -> dict[str, Any]:
         """Make a budget; it holds from the next decision on and knows nothing of earlier ones."""
-        self._registry.pool(new.pool)
+        await self._registry.found(new.pool)
         fields = columns(new.model_dump()) | {
             "period": new.window,
             "rolling_s": new.rolling_s,
@@ -61,7 +61,7 @@ class Budgeting:
 
     async def change(self, pool: str, name: str, change: BudgetChange) -> dict[str, Any]:
         """Change a budget, or add to its cap."""
-        self._registry.pool(pool)
+        await self._registry.found(pool)
         fields = columns(change.model_dump(include=change.model_fields_set))
         more, now = nanos(change.top_up_usd or 0.0), now_us()
         return await self._write(

@@ -101,6 +101,7 @@ def verify(
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
             raise ValueError(f"database: there is no file {engine.url.database}")
         found = audit(Log(engine), pool)
+        engine.dispose()
     except (ValueError, SQLAlchemyError) as error:
         fail(str(error))
     for name, value in found.lines().items():
@@ -118,15 +119,16 @@ def version() -> None:
 @db_app.command("upgrade")
 def db_upgrade(config: Config = None, db: Database = None) -> None:
     """Bring the database to the schema of this version."""
-    from banditroute.store.engine import HEAD, open_engine, upgrade
+    from banditroute.store.engine import HEAD, open_engine, shown, upgrade
 
     settings = _settings(config, database=db)
     try:
         engine = open_engine(settings.database)
         upgrade(engine)
+        engine.dispose()
     except Exception as error:
-        fail(f"database: {error}")
-    typer.echo(f"{engine.url.render_as_string(hide_password=True)} is at revision {HEAD}")
+        fail(f"database: {str(error).removeprefix('database: ')}")
+    typer.echo(f"{shown(engine.url)} is at revision {HEAD}")
 
 
 @models_app.command("list")

@@ -31,7 +31,7 @@ from banditroute.serve import (
     local_app,
 )
 from banditroute.settings import Settings
-from banditroute.store.engine import SchemaMismatch, claim, open_engine, prepare
+from banditroute.store.engine import SchemaMismatch, claim, open_engine, prepare, shown
 
 PORT_WAIT_S = 30.0
 ANSWER_WAIT_S = 30.0
@@ -202,6 +202,7 @@ def _prepare(settings: Settings, *, patience: float) -> None:
         held = claim(engine, patience=patience)
     except ValueError as error:
         raise StartError(str(error)) from None
+    engine.dispose()
     if held is not None:
         held.close()  # the process that will answer claims it for good
 
@@ -234,7 +235,7 @@ def _greet(settings: Settings, began: float, *, where: str) -> None:
     print(
         "\n".join([f"banditroute serves {url} after {seconds:.1f} s ({where})", *policies])
         + f"""
-database {settings.database}; the API: {url}/docs
+database {shown(settings.database)}; the API: {url}/docs
 
 curl -s {url}/v1/route -H 'content-type: application/json' -d '{{"prompt": "Why is the sky blue?"}}' | tee decision.json
 curl -s {url}/v1/feedback -H 'content-type: application/json' -d "{{\\"decision_id\\": \\"$(cut -d'"' -f4 decision.json)\\", \\"quality\\": 0.9, \\"input_tokens\\": 6, \\"output_tokens\\": 180}}"

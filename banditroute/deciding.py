@@ -147,7 +147,8 @@ class Decider:
 
     async def _check(self, call: Call) -> None:
         for i, request in enumerate(call.requests):
-            pool = self._registry.pool(request.pool, path=call.path(i, ""))
+            wanted = request.models or ()
+            pool = await self._registry.found(request.pool, models=wanted, path=call.path(i, ""))
             if pool.router is None and pool.models:
                 await self._registry.started(pool)
             if request.models is not None:

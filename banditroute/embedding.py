@@ -91,7 +91,7 @@ class Embedder(ABC):
         elif dim != COORDINATES:
             self._matrix = seeded_projection(dim)
             parts.append(PROJECTION_SEED)
-        self.identity = f"{kind}-{_digest(*parts)}"
+        self.identity = f"{kind[:48]}-{_digest(*parts)}"  # + tasks: 80 at most
 
     def features(
         self, prompts: Sequence[str | None], vectors: Vectors | None = None

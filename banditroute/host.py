@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from banditroute.fold import Fold
@@ -21,8 +22,22 @@ from banditroute.store.log import Log
 logger = logging.getLogger("banditroute")
 
 RETRY_S = 1.0
+RENEW_S = 5.0
 
 Deliver = Callable[[str, Snapshot], None]
+
+
+class Keeper(Protocol):
+    """Where a learner keeps its checkpoints, among others that may do so; see `store.lease`."""
+
+    def renew(self) -> bool:
+        """Ask, every few seconds, to be the one that does; return whether it is."""
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Store a checkpoint, or leave that to the one that does."""
+
+    def release(self) -> None:
+        """Leave it to another."""
 
 
 class LearnerLink(Protocol):
@@ -50,7 +65,7 @@ class LearnerLoop:
     Parameters
     ----------
     log : the store.
-    keep : stores a checkpoint.
+    keeper : stores checkpoints.
     published : called in this loop's thread with each pool and fold that changed.
     every : seconds between two publications, at least.
     """
@@ -59,11 +74,11 @@ class LearnerLoop:
         self,
         log: Log,
         *,
-        keep: Callable[[Checkpoint], None],
+        keeper: Keeper,
         published: Callable[[str, Fold], None],
         every: float,
     ) -> None:
-        self._log, self._keep, self._published, self._every = log, keep, published, every
+        self._log, self._keeper, self._published, self._every = log, keeper, published, every
         self._lock = threading.Lock()
         self._awake = threading.Event()
         self._stopping = threading.Event()
@@ -100,10 +115,13 @@ class LearnerLoop:
                 self._failing = True
                 logger.exception("the learner failed and starts over from the log")
                 self._stopping.wait(RETRY_S)
+        with suppress(Exception):  # it then ends by itself
+            self._keeper.release()
 
     def _learn(self) -> None:
+        held, renewed = self._renew(), time.monotonic()
         with self._lock:
-            learner = self._learner = Learner(self._log, keep=self._keep)
+            learner = self._learner = Learner(self._log, keep=self._keeper.keep)
             changed = set(learner.pools)
         while not self._stopping.is_set():
             for pool in changed:
@@ -117,15 +135,27 @@ class LearnerLoop:
             with self._lock:
                 changed = learner.catch_up()
             self._failing = False
+            if time.monotonic() - renewed >= RENEW_S:
+                had, held, renewed = held, self._renew(), time.monotonic()
+                if held and not had:
+                    with self._lock:
+                        learner.keep_first()
+
+    def _renew(self) -> bool:
+        try:
+            return self._keeper.renew()
+        except Exception as error:  # folding does not depend on it
+            logger.warning("the lease on checkpoints could not be renewed: %s", error)
+            return False
 
 
 class LocalLearner:
     """The learner in a thread of this process; implements `LearnerLink`."""
 
-    def __init__(self, log: Log, *, keep: Callable[[Checkpoint], None], every: float) -> None:
+    def __init__(self, log: Log, *, keeper: Keeper, every: float) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deliver: Deliver | None = None
-        self._host = LearnerLoop(log, keep=keep, published=self._publish, every=every)
+        self._host = LearnerLoop(log, keeper=keeper, published=self._publish, every=every)
 
     async def start(self, deliver: Deliver) -> None:
         """See `LearnerLink`."""

@@ -132,7 +132,7 @@ class Learner:
     Parameters
     ----------
     log : the store, for reading.
-    keep : called with every checkpoint; it must store it or raise.
+    keep : called with every checkpoint; it stores it, leaves that to another learner, or raises.
     """
 
     def __init__(self, log: EventLog, *, keep: Callable[[Checkpoint], None]) -> None:
@@ -195,11 +195,19 @@ class Learner:
         if built is not None:
             self._folds[pool] = built
             self._seconds[pool] = time.perf_counter() - began
-            policy_seq, fold = built
-            known = self._log.checkpoint(pool, policy_seq=policy_seq, until=until)
-            if known is None and fold.learned + fold.skipped >= CHECKPOINT_EVERY:
-                # A policy that has just learned a long log again need not do so twice.
-                self._checkpoint(pool)
+            self._keep_first(pool)
+
+    def keep_first(self) -> None:
+        """Keep a checkpoint of every pool that has learned a long log and has none."""
+        for pool in self._folds:
+            self._keep_first(pool)
+
+    def _keep_first(self, pool: str) -> None:
+        policy_seq, fold = self._folds[pool]
+        known = self._log.checkpoint(pool, policy_seq=policy_seq, until=fold.version)
+        if known is None and fold.learned + fold.skipped >= CHECKPOINT_EVERY:
+            # A policy that has just learned a long log again need not do so twice.
+            self._checkpoint(pool)
 
     def _checkpoint(self, pool: str) -> None:
         policy_seq, fold = self._folds[pool]

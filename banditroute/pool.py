@@ -179,3 +179,23 @@ def default_tau_cost(models: list[ModelSpec] | list[Model]) -> float:
     """Return the dearest model's price for 1,000 input and 512 output tokens, in US dollars."""
     dearest = max((1_000 * m.input_price + 512 * m.output_price for m in models), default=0.0)
     return dearest / 1e6 or 1.0
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Return a model as the HTTP API shows it."""
+    return {
+        "name": model.name,
+        "input_price": model.input_price,
+        "output_price": model.output_price,
+        "price_row": model.price_id,
+        "draining": model.draining,
+    } | describes(model)
+
+
+def describes(model: Model | ModelSpec) -> dict[str, Any]:
+    """Return what a model can do, its price left out."""
+    return {
+        "max_output_tokens": model.max_output_tokens,
+        "context_length": model.context_length,
+        "capabilities": sorted(model.capabilities),
+    }

@@ -1,6 +1,7 @@
 """The pools of this process: their models and prices, and the snapshot that each decides from.
 
-SQL is the truth; this is what one process has read of it. A pool's policy starts with its first
+SQL is the truth; this is what one process has read of it, and another may have changed it since:
+what is not known, or is to be changed, is read again first. A pool's policy starts with its first
 request, so that the scales it freezes know all models, and a new model can be chosen from the
 moment on that the policy knows it.
 """
@@ -8,7 +9,7 @@ moment on that the policy knows it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,21 @@ from banditroute.embedding import FEATURES, Embedder, make_embedder
 from banditroute.errors import ApiError, unavailable
 from banditroute.frame import Snapshot
 from banditroute.host import LearnerLink
-from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, default_tau_cost
+from banditroute.pool import (
+    Charter,
+    Model,
+    ModelSpec,
+    PoolOptions,
+    default_tau_cost,
+    describe,
+    describes,
+)
 from banditroute.prior import Prior, digest, fitting
 from banditroute.router import Router
 from banditroute.schemas import ModelChange, NewModel
 from banditroute.settings import Settings
 from banditroute.store import pools
-from banditroute.store.log import Log, append_event
+from banditroute.store.log import Log, append_event, charter
 from banditroute.store.writer import Writer
 from banditroute.times import now_us
 from policies import full_params
@@ -114,6 +123,7 @@ class Registry:
 
     async def prospect(self, name: str) -> Pool:
         """Return a pool, or what it would be if a model were added to it."""
+        await self.reload()
         known = self.pools.get(name)
         if known is not None:
             return known
@@ -136,8 +146,7 @@ class Registry:
         now = now_us()
 
         def work(connection: Connection) -> bool:
-            if new.pool not in self.pools:
-                pools.ensure_pool(connection, new.pool, options={}, now=now)
+            pools.ensure_pool(connection, new.pool, options=None, now=now)
             return pools.add_model(
                 connection,
                 new.pool,
@@ -163,6 +172,7 @@ class Registry:
 
     async def change_model(self, pool_name: str, name: str, change: ModelChange) -> dict[str, Any]:
         """Change a model; a price takes effect with the next decision."""
+        await self.reload()
         self._model(self.pool(pool_name), name)
         fields = change.model_dump(exclude_none=True)
         now = now_us()
@@ -184,6 +194,7 @@ class Registry:
 
     async def drain_model(self, pool_name: str, name: str) -> dict[str, Any]:
         """Stop choosing a model; what it has taught stays."""
+        await self.reload()
         self._model(self.pool(pool_name), name)
         now = now_us()
         await self._writer.write(
@@ -192,13 +203,14 @@ class Registry:
         await self.reload()
         return describe(self._model(self.pool(pool_name), name))
 
-    def models(self, pool_name: str) -> list[dict[str, Any]]:
+    async def models(self, pool_name: str) -> list[dict[str, Any]]:
         """Return the models of a pool with the prices in force."""
+        await self.reload()
         return [describe(model) for model in self.pool(pool_name).models]
 
     async def policy(self, pool_name: str) -> dict[str, Any]:
         """Return name, parameters, version and state digest of a pool's policy."""
-        pool = self.pool(pool_name)
+        pool = await self.found(pool_name)
         await self.started(pool)
         state = await self._learner.status(pool_name)
         if state is None or pool.router is None:
@@ -210,7 +222,15 @@ class Registry:
         rest["prior"] = digest(charter.prior) or None
         return own | state | scales | rest
 
+    async def found(self, name: str, *, models: Sequence[str] = (), path: str = "") -> Pool:
+        """Return a pool; SQL is asked for one, or for `models` of it, that are not known here."""
+        known = self.pools.get(name)
+        if known is None or (models and set(models) - {model.name for model in known.models}):
+            await self.reload()
+        return self.pool(name, path)
+
     def pool(self, name: str, path: str = "") -> Pool:
+        """Return a pool that is known here; another is HTTP 404."""
         try:
             return self.pools[name]
         except KeyError:
@@ -309,15 +329,17 @@ class Registry:
             raise ApiError(422, "the pool has no models", code="no_eligible_model", param="pool")
         async with pool.starting:
             wanted = self._charter(pool)
-            found = await asyncio.to_thread(self.log.charter, pool.name)
-            current = found[1] if found else None
-            if current is None or _differs(current, wanted, pool.options):
-                payload, now = wanted.payload(), now_us()
-                await self._writer.write(
-                    lambda connection: append_event(
+
+            def start(connection: Connection) -> None:
+                # Replicas start together, and one of them is first.
+                current = charter(connection, pool.name)
+                if current is None or _differs(current[1], wanted, pool.options):
+                    payload, now = wanted.payload(), now_us()
+                    append_event(
                         connection, pool=pool.name, kind="policy_started", payload=payload, now=now
                     )
-                )
+
+            await self._writer.write(start)
             await self._until(lambda: self._serves(pool, wanted), patience=patience)
 
     def _serves(self, pool: Pool, wanted: Charter) -> bool:
@@ -375,23 +397,3 @@ def exists(new: NewModel) -> ApiError:
     """Return the error of a model that is there already."""
     message = f"pool {new.pool!r} has a model {new.name!r}"
     return ApiError(409, message, code="exists", param="name")
-
-
-def describe(model: Model) -> dict[str, Any]:
-    """Return a model as the HTTP API shows it."""
-    return {
-        "name": model.name,
-        "input_price": model.input_price,
-        "output_price": model.output_price,
-        "price_row": model.price_id,
-        "draining": model.draining,
-    } | describes(model)
-
-
-def describes(model: Model | ModelSpec) -> dict[str, Any]:
-    """Return what a model can do, its price left out."""
-    return {
-        "max_output_tokens": model.max_output_tokens,
-        "context_length": model.context_length,
-        "capabilities": sorted(model.capabilities),
-    }

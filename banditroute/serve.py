@@ -13,26 +13,26 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.applications import Starlette
 
 from banditroute import __version__
 from banditroute.app import create_app
 from banditroute.fold import Fold, install
 from banditroute.host import Deliver, LearnerLink, LearnerLoop, LocalLearner
-from banditroute.learner import Checkpoint
 from banditroute.pool import Charter
 from banditroute.prior import pack, unpack
 from banditroute.service import Service
 from banditroute.settings import Settings, load_settings
 from banditroute.store.engine import WRITER, claim, open_engine, prepare
-from banditroute.store.log import Log, keep_checkpoint, log_decisions
+from banditroute.store.lease import Lease
+from banditroute.store.log import Log, log_decisions
 from banditroute.store.writer import Writer
-from banditroute.times import now_us
 
 logger = logging.getLogger("banditroute")
+T = TypeVar("T")
 NAMESPACE = "banditroute"
 APP_NAME = "banditroute"
 POLL_S = 10.0
@@ -72,12 +72,8 @@ def local_app(settings: Settings) -> Starlette:
     """Return the app with the learner in a thread of this process."""
 
     def learner(engine: Engine, writer: Writer) -> LearnerLink:
-        def keep(checkpoint: Checkpoint) -> None:
-            writer.write_now(
-                lambda connection: keep_checkpoint(connection, checkpoint, now=now_us())
-            )
-
-        return LocalLearner(Log(engine), keep=keep, every=settings.publish_ms / 1e3)
+        lease = Lease(writer.write_now)
+        return LocalLearner(Log(engine), keeper=lease, every=settings.publish_ms / 1e3)
 
     return create_app(lambda: make_service(settings, learner))
 
@@ -91,11 +87,12 @@ class LearnerActor:
         self._views: dict[str, tuple[int, dict[str, Any], bytes]] = {}
         self._changed = asyncio.Event()
 
-        def keep(checkpoint: Checkpoint) -> None:
+        def write(work: Callable[[Connection], T], *, durable: bool) -> T:
             with engine.connect().execution_options(**WRITER) as connection, connection.begin():
-                keep_checkpoint(connection, checkpoint, now=now_us())
+                return work(connection)
 
-        self._host = LearnerLoop(Log(engine), keep=keep, published=self._publish, every=every)
+        lease = Lease(write)
+        self._host = LearnerLoop(Log(engine), keeper=lease, published=self._publish, every=every)
         self._host.thread.start()
 
     def _publish(self, pool: str, fold: Fold) -> None:

@@ -57,7 +57,7 @@ class Service:
         held: IO[bytes] | None = None,
     ) -> None:
         self.settings, self.writer, self.learner = settings, writer, learner
-        self._held = held
+        self._engine, self._held = engine, held
         self.registry = Registry(
             settings=settings,
             log=Log(engine),
@@ -95,6 +95,7 @@ class Service:
             await self.treasury.stop()
         await self.learner.stop()
         await asyncio.to_thread(self.writer.close)
+        self._engine.dispose()
         if self._held is not None:
             self._held.close()
 
@@ -123,7 +124,7 @@ class Service:
         """Store feedback and return what became of each, once durable."""
         for i, request in enumerate(requests):
             if request.session_id is not None:
-                self.registry.pool(request.pool, path=f"feedback[{i}].")
+                await self.registry.found(request.pool, path=f"feedback[{i}].")
         posts = [posting.read(request) for request in requests]
 
         def work(connection: Connection) -> list[Became] | ApiError:

@@ -49,6 +49,19 @@ def append_event(
     return int(connection.execute(insert(events).returning(events.c.seq), row).scalar_one())
 
 
+def charter(
+    connection: Connection, pool: str, *, until: int | None = None
+) -> tuple[int, Charter] | None:
+    """Return position and charter of the newest policy_started at or before `until`."""
+    query = select(events.c.seq, events.c.payload).where(
+        events.c.pool == pool, events.c.kind == "policy_started"
+    )
+    if until is not None:
+        query = query.where(events.c.seq <= until)
+    row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
+    return (row.seq, Charter(**json.loads(row.payload))) if row else None
+
+
 def append_resets(
     connection: Connection, *, pool: str, policy: str, alarms: Mapping[str, int], now: int
 ) -> list[int]:
@@ -172,14 +185,8 @@ class Log:
 
     def charter(self, pool: str, *, until: int | None = None) -> tuple[int, Charter] | None:
         """Return position and charter of the newest policy_started at or before `until`."""
-        query = select(events.c.seq, events.c.payload).where(
-            events.c.pool == pool, events.c.kind == "policy_started"
-        )
-        if until is not None:
-            query = query.where(events.c.seq <= until)
         with self.engine.connect() as connection:
-            row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
-        return (row.seq, Charter(**json.loads(row.payload))) if row else None
+            return charter(connection, pool, until=until)
 
     def rollbacks(self, pool: str, *, until: int) -> list[tuple[int, int]]:
         """Return (seq, version) of every rollback at or before `until`."""

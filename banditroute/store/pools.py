@@ -12,15 +12,22 @@ from banditroute.store.log import append_event
 from banditroute.store.tables import models, pools, prices
 
 
-def ensure_pool(connection: Connection, name: str, *, options: dict[str, Any], now: int) -> bool:
-    """Create the pool if it is missing, else set its options; return whether it was created."""
-    text = json.dumps(options)
+def ensure_pool(
+    connection: Connection, name: str, *, options: dict[str, Any] | None, now: int
+) -> bool:
+    """Create the pool if it is missing, else set its options; return whether it was created.
+
+    Parameters
+    ----------
+    options : None leaves those of a pool that is there, and gives a new one none.
+    """
+    text = json.dumps(options or {})
     at = pools.c.name == name
     known = connection.execute(select(pools.c.options).where(at)).first()
     if known is None:
         row = {"name": name, "options": text, "revision": 1, "created_at": now}
         connection.execute(insert(pools), row)
-    elif known.options != text:
+    elif options is not None and known.options != text:
         connection.execute(update(pools).where(at).values(options=text))
     return known is None
 

@@ -203,6 +203,15 @@ checkpoints = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
+learner_leases = Table(
+    "learner_leases",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("holder", String(80), nullable=False),
+    Column("epoch", BigInteger, nullable=False),  # grows with every change of the holder
+    Column("expires_at", BigInteger, nullable=False),
+)
+
 budgets = Table(
     "budgets",
     metadata,

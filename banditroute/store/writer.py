@@ -3,7 +3,8 @@
 Waiting work is committed in groups, and a caller hears of success only after the commit. A group
 that holds feedback, money or settings commits with full durability; one of decisions alone
 survives the death of the process but perhaps not of the machine. One failing piece of work never
-takes its neighbours down: the group is rolled back and each piece runs again by itself.
+takes its neighbours down: the group is rolled back and each piece runs again by itself. A group
+whose connection breaks is refused whole, and the next one opens another.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from banditroute.errors import ApiError, unavailable
 from banditroute.store.engine import WRITER, set_durability
@@ -114,8 +115,8 @@ class Writer:
         self._put(_Item(work, durable, settle, loop))
         return await future
 
-    def write_now(self, work: Callable[[Connection], T]) -> T:
-        """Do the same from a thread without an event loop, durably."""
+    def write_now(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """Do the same from a thread without an event loop."""
         future: Future[T] = Future()
 
         def settle(result: Any, error: BaseException | None) -> None:
@@ -124,7 +125,7 @@ class Writer:
             else:
                 future.set_exception(error)
 
-        self._put(_Item(work, True, settle, None))
+        self._put(_Item(work, durable, settle, None))
         return future.result()
 
     def close(self) -> None:
@@ -195,11 +196,13 @@ class Writer:
 
     def _commit(self, connection: Connection, group: list[_Item]) -> None:
         durable = any(item.durable for item in group)
+        begun = False
         try:
             if durable != self._full:
                 set_durability(connection, full=durable)
                 self._full = durable
             with connection.begin():
+                begun = True
                 # Rows first: feedback in this very group may be about them.
                 rows = [row for item in group if not callable(item.work) for row in item.work]
                 if rows:
@@ -208,8 +211,14 @@ class Writer:
                     if callable(item.work):
                         item.result = item.work(connection)
         except Exception as error:
-            if len(group) == 1:
-                group[0].error = _away(error) if isinstance(error, OperationalError) else error
+            if isinstance(error, DBAPIError) and (error.connection_invalidated or not begun):
+                # Nobody's fault, and no piece would fare better alone. Whether a commit that was
+                # cut off came through is not known, so nothing runs again here.
+                for item, away in zip(group, _away(error, len(group)), strict=True):
+                    item.error = away
+            elif len(group) == 1:
+                (item,) = group
+                item.error = _away(error, 1)[0] if isinstance(error, OperationalError) else error
             else:
                 for item in group:
                     self._commit(connection, [item])
@@ -236,10 +245,11 @@ class Writer:
                     self._send()
 
 
-def _away(error: OperationalError) -> ApiError:
-    """Locked, full or gone: nothing was written, and the caller may try again."""
-    logger.error("the database does not take a write: %s", error.orig)
-    return unavailable(f"the database does not take a write: {error.orig}")
+def _away(error: DBAPIError, pieces: int) -> list[ApiError]:
+    """Locked, full or gone: nothing was written, and the callers may try again."""
+    why = f"the database does not take a write: {str(error.orig).splitlines()[0]}"
+    logger.error(why)
+    return [unavailable(why) for _ in range(pieces)]
 
 
 def _settle(items: list[_Item]) -> None:

@@ -1,4 +1,10 @@
-"""A fresh database per test, copied from one that the migrations built once."""
+"""A fresh database per test, copied from one that the migrations built once.
+
+``database_url`` is the URL of one, on SQLite and again on PostgreSQL; ``engine`` and ``book`` are
+on that. A test that belongs to one of the two takes a mark of `databases`. ``postgres_url`` is one
+on PostgreSQL, and ``postgres`` the server, which makes more (`Postgres.database`).
+``database`` is a file of SQLite's for a daemon, ``served`` a daemon on it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from databases import Postgres, postgres_server
 from logbook import Book
 from served import Served, serve
 from sqlalchemy import Engine
@@ -30,11 +37,35 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with postgres_server() as server:
+        yield server
+
+
 @pytest.fixture
-def engine(empty_database: Path, tmp_path: Path) -> Iterator[Engine]:
-    path = tmp_path / "test.db"
-    shutil.copy(empty_database, path)
-    engine = open_engine(f"sqlite:///{path}")
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(
+    request: pytest.FixtureRequest, empty_database: Path, tmp_path: Path
+) -> Iterator[str]:
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        with server.database() as url:
+            yield url
+    else:
+        path = tmp_path / "test.db"
+        shutil.copy(empty_database, path)
+        yield f"sqlite:///{path}"
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = open_engine(database_url)
     yield engine
     engine.dispose()
 

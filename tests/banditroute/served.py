@@ -1,8 +1,7 @@
-"""A daemon inside the test's process, on a database file that the test can look into."""
+"""A daemon inside the test's process, on a database that the test can look into."""
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from sqlalchemy import Engine, select
 from starlette.applications import Starlette
 
 from banditroute.learner import rebuild
@@ -19,6 +19,7 @@ from banditroute.serve import local_app
 from banditroute.settings import Settings
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log
+from banditroute.store.tables import metadata
 
 TABLES = (
     "pools",
@@ -65,8 +66,10 @@ class LocalClient:
 class Served:
     """HTTP on one side, SQL on the other. An exception in the daemon fails the test."""
 
-    def __init__(self, client: LocalClient, path: Path) -> None:
-        self.client, self.path = client, path
+    def __init__(self, client: LocalClient, engine: Engine) -> None:
+        self.client, self.engine = client, engine
+        self.url = engine.url.render_as_string(hide_password=False)
+        self.path = Path(engine.url.database or "")  # on SQLite
 
     def send(self, method: str, url: str, body: Any = None, **headers: str) -> httpx.Response:
         """Send `body`: bytes and text as they are, anything else as JSON."""
@@ -96,14 +99,12 @@ class Served:
         return status
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        connection = sqlite3.connect(self.path)
-        try:
-            connection.row_factory = sqlite3.Row
-            order = {"decisions": "id", "events": "seq"}.get(table, "rowid")
-            found = connection.execute(f"SELECT * FROM {table} ORDER BY {order}")
-            return [dict(row) for row in found]
-        finally:
-            connection.close()
+        found = metadata.tables[table]
+        serial = [column for column in found.primary_key if column.name in ("id", "seq")]
+        order = serial or [found.c.created_at]
+        with self.engine.connect() as connection:
+            rows = connection.execute(select(found).order_by(*order)).mappings()
+            return [dict(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         return {table: len(self.rows(table)) for table in TABLES}
@@ -126,22 +127,26 @@ class Served:
 
     def rebuilt_digest(self, pool: str = "default") -> str:
         """Return the digest of a fold of the whole log."""
-        engine = open_engine(f"sqlite:///{self.path}")
-        built = rebuild(Log(engine), pool, checkpoints=False)
-        engine.dispose()
+        built = rebuild(Log(self.engine), pool, checkpoints=False)
         assert built is not None
         return built[1].digest()
 
 
 @contextmanager
-def serve(path: Path, **settings: Any) -> Iterator[Served]:
-    configured = Settings(**{"database": f"sqlite:///{path}", "publish_ms": 1.0} | settings)
+def serve(database: Path | str, **settings: Any) -> Iterator[Served]:
+    """Run a daemon on a file of SQLite's or on a URL."""
+    url = database if isinstance(database, str) else f"sqlite:///{database}"
+    configured = Settings(**{"database": url, "publish_ms": 1.0} | settings)
     app = local_app(configured)
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(app.router.lifespan_context(app)),
-    ):
-        yield Served(LocalClient(app, portal), path)
+    engine = open_engine(url)
+    try:
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(app.router.lifespan_context(app)),
+        ):
+            yield Served(LocalClient(app, portal), engine)
+    finally:
+        engine.dispose()
 
 
 def assert_error(answer: httpx.Response, status: int, code: str, param: str | None = None) -> None:

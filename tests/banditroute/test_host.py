@@ -10,6 +10,7 @@ import pytest
 from logbook import Book
 
 from banditroute import host
+from banditroute import learner as learner_module
 from banditroute.fold import Fold
 from banditroute.frame import Snapshot
 from banditroute.host import LearnerLoop, LocalLearner
@@ -28,8 +29,21 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def refuse(_: Checkpoint) -> None:
-    raise AssertionError("no checkpoint is due")
+class Refusing:
+    """A keeper for logs that are too short for a checkpoint."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def renew(self) -> bool:
+        self.calls.append("renew")
+        return True
+
+    def keep(self, _: Checkpoint) -> None:
+        raise AssertionError("no checkpoint is due")
+
+    def release(self) -> None:
+        self.calls.append("release")
 
 
 @pytest.fixture
@@ -42,7 +56,7 @@ def loop(book: Book, published: list[tuple[str, int]]) -> Iterator[LearnerLoop]:
     def note(pool: str, fold: Fold) -> None:
         published.append((pool, fold.version))
 
-    made = LearnerLoop(book.log, keep=refuse, published=note, every=0.005)
+    made = LearnerLoop(book.log, keeper=Refusing(), published=note, every=0.005)
     yield made
     made.stop()
 
@@ -113,8 +127,42 @@ def test_a_learner_that_keeps_failing_does_not_spin(
     assert len(failures) <= 2
 
 
+class Late(Refusing):
+    """A keeper that another one's lease keeps waiting."""
+
+    def __init__(self, wait: int) -> None:
+        super().__init__()
+        self.wait, self.kept = wait, 0
+
+    def renew(self) -> bool:
+        self.calls.append("renew")
+        if len(self.calls) == 2:
+            raise OSError("the database is away")
+        return len(self.calls) > self.wait
+
+    def keep(self, _: Checkpoint) -> None:
+        self.kept += 1
+
+
+def test_the_lease_is_renewed_and_what_was_missed_is_kept_once_it_is_there(
+    book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(host, "RENEW_S", 0.0)
+    monkeypatch.setattr(learner_module, "CHECKPOINT_EVERY", 2)
+    book.feed(1)
+    keeper = Late(wait=5)
+    loop = LearnerLoop(book.log, keeper=keeper, published=lambda *_: None, every=0.001)
+    loop.thread.start()
+    until(lambda: len(keeper.calls) > 8)
+    loop.stop()
+    assert keeper.kept == 2  # with the rebuild, which another's lease held up, and with the lease
+    assert keeper.calls.count("release") == 1 and keeper.calls[-1] == "release"
+    assert "could not be renewed: the database is away" in caplog.text
+    assert "starts over" not in caplog.text
+
+
 def test_stop_before_the_start_is_harmless(book: Book) -> None:
-    LearnerLoop(book.log, keep=refuse, published=lambda *_: None, every=0.01).stop()
+    LearnerLoop(book.log, keeper=Refusing(), published=lambda *_: None, every=0.01).stop()
 
 
 def test_the_local_learner_delivers_in_the_event_loop(book: Book) -> None:
@@ -130,7 +178,7 @@ def test_the_local_learner_delivers_in_the_event_loop(book: Book) -> None:
         return delivered[-1][1]
 
     async def main() -> None:
-        link = LocalLearner(Log(book.engine), keep=refuse, every=0.005)
+        link = LocalLearner(Log(book.engine), keeper=Refusing(), every=0.005)
         assert not link.alive()
         await link.start(deliver)
         assert link.alive()

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--db", required=True)
     given = parser.parse_args()
     settings = load_settings(given.config, database=given.db)
-    with patch.object(serve, "insert_decisions", lambda connection, rows: None):
+    with patch.object(serve, "log_decisions", lambda connection, rows: None):
         app = serve.local_app(settings)
         uvicorn.run(app, host=HOST, port=given.port, log_level="warning", access_log=False)
 

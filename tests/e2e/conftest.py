@@ -1,11 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from databases import Postgres, postgres_server
 
 from sim.datasets import save
 from sim.synthetic import generate
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_empty(postgres: Postgres) -> Iterator[str]:
+    """A database without tables."""
+    with postgres.empty() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

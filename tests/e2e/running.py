@@ -199,9 +199,11 @@ def policy(url: str, pool: str) -> dict[str, Any]:
     return found
 
 
-def check_log(home: Path, url: str, pool: str, acked: Sequence[str]) -> None:
+def check_log(
+    home: Path, url: str, pool: str, acked: Sequence[str], database: str | None = None
+) -> None:
     """See that each acknowledged feedback is in the log once, and in the state that is served."""
-    engine = open_engine(f"sqlite:///{home}/log.db")
+    engine = open_engine(database or f"sqlite:///{home}/log.db")
     try:
         with engine.connect() as connection:
             rows = connection.execute(
@@ -227,10 +229,10 @@ def check_log(home: Path, url: str, pool: str, acked: Sequence[str]) -> None:
         engine.dispose()
 
 
-def verify(home: Path, pool: str) -> str:
+def verify(home: Path, pool: str, database: str | None = None) -> str:
     """Return what `banditroute verify` prints; it must find the log sound."""
     done = subprocess.run(
-        [COMMAND, "verify", "--db", f"sqlite:///{home}/log.db", "--pool", pool],
+        [COMMAND, "verify", "--db", database or f"sqlite:///{home}/log.db", "--pool", pool],
         cwd=home,
         env=environment(),
         capture_output=True,

@@ -24,10 +24,13 @@ from running import (
     until,
     verify,
 )
+from sqlalchemy import func, select
 
 from banditroute import daemon as daemon_module
 from banditroute import haproxy
 from banditroute.daemon import StartError
+from banditroute.store.engine import open_engine
+from banditroute.store.tables import events
 
 START_S = 90.0
 PATIENT = ("--retry-for", "90", "--timeout", "5")
@@ -41,6 +44,11 @@ def own_ports() -> dict[str, str]:
 def learner_of(running: Daemon) -> int | None:
     found = [p for p in members(running.process.pid) if title(p).startswith("ray::LearnerActor")]
     return found[0] if found else None
+
+
+def replicas_of(running: Daemon) -> list[int]:
+    found = [p for p in members(running.process.pid) if "ServeReplica" in title(p)]
+    return [p for p in found if "Ingress" in title(p)]
 
 
 def left_over(ports: list[int]) -> list[int]:
@@ -98,6 +106,50 @@ def test_kill_the_learner_then_the_daemon_in_the_middle_of_drives(
     for running in (first, second):
         assert "Traceback" not in running.text and "INFO" not in running.text
     assert "sound                                yes" in verify(tmp_path, "planted")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_kill_one_of_two_replicas_on_postgresql_in_the_middle_of_a_drive(
+    tmp_path: Path, planted: Path, postgres_empty: str
+) -> None:
+    url, env = postgres_empty, own_ports()
+    flags = ("--db", url, "--replicas", "2")
+    with daemon(tmp_path, *flags, port=free_port(), env=env) as running:
+        text = running.greeted(START_S)
+        assert "database postgresql+psycopg://postgres:***@/" in text
+        before = until(
+            lambda: len(found := replicas_of(running)) == 2 and found, seconds=30.0, what="replicas"
+        )
+        acked: list[str] = []
+        with driving(tmp_path, planted, running.url, *PATIENT) as drive:
+            drive.reach(150)
+            os.kill(before[0], signal.SIGKILL)
+            report = drive.report(START_S)
+            assert report["errors"] == 0 and report["decisions"] == 600
+            acked += drive.ids()
+        assert len(acked) == 600
+        check_log(tmp_path, running.url, "planted", acked, url)
+        # Both of them decide, feedback reaches either, and each knows what the other was told.
+        after = until(
+            lambda: len(found := replicas_of(running)) == 2 and found,
+            seconds=60.0,
+            what="a replica",
+        )
+        assert before[0] not in after
+        with driving(tmp_path, planted, running.url, *PATIENT, "--seed", "1") as drive:
+            assert drive.report(START_S)["errors"] == 0
+            acked += drive.ids()
+        check_log(tmp_path, running.url, "planted", acked, url)
+        engine = open_engine(url)
+        with engine.connect() as connection:
+            kinds = select(events.c.pool, func.count()).where(events.c.kind == "policy_started")
+            started = connection.execute(kinds.group_by(events.c.pool)).all()
+        engine.dispose()
+        assert sorted(map(tuple, started)) == [("default", 1), ("planted", 1)]
+        assert running.interrupt() == 0
+    assert "Traceback" not in running.text
+    assert "sound                                yes" in verify(tmp_path, "planted", url)
 
 
 @pytest.mark.slow

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from databases import POSTGRESQL, SQLITE, Postgres
 from logbook import Book
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 import banditroute.store
+from banditroute.store import engine as engine_module
 from banditroute.store.engine import (
     HEAD,
     WRITER,
@@ -21,14 +30,23 @@ from banditroute.store.engine import (
     open_engine,
     prepare,
     set_durability,
+    shown,
     upgrade,
 )
+from banditroute.store.feedback import Post
+from banditroute.store.log import append_event, append_resets
+from banditroute.store.sessions import Verdict
 from banditroute.store.tables import metadata
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/new.db"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/new.db"
+    else:
+        with request.getfixturevalue("postgres").empty() as url:
+            yield url
 
 
 def tables(url: str) -> set[str]:
@@ -133,14 +151,41 @@ def test_a_url_that_cannot_be_used_is_a_value_error(url: str) -> None:
         open_engine(url)
 
 
+def test_a_url_of_postgresql_means_psycopg_3(postgres_url: str) -> None:
+    for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+        engine = open_engine(str(make_url(postgres_url).set(drivername=scheme)))
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        engine.dispose()
+    with pytest.raises(ValueError, match="^database: PostgreSQL is reached through psycopg"):
+        open_engine("postgresql+psycopg2://host/db")
+
+
+def test_without_psycopg_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(
+        ValueError, match=r"^database: .*pip install 'banditroute\[postgres\]'"
+    ) as e:
+        open_engine("postgresql://me:secret@host/db")
+    assert "secret" not in str(e.value)
+
+
+def test_no_password_of_a_url_is_shown() -> None:
+    url = shown("postgresql://me:secret@host/db?sslpassword=hidden&sslmode=require")
+    assert url == "postgresql://me:***@host/db?sslmode=require"
+    assert shown("sqlite:///x.db") == "sqlite:///x.db"
+
+
 def test_readers_do_not_wait_for_the_writer(engine: Engine) -> None:
     with engine.connect().execution_options(**WRITER) as writing, writing.begin():
         writing.execute(text("DELETE FROM events"))
         with engine.connect() as reading:
-            assert reading.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+            if engine.dialect.name == "sqlite":
+                assert reading.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
             assert reading.execute(text("SELECT count(*) FROM events")).scalar_one() == 0
 
 
+@SQLITE
 def test_durability_is_chosen_per_commit(engine: Engine) -> None:
     with engine.connect() as connection:
         for full, level in ((False, 1), (True, 2)):
@@ -149,6 +194,7 @@ def test_durability_is_chosen_per_commit(engine: Engine) -> None:
                 assert connection.execute(text("PRAGMA synchronous")).scalar_one() == level
 
 
+@SQLITE
 def test_a_file_is_claimed_by_one_daemon_at_a_time(engine: Engine) -> None:
     held = claim(engine, patience=0.0)
     assert held is not None
@@ -160,23 +206,145 @@ def test_a_file_is_claimed_by_one_daemon_at_a_time(engine: Engine) -> None:
     again.close()
 
 
+def test_processes_that_start_at_once_build_one_schema(postgres: Postgres, tmp_path: Path) -> None:
+    """SQLite serves one daemon, which claims its file."""
+    script = (
+        "import sys, pathlib, time\n"
+        "from alembic import command\n"
+        "from banditroute.store.engine import open_engine, prepare\n"
+        "engine = open_engine(sys.argv[1])\n"
+        "print(flush=True)\n"
+        "sys.stdin.readline()\n"
+        "prepare(engine)\n"
+        "engine.dispose()\n"
+    )
+    with postgres.empty() as url:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, url],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(3)
+        ]
+        for process in started:
+            assert process.stdout is not None and process.stdout.readline() == "\n"
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said = [process.communicate(timeout=60.0)[1] for process in started]
+        assert [process.returncode for process in started] == [0, 0, 0], said
+        assert tables(url) == {*metadata.tables, "alembic_version"}
+
+
+def test_writers_take_turns_and_see_what_the_one_before_has_left(engine: Engine) -> None:
+    """Else a position could be committed after a later one, and a learner would skip it."""
+    book, order = Book(engine), []
+    first = book.log.end()
+    holding, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with engine.connect().execution_options(**WRITER) as connection, connection.begin():
+            append_event(connection, pool="default", kind="x", payload={}, now=0)
+            holding.set()
+            assert release.wait(10.0)
+            order.append("first")
+
+    def follow() -> None:
+        with engine.connect().execution_options(**WRITER) as connection, connection.begin():
+            order.append("second")
+            count = text("SELECT count(*), max(seq) FROM events")
+            order.append(tuple(connection.execute(count).one()))
+
+    with ThreadPoolExecutor(2) as threads:
+        held = threads.submit(hold)
+        assert holding.wait(10.0)
+        followed = threads.submit(follow)
+        assert book.log.end() == first  # a reader sees neither, and waits for nobody
+        release.set()
+        held.result(), followed.result()
+    assert order == ["first", "second", (first + 1, first + 1)]
+
+
+def test_the_queries_of_a_reader_belong_together(engine: Engine) -> None:
+    book = Book(engine)
+    count = text("SELECT count(*) FROM events")
+    with engine.connect() as connection:
+        before = connection.execute(count).scalar_one()
+        book.append("x")
+        assert connection.execute(count).scalar_one() == before
+    with engine.connect() as connection:
+        assert connection.execute(count).scalar_one() == before + 1
+
+
+@POSTGRESQL
+def test_a_writer_that_waits_too_long_gives_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.connect().execution_options(**WRITER) as holding, holding.begin():
+        holding.execute(text("SELECT 1"))
+        monkeypatch.setattr(engine_module, "_TURN", engine_module._TURN.replace("10s", "50ms"))
+        with engine.connect().execution_options(**WRITER) as waiting:
+            with pytest.raises(OperationalError, match="lock timeout"):
+                waiting.begin()
+            holding.rollback()
+            with waiting.begin():  # the failure has left nothing behind
+                assert waiting.execute(text("SELECT 1")).scalar_one() == 1
+
+
+@POSTGRESQL
+def test_a_writer_that_sleeps_in_its_turn_loses_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_TURN", engine_module._TURN.replace("'5s'", "'50ms'"))
+    with engine.connect().execution_options(**WRITER) as asleep:
+        asleep.begin()
+        with engine.connect().execution_options(**WRITER) as other, other.begin():
+            assert other.execute(text("SELECT 1")).scalar_one() == 1
+        with pytest.raises(DBAPIError) as caught:
+            asleep.execute(text("SELECT 1"))
+        assert caught.value.connection_invalidated
+        asleep.rollback()
+        with asleep.begin():
+            assert asleep.execute(text("SELECT 1")).scalar_one() == 1
+
+
+@POSTGRESQL
+def test_every_commit_of_postgresql_is_a_full_one(engine: Engine) -> None:
+    with engine.connect().execution_options(**WRITER) as connection:
+        set_durability(connection, full=False)
+        with connection.begin():
+            assert connection.execute(text("SHOW synchronous_commit")).scalar_one() == "on"
+
+
 def test_going_down_a_revision_and_up_again_keeps_rows_and_gives_no_position_twice(
     engine: Engine,
 ) -> None:
     book = Book(engine)
     book.feed(5)
+    _, (one,) = book.decide(1, session="s")
+    assert book.send(Verdict("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)) == [
+        "accepted", "accepted"
+    ]  # fmt: skip
+    with book.begin() as connection:
+        append_resets(connection, pool="default", policy="p", alarms={"small": 3}, now=0)
     book.append("drained", name="x")
     newest = book.log.end()
     with engine.begin() as connection:
         connection.execute(text(f"DELETE FROM events WHERE seq = {newest}"))
     rows = [tuple(event)[:18] for event in book.events()]
+    book.duel(np.random.default_rng(0))
+    assert book.log.end() > newest
     migrate(engine, "0001")
     with engine.connect() as connection:
         assert MigrationContext.configure(connection).get_current_revision() == "0001"
         assert "trigger_seq" not in {c["name"] for c in inspect(connection).get_columns("events")}
     migrate(engine, "head")
     assert [tuple(event)[:18] for event in book.events()] == rows
-    assert book.append("drained", name="x") == newest + 1
+    assert book.append("drained", name="x") > newest + 1
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"render_as_batch": True})
         assert compare_metadata(context, metadata) == []

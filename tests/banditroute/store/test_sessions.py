@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
+from databases import SQLITE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logbook import TTL, Book
@@ -133,6 +134,7 @@ def test_a_session_is_one_of_its_pool(engine: Engine) -> None:
     assert qualities(book) == {} and len(qualities(other)) == 2
 
 
+@SQLITE  # whose planner needs the help; the plan of PostgreSQL depends on statistics
 @pytest.mark.parametrize("query", [sessions._LAST, sessions._OPEN])
 def test_a_session_is_found_without_reading_its_pool(book: Book, query: Any) -> None:
     statement = str(query.compile(book.engine))
@@ -174,7 +176,7 @@ STEP = st.one_of(
 
 
 @settings(
-    max_examples=80,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,

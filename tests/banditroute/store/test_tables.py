@@ -25,13 +25,13 @@ def test_nothing_is_pickled() -> None:
 def test_the_whole_schema_of_the_plan_is_there() -> None:
     planned = (
         "pools models prices decisions events feedback comparisons session_feedback checkpoints "
-        "budgets reservations leases idempotency_keys"
+        "learner_leases budgets reservations leases idempotency_keys"
     )
     assert set(metadata.tables) == set(planned.split())
 
 
 def test_everything_but_process_wide_tables_belongs_to_a_pool() -> None:
-    without = {"pools", "feedback", "reservations", "leases", "idempotency_keys"}
+    without = {"pools", "feedback", "reservations", "leases", "idempotency_keys", "learner_leases"}
     for name, table in metadata.tables.items():
         assert ("pool" in table.columns) == (name not in without), name
 
