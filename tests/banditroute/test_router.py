@@ -387,7 +387,7 @@ def test_a_purse_is_never_overdrawn_and_each_law_is_the_true_one(
             assert again[0] == decided.chosen[i]
         else:
             assert not decided.pmf[i].any()
-    assert 0 < short and 0 < len(chosen) and (nano > 10**7) == (len(chosen) == n)
+    assert short > 0 and len(chosen) > 0 and (nano > 10**7) == (len(chosen) == n)
     assert chosen == purse.taken and left == purse.left
 
 

@@ -1,0 +1,133 @@
+"""The mode `history`: the price at which recent requests would have cost what the next ones may."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from policies import params
+from policies.base import Bools
+from policies.pacing import Money, Pacing, Terms, Window, per_request, price_where
+
+
+class History(Pacing):
+    """The threshold that would have met the target on the recent requests (S-MCKP [1]_).
+
+    Parameters
+    ----------
+    carry : without a horizon, how many requests' worth of unspent money is remembered.
+    debt : and of overspent money.
+    horizon : over how many requests either is made up for.
+    quality_floor : mean quality that is to be met at the least cost, in [0, 1]; 0 for none. The
+        highest price at which the window still meets it is taken, unless the budget wants a higher.
+
+    Notes
+    -----
+    The price of money is the knapsack's least efficiency ``dv / dc``: the law at a price takes
+    every request's last increment above it. Expected spend of the window at a price is exact, the
+    law having no draw in it; between two prices that enclose the target their laws are mixed.
+
+    With n requests to come, free money ``F = left - n m`` is spent in phases: a model whose
+    reservation is above what is free is out of reach from there on. The price is the one at which
+    the free money lasts for just n requests if spent so, hence dear models are bought early, while
+    they can be afforded, and nothing is planned for that no reservation will let through.
+
+    Without a horizon the target is the rate, and a part of what was saved or overspent. It is at
+    least 1.02 of what the cheapest models cost: no price can do better, and a router that pays any
+    price not to try the others would never learn that one of them is cheaper. With neither horizon
+    nor rate there is nothing to aim at, and money costs nothing.
+
+    References
+    ----------
+    .. [1] Zhou, Naroditskiy (2008). Algorithm for stochastic multiple-choice knapsack problem and
+       application to keywords bidding. WWW.
+    """
+
+    mode = "history"
+
+    def __init__(
+        self,
+        *,
+        carry: float = 12.0,
+        debt: float = 60.0,
+        horizon: float = 150.0,
+        quality_floor: float = 0.0,
+    ) -> None:
+        super().__init__()
+        params.not_negative(carry=carry, debt=debt)
+        params.positive(horizon=horizon)
+        params.share(quality_floor=quality_floor)
+        self.carry, self.debt, self.horizon = carry, debt, horizon
+        self.quality_floor = quality_floor
+        self._balance = self._seen = 0.0
+        self._counted = 0
+
+    def _solve(self, window: Window, money: Money) -> Terms:
+        rate = per_request(money)
+        guess = self.terms.high
+        low, high, share = 0.0, 0.0, 1.0
+        if math.isfinite(rate):
+            if math.isfinite(money.requests) and math.isfinite(money.left):
+                low, high, share = self._lasting(window, money, guess)
+            else:
+                target = max(rate + self._owed(rate) / self.horizon, 1.02 * self._floor)
+                open_to = window.within(money.left)
+                low, high, share = price_where(
+                    lambda price: window.spend(price, open_to),
+                    target,
+                    guess=guess,
+                    scale=1.0 / target,
+                )
+        if self.quality_floor > 0.0:
+            scale = 1.0 / float(np.where(window.eligible, window.cost, 0.0).max(initial=1e-12))
+            lenient = price_where(window.quality, self.quality_floor, guess=guess, scale=scale)
+            low, high, share = max((low, high, share), lenient, key=lambda one: one[1])
+        return Terms(low, high, share)
+
+    def _owed(self, rate: float) -> float:
+        """Return what was saved (or, below 0, overspent) against the rate, in US dollars."""
+        saved = rate * (self.count - self._counted) - (self.spent - self._seen)
+        self._balance = min(max(self._balance + saved, -self.debt * rate), self.carry * rate)
+        self._counted, self._seen = self.count, self.spent
+        return self._balance
+
+    def _lasting(self, window: Window, money: Money, guess: float) -> tuple[float, float, float]:
+        """Return the prices at which free money lasts for the requests to come."""
+        free = money.left - self._floor * money.requests
+        stages = _stages(window, free)
+        if not stages:
+            price = max(guess, 1.0 / max(per_request(money), 1e-12))
+            return price, price, 1.0
+
+        def pace(price: float) -> float:
+            """Return requests to come over requests that the free money lasts for."""
+            lasts = 0.0
+            for open_to, amount in stages:
+                more = window.spend(price, open_to) - self._floor
+                if more * money.requests <= 1e-9 * amount:
+                    return 0.0
+                lasts += amount / more
+            return money.requests / lasts
+
+        return price_where(pace, 1.0, guess=guess, scale=1.0 / max(per_request(money), 1e-12))
+
+
+def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:
+    """Return, first to last, which models are in reach and how much of the free money that is for.
+
+    Reservations of less than a hundredth of the free money count as none: they bind at its very
+    end, for which no plan is worth the time it takes.
+    """
+    count = window.eligible.sum(axis=0)
+    total = np.where(window.eligible, window.worst, 0.0).sum(axis=0)
+    reach = np.where(count > 0, total / np.maximum(count, 1), np.inf)
+    reach[reach < 0.01 * free] = 0.0
+    stages: list[tuple[Bools, float]] = []
+    upper = free
+    for mark in sorted({0.0, *reach[reach < free].tolist()}, reverse=True):
+        open_to = window.only(reach <= mark)
+        if upper > mark and (open_to.sum(axis=1) > 1).any():
+            stages.append((open_to, upper - mark))
+            upper = mark
+    return stages
