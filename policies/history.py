@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -29,9 +30,10 @@ class History(Pacing):
     law having no draw in it; between two prices that enclose the target their laws are mixed.
 
     With n requests to come, free money ``F = left - n m`` is spent in phases: a model whose
-    reservation is above what is free is out of reach from there on. The price is the one at which
-    the free money lasts for just n requests if spent so, hence dear models are bought early, while
-    they can be afforded, and nothing is planned for that no reservation will let through.
+    reservation is above what is free is out of reach from there on. For each phase there is a price
+    at which the money up to its end lasts for just n requests; the one that is worth most is taken.
+    So dear models are bought early, while they can be afforded, where that pays; and nothing is
+    planned for that no reservation will let through.
 
     Without a horizon the target is the rate, and a part of what was saved or overspent. It is at
     least 1.02 of what the cheapest models cost: no price can do better, and a router that pays any
@@ -95,22 +97,37 @@ class History(Pacing):
     def _lasting(self, window: Window, money: Money, guess: float) -> tuple[float, float, float]:
         """Return the prices at which free money lasts for the requests to come."""
         free = money.left - self._floor * money.requests
-        stages = _stages(window, free)
+        dear = 1.0 / max(per_request(money), 1e-12)
+        stages, none = _stages(window, free), np.zeros(window.cost.shape[1], dtype=np.bool_)
         if not stages:
-            price = max(guess, 1.0 / max(per_request(money), 1e-12))
+            price = max(guess, dear)
             return price, price, 1.0
 
-        def pace(price: float) -> float:
-            """Return requests to come over requests that the free money lasts for."""
+        def pace(price: float, count: int) -> float:
+            """Return requests to come over those that the money of some stages lasts for."""
             lasts = 0.0
-            for open_to, amount in stages:
+            for open_to, amount in stages[:count]:
                 more = window.spend(price, open_to) - self._floor
                 if more * money.requests <= 1e-9 * amount:
                     return 0.0
                 lasts += amount / more
             return money.requests / lasts
 
-        return price_where(pace, 1.0, guess=guess, scale=1.0 / max(per_request(money), 1e-12))
+        def worth(price: float) -> float:
+            """Return what all requests to come are worth at a price, as the stages pass."""
+            left, total = money.requests, 0.0
+            for open_to, amount in [*stages, (window.only(none), math.inf)]:
+                value, cost = window.outcome(price, open_to)
+                lasts = amount / max(cost - self._floor, 1e-300)
+                total += min(lasts, left) * value
+                left -= min(lasts, left)
+            return total
+
+        plans = [
+            price_where(partial(pace, count=count), 1.0, guess=guess, scale=dear)
+            for count in range(1, len(stages) + 1)
+        ]
+        return plans[0] if len(plans) == 1 else max(plans, key=lambda plan: worth(plan[1]))
 
 
 def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:

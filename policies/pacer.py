@@ -6,7 +6,17 @@ import math
 from dataclasses import replace
 
 from policies import params
-from policies.pacing import LEAST, MOST, Money, Pacing, Terms, Window, per_request, price_where
+from policies.pacing import (
+    LEAST,
+    MOST,
+    WARM,
+    Money,
+    Pacing,
+    Terms,
+    Window,
+    per_request,
+    price_where,
+)
 
 _TINY = 1e-12
 
@@ -25,8 +35,8 @@ class Pacer(Pacing):
     broken. Steps are relative, so no scale of money or quality has to be known; over T requests
     mean spend is off the target by ``log(lambda_T / lambda_0) / (step T)`` of it and no more.
 
-    Cold start: the price at which the first request, as the prior sees it, is expected to cost the
-    target; a request later, bills decide. Without a window it is one quality per target.
+    Cold start: at each solve of the first 64 requests, the price at which those so far, as now
+    seen, would have cost the target; without a window one quality per target. Then bills decide.
 
     References
     ----------
@@ -48,13 +58,13 @@ class Pacer(Pacing):
         if not math.isfinite(rate):
             return Terms()
         self._target = max(rate, _TINY)
-        if self._log is None:
+        if self._log is None or self.count < WARM:
             target = max(self._target, 1.02 * self._floor)
             open_to = window.within(money.left)
             _, price, _ = price_where(
                 lambda price: window.spend(price, open_to),
                 target,
-                guess=0.0,
+                guess=self.terms.high,
                 scale=1.0 / target,
             )
             self._log = math.log(max(price, self._bounds()[0]))

@@ -23,7 +23,10 @@ from policies.price import Price, cheapest, priced
 WINDOW = 256
 """How many recent requests an owner keeps for a window."""
 
-_WARM, _WARM_EVERY, _EVERY = 64, 4, 16
+WARM = 64
+"""Requests over which prices are solved more often than later."""
+
+_WARM_EVERY, _EVERY = 4, 16
 _NEAR, _FAR, _CLOSE = 1.1, 4.0, 0.05
 LEAST, MOST = 1e-4, 1e6
 """Prices of money are looked for between these multiples of a dear one."""
@@ -103,6 +106,12 @@ class Window:
         """Return the expected US dollars per request at a price."""
         return float((self.law(price, eligible) * self.cost).sum() / len(self.cost))
 
+    def outcome(self, price: float, eligible: Bools) -> tuple[float, float]:
+        """Return (quality less penalty, US dollars) that a request is expected to come to."""
+        law = self.law(price, eligible)
+        worth = np.clip(self.mean, 0.0, 1.0) - self.penalty
+        return float((law * worth).sum() / len(law)), float((law * self.cost).sum() / len(law))
+
     def quality(self, price: float) -> float:
         """Return the expected mean quality at a price."""
         return float((self.law(price) * np.clip(self.mean, 0.0, 1.0)).sum() / len(self.cost))
@@ -168,7 +177,7 @@ class Pacing(ABC):
 
     def due(self, count: int) -> bool:
         """Return whether the terms should be solved anew before decision `count` (from 0)."""
-        return count % (_WARM_EVERY if count <= _WARM else _EVERY) == 0
+        return count % (_WARM_EVERY if count <= WARM else _EVERY) == 0
 
     def solve(self, window: Window | None, money: Money) -> Terms:
         """Return the terms of the next decisions.
