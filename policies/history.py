@@ -11,6 +11,9 @@ from policies import params
 from policies.base import Bools
 from policies.pacing import Money, Pacing, Terms, Window, per_request, price_where
 
+_TIE = 1e-3
+"""Plans whose worth differs by no more than this part count as equal."""
+
 
 class History(Pacing):
     """The threshold that would have met the target on the recent requests (S-MCKP [1]_).
@@ -31,9 +34,9 @@ class History(Pacing):
 
     With n requests to come, free money ``F = left - n m`` is spent in phases: a model whose
     reservation is above what is free is out of reach from there on. For each phase there is a price
-    at which the money up to its end lasts for just n requests; the one that is worth most is taken.
-    So dear models are bought early, while they can be afforded, where that pays; and nothing is
-    planned for that no reservation will let through.
+    at which the money up to its end lasts for just n requests; the last of those worth most is
+    taken. So dear models are bought early, while they can be afforded, where that pays; and nothing
+    is planned for that no reservation will let through.
 
     Without a horizon the target is the rate, and a part of what was saved or overspent. It is at
     least 1.02 of what the cheapest models cost: no price can do better, and a router that pays any
@@ -127,18 +130,24 @@ class History(Pacing):
             price_where(partial(pace, count=count), 1.0, guess=guess, scale=dear)
             for count in range(1, len(stages) + 1)
         ]
-        return plans[0] if len(plans) == 1 else max(plans, key=lambda plan: worth(plan[1]))
+        if len(plans) == 1:
+            return plans[0]
+        values = [worth(high) for _, high, _ in plans]
+        # Worth is an estimate; money that is left over is worth nothing for sure.
+        enough = max(values) - _TIE * abs(max(values))
+        return plans[max(k for k, value in enumerate(values) if value >= enough)]
 
 
 def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:
     """Return, first to last, which models are in reach and how much of the free money that is for.
 
-    Reservations of less than a hundredth of the free money count as none: they bind at its very
-    end, for which no plan is worth the time it takes.
+    A model's last purchase is made with no more free than its reservation, and what that gives
+    back is what it cannot spend. Less than a hundredth of the free money counts as nothing: it
+    binds at the very end, for which no plan is worth the time it takes.
     """
     count = window.eligible.sum(axis=0)
-    total = np.where(window.eligible, window.worst, 0.0).sum(axis=0)
-    reach = np.where(count > 0, total / np.maximum(count, 1), np.inf)
+    back = np.where(window.eligible, window.worst - window.cost, 0.0).sum(axis=0)
+    reach = np.where(count > 0, back / np.maximum(count, 1), np.inf)
     reach[reach < 0.01 * free] = 0.0
     stages: list[tuple[Bools, float]] = []
     upper = free

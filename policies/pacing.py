@@ -27,7 +27,7 @@ WARM = 64
 """Requests over which prices are solved more often than later."""
 
 _WARM_EVERY, _EVERY = 4, 16
-_NEAR, _FAR, _CLOSE = 1.1, 4.0, 0.05
+_NEAR, _FAR, _CLOSE = 1.1, 4.0, 0.1
 LEAST, MOST = 1e-4, 1e6
 """Prices of money are looked for between these multiples of a dear one."""
 
@@ -122,10 +122,18 @@ class Window:
         least: Float64 = np.where(self.eligible, self.cost, np.inf)[rows].min(axis=1)
         return least
 
-    def cheap_worst(self) -> float:
-        """Return the largest reservation in US dollars of a request's cheapest model."""
+    def reserves(self) -> tuple[float, float]:
+        """Return what cheapest models reserve at most, and what others give back on the average.
+
+        The first is the largest reservation in US dollars of a request's cheapest model; the
+        second the mean over requests of ``worst - cost``, the least of the other models.
+        """
         at = np.arange(len(self.cost)), cheapest(self.cost, self.eligible)
-        return float(np.where(self.eligible[at], self.worst[at], 0.0).max(initial=0.0))
+        most = float(np.where(self.eligible[at], self.worst[at], 0.0).max(initial=0.0))
+        back = np.where(self.eligible, self.worst - self.cost, np.inf)
+        back[at] = np.inf
+        least = back.min(axis=1)
+        return most, float(least[least < np.inf].mean()) if (least < np.inf).any() else 0.0
 
     def only(self, models: Bools) -> Bools:
         """Return `eligible` for some models[K] alone; the cheapest of a request stays."""
@@ -153,9 +161,12 @@ class Pacing(ABC):
     -----
     With m and s the mean and the deviation of what a request's cheapest model costs, n requests
     still to come after the next and w that model's largest reservation, other models must leave
-    ``m n + 2 s sqrt(n) + w``: a request at the end that finds no money for any model is worth far
-    less than a better model for one of the others. What was spent is what was settled, and for open
-    reservations what was predicted of a dollar reserved on the average.
+    ``m n + max(2 s sqrt(n) + w - r, 0)``: a request at the end that finds no money for any model is
+    worth far less than a better model for one of the others. r is what a reservation of another
+    model gives back when it is settled, which is money that no such model can have any more.
+
+    What was spent is what was settled, and for open reservations what was predicted of a dollar
+    reserved on the average.
     """
 
     mode: ClassVar[str]
@@ -197,8 +208,9 @@ class Pacing(ABC):
         keep = 0.0
         if math.isfinite(money.requests) and math.isfinite(money.left):
             after = max(money.requests - 1.0, 0.0)
-            spread = 2.0 * float(floor.std()) * math.sqrt(after)
-            keep = self._floor * after + spread + window.cheap_worst() * (after > 0.0)
+            most, back = window.reserves()
+            margin = 2.0 * float(floor.std()) * math.sqrt(after) + most - back
+            keep = self._floor * after + max(margin, 0.0) * (after > 0.0)
         self.terms = replace(self._solve(window, money), rate=rate, keep=keep)
         return self.terms
 
