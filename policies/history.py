@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from policies.pacing import Money, Pacing, Terms, Window, per_request, price_whe
 
 _TIE = 1e-3
 """Plans whose worth differs by no more than this part count as equal."""
+
+_NEGLIGIBLE = 0.02
 
 
 class History(Pacing):
@@ -101,30 +103,34 @@ class History(Pacing):
         """Return the prices at which free money lasts for the requests to come."""
         free = money.left - self._floor * money.requests
         dear = 1.0 / max(per_request(money), 1e-12)
-        stages, none = _stages(window, free), np.zeros(window.cost.shape[1], dtype=np.bool_)
+        stages = _stages(window, free)
         if not stages:
             price = max(guess, dear)
             return price, price, 1.0
 
+        @cache
+        def outcome(price: float, stage: int) -> tuple[float, float]:
+            # Plans look at the same prices, and some laws are slow to evaluate.
+            return window.outcome(price, stages[stage][0])
+
         def pace(price: float, count: int) -> float:
             """Return requests to come over those that the money of some stages lasts for."""
             lasts = 0.0
-            for open_to, amount in stages[:count]:
-                more = window.spend(price, open_to) - self._floor
-                if more * money.requests <= 1e-9 * amount:
+            for stage in range(count):
+                more = outcome(price, stage)[1] - self._floor
+                if more * money.requests <= 1e-9 * stages[stage][1]:
                     return 0.0
-                lasts += amount / more
+                lasts += stages[stage][1] / more
             return money.requests / lasts
 
         def worth(price: float) -> float:
             """Return what all requests to come are worth at a price, as the stages pass."""
             left, total = money.requests, 0.0
-            for open_to, amount in [*stages, (window.only(none), math.inf)]:
-                value, cost = window.outcome(price, open_to)
-                lasts = amount / max(cost - self._floor, 1e-300)
-                total += min(lasts, left) * value
-                left -= min(lasts, left)
-            return total
+            for stage, (_, amount) in enumerate(stages):
+                value, cost = outcome(price, stage)
+                lasts = min(amount / max(cost - self._floor, 1e-300), left)
+                total, left = total + lasts * value, left - lasts
+            return total + left * cheap
 
         plans = [
             price_where(partial(pace, count=count), 1.0, guess=guess, scale=dear)
@@ -132,6 +138,7 @@ class History(Pacing):
         ]
         if len(plans) == 1:
             return plans[0]
+        cheap, _ = window.outcome(dear, window.only(np.zeros(window.cost.shape[1], dtype=np.bool_)))
         values = [worth(high) for _, high, _ in plans]
         # Worth is an estimate; money that is left over is worth nothing for sure.
         enough = max(values) - _TIE * abs(max(values))
@@ -142,13 +149,13 @@ def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:
     """Return, first to last, which models are in reach and how much of the free money that is for.
 
     A model's last purchase is made with no more free than its reservation, and what that gives
-    back is what it cannot spend. Less than a hundredth of the free money counts as nothing: it
+    back is what it cannot spend. Less than a fiftieth of the free money counts as nothing: it
     binds at the very end, for which no plan is worth the time it takes.
     """
     count = window.eligible.sum(axis=0)
     back = np.where(window.eligible, window.worst - window.cost, 0.0).sum(axis=0)
     reach = np.where(count > 0, back / np.maximum(count, 1), np.inf)
-    reach[reach < 0.01 * free] = 0.0
+    reach[reach < _NEGLIGIBLE * free] = 0.0
     stages: list[tuple[Bools, float]] = []
     upper = free
     for mark in sorted({0.0, *reach[reach < free].tolist()}, reverse=True):

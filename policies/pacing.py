@@ -20,7 +20,7 @@ import numpy as np
 from policies.base import Bools, Float32, Float64, Policy
 from policies.price import Price, cheapest, priced
 
-WINDOW = 256
+WINDOW = 128
 """How many recent requests an owner keeps for a window."""
 
 WARM = 64
