@@ -67,6 +67,47 @@ class Asks:
     requires: Sequence[frozenset[str]] | None = None
     worst: Float64 | None = None
 
+    @classmethod
+    def join(cls, several: Sequence[Asks]) -> Asks:
+        """Return the rows of all of `several`, at least one, in order; no row loses a limit.
+
+        Raises
+        ------
+        ValueError
+            When some know what to reserve otherwise than by tokens, and others do not.
+        """
+        sizes = [len(one.features) for one in several]
+
+        def limits(parts: Sequence[Float64 | None]) -> Float64 | None:
+            if all(part is None for part in parts):
+                return None
+            filled = [
+                np.full(n, np.inf) if part is None else part
+                for n, part in zip(sizes, parts, strict=True)
+            ]
+            return np.concatenate(filled)
+
+        worst = [one.worst for one in several if one.worst is not None]
+        if 0 < len(worst) < len(several):
+            raise ValueError("worst: known of some requests only")
+        models: list[frozenset[str] | None] = []
+        requires: list[frozenset[str]] = []
+        for n, one in zip(sizes, several, strict=True):
+            models += [None] * n if one.models is None else one.models
+            requires += [frozenset()] * n if one.requires is None else one.requires
+        return cls(
+            features=np.concatenate([one.features for one in several]),
+            preference=np.concatenate([one.preference for one in several]),
+            input_tokens=np.concatenate([one.input_tokens for one in several]),
+            input_bound=np.concatenate([one.input_bound for one in several]),
+            max_output_tokens=limits([one.max_output_tokens for one in several]),
+            max_cost_usd=limits([one.max_cost_usd for one in several]),
+            max_latency_ms=limits([one.max_latency_ms for one in several]),
+            models=models if any(allow is not None for allow in models) else None,
+            requires=requires if any(requires) else None,
+            worst=np.concatenate(worst) if worst else None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

@@ -18,8 +18,9 @@ from banditroute.pool import NANO, Model, PoolOptions
 from policies.base import Bools, Float32, Float64
 from policies.exploration import shares, trial_shares
 from policies.laws import draw
+from policies.pacing import Window
 from policies.preference import penalty
-from policies.price import Price, poor, priced
+from policies.price import Price, cheapest, poor, priced
 
 REASONS = (
     "eligible",
@@ -47,6 +48,27 @@ class Purse(Protocol):
 
     def take(self, row: int, nano: int) -> None:
         """Take the reservation of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """n requests as the snapshot and the price rows see them; see `Decisions` for the columns.
+
+    `worst` is the reservation[n, K] in US dollars, `reserved` the same in nano-dollars; `verdict`
+    knows nothing of budgets yet.
+    """
+
+    scores: dict[str, Float32]
+    mean: Float32
+    std: Float32
+    latency: Float64
+    input_cost: Float64
+    cost: Float64
+    penalty: Float64
+    worst: Float64
+    reserved: NDArray[np.int64]
+    max_output: Float64
+    verdict: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +195,64 @@ class Router:
             pmf is the law that the draw followed.
         """
         frame = self.frame
-        charter = frame.snapshot.charter
         n = len(asks.features)
+        seen = self._see(asks)
+        price = price or Price.none(n)
+        draft = _Draft(seen.scores, seen.mean, seen.cost, seen.penalty, seen.verdict, price)
+        choice = self._choose(draft)
+        u = self._rng.random(n)
+        chosen = draw(choice.pmf, u)
+        if purse is not None:
+            for i in range(n):
+                # What earlier rows took may leave too little for all models of this one.
+                short = self._short(draft, i, seen.reserved[i], purse.headroom(i))
+                if short.any():
+                    draft.verdict[i, short] = BUDGET
+                    again = self._choose(draft.row(i))
+                    choice.replace(i, again)
+                    chosen[i] = draw(again.pmf, u[i : i + 1])[0]
+                if chosen[i] >= 0:
+                    purse.take(i, int(seen.reserved[i, chosen[i]]))
+        # Rows without an eligible model spend nothing and do not count.
+        self._spend_sum += float(np.vdot(choice.exploit, seen.cost))
+        self._spend_count += float(choice.exploit.sum())
+        return Decisions(
+            frame=frame,
+            asks=asks,
+            verdict=choice.verdict,
+            scores=seen.scores,
+            mean=seen.mean,
+            std=seen.std,
+            cost=seen.cost,
+            latency=seen.latency,
+            penalty=seen.penalty,
+            explore=choice.explore,
+            pmf=choice.pmf,
+            u=u,
+            chosen=chosen,
+            input_cost=seen.input_cost,
+            reserved_nano=seen.reserved,
+            max_output=seen.max_output,
+            price=price,
+            spend_rate=choice.rate[:, 0],
+        )
+
+    def window(self, asks: Asks) -> Window:
+        """Score requests as `decide` would now, for whoever prices money; nothing is drawn."""
+        seen = self._see(asks)
+        return Window(
+            kind=type(self.snapshot.policy),
+            scores=seen.scores,
+            eligible=seen.verdict == 0,
+            penalty=seen.penalty,
+            mean=seen.mean,
+            cost=seen.cost,
+            worst=seen.worst,
+        )
+
+    def _see(self, asks: Asks) -> _Seen:
+        frame, snapshot = self.frame, self.snapshot
+        charter = snapshot.charter
         scores, mean, std, latency = self._score(asks)
         input_cost = asks.input_tokens[:, None] * frame.input_price
         cost = self._cost(asks, input_cost)
@@ -186,48 +264,36 @@ class Router:
             tau_cost=charter.tau_cost,
             tau_latency=charter.tau_latency_ms,
         )
-        if frame.snapshot.policy.reads_preference:
-            weighed = frame.snapshot.policy.weighed(asks.features, asks.preference)
+        if snapshot.policy.reads_preference:
+            weighed = snapshot.policy.weighed(asks.features, asks.preference)
             fine -= weighed if frame.columns is None else weighed[:, frame.columns]
-        price = price or Price.none(n)
-        draft = _Draft(scores, mean, cost, fine, self._verdict(asks, worst, latency), price)
-        choice = self._choose(draft)
-        u = self._rng.random(n)
-        chosen = draw(choice.pmf, u)
-        if purse is not None:
-            for i in range(n):
-                # What earlier rows took may leave too little for all models of this one.
-                short = (draft.verdict[i] == 0) & (reserved[i] > purse.headroom(i))
-                if short.any():
-                    draft.verdict[i, short] = BUDGET
-                    again = self._choose(draft.row(i))
-                    choice.replace(i, again)
-                    chosen[i] = draw(again.pmf, u[i : i + 1])[0]
-                if chosen[i] >= 0:
-                    purse.take(i, int(reserved[i, chosen[i]]))
-        # Rows without an eligible model spend nothing and do not count.
-        self._spend_sum += float(np.vdot(choice.exploit, cost))
-        self._spend_count += float(choice.exploit.sum())
-        return Decisions(
-            frame=frame,
-            asks=asks,
-            verdict=choice.verdict,
+        return _Seen(
             scores=scores,
             mean=mean,
             std=std,
-            cost=cost,
             latency=latency,
-            penalty=fine,
-            explore=choice.explore,
-            pmf=choice.pmf,
-            u=u,
-            chosen=chosen,
             input_cost=input_cost,
-            reserved_nano=reserved,
+            cost=cost,
+            penalty=fine,
+            worst=worst,
+            reserved=reserved,
             max_output=max_output,
-            price=price,
-            spend_rate=choice.rate[:, 0],
+            verdict=self._verdict(asks, worst, latency),
         )
+
+    @staticmethod
+    def _short(draft: _Draft, i: int, reserved: NDArray[np.int64], headroom: int) -> Bools:
+        """Return which eligible models[K] of a row the headroom does not cover.
+
+        What is kept for the cheapest answers of later requests is not there for other models.
+        """
+        eligible: Bools = draft.verdict[i] == 0
+        keep = int(draft.price.keep[i, 0] * NANO)
+        if keep > 0 and eligible.any():
+            room = np.full(len(eligible), headroom - keep)
+            room[cheapest(draft.cost[i : i + 1], eligible[None])] = headroom
+            return eligible & (reserved > room)
+        return eligible & (reserved > headroom)
 
     def _choose(self, draft: _Draft) -> _Choice:
         options, kind, price = self.options, type(self.snapshot.policy), draft.price

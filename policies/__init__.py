@@ -1,4 +1,4 @@
-"""Choosing, as pure numerics: policies, their shared statistics and the laws around them."""
+"""Choosing, as pure numerics: policies, their statistics and laws, and the price of money."""
 
 from __future__ import annotations
 
@@ -6,17 +6,32 @@ import difflib
 import inspect
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from policies.barp import Barp
 from policies.base import Comparison, Outcome, Policy
 from policies.baselines import EpsilonGreedy, Fixed, KNearest, Random
 from policies.discounted import DUCB, DLinUCB, DThompson
+from policies.history import History
 from policies.linucb import LinUCB
+from policies.pacer import Pacer
+from policies.pacing import Pacing
 from policies.pilot import Pilot
 from policies.thompson import Thompson
 from policies.windowed import SWUCB, SWLinUCB
+from policies.zcl import Zcl
 
-__all__ = ["POLICIES", "Comparison", "Outcome", "Policy", "full_params", "make_policy"]
+__all__ = [
+    "PACINGS",
+    "POLICIES",
+    "Comparison",
+    "Outcome",
+    "Pacing",
+    "Policy",
+    "full_params",
+    "make_pacing",
+    "make_policy",
+]
 
 _KINDS: tuple[type[Policy], ...] = (
     *(Thompson, LinUCB, Pilot, Barp),
@@ -24,6 +39,7 @@ _KINDS: tuple[type[Policy], ...] = (
     *(Random, Fixed, EpsilonGreedy, KNearest),
 )
 POLICIES: dict[str, type[Policy]] = {kind.name: kind for kind in _KINDS}
+PACINGS: dict[str, type[Pacing]] = {kind.mode: kind for kind in (History, Zcl, Pacer)}
 
 
 def make_policy(name: str, *, dim: int, params: Mapping[str, object] | None = None) -> Policy:
@@ -43,13 +59,37 @@ def make_policy(name: str, *, dim: int, params: Mapping[str, object] | None = No
     if name not in POLICIES:
         raise ValueError(f"name: unknown policy {name!r}{_nearest(name, POLICIES)}")
     kind = POLICIES[name]
-    known = {key for key in inspect.signature(kind.__init__).parameters if key not in _OWN}
-    for key, value in (params or {}).items():
+    _check(name, kind, params or {})
+    return kind(dim=dim, **(params or {}))
+
+
+def make_pacing(name: str, **params: Any) -> Pacing:
+    """Build a mode of pacing by name.
+
+    Parameters
+    ----------
+    name : a key of `PACINGS`.
+    params : keyword parameters of that mode.
+
+    Raises
+    ------
+    ValueError
+        With the offending field first, and the nearest valid name where there is one.
+    """
+    if name not in PACINGS:
+        raise ValueError(f"pacing: unknown mode {name!r}{_nearest(name, PACINGS)}")
+    _check(name, PACINGS[name], params)
+    return PACINGS[name](**params)
+
+
+def _check(name: str, kind: type, given: Mapping[str, object]) -> None:
+    """Raise ValueError for a parameter that a policy or mode does not have or take."""
+    known = {key for key in inspect.signature(kind).parameters if key not in _OWN}
+    for key, value in given.items():
         if key not in known:
             raise ValueError(f"{key}: unknown parameter of {name}{_nearest(key, known)}")
         if not _fits(value, _default(kind, key)):
             raise ValueError(f"{key}: not a valid value: {value!r}")
-    return kind(dim=dim, **(params or {}))
 
 
 def full_params(name: str, params: Mapping[str, object]) -> dict[str, object]:
@@ -62,8 +102,8 @@ def full_params(name: str, params: Mapping[str, object]) -> dict[str, object]:
 _OWN = {"self", "dim"}
 
 
-def _default(kind: type[Policy], key: str) -> object:
-    return inspect.signature(kind.__init__).parameters[key].default
+def _default(kind: type, key: str) -> object:
+    return inspect.signature(kind).parameters[key].default
 
 
 def _fits(value: object, default: object) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.base import Bools, Float32, Float64, Policy
 
@@ -26,6 +27,8 @@ class Price:
     gain : least quality per US dollar, both over the cheapest eligible model, that a model must
         be expected to bring; 0 leaves nothing out.
     rate : US dollars that a request may spend on the average, NaN where no budget says.
+    keep : US dollars that reservations of all models but the cheapest must leave in the budget,
+        for the cheapest answers to requests still to come.
     """
 
     low: Float64
@@ -33,6 +36,7 @@ class Price:
     share: Float64
     gain: Float64
     rate: Float64
+    keep: Float64
 
     @classmethod
     def flat(
@@ -44,9 +48,10 @@ class Price:
         share: float = 1.0,
         gain: float = 0.0,
         rate: float = np.nan,
+        keep: float = 0.0,
     ) -> Price:
         """Return the same price for n decisions; without `high` it is `low`."""
-        values = low, low if high is None else high, share, gain, rate
+        values = low, low if high is None else high, share, gain, rate, keep
         return cls(*(np.full((n, 1), value, dtype=np.float64) for value in values))
 
     @classmethod
@@ -57,9 +62,8 @@ class Price:
 
     def take(self, rows: slice) -> Price:
         """Return the price of some of the decisions."""
-        return Price(
-            *(part[rows] for part in (self.low, self.high, self.share, self.gain, self.rate))
-        )
+        parts = self.low, self.high, self.share, self.gain, self.rate, self.keep
+        return Price(*(part[rows] for part in parts))
 
 
 def priced(
@@ -88,6 +92,12 @@ def priced(
     return mixed
 
 
+def cheapest(cost: Float64, eligible: Bools) -> NDArray[np.intp]:
+    """Return the column[n] of the least predicted cost[n, K] among the eligible models."""
+    found: NDArray[np.intp] = np.where(eligible, cost, np.inf).argmin(axis=1)
+    return found
+
+
 def poor(mean: Float32, cost: Float64, eligible: Bools, gain: Float64) -> Bools:
     """Return the eligible models[n, K] that gain too little for their money.
 
@@ -104,8 +114,7 @@ def poor(mean: Float32, cost: Float64, eligible: Bools, gain: Float64) -> Bools:
     """
     if not mean.size or not gain.any():
         return np.zeros(mean.shape, dtype=np.bool_)
-    open_cost = np.where(eligible, cost, np.inf)
-    at = np.arange(len(cost)), open_cost.argmin(axis=1)
+    at = np.arange(len(cost)), cheapest(cost, eligible)
     more = np.where(eligible, cost - cost[at][:, None], 0.0)
     better = np.asarray(mean - mean[at][:, None], dtype=np.float64)
     # A model at the very cost of the cheapest costs nothing more: there is no ratio to refuse.

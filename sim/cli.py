@@ -49,8 +49,11 @@ def replay(
         float | None, typer.Option(help="Share of rows before the scored ones (default 0.5).")
     ] = None,
     budget_rate: Annotated[
-        float | None, typer.Option(help="Pace spend to this many USD per request.")
+        float | None, typer.Option(help="Spend at most this many USD per request.")
     ] = None,
+    pacing: Annotated[
+        str, typer.Option(help="What prices a budget's money: history, zcl or pacer.")
+    ] = "history",
     prices: Prices = None,
     embedder: Annotated[str, typer.Option(help="hashing, minilm, ...")] = "hashing",
     tasks: Annotated[
@@ -73,6 +76,7 @@ def replay(
         os.environ.setdefault(variable, "1")
     from banditroute.embedding import FEATURES, make_embedder
     from banditroute.tasks import identity, widen
+    from policies import make_pacing
     from sim.datasets import load
     from sim.errors import InputError
     from sim.references import References
@@ -82,6 +86,10 @@ def replay(
 
     if budget_rate is not None and not 0.0 < budget_rate < float("inf"):
         raise InputError(f"--budget-rate: must be above 0, not {budget_rate:g}")
+    try:
+        make_pacing(pacing)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
     weights = _preference(preference)
     split = _split(learn_split, test_split, learn_fraction)
     whole = load(data).restrict(models=_names(models), without=without or [])
@@ -96,7 +104,7 @@ def replay(
     names = sorted(set(dataset.task) - {""}) if tasks else []
     seen = identity(maker.identity, names)
     contenders = [
-        replace(one, reset_on_drift=reset_on_drift)
+        replace(one, reset_on_drift=reset_on_drift, pacing=pacing)
         for one in _contenders(policy or ["thompson"], dataset, seen, FEATURES + len(names))
     ]
     features = widen(maker.features(list(dataset.prompts)), dataset.task, names)

@@ -1,92 +1,101 @@
-"""The price of money that keeps the mean cost per request at a given rate.
+"""A replay's budget: what is left of it, and the mode that prices it, as a ledger holder has them.
 
-It looks back at the last requests and solves for the price at which the policy's own law would
-have spent the target on them, so there is no step size to tune. It sees what a router sees,
-predicted costs and the bill of its own choices, and never the labels.
+A purse holds the hard cap by reservations, in nano-dollars; whatever a mode may believe, no answer
+leaves that the purse does not cover. Bills are settled at once here.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from banditroute.frame import Decisions
-from policies.base import Float32, Float64
-
-WINDOW = 256
-HORIZON = 100.0
-CARRY = 5.0
-DEBT = 200.0
-LEAST = 1.02
-_WARM, _WARM_EVERY, _EVERY = 64, 4, 16
-_NEAR, _FAR, _CLOSE = 1.25, 4.0, 0.01
-_CHEAPEST, _DEAREST = 1e-3, 1e6
+from banditroute.frame import Asks, Decisions
+from banditroute.pool import NANO
+from banditroute.router import Router
+from policies import Pacing
+from policies.pacing import WINDOW, Money
 
 
-class Pacer:
-    """Holds spend to `rate` US dollars per request; a soft cap that debts are paid back to.
+@dataclass(slots=True)
+class Cap:
+    """A purse of one budget; `spent` and `limit` in nano-dollars."""
 
-    Parameters
+    limit: int
+    spent: int = 0
+
+    def headroom(self, row: int) -> int:
+        """Return what is not spent or reserved yet."""
+        return self.limit - self.spent
+
+    def take(self, row: int, nano: int) -> None:
+        """Take a reservation."""
+        self.spent += nano
+
+    def settle(self, nano: int, cost: float) -> None:
+        """Give back what a reservation was too much."""
+        self.spent += math.ceil(cost * NANO - 1e-3) - nano
+
+
+@dataclass(slots=True)
+class Budget:
+    """Money for a stretch of requests, spent at a rate.
+
+    Attributes
     ----------
-    rate : mean US dollars per request, above 0.
-
-    Notes
-    -----
-    The target of the next requests is ``rate + balance / 100``, where the balance is unspent money
-    of at most 5 requests and debt of at most 200 requests; but never less than 1.02 of what the
-    cheapest choices are predicted to cost. No price can do better, and a router that pays any
-    price not to try the others would never learn that one of them is cheaper.
+    pacing : the mode; it outlives a budget, and knows its requests.
+    rate : US dollars per request.
+    requests : how many there will be, all of whose money may be spent at any time; None when
+        nobody knows: each then brings its own money, beside an advance.
+    advance : US dollars that may be spent ahead of time where the number is not known.
+    recent : the last requests, whoever paid for them.
     """
 
-    def __init__(self, *, rate: float) -> None:
-        self.rate = rate
-        self.price = 0.0
-        self._balance = 0.0
-        self._bounds = (0.0, 0.0)
-        self._count = 0
-        self._recent: deque[tuple[dict[str, Float32], Float64, Float64]] = deque(maxlen=WINDOW)
+    pacing: Pacing
+    rate: float
+    requests: int | None
+    advance: float = 0.0
+    recent: deque[Asks] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    cap: Cap = field(init=False)
+    _count: int = 0
 
-    def observe(self, decisions: Decisions, cost: float) -> None:
-        """Take in one decision and what it really cost, and set the `price` of the next."""
-        self._recent.append((decisions.scores, decisions.penalty, decisions.cost))
+    def __post_init__(self) -> None:
+        limit = self.advance if self.requests is None else self.rate * self.requests
+        self.cap = Cap(math.floor(limit * NANO))
+
+    def decide(self, router: Router, asks: Asks, *, changed: bool = False) -> Decisions:
+        """Decide one request at the terms of now.
+
+        Parameters
+        ----------
+        changed : whether a price row or a model has changed since the last one.
+        """
+        if self.requests is None:
+            self.cap.limit = math.floor((self.advance + self.rate * (self._count + 1)) * NANO)
+        if changed or self._count == 0 or self.pacing.due(self.pacing.count):
+            window = router.window(Asks.join([*self.recent] or [asks]))
+            self.pacing.solve(window, self._money())
+        self.recent.append(asks)
         self._count += 1
-        unspent = self._balance + self.rate - cost
-        self._balance = min(max(unspent, -DEBT * self.rate), CARRY * self.rate)
-        if self._count % (_WARM_EVERY if self._count <= _WARM else _EVERY) == 0:
-            self._bounds = self._solve(decisions)
-        # One step of the law may be too coarse to meet the target: the balance says which side.
-        self.price = self._bounds[0] if self._balance > 0.0 else self._bounds[1]
+        decisions = router.decide(asks, price=self.pacing.terms.rows(1), purse=self.cap)
+        chosen = int(decisions.chosen[0])
+        if chosen >= 0:
+            reserved = decisions.reserved_nano[0, chosen] / NANO
+            self.pacing.charge(float(decisions.cost[0, chosen]), float(reserved))
+        return decisions
 
-    def _solve(self, decisions: Decisions) -> tuple[float, float]:
-        """Return the prices just below and above which the target is met on the window."""
-        law = type(decisions.frame.snapshot.policy).law
-        scores = {
-            name: np.concatenate([row[0][name] for row in self._recent])
-            for name in decisions.scores
-        }
-        fine = np.concatenate([row[1] for row in self._recent])
-        cost = np.concatenate([row[2] for row in self._recent])
-        open_to = np.ones(cost.shape, dtype=np.bool_)
-        cheapest = float(cost.min(axis=1).mean())
-        target = max(self.rate + self._balance / HORIZON, LEAST * cheapest)
+    def settle(self, decisions: Decisions, cost: float) -> None:
+        """Take in what the answer to a decision has cost."""
+        nano = int(decisions.reserved_nano[0, decisions.chosen[0]])
+        self.cap.settle(nano, cost)
+        self.pacing.settle(nano / NANO, cost)
 
-        def spend(price: float) -> float:
-            return float((law(scores, open_to, fine + price * cost) * cost).sum(axis=1).mean())
+    def _money(self) -> Money:
+        left = self.cap.headroom(0) / NANO
+        requests = math.inf if self.requests is None else self.requests - self._count
+        return Money(left=left, cap=self.cap.limit / NANO, requests=requests, rate=self.rate)
 
-        # The price seldom moves far, and a law may be slow to evaluate.
-        limit = _DEAREST / self.rate
-        low = self._bounds[0] / _NEAR
-        high = min((self._bounds[1] or 1.0 / self.rate) * _NEAR, limit)
-        while high < limit and spend(high) > target:
-            low, high = high, min(_FAR * high, limit)
-        while low > _CHEAPEST / self.rate and spend(low) <= target:
-            low, high = low / _FAR, low
-        if low <= _CHEAPEST / self.rate:
-            low = 0.0
-            if spend(low) <= target:
-                return 0.0, 0.0
-        while high - low > _CLOSE * high:
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if spend(middle) > target else (low, middle)
-        return low, high
+
+def following(before: Budget, requests: int) -> Budget:
+    """Return the budget of the next stretch, which knows the requests of the one before."""
+    return Budget(before.pacing, before.rate, requests, recent=before.recent)

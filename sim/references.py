@@ -6,11 +6,14 @@ be fed to a policy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from policies.knapsack import best_value
 
 Float64 = NDArray[np.float64]
 
@@ -23,7 +26,9 @@ class References:
     ----------
     models : K names.
     quality, cost : float64[K], mean of each model; cost in US dollars per request.
-    oracle : (quality, cost) of the best answer to every prompt, the cheapest among equals.
+    oracle : (quality, cost) of the best answer to every prompt, the cheapest among equals; at a
+        budget rate that of the knapsack, which then may split one prompt and, where not even the
+        cheapest answers fit, refuse some.
     """
 
     models: tuple[str, ...]
@@ -32,15 +37,28 @@ class References:
     oracle: tuple[float, float]
 
     @classmethod
-    def of(cls, models: Sequence[str], quality: Float64, cost: Float64) -> References:
-        """Compute from quality[n, K] and cost[n, K] without NaN, n at least 1."""
-        best = np.lexsort((cost, -quality), axis=1)[:, 0]
-        rows = np.arange(len(best))
+    def of(
+        cls,
+        models: Sequence[str],
+        quality: Float64,
+        cost: Float64,
+        *,
+        budget_rate: float | None = None,
+    ) -> References:
+        """Compute from quality[n, K] and cost[n, K] without NaN, n at least 1.
+
+        Parameters
+        ----------
+        budget_rate : US dollars per request that the oracle may spend; None for any sum.
+        """
+        budget = math.inf if budget_rate is None else budget_rate * len(cost)
+        short = float(cost.min(axis=1).sum()) > budget
+        plan = best_value(quality, cost, budget, refusable=short)
         return cls(
             models=tuple(models),
             quality=quality.mean(axis=0),
             cost=cost.mean(axis=0),
-            oracle=(float(quality[rows, best].mean()), float(cost[rows, best].mean())),
+            oracle=(plan.value / len(cost), plan.cost / len(cost)),
         )
 
     @classmethod

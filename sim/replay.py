@@ -21,12 +21,12 @@ from banditroute.fold import Event, Fold
 from banditroute.frame import Asks, Decisions
 from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, default_tau_cost
 from banditroute.router import Purse, Router
-from policies import Outcome
+from policies import Outcome, make_pacing
 from policies.base import Float32, Float64
 from policies.price import Price
 from sim.datasets import Dataset
 from sim.errors import InputError
-from sim.pacing import Pacer
+from sim.pacing import Budget, following
 from sim.prices import drawn
 from sim.references import References
 
@@ -86,7 +86,9 @@ class Experiment:
     split : which rows are learned from and which are scored.
     preference : weights of (quality, cost, latency), sum 1.
     prices : one spec per model, or None to draw a cost prior for every seed.
-    budget_rate : US dollars per request that spend is paced to, or None.
+    budget_rate : US dollars per request, or None. Learned and scored rows are a budget each, of
+        the rate times their number; what a model may have to be paid is its largest cost in the
+        data, and a request that finds no money for any is refused and scores 0.
     """
 
     dataset: Dataset
@@ -102,7 +104,8 @@ class Experiment:
 class Contender:
     """A policy as asked for: its label in reports, its name and its parameters.
 
-    `prior` is a `banditroute.prior.Prior` as text, "" for none; `reset_on_drift` as in a pool.
+    `prior` is a `banditroute.prior.Prior` as text, "" for none; `reset_on_drift` as in a pool;
+    `pacing` is the mode that prices a budget's money.
     """
 
     label: str
@@ -110,6 +113,7 @@ class Contender:
     params: dict[str, object]
     prior: str = ""
     reset_on_drift: bool = False
+    pacing: str = "history"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,9 @@ class Run:
 
     Attributes
     ----------
-    quality, cost : means, cost in US dollars per request.
+    quality, cost : means, cost in US dollars per request; a refused request has 0 of both.
     share : float64[K], how often each model was chosen.
+    refused : share of the requests that got no model.
     references : of the scored rows.
     digest : digest of the fold's state at the end.
     """
@@ -129,6 +134,7 @@ class Run:
     quality: float
     cost: float
     share: Float64
+    refused: float
     references: References
     digest: str
 
@@ -203,17 +209,29 @@ class Replayer:
         Parameters
         ----------
         price, purse : see `Router.decide`.
+        worst : see `ask`.
+        """
+        return self.ready().decide(self.ask(x, tokens, worst=worst), price=price, purse=purse)
+
+    def ready(self) -> Router:
+        """Return the router, scoring from all that was learned."""
+        self.router.swap(snapshot=self.fold.snapshot())
+        return self.router
+
+    def ask(self, x: Float32, tokens: float, *, worst: Float64 | None = None) -> Asks:
+        """Return one request of features x[d] and `tokens` bytes.
+
+        Parameters
+        ----------
         worst : float64[K], US dollars to reserve, where the models' prices do not tell.
         """
-        self.router.swap(snapshot=self.fold.snapshot())
-        asks = Asks(
+        return Asks(
             features=x[None],
             preference=self._weights,
             input_tokens=np.array([tokens / 4.0]),
             input_bound=np.array([tokens]),
             worst=None if worst is None else worst[None],
         )
-        return self.router.decide(asks, price=price, purse=purse)
 
     def feed(self, decisions: Decisions, *, quality: float, cost: float) -> None:
         """Fold the outcome of the one decision, as the daemon logs it from one feedback."""
@@ -270,29 +288,36 @@ def run(experiment: Experiment, contender: Contender, seed: int) -> Run:
         preference=experiment.preference,
         rng=np.random.default_rng([seed, _DRAWS]),
     )
-    pacer = Pacer(rate=experiment.budget_rate) if experiment.budget_rate else None
-    order = np.concatenate([learned, scored])
-    chosen = np.zeros(len(order), dtype=np.intp)
-    for at, row in enumerate(order.tolist()):
-        tokens = float(len(data.prompts[row].encode("utf-8", "surrogatepass")))
-        decisions = replayer.decide(
-            experiment.features[row],
-            tokens,
-            price=Price.flat(1, pacer.price) if pacer else None,
-        )
-        arm = chosen[at] = int(decisions.chosen[0])
-        cost = float(data.cost[row, arm])
-        replayer.feed(decisions, quality=float(data.quality[row, arm]), cost=cost)
-        if pacer:
-            pacer.observe(decisions, cost)
-    arms = chosen[len(learned) :]
+    rate, worst = experiment.budget_rate, data.cost.max(axis=0)
+    budget = Budget(make_pacing(contender.pacing), rate, len(learned)) if rate else None
+    chosen = np.empty(len(data), dtype=np.intp)
+    for part in (learned, scored):
+        if budget is not None and part is scored:
+            budget = following(budget, len(scored))
+        for row in part.tolist():
+            tokens = float(len(data.prompts[row].encode("utf-8", "surrogatepass")))
+            asks = replayer.ask(experiment.features[row], tokens, worst=worst)
+            router = replayer.ready()
+            decisions = budget.decide(router, asks) if budget else router.decide(asks)
+            arm = chosen[row] = int(decisions.chosen[0])
+            if arm < 0:
+                continue
+            cost = float(data.cost[row, arm])
+            replayer.feed(decisions, quality=float(data.quality[row, arm]), cost=cost)
+            if budget:
+                budget.settle(decisions, cost)
+    arms = chosen[scored]
+    answered = arms >= 0
     return Run(
         label=contender.label,
         seed=seed,
-        quality=float(data.quality[scored, arms].mean()),
-        cost=float(data.cost[scored, arms].mean()),
-        share=np.bincount(arms, minlength=len(data.models)) / len(arms),
-        references=References.of(data.models, data.quality[scored], data.cost[scored]),
+        quality=float(data.quality[scored, arms][answered].sum() / len(arms)),
+        cost=float(data.cost[scored, arms][answered].sum() / len(arms)),
+        share=np.bincount(arms[answered], minlength=len(data.models)) / len(arms),
+        refused=float(1.0 - answered.mean()),
+        references=References.of(
+            data.models, data.quality[scored], data.cost[scored], budget_rate=rate
+        ),
         digest=replayer.fold.digest(),
     )
 

@@ -53,6 +53,7 @@ class Summary:
     quality_of_best: float
     cost_of_best: float
     utilisation: Estimate | None
+    refused: float
     per_seed: dict[str, list[float]]
 
 
@@ -81,6 +82,7 @@ def summarise(runs: Sequence[Run], *, budget_rate: float | None = None) -> Summa
         quality_of_best=_ratio(quality.mean, float(references.quality[best])),
         cost_of_best=_ratio(cost.mean, float(references.cost[best])),
         utilisation=Estimate.of([run.cost / budget_rate for run in runs]) if budget_rate else None,
+        refused=float(np.mean([run.refused for run in runs])),
         per_seed={
             "quality": [run.quality for run in runs],
             "cost": [run.cost for run in runs],
@@ -133,6 +135,7 @@ def _policy_json(one: Summary, models: Sequence[str]) -> dict[str, Any]:
         "cost_of_best_single": _finite(one.cost_of_best),
         "utilisation": one.utilisation.mean if one.utilisation else None,
         "utilisation_se": one.utilisation.error if one.utilisation else None,
+        "refused": one.refused,
         "share": dict(zip(models, one.share.tolist(), strict=True)),
         "per_seed": one.per_seed,
     }
@@ -154,7 +157,7 @@ def show(
     for heading in ("quality\nof best", "$ of\nbest"):
         table.add_column(heading)
     if paced:
-        table.add_column("budget\nused")
+        table.add_column("budget used,\nrefused")
     table.add_column("share per model", no_wrap=True)
     for one in summaries:
         shares = zip(references.models, one.share.tolist(), strict=True)
@@ -166,7 +169,11 @@ def show(
             one.difference.show("+.4f").replace("± +", "± "),
             f"{one.quality_of_best:.1%}",
             f"{one.cost_of_best:.1%}",
-            *([one.utilisation.show(".3f") if one.utilisation else ""] if paced else []),
+            *(
+                [f"{one.utilisation.show('.3f')}\n{one.refused:.1%}" if one.utilisation else ""]
+                if paced
+                else []
+            ),
             "\n".join(f"{share:6.1%} {model}" for model, share in shares),
         ]
         table.add_row(*cells)
@@ -186,7 +193,7 @@ def _reference_table(references: References) -> Table:
             float(references.quality[best]),
             float(references.cost[best]),
         ),
-        ("oracle per prompt", *references.oracle),
+        ("oracle (knapsack)", *references.oracle),
         *(("zero router corner", float(q), float(c)) for c, q in frontier),
     ]
     for name, quality, cost in rows:

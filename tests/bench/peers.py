@@ -164,6 +164,7 @@ def run(experiment: Experiment, name: str, seed: int) -> Run:
         quality=float(data.quality[scored, arms].mean()),
         cost=float(data.cost[scored, arms].mean()),
         share=np.bincount(arms, minlength=len(data.models)) / len(arms),
+        refused=0.0,
         references=References.of(data.models, data.quality[scored], data.cost[scored]),
         digest="",
     )

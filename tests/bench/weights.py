@@ -51,6 +51,7 @@ PARETO = {"ours": "paretobandit", "own": "paretobandit, own features"}
 LIBRARIES = (*PARETO.values(), peers.Mabwiser.name)
 REFERENCES = ("best single", "supervised", "oracle")
 SLACK = 0.002
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,17 @@ class Task:
 class Result:
     """Means over the scored rows.
 
-    `zero` is the zero router at the rate, or without one at `cost`; `tau` is the cost that counts
-    as 1.
+    `zero` is the zero router at the rate, or at `cost` where there is none or it was overspent;
+    `tau` is the cost that counts as 1, `refused` the share of requests without an answer, and
+    `dearest` the largest US dollars reserved for a model of at least 1 % of the requests.
     """
 
     quality: float
     cost: float
     zero: float
     tau: float
+    refused: float = 0.0
+    dearest: float = 0.0
 
     @property
     def gain(self) -> float:
@@ -146,17 +150,23 @@ def play(at: Stage, task: Task) -> Result:
     """Run one task; the same task gives the same result."""
     data, seed = at.dataset, task.order
     learned, scored = Split().rows(data, np.random.default_rng([seed, 0]))
-    references = References.of(data.models, data.quality[scored], data.cost[scored])
+    references = References.of(
+        data.models, data.quality[scored], data.cost[scored], budget_rate=task.rate
+    )
+    refused = dearest = 0.0
     if task.contender in REFERENCES:
         quality, cost = _reference(at, task, learned, scored, references)
     else:
         run = _run(at, task)
-        quality, cost = run.quality, run.cost
+        quality, cost, refused = run.quality, run.cost, run.refused
+        dearest = float(data.cost.max(axis=0)[run.share >= LEAST_SHARE].max())
     return Result(
         quality=quality,
         cost=cost,
-        zero=references.zero(cost if task.rate is None else task.rate),
+        zero=references.zero(cost if task.rate is None else max(cost, task.rate)),
         tau=default_tau_cost(drawn(data, seed=seed)),
+        refused=refused,
+        dearest=dearest,
     )
 
 
@@ -197,6 +207,8 @@ def _reference(
             fits = references.cost <= max(task.rate, references.cost.min())
             best = int(np.where(fits, references.quality, -np.inf).argmax())
         return float(references.quality[best]), float(references.cost[best])
+    if task.contender == "oracle" and task.rate is not None:
+        return references.oracle
     limit = (
         Supervised.oracle(quality, cost)
         if task.contender == "oracle"
@@ -208,10 +220,12 @@ def _reference(
 
 
 def contender(spec: str) -> Contender:
-    """Return the policy of NAME or NAME:key=value,key=value."""
-    name, _, text = spec.partition(":")
+    """Return the policy of NAME[:key=value,key=value][+MODE], MODE what prices a budget's money."""
+    policy, _, mode = spec.partition("+")
+    name, _, text = policy.partition(":")
     pairs = (pair.partition("=") for pair in text.split(",") if pair)
-    return Contender(spec, name, {key: json.loads(value) for key, _, value in pairs})
+    params = {key: json.loads(value) for key, _, value in pairs}
+    return Contender(spec, name, params, pacing=mode or "history")
 
 
 _stages: dict[str, Stage] = {}
@@ -258,7 +272,11 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     made.add_argument("data", type=Path, metavar="DATA_DIR", help="where the parquet files are")
     made.add_argument("--orders", type=int, default=10)
     made.add_argument(
-        "--policy", nargs="+", default=ours, metavar="NAME[:k=v,..]", help="the first is ours"
+        "--policy",
+        nargs="+",
+        default=ours,
+        metavar="NAME[:k=v,..][+MODE]",
+        help="the first is ours",
     )
     made.add_argument("--dataset", nargs="+", choices=WITHOUT, default=list(WITHOUT))
     made.add_argument("--jobs", type=int, default=2)

@@ -1,4 +1,4 @@
-"""Pacing: spend lands at the rate where it binds, and quality is bought with it."""
+"""A replay's budget: a cap that holds, money that is used, and quality bought with it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from banditroute.embedding import make_embedder
 from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
-from policies.price import Price
-from sim.pacing import Pacer
+from policies import PACINGS, make_pacing
+from policies.base import Float64
+from sim.pacing import Budget, following
 from sim.replay import Contender, Experiment, Replayer, Split, run
 from sim.synthetic import COST, generate
 
@@ -32,21 +33,20 @@ LINUCB = Contender(label="linucb", name="linucb", params={})
 
 
 @pytest.mark.parametrize("rate", [2e-4, 4e-4])
-def test_spend_lands_at_a_binding_rate(plan: Experiment, rate: float) -> None:
-    paced = run(replace(plan, budget_rate=rate), LINUCB, seed=0)
+@pytest.mark.parametrize("mode", PACINGS)
+def test_a_cap_is_held_and_used(plan: Experiment, rate: float, mode: str) -> None:
+    paced = run(replace(plan, budget_rate=rate), replace(LINUCB, pacing=mode), seed=0)
     assert run(plan, LINUCB, seed=0).cost > 1.1 * rate
-    assert 0.9 < paced.cost / rate < 1.03
-    assert paced.quality > paced.references.zero(paced.cost) + 0.03
+    assert 0.9 < paced.cost / rate <= 1.0 and paced.refused == 0.0
+    if mode == "history":
+        assert paced.cost / rate > 0.95
+        assert paced.quality > paced.references.zero(paced.cost) + 0.03
 
 
 def test_rate_that_does_not_bind_changes_nothing(plan: Experiment) -> None:
     free = run(plan, LINUCB, seed=1)
     paced = run(replace(plan, budget_rate=10 * COST.max()), LINUCB, seed=1)
     assert paced.digest == free.digest
-
-
-def test_price_is_zero_before_anything_was_seen() -> None:
-    assert Pacer(rate=1e-4).price == 0.0
 
 
 def test_more_money_buys_no_less(plan: Experiment) -> None:
@@ -56,51 +56,97 @@ def test_more_money_buys_no_less(plan: Experiment) -> None:
     assert np.diff(levels)[0] > 0.05
 
 
+@pytest.mark.parametrize("mode", PACINGS)
+def test_requests_that_no_money_is_left_for_are_refused_and_score_0(
+    plan: Experiment, mode: str
+) -> None:
+    """Half of what the cheapest model costs: the cap holds, the requests cannot all be served."""
+    rate = 0.5 * float(plan.dataset.cost[:, 0].mean())
+    paced = run(replace(plan, budget_rate=rate), replace(LINUCB, pacing=mode), seed=0)
+    assert paced.cost <= rate
+    assert 0.3 < paced.refused < 0.7
+    assert paced.share.sum() == pytest.approx(1.0 - paced.refused)
+    assert paced.quality < 0.7 * paced.references.quality[0] / 0.5
+    assert paced.references.oracle[1] <= rate * (1 + 1e-9)
+
+
+def replayer_of(plan: Experiment, policy: Contender, prior: dict[str, float]) -> Replayer:
+    specs = [
+        ModelSpec(name=name, input_price=0.0, output_price=1e6 * cost / PRIOR_OUTPUT_TOKENS)
+        for name, cost in prior.items()
+    ]
+    return Replayer(
+        specs=specs,
+        contender=policy,
+        dim=plan.features.shape[1],
+        embedder=plan.embedder,
+        preference=plan.preference,
+        rng=np.random.default_rng(0),
+    )
+
+
+def spending(
+    replayer: Replayer, budget: Budget, plan: Experiment, worst: Float64, rows: list[int]
+) -> Float64:
+    """Return what each request was predicted to cost, which is what it is billed."""
+    spent = []
+    for row in rows:
+        decided = budget.decide(
+            replayer.ready(), replayer.ask(plan.features[row], 40.0, worst=worst)
+        )
+        spent.append(float(decided.cost[0, decided.chosen[0]]))
+        budget.settle(decided, spent[-1])
+    return np.array(spent)
+
+
 def test_a_rate_out_of_reach_does_not_buy_off_all_trying(plan: Experiment) -> None:
     """All models seem to cost more than the rate: the second cheapest is still tried at times."""
     prior = {"small": 3e-4, "coder": 4e-4, "large": 1e-3}
-    specs = [
-        ModelSpec(name=name, input_price=0.0, output_price=1e6 * cost / PRIOR_OUTPUT_TOKENS)
-        for name, cost in prior.items()
-    ]
-    replayer = Replayer(
-        specs=specs,
-        contender=Contender("thompson", "thompson", {}),
-        dim=plan.features.shape[1],
-        embedder=plan.embedder,
-        preference=plan.preference,
-        rng=np.random.default_rng(0),
-    )
-    pacer = Pacer(rate=2e-4)
-    for row in range(400):
-        decisions = replayer.decide(plan.features[row], 40.0, price=Price.flat(1, pacer.price))
-        pacer.observe(decisions, float(decisions.cost[0, decisions.chosen[0]]))
-    assert decisions.pmf[0, 0] > 0.8 and decisions.pmf[0, 1] > 0.02
+    replayer = replayer_of(plan, Contender("thompson", "thompson", {}), prior)
+    budget = Budget(make_pacing("history"), 2e-4, None, advance=1.0)
+    worst = np.full(3, 1e-5)
+    spending(replayer, budget, plan, worst, list(range(400)))
+    asks = replayer.ask(plan.features[400], 40.0, worst=worst)
+    decided = budget.decide(replayer.ready(), asks)
+    assert decided.pmf[0, 0] > 0.8 and decided.pmf[0, 1] > 0.02
 
 
-def test_spend_lands_at_the_rate_where_one_price_turns_all_choices(plan: Experiment) -> None:
-    """One prompt and a law without chance: either side of the step is far from the rate."""
+@pytest.mark.parametrize("requests", [400, None])
+def test_spend_lands_at_the_rate_where_one_price_turns_all_choices(
+    plan: Experiment, requests: int | None
+) -> None:
+    """One prompt and a law without chance: the two prices about the step are mixed."""
     prior = {"small": 1e-4, "large": 1e-3}
-    specs = [
-        ModelSpec(name=name, input_price=0.0, output_price=1e6 * cost / PRIOR_OUTPUT_TOKENS)
-        for name, cost in prior.items()
-    ]
-    replayer = Replayer(
-        specs=specs,
-        contender=Contender("linucb", "linucb", {"alpha": 0.0}),
-        dim=plan.features.shape[1],
-        embedder=plan.embedder,
-        preference=plan.preference,
-        rng=np.random.default_rng(0),
-    )
-    for price in (0.0, 1e3) * 4:
-        decisions = replayer.decide(plan.features[0], 40.0, price=Price.flat(1, price))
-        chosen = int(decisions.chosen[0])
-        replayer.feed(decisions, quality=(0.5, 0.9)[chosen], cost=decisions.cost[0, chosen])
-    pacer, spent = Pacer(rate=4e-4), []
-    for _ in range(400):
-        decisions = replayer.decide(plan.features[0], 40.0, price=Price.flat(1, pacer.price))
-        spent.append(float(decisions.cost[0, decisions.chosen[0]]))
-        pacer.observe(decisions, spent[-1])
+    replayer = replayer_of(plan, Contender("linucb", "linucb", {"alpha": 0.0}), prior)
+    for price in (0, 1) * 4:
+        models = [model for k, model in enumerate(prior) if k == price]
+        asks = replace(replayer.ask(plan.features[0], 40.0), models=[frozenset(models)])
+        decided = replayer.ready().decide(asks)
+        replayer.feed(decided, quality=(0.5, 0.9)[price], cost=decided.cost[0, price])
+    budget = Budget(make_pacing("history"), 4e-4, requests, advance=1e-2)
+    worst = np.array([1.5e-4, 1.5e-3])
+    spent = spending(replayer, budget, plan, worst, [0] * 400)
     assert min(spent) < 2e-4 and max(spent) > 8e-4
-    assert 0.97 < np.mean(spent[100:]) / 4e-4 < 1.03
+    assert 0.95 < spent.mean() / 4e-4 < 1.02
+    assert requests is None or 0.98 < spent.mean() / 4e-4 <= 1.0
+
+
+def test_money_that_each_request_brings_is_never_spent_ahead_of_the_advance(
+    plan: Experiment,
+) -> None:
+    prior = {"small": 1e-4, "coder": 3e-4, "large": 1e-3}
+    for mode in PACINGS:
+        replayer = replayer_of(plan, Contender("thompson", "thompson", {}), prior)
+        budget = Budget(make_pacing(mode), 3e-4, None, advance=2e-3)
+        spent = spending(replayer, budget, plan, np.array([2e-4, 6e-4, 2e-3]), list(range(300)))
+        assert (spent.cumsum() <= 3e-4 * np.arange(1, 301) + 2e-3).all()
+        assert spent.sum() > 0.8 * 300 * 3e-4
+
+
+def test_the_next_budget_starts_from_what_the_last_one_saw(plan: Experiment) -> None:
+    replayer = replayer_of(plan, LINUCB, {"small": 1e-4, "coder": 3e-4, "large": 1e-3})
+    first = Budget(make_pacing("history"), 2e-4, 100)
+    spending(replayer, first, plan, np.array([2e-4, 6e-4, 2e-3]), list(range(100)))
+    second = following(first, 50)
+    assert second.cap.limit == 10**9 * 50 * 2e-4 and second.cap.spent == 0
+    assert len(second.recent) == 100 and second.pacing is first.pacing

@@ -18,7 +18,7 @@ def one(seed: int, quality: float, cost: float, lift: float = 0.0) -> Run:
         ["cheap", "dear"], np.array([[0.5 + lift, 0.9 + lift]]), np.array([[1.0, 3.0]])
     )
     share = np.array([0.25, 0.75])
-    return Run("p", seed, quality, cost, share, references, digest="")
+    return Run("p", seed, quality, cost, share, 0.0, references, digest="")
 
 
 def test_difference_is_paired_within_a_seed() -> None:

@@ -1,0 +1,93 @@
+"""The mode `pacer`: a price that every bill moves; no horizon and no feedback needed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from policies import params
+from policies.pacing import (
+    LEAST,
+    MOST,
+    WARM,
+    Money,
+    Pacing,
+    Terms,
+    Window,
+    per_request,
+    price_where,
+)
+
+_TINY = 1e-12
+
+
+class Pacer(Pacing):
+    """A price that every bill moves: online mirror descent on the budget's dual [1]_.
+
+    Parameters
+    ----------
+    step : of the price's logarithm, per budgeted request of money.
+
+    Notes
+    -----
+    ``log lambda += step (x / target - 1)``, x the reservation when a request is charged, corrected
+    to its bill when that is known: feedback that never comes leaves money unspent, never a budget
+    broken. Steps are relative, so no scale of money or quality has to be known; over T requests
+    mean spend is off the target by ``log(lambda_T / lambda_0) / (step T)`` of it and no more.
+
+    Cold start: at each solve of the first 64 requests, the price at which those so far, as now
+    seen, would have cost the target; without a window one quality per target. Then bills decide.
+
+    References
+    ----------
+    .. [1] Balseiro, Lu, Mirrokni (2023). The best of many worlds: dual mirror descent for online
+       allocation problems. Operations Research.
+    """
+
+    mode = "pacer"
+
+    def __init__(self, *, step: float = 0.03) -> None:
+        super().__init__()
+        params.positive(step=step)
+        self.step = step
+        self._log: float | None = None
+        self._target = math.nan
+
+    def _solve(self, window: Window, money: Money) -> Terms:
+        rate = per_request(money)
+        if not math.isfinite(rate):
+            return Terms()
+        self._target = max(rate, _TINY)
+        if self._log is None or self.count < WARM:
+            target = max(self._target, 1.02 * self._floor)
+            open_to = window.within(money.left)
+            _, price, _ = price_where(
+                lambda price: window.spend(price, open_to),
+                target,
+                guess=self.terms.high,
+                scale=1.0 / target,
+            )
+            self._log = math.log(max(price, self._bounds()[0]))
+        return self._terms()
+
+    def charge(self, cost: float, reserved: float) -> None:
+        super().charge(cost, reserved)
+        self._move(reserved / self._target - 1.0)
+
+    def settle(self, reserved: float, cost: float) -> None:
+        super().settle(reserved, cost)
+        self._move((cost - reserved) / self._target)
+
+    def _move(self, excess: float) -> None:
+        if self._log is not None:
+            low, high = (math.log(bound) for bound in self._bounds())
+            self._log = min(max(self._log + self.step * excess, low), high)
+            self.terms = self._terms()
+
+    def _bounds(self) -> tuple[float, float]:
+        return LEAST / self._target, MOST / self._target
+
+    def _terms(self) -> Terms:
+        assert self._log is not None
+        price = math.exp(self._log)
+        return replace(self.terms, low=price, high=price)

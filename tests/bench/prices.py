@@ -1,0 +1,260 @@
+"""A price cut that is announced, under a budget: is the money spent, and on what?
+
+All rows in random order; in the middle third the price row and the cost of the dearest model are
+multiplied by a factor, then restored. Nobody knows how many requests will come: money comes with
+each request, at a rate, beside an advance of one reservation of the dearest model. The same prompts
+without the cut are played too, and ParetoBandit, whose pacer gets the same rate, in both worlds.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import argparse
+import json
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import peers
+from report import show
+from staging import DEAR, Stage, Storm, staged, thirds
+from weights import cell, contender, mean_and_error
+
+from policies import make_pacing
+from sim.pacing import Budget
+from sim.prices import drawn
+from sim.replay import Experiment, Replayer, Split
+
+CUTS = ((5.3e-3, 0.5), (1.9e-3, 0.5), (3.0e-4, 0.0178))
+"""Rate in US dollars per request, and the factor of the middle third."""
+
+PARETO = peers.ParetoBandit.name
+FREE = "freely"
+QUALITY_ALONE = (1.0, 0.0, 0.0)
+LEAST, MOST, BINDS = 0.93, 1.03, 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One contender on one order; `rate` is None where money is no object."""
+
+    who: str
+    rate: float | None
+    factor: float
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Means of the thirds, US dollars per request, and the most that was ever above the rate."""
+
+    quality: tuple[float, float, float]
+    cost: tuple[float, float, float]
+    ahead: float
+    refused: int
+
+
+def storm_of(stage: Stage, task: Task) -> Storm:
+    """Return the rows of an order, and what they cost."""
+    data, rng = stage.dataset, np.random.default_rng([task.order, 0])
+    rows = rng.permutation(len(data))
+    factor = np.ones(data.cost.shape)
+    factor[thirds(len(rows))[1], data.models.index(DEAR)] = task.factor
+    specs = drawn(data, seed=task.order)
+    return Storm(rows, data.quality[rows], data.cost[rows] * factor, factor, specs)
+
+
+def play(stage: Stage, task: Task) -> Result:
+    """Run one task; the same task gives the same result."""
+    storm = storm_of(stage, task)
+    offers = {t: specs for t, specs, _ in storm.offers()}
+    chosen = (_play_pareto if task.who == PARETO else _play)(stage, storm, offers, task)
+    rows, answered = np.arange(len(chosen)), chosen >= 0
+    quality = np.where(answered, storm.quality[rows, chosen], 0.0)
+    cost = np.where(answered, storm.cost[rows, chosen], 0.0)
+    parts = thirds(len(rows))
+    ahead = cost.cumsum() - (task.rate or 0.0) * (rows + 1)
+    return Result(
+        quality=tuple(float(quality[part].mean()) for part in parts),
+        cost=tuple(float(cost[part].mean()) for part in parts),
+        ahead=float(ahead.max()),
+        refused=int((~answered).sum()),
+    )
+
+
+def _play(stage: Stage, storm: Storm, offers: dict[int, list], task: Task) -> np.ndarray:
+    who = contender("thompson" if task.who == FREE else task.who)
+    worst = stage.dataset.cost.max(axis=0)
+    replayer = Replayer(
+        specs=offers[0],
+        contender=who,
+        dim=stage.features.shape[1],
+        embedder=stage.embedder,
+        preference=QUALITY_ALONE,
+        rng=np.random.default_rng([task.order, 1]),
+    )
+    budget = None
+    if task.rate is not None:
+        advance = float(worst.max())
+        budget = Budget(make_pacing(who.pacing), task.rate, None, advance=advance)
+    chosen = np.zeros(len(storm.rows), dtype=np.intp)
+    for t, row in enumerate(storm.rows.tolist()):
+        changed = t in offers and t > 0
+        if changed:
+            replayer.offer(offers[t])
+        tokens = float(len(stage.dataset.prompts[row].encode()))
+        asks = replayer.ask(stage.features[row], tokens, worst=worst * storm.factor[t])
+        router = replayer.ready()
+        decided = budget.decide(router, asks, changed=changed) if budget else router.decide(asks)
+        arm = chosen[t] = int(decided.chosen[0])
+        if arm < 0:
+            continue
+        cost = float(storm.cost[t, arm])
+        replayer.feed(decided, quality=float(storm.quality[t, arm]), cost=cost)
+        if budget:
+            budget.settle(decided, cost)
+    return chosen
+
+
+def _play_pareto(stage: Stage, storm: Storm, offers: dict[int, list], task: Task) -> np.ndarray:
+    experiment = Experiment(
+        dataset=stage.dataset,
+        features=stage.features,
+        embedder=stage.embedder,
+        split=Split(),
+        preference=QUALITY_ALONE,
+        budget_rate=task.rate,
+    )
+    peer = peers.ParetoBandit(experiment, offers[0], task.order)
+    x = stage.features.astype(np.float64)
+    chosen = np.zeros(len(storm.rows), dtype=np.intp)
+    for t, row in enumerate(storm.rows.tolist()):
+        if t in offers and t > 0:
+            peer.offer(offers[t])
+        arm = chosen[t] = peer.decide(x[row])
+        peer.feed(float(storm.quality[t, arm]), float(storm.cost[t, arm]))
+    return chosen
+
+
+_stage: Stage | None = None
+
+
+def _enter(stage: Stage) -> None:
+    global _stage
+    _stage = stage
+
+
+def _work(task: Task) -> Result:
+    assert _stage is not None
+    return play(_stage, task)
+
+
+def run(given: argparse.Namespace, stage: Stage, tasks: Sequence[Task]) -> dict[Task, Result]:
+    """Return all results; what `--json` holds is not run again."""
+    done: dict[Task, Result] = {}
+    if given.json is not None and given.json.exists():
+        for line in given.json.read_text().splitlines():
+            task, (quality, cost, ahead, refused) = json.loads(line)
+            done[Task(*task)] = Result(tuple(quality), tuple(cost), ahead, refused)
+    left = [task for task in dict.fromkeys(tasks) if task not in done]
+    with ProcessPoolExecutor(
+        max_workers=given.jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_enter,
+        initargs=(stage,),
+    ) as executor:
+        futures = {executor.submit(_work, task): task for task in left}
+        for count, future in enumerate(as_completed(futures), start=1):
+            task, one = futures[future], future.result()
+            done[task] = one
+            if given.json is not None:
+                key = [task.who, task.rate, task.factor, task.order]
+                with given.json.open("a") as stream:
+                    values = [one.quality, one.cost, one.ahead, one.refused]
+                    stream.write(json.dumps([key, values]) + "\n")
+            if sys.stderr.isatty():
+                print(f"{count} of {len(left)}", end="\r", file=sys.stderr)
+    return done
+
+
+def main() -> None:
+    """Run what is missing; print a table for each cut and a verdict for each aim."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("data", type=Path, metavar="DATA_DIR", help="where the parquet files are")
+    made.add_argument("--orders", type=int, default=20)
+    made.add_argument("--policy", nargs="+", default=["thompson"], metavar="NAME[:k=v,..][+MODE]")
+    made.add_argument("--jobs", type=int, default=2)
+    made.add_argument("--json", type=Path, help="results, one a line; kept and taken up")
+    given = made.parse_args()
+    stage = replace(staged(given.data, "still"), preference=QUALITY_ALONE)
+    names, orders = [*given.policy, PARETO], range(given.orders)
+    tasks = [
+        Task(who, rate, factor, order)
+        for order in orders
+        for rate, cut in CUTS
+        for factor in (cut, 1.0)
+        for who in names
+    ]
+    tasks += [Task(FREE, None, cut, order) for order in orders for _, cut in CUTS]
+    done = run(given, stage, tasks)
+    advance = float(stage.dataset.cost.max())
+    missed = []
+    for rate, cut in CUTS:
+
+        def found(who: str, factor: float, field: str, at: float | None = rate) -> np.ndarray:
+            return np.array([getattr(done[Task(who, at, factor, o)], field) for o in orders])
+
+        free = found(FREE, cut, "cost", None).mean(axis=0) / rate
+        rows = []
+        for who in names:
+            quality, plain = (found(who, factor, "quality") for factor in (cut, 1.0))
+            used = found(who, cut, "cost") / rate
+            ahead = max(found(who, factor, "ahead").max() for factor in (cut, 1.0))
+            lift = quality[:, 1] - plain[:, 1]
+            rows.append(
+                (
+                    who,
+                    *(f"{q:.4f}" for q in quality.mean(axis=0)),
+                    *(f"{u:.3f}" for u in used.mean(axis=0)),
+                    cell(lift),
+                    f"{ahead / advance:.3f}",
+                    str(int(found(who, cut, "refused").sum())),
+                )
+            )
+            if who == PARETO:
+                continue
+            if ahead > advance:
+                missed.append(f"{who} at {rate:.1e}: ahead of its money")
+            for k, share in enumerate(used.mean(axis=0)):
+                if free[k] > BINDS and not LEAST <= share <= MOST:
+                    missed.append(f"{who} at {rate:.1e}: third {k + 1} spends {share:.3f}")
+            mean, error = mean_and_error(lift)
+            if mean - 2.0 * error <= 0.0:
+                missed.append(f"{who} at {rate:.1e}: the cut brings no quality")
+        show(
+            f"{DEAR} x {cut:g} in the middle third, {rate:.1e} US dollars per request",
+            (
+                "contender",
+                *("quality, 1st third", "2nd", "3rd"),
+                *("spent / rate, 1st", "2nd", "3rd"),
+                "2nd third minus uncut, x 1000",
+                "most ahead / reservation",
+                "refused",
+            ),
+            rows,
+            f"{given.orders} orders; buying freely costs "
+            + ", ".join(f"{share:.2f}" for share in free)
+            + " of the rate",
+        )
+    print(f"{'MISS' if missed else 'pass'}: all aims{': ' if missed else ''}{'; '.join(missed)}")
+
+
+if __name__ == "__main__":
+    main()

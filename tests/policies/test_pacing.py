@@ -1,0 +1,271 @@
+"""The modes on streams whose values are known: near the optimum, within the ratio, in the budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from policies import PACINGS, Pacing, make_pacing
+from policies.base import Float64
+from policies.history import History
+from policies.knapsack import best_value, least_cost
+from policies.linucb import LinUCB
+from policies.pacing import WINDOW, Money, Terms, Window, price_where
+from policies.price import cheapest, poor, priced
+from policies.zcl import psi
+
+NEVER = Money(left=math.inf, cap=math.inf, requests=math.inf, rate=math.nan)
+
+
+def window_of(value: Float64, cost: Float64, worst: Float64 | None = None) -> Window:
+    mean = value.astype(np.float32)
+    return Window(
+        kind=LinUCB,
+        scores={"mean": mean, "bonus": np.zeros_like(mean)},
+        eligible=np.ones(value.shape, dtype=np.bool_),
+        penalty=np.zeros(value.shape),
+        mean=mean,
+        cost=cost,
+        worst=cost if worst is None else worst,
+    )
+
+
+@dataclass
+class Stream:
+    """Requests of known value[n, K] and cost[n, K]; what is reserved is what is billed."""
+
+    value: Float64
+    cost: Float64
+
+    def run(
+        self,
+        pacing: Pacing,
+        *,
+        budget: float = math.inf,
+        rate: float = math.nan,
+        horizon: bool = True,
+        settles: bool = True,
+        seed: int = 0,
+    ) -> tuple[float, Float64]:
+        """Return the value, and what each request cost; no request is let overdraw the budget."""
+        n = len(self.value)
+        u = np.random.default_rng(seed).random(n)
+        spent, got = np.zeros(n), 0.0
+        for t in range(n):
+            left = budget - float(spent.sum())
+            if pacing.due(t):
+                seen = slice(max(t - WINDOW, 0), max(t, 1))
+                requests = n - t if horizon else math.inf
+                money = Money(left=left, cap=budget, requests=requests, rate=rate)
+                pacing.solve(window_of(self.value[seen], self.cost[seen]), money)
+            value, cost = self.value[t : t + 1], self.cost[t : t + 1]
+            terms, at = pacing.terms, window_of(value, cost)
+            room = np.full(cost.shape, left - terms.keep)
+            room[0, cheapest(cost, at.eligible)] = left
+            open_to = at.eligible & (cost <= room + 1e-12)
+            open_to &= ~poor(at.mean, cost, open_to, np.array([[terms.gain]]))
+            pmf = priced(LinUCB, at.scores, open_to, at.penalty, cost, terms.rows(1))[0]
+            if not pmf.any():
+                continue
+            k = int((pmf.cumsum() > u[t] * pmf.sum()).argmax())
+            spent[t], got = cost[0, k], got + float(value[0, k])
+            pacing.charge(cost[0, k], cost[0, k])
+            if settles:
+                pacing.settle(cost[0, k], cost[0, k])
+        assert spent.sum() <= budget * (1 + 1e-12)
+        return got, spent
+
+
+def lognormal(seed: int, n: int = 1500) -> Stream:
+    """Three models of rising cost and quality, each with a context of its own."""
+    rng = np.random.default_rng(seed)
+    cost = np.array([1e-4, 5e-4, 5e-3]) * rng.lognormal(-0.125, 0.5, (n, 3))
+    level = rng.beta(2.0, 1.5, (n, 1))
+    gain = np.array([0.0, 0.15, 0.2]) * rng.random((n, 3)) * 2.0
+    return Stream(np.minimum(level + np.cumsum(gain, axis=1) * 0.5, 1.0), cost)
+
+
+@pytest.mark.parametrize("rate", [1.6e-4, 4e-4, 1.5e-3])
+@pytest.mark.parametrize("seed", range(2))
+def test_history_is_within_one_percent_of_the_optimum(rate: float, seed: int) -> None:
+    stream = lognormal(seed)
+    budget = rate * len(stream.value)
+    best = best_value(stream.value, stream.cost, budget)
+    got, spent = stream.run(History(), budget=budget)
+    assert got >= 0.99 * best.value
+    assert 0.99 < spent.sum() / budget <= 1.0
+
+
+def adversary(kind: str, lower: float, upper: float) -> Stream:
+    """Orders that hurt a threshold: worth rising, falling, or a flood of the least and nothing."""
+    rng = np.random.default_rng(4)
+    n, weight = 2000, 1e-3
+    worth = np.exp(rng.uniform(math.log(lower), math.log(upper), (n, 2)))
+    if kind == "rising":
+        worth.sort(axis=0)
+    elif kind == "falling":
+        worth = -np.sort(-worth, axis=0)
+    elif kind == "flood":
+        worth[:] = lower
+    elif kind == "flood, then best":
+        worth[: n // 2], worth[n // 2 :] = lower, upper
+    cost = weight * np.array([0.2, 1.0]) * rng.uniform(0.5, 1.0, (n, 2))
+    nothing = np.zeros((n, 1))
+    return Stream(np.hstack([nothing, worth * cost]), np.hstack([nothing, cost]))
+
+
+@pytest.mark.parametrize("kind", ["random", "rising", "falling", "flood", "flood, then best"])
+def test_zcl_keeps_its_ratio_on_any_order(kind: str) -> None:
+    """Weights of at most 0.1 % of the budget, an item of nothing, and both bounds known."""
+    lower, upper = 0.05, 5.0
+    stream = adversary(kind, lower, upper)
+    best = best_value(stream.value, stream.cost, 1.0).value
+    got, spent = stream.run(
+        make_pacing("zcl", lower=lower, upper=upper, bin_size=0), budget=1.0, horizon=True
+    )
+    assert got > 0.0 and best / got <= math.log(upper / lower) + 2.0
+
+
+@pytest.mark.parametrize("mode", PACINGS)
+@pytest.mark.parametrize("horizon", [True, False])
+def test_no_mode_breaks_a_budget_or_leaves_much_of_it(mode: str, horizon: bool) -> None:
+    stream = lognormal(7, n=800)
+    rate = 4e-4
+    _, spent = stream.run(make_pacing(mode), budget=rate * 800, rate=rate, horizon=horizon)
+    assert (spent > 0.0).all() or not horizon
+    assert spent.sum() > (0.95 if mode == "history" else 0.85) * rate * 800
+
+
+def test_pacer_needs_no_feedback() -> None:
+    stream = lognormal(8, n=800)
+    _, spent = stream.run(make_pacing("pacer"), rate=4e-4, horizon=False, settles=False)
+    assert 0.9 < spent.mean() / 4e-4 < 1.1
+
+
+def test_without_an_aim_money_costs_nothing() -> None:
+    stream = lognormal(9, n=20)
+    for mode in PACINGS:
+        terms = make_pacing(mode).solve(window_of(stream.value, stream.cost), NEVER)
+        assert (terms.low, terms.high, terms.gain, terms.keep) == (0.0, 0.0, 0.0, 0.0)
+
+
+def test_before_any_request_only_the_cheapest_is_bought() -> None:
+    money = Money(left=1.0, cap=1.0, requests=1000, rate=math.nan)
+    value, cost = np.array([[0.5, 0.9]]), np.array([[1e-4, 1e-2]])
+    for mode in PACINGS:
+        terms = make_pacing(mode).solve(None, money)
+        assert terms.rate == 1e-3
+        at, price = window_of(value, cost), terms.rows(1)
+        open_to = at.eligible & ~poor(at.mean, cost, at.eligible, price.gain)
+        law = priced(LinUCB, at.scores, open_to, at.penalty, cost, price)
+        assert law.tolist() == [[1.0, 0.0]]
+
+
+def test_what_cheap_answers_need_is_kept_and_falls_with_every_request() -> None:
+    cost = np.array([[1e-4, 1e-2], [3e-4, 1e-2]])
+    worst = np.array([[1e-3, 0.0105], [1e-3, 0.0105]])
+    window = window_of(np.full((2, 2), 0.5), cost, worst)
+    pacing = History()
+    terms = pacing.solve(window, Money(left=1.0, cap=1.0, requests=101, rate=math.nan))
+    assert terms.keep == pytest.approx(100 * 2e-4 + 2 * 1e-4 * 10 + 1e-3 - 5e-4)
+    pacing.charge(1e-4, 1e-3)
+    assert pacing.terms.keep == pytest.approx(terms.keep - 2e-4)
+    last = pacing.solve(window, Money(left=1.0, cap=1.0, requests=1, rate=math.nan))
+    assert last.keep == 0.0
+
+
+def test_money_that_no_reservation_lets_through_is_not_planned_for() -> None:
+    """The dear model is out of reach from half the money on: what it may have is spent early."""
+    n = 100
+    cost = np.tile([0.0, 1.0], (n, 1))
+    gains = np.column_stack([np.zeros(n), np.linspace(0.01, 1.0, n)])
+    cap = 40.0
+    shares = []
+    for worst in (1.0, 20.0):
+        window = window_of(gains, cost, np.tile([0.0, worst], (n, 1)))
+        terms = History().solve(window, Money(left=cap, cap=cap, requests=n, rate=math.nan))
+        law = priced(LinUCB, window.scores, window.eligible, window.penalty, cost, terms.rows(n))
+        shares.append(float(law[:, 1].mean()))
+    assert shares == pytest.approx([0.4, 0.21], abs=0.012)
+
+
+def test_quality_floor_is_met_at_the_least_cost() -> None:
+    stream = lognormal(3, n=256)
+    window = window_of(stream.value, stream.cost)
+    floor = 0.5 * (window.quality(0.0) + window.quality(1e9))
+    terms = History(quality_floor=floor).solve(window, NEVER)
+    price = terms.rows(256)
+    law = priced(LinUCB, window.scores, window.eligible, window.penalty, window.cost, price)
+    assert (law * window.mean).sum() / 256 == pytest.approx(floor, abs=1e-6)
+    best = least_cost(window.mean.astype(np.float64), window.cost, floor * 256)
+    assert (law * window.cost).sum() == pytest.approx(best.cost, rel=0.01)
+
+
+def test_a_budget_goes_before_a_quality_floor() -> None:
+    stream = lognormal(3, n=256)
+    window = window_of(stream.value, stream.cost)
+    money = Money(left=0.256, cap=0.256, requests=256, rate=math.nan)
+    poorer, both = (
+        History(quality_floor=floor).solve(window, money)
+        for floor in (0.0, float(window.quality(0.0)))
+    )
+    assert (poorer.low, poorer.high) == pytest.approx((both.low, both.high))
+
+
+@pytest.mark.parametrize("target", [0.0, 0.3, 1.0, 1.4, 5.0])
+@pytest.mark.parametrize("guess", [0.0, 1e-3, 1.0, 1e3])
+def test_prices_enclose_what_they_are_to_meet(target: float, guess: float) -> None:
+    def spend(price: float) -> float:
+        return 0.2 + (price < 1.0) * 0.4 + 0.6 / (1.0 + price)
+
+    low, high, share = price_where(spend, target, guess=guess, scale=1.0)
+    assert 0.0 <= low <= high and 0.0 <= share <= 1.0
+    met = share * spend(low) + (1.0 - share) * spend(high)
+    assert met == pytest.approx(min(max(target, spend(1e6)), spend(0.0)), abs=1e-9)
+
+
+def test_psi_has_the_published_values() -> None:
+    upper, ratio = 1000.0, 1.0 + math.log(1000.0)
+    assert psi(0.0, 1.0, upper) == pytest.approx(math.exp(-1.0))
+    assert psi(1.0 / ratio, 1.0, upper) == pytest.approx(1.0)
+    assert psi(1.0, 1.0, upper) == pytest.approx(1000.0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "told"),
+    [
+        ("histroy", {}, "pacing: unknown mode 'histroy'; did you mean 'history'"),
+        ("history", {"cary": 1.0}, "cary: unknown parameter of history; did you mean 'carry'"),
+        ("history", {"horizon": 0.0}, "horizon: positive"),
+        ("history", {"quality_floor": 1.5}, r"quality_floor: in \[0, 1\]"),
+        ("zcl", {"bin_size": -1}, "bin_size: at least 0"),
+        ("zcl", {"lower": 2.0, "upper": 1.0}, "upper: at least lower"),
+        ("pacer", {"step": "big"}, "step: not a valid value"),
+    ],
+)
+def test_wrong_parameters_are_told(mode: str, given: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        make_pacing(mode, **given)
+
+
+def test_an_open_reservation_counts_as_what_it_is_expected_to_cost() -> None:
+    pacing = History()
+    for _ in range(4):
+        pacing.charge(1.0, 10.0)
+    assert pacing.spent == pytest.approx(4.0)
+    pacing.settle(10.0, 3.0)
+    assert pacing.spent == pytest.approx(6.0)
+    for _ in range(3):
+        pacing.settle(10.0, 2.0)
+    assert pacing.spent == pytest.approx(9.0)
+
+
+def test_terms_become_rows() -> None:
+    price = Terms(1.0, 2.0, 0.25, 3.0, 4.0, 5.0).rows(3)
+    parts = (price.low, price.high, price.share, price.gain, price.rate, price.keep)
+    assert [part[:, 0].tolist() for part in parts] == [
+        [value] * 3 for value in (1.0, 2.0, 0.25, 3.0, 4.0, 5.0)
+    ]
