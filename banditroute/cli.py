@@ -100,8 +100,10 @@ def verify(
         engine = open_engine(settings.database)
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
             raise ValueError(f"database: there is no file {engine.url.database}")
-        found = audit(Log(engine), pool)
-        engine.dispose()
+        try:
+            found = audit(Log(engine), pool)
+        finally:
+            engine.dispose()
     except (ValueError, SQLAlchemyError) as error:
         fail(str(error))
     for name, value in found.lines().items():
@@ -124,8 +126,10 @@ def db_upgrade(config: Config = None, db: Database = None) -> None:
     settings = _settings(config, database=db)
     try:
         engine = open_engine(settings.database)
-        upgrade(engine)
-        engine.dispose()
+        try:
+            upgrade(engine)
+        finally:
+            engine.dispose()
     except Exception as error:
         fail(f"database: {str(error).removeprefix('database: ')}")
     typer.echo(f"{shown(engine.url)} is at revision {HEAD}")

@@ -188,7 +188,10 @@ def _prepare(settings: Settings, *, patience: float) -> None:
     """Check everything that can be checked before anything starts."""
     try:
         engine = open_engine(settings.database)
-        prepare(engine)
+        try:
+            prepare(engine)
+        finally:
+            engine.dispose()
         for pool in settings.pools:
             embedding.require(settings.options_of(pool).embedder)
     except ImportError as error:
@@ -202,7 +205,6 @@ def _prepare(settings: Settings, *, patience: float) -> None:
         held = claim(engine, patience=patience)
     except ValueError as error:
         raise StartError(str(error)) from None
-    engine.dispose()
     if held is not None:
         held.close()  # the process that will answer claims it for good
 

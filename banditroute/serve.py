@@ -55,7 +55,11 @@ RAY_ENVIRONMENT = {
 def make_service(settings: Settings, learner: Callable[[Engine, Writer], LearnerLink]) -> Service:
     """Return a service on a database of the right schema, with the learner that is given."""
     engine = open_engine(settings.database)
-    prepare(engine)
+    try:
+        prepare(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     held = claim(engine, patience=CLAIM_WAIT_S)
     links: list[LearnerLink] = []
     writer = Writer(

@@ -200,8 +200,10 @@ def opened(url: str) -> Iterator[Log]:
         engine = open_engine(url)
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
             raise InputError(f"--log: there is no file {engine.url.database}")
-        yield Log(engine)
-        engine.dispose()
+        try:
+            yield Log(engine)
+        finally:
+            engine.dispose()
     except SQLAlchemyError as error:
         raise InputError(f"--log: {str(error).splitlines()[0]}") from error
 

@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Engine, create_engine, text
 
+import banditroute.store
 from banditroute.store.engine import HEAD, open_engine, prepare
 from banditroute.store.tables import metadata
 
@@ -120,3 +123,12 @@ def postgres_server() -> Iterator[Postgres]:
     finally:
         server.cleanup()
         shutil.rmtree(home, ignore_errors=True)
+
+
+def migrate(engine: Engine, revision: str) -> None:
+    """Go up to the head, or down to another revision."""
+    config = Config()
+    scripts = Path(banditroute.store.__file__).parent / "migrations"
+    config.set_main_option("script_location", str(scripts))
+    config.attributes["engine"] = engine
+    (command.upgrade if revision == "head" else command.downgrade)(config, revision)

@@ -6,11 +6,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from databases import Postgres, migrate
 from served import Served
 from typer.testing import CliRunner, Result
 
 from banditroute import __version__
 from banditroute.cli import app
+from banditroute.store.engine import open_engine, prepare
 
 
 def run(*words: str | Path) -> Result:
@@ -98,6 +100,20 @@ def test_db_upgrade_builds_and_keeps(tmp_path: Path) -> None:
     assert first.exit_code == second.exit_code == 0
     assert first.stdout == second.stdout
     assert first.stdout.startswith(f"{url} is at revision ")
+
+
+def test_db_upgrade_brings_postgresql_up(postgres: Postgres) -> None:
+    with postgres.empty() as url:
+        engine = open_engine(url)
+        prepare(engine)
+        migrate(engine, "0002")
+        result = run("serve", "--local", "--db", url)
+        assert result.exit_code == 2 and "is at revision 0002" in result.stderr
+        result = run("db", "upgrade", "--db", url)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout.startswith("postgresql+psycopg://postgres:***@/")
+        prepare(engine)
+        engine.dispose()
 
 
 def test_a_database_of_another_revision_names_the_command(database: Path) -> None:

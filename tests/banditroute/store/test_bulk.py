@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from databases import POSTGRESQL, SQLITE
 from logbook import Book
 from sqlalchemy import (
     BigInteger,
@@ -16,8 +17,9 @@ from sqlalchemy import (
     Text,
     event,
     select,
+    text,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from banditroute.store.bulk import columns, insert_many
 from banditroute.store.tables import decisions, events, feedback
@@ -64,15 +66,35 @@ def test_values_come_back_as_they_went_in(engine: Engine) -> None:
     assert [type(value) for value in rows[0][1:]] == [type(value) for value in values]
 
 
+@SQLITE
 def test_few_statements_serve_every_size(engine: Engine) -> None:
     metadata.create_all(engine)
     seen: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
     with engine.begin() as connection:
         insert_many(connection, numbers, [(i, "") for i in range(1_000)])
-    inserts = [text for text in seen if text.startswith("INSERT")]
+    inserts = [one for one in seen if one.startswith("INSERT")]
     assert len(inserts) <= 10
-    assert all(text.count("?") + text.count("%s") <= 32_000 for text in inserts)
+    assert all(one.count("?") <= 32_000 for one in inserts)
+
+
+@POSTGRESQL
+def test_what_fails_is_an_error_of_sqlalchemy(engine: Engine) -> None:
+    metadata.create_all(engine)
+    with pytest.raises(DataError) as caught, engine.begin() as connection:
+        insert_many(connection, numbers, [(1, "longer than ten")])
+    assert not caught.value.connection_invalidated and "longer" not in str(caught.value.statement)
+    with (
+        engine.connect() as other,
+        pytest.raises(DBAPIError) as caught,
+        engine.begin() as connection,
+    ):
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        insert_many(connection, numbers, [(1, "")])
+    assert caught.value.connection_invalidated
+    with engine.begin() as connection, connection.begin_nested():
+        insert_many(connection, numbers, [(1, "")])
 
 
 def test_a_failure_leaves_the_transaction_to_the_caller(engine: Engine) -> None:

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from databases import POSTGRESQL, SQLITE, Postgres
+from databases import POSTGRESQL, SQLITE, Postgres, migrate
 from logbook import Book
 from sqlalchemy import Engine, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -348,11 +346,3 @@ def test_going_down_a_revision_and_up_again_keeps_rows_and_gives_no_position_twi
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"render_as_batch": True})
         assert compare_metadata(context, metadata) == []
-
-
-def migrate(engine: Engine, revision: str) -> None:
-    config = Config()
-    scripts = Path(banditroute.store.__file__).parent / "migrations"
-    config.set_main_option("script_location", str(scripts))
-    config.attributes["engine"] = engine
-    (command.upgrade if revision == "head" else command.downgrade)(config, revision)
