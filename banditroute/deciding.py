@@ -29,6 +29,7 @@ from banditroute.refusals import exceeded, no_eligible, no_models
 from banditroute.registry import Pool, Registry
 from banditroute.router import BUDGET
 from banditroute.schemas import RouteRequest
+from banditroute.spending import Spending
 from banditroute.store import codec
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.log import Entry, log_decisions, recall, remember
@@ -107,6 +108,7 @@ class Decider:
     registry : the pools.
     writer : the one writer of this process.
     treasury : the slices of budgets that this process holds.
+    spending : what money costs by now.
     metrics : where decisions are counted.
     hash_key : key of the prompts' hashes; None leaves no trace of a prompt.
     capacity : single requests of a pool that may wait; more are refused with HTTP 503.
@@ -118,12 +120,13 @@ class Decider:
         registry: Registry,
         writer: Writer,
         treasury: Treasury,
+        spending: Spending,
         metrics: Metrics,
         hash_key: bytes | None,
         capacity: int,
     ) -> None:
         self._registry, self._writer, self._metrics = registry, writer, metrics
-        self._treasury = treasury
+        self._treasury, self._spending = treasury, spending
         self._hash_key, self._capacity = hash_key, capacity
         self._gathers: dict[str, Gather[Call, bytes]] = {}
 
@@ -188,7 +191,10 @@ class Decider:
             asks = asks_of(pool, asked, await features_of(pool, asked))
             purse = await self._purse(pool, asked, asks)
             began = time.perf_counter()
-            decided = pool.router.decide(asks, purse=purse)
+            price = self._spending.price(purse, len(asked)) if purse else None
+            decided = pool.router.decide(asks, price=price, purse=purse)
+            if purse is not None:
+                self._spending.observe(purse, pool.router, asks, decided)
             self._metrics.decided(name, decided, time.perf_counter() - began)
             refusals = await self._refusals(decided, purse)
             ids = [calls[c].request_id for c, _ in at]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,15 @@ class Asks:
     models: Sequence[frozenset[str] | None] | None = None
     requires: Sequence[frozenset[str]] | None = None
     worst: Float64 | None = None
+
+    def row(self, i: int) -> Asks:
+        """Return one of the requests."""
+        at = slice(i, i + 1)
+        parts: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        cut: dict[str, Any] = {
+            name: None if part is None else part[at] for name, part in parts.items()
+        }
+        return Asks(**cut)
 
     @classmethod
     def join(cls, several: Sequence[Asks]) -> Asks:

@@ -27,6 +27,8 @@ class Slice:
     used_at : on that clock, when a call last came for it.
     typical : what a request took, smoothed.
     pending : decisions that took from it and are not in the log yet.
+    beyond, keep : nano-dollars of the budget that lie elsewhere, as was last seen, and what is to
+        be left of both for the cheapest answers to later requests.
     """
 
     lease_id: int
@@ -40,6 +42,8 @@ class Slice:
     used_at: float = 0.0
     typical: float = 0.0
     pending: int = 0
+    beyond: int = 0
+    keep: int = 0
 
     def ideal(self, need: int) -> int:
         """Return what it should hold to last for a while."""
@@ -70,6 +74,18 @@ class CallPurse:
             if left < least:
                 least = left
         return least
+
+    def spare(self, row: int) -> int:
+        """See `router.Purse`."""
+        least = NO_LIMIT
+        for one in self._slices[row]:
+            if one.keep:
+                least = min(least, one.left + one.beyond - one.keep)
+        return least
+
+    def held(self, row: int) -> Sequence[Slice]:
+        """Return the slices of the budgets that hold a row."""
+        return self._slices[row]
 
     def take(self, row: int, nano: int) -> None:
         """See `router.Purse`."""

@@ -46,6 +46,12 @@ class Purse(Protocol):
     def headroom(self, row: int) -> int:
         """Return the nano-dollars that the reservation of a request may take now."""
 
+    def spare(self, row: int) -> int:
+        """Return how much of that is for other models than the cheapest.
+
+        The rest is kept for the cheapest answers to later requests.
+        """
+
     def take(self, row: int, nano: int) -> None:
         """Take the reservation of a request."""
 
@@ -205,7 +211,7 @@ class Router:
         if purse is not None:
             for i in range(n):
                 # What earlier rows took may leave too little for all models of this one.
-                short = self._short(draft, i, seen.reserved[i], purse.headroom(i))
+                short = self._short(draft, i, seen.reserved[i], purse)
                 if short.any():
                     draft.verdict[i, short] = BUDGET
                     again = self._choose(draft.row(i))
@@ -282,15 +288,12 @@ class Router:
         )
 
     @staticmethod
-    def _short(draft: _Draft, i: int, reserved: NDArray[np.int64], headroom: int) -> Bools:
-        """Return which eligible models[K] of a row the headroom does not cover.
-
-        What is kept for the cheapest answers of later requests is not there for other models.
-        """
+    def _short(draft: _Draft, i: int, reserved: NDArray[np.int64], purse: Purse) -> Bools:
+        """Return which eligible models[K] of a row the purse does not cover."""
         eligible: Bools = draft.verdict[i] == 0
-        keep = int(draft.price.keep[i, 0] * NANO)
-        if keep > 0 and eligible.any():
-            room = np.full(len(eligible), headroom - keep)
+        headroom, spare = purse.headroom(i), purse.spare(i)
+        if spare < headroom and eligible.any():
+            room = np.full(len(eligible), spare)
             room[cheapest(draft.cost[i : i + 1], eligible[None])] = headroom
             return eligible & (reserved > room)
         return eligible & (reserved > headroom)

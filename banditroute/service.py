@@ -24,6 +24,7 @@ from banditroute.metrics import Metrics
 from banditroute.registry import Pool, Registry
 from banditroute.schemas import FeedbackRequest, RouteRequest
 from banditroute.settings import Settings
+from banditroute.spending import Spending
 from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
 from banditroute.store.log import Log, append_resets, forget
 from banditroute.store.writer import Writer
@@ -68,11 +69,13 @@ class Service:
         self.metrics = Metrics(writer=writer, snapshots=self.registry.snapshots)
         key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
         self.treasury = Treasury(engine, writer)
+        self.spending = Spending(engine, self.treasury)
         self.budgeting = Budgeting(registry=self.registry, treasury=self.treasury, writer=writer)
         self._decider = Decider(
             registry=self.registry,
             writer=writer,
             treasury=self.treasury,
+            spending=self.spending,
             metrics=self.metrics,
             hash_key=key,
             capacity=settings.write_queue,
@@ -151,6 +154,7 @@ class Service:
                 for pool in list(self.registry.pools.values()):
                     await self._answer_alarms(pool)
                     await self._default(pool)
+                    await self.spending.refresh(pool.name, pool.router)
                 if count % FORGET_EVERY == 0:
                     while await self.writer.write(lambda one: forget(one, now=now_us())):
                         pass

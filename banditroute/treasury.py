@@ -184,7 +184,7 @@ class Treasury:
                 break
             for one in short:
                 await self._renew(one, need[one.id])
-        slices = {key: self._slice(one) for key, one in by_id.items()}
+        slices = {key: self.slice(one) for key, one in by_id.items()}
         clock = self._clock()
         for key, held_here in slices.items():
             held_here.used_at = clock
@@ -215,7 +215,7 @@ class Treasury:
                 del self._slices[key]
         self._by_pool = by_pool
 
-    def _slice(self, budget: Budget) -> Slice:
+    def slice(self, budget: Budget) -> Slice:
         """Return the slice of the current window, an empty one where nothing is leased."""
         now, known = self._now(), self._slices.get(budget.id)
         if known is not None and known.window <= now < known.until:
@@ -233,13 +233,13 @@ class Treasury:
 
     def _covers(self, budget: Budget, need: int) -> bool:
         """Whether a call needs no renewal, or would get nothing by one."""
-        one, clock = self._slice(budget), self._clock()
+        one, clock = self.slice(budget), self._clock()
         return (one.left >= need and clock < one.deadline) or clock < one.denied_until
 
     def _renew_beside(self, budget: Budget, need: int) -> None:
         desk = self._desks.setdefault(budget.id, _Desk())
         busy = desk.lock.locked() or not (desk.task is None or desk.task.done())
-        if not busy and self._clock() >= self._slice(budget).rest_until:
+        if not busy and self._clock() >= self.slice(budget).rest_until:
             desk.task = asyncio.create_task(self._renew_quietly(budget, need))
 
     async def _renew_quietly(self, budget: Budget, need: int) -> None:
@@ -254,7 +254,7 @@ class Treasury:
         async with desk.lock:
             if need and self._covers(budget, need):
                 return
-            one, clock, now = self._slice(budget), self._clock(), self._now()
+            one, clock, now = self.slice(budget), self._clock(), self._now()
             stale = clock >= one.deadline
             left = 0 if stale else one.left
             wanted, ideal = max(need - left, 0), max(one.ideal(max(need, ideal_for)) - left, 0)

@@ -53,7 +53,11 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the next decisions have to pay; see `policies.price.Price` for the attributes."""
+    """What the next decisions have to pay; see `policies.price.Price` for the attributes.
+
+    `keep` is what reservations of all models but the cheapest must leave in the budget, in US
+    dollars, for the cheapest answers to requests still to come.
+    """
 
     low: float = 0.0
     high: float = 0.0
@@ -64,15 +68,7 @@ class Terms:
 
     def rows(self, n: int) -> Price:
         """Return these terms for n decisions."""
-        return Price.flat(
-            n,
-            self.low,
-            self.high,
-            share=self.share,
-            gain=self.gain,
-            rate=self.rate,
-            keep=self.keep,
-        )
+        return Price.flat(n, self.low, self.high, share=self.share, gain=self.gain, rate=self.rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +225,14 @@ class Pacing(ABC):
         self._settled += cost
 
     @property
+    def expected_share(self) -> float:
+        """How much of what is reserved is expected to be paid, 1 before anything was charged."""
+        return self._predicted / self._reserved if self._reserved else 1.0
+
+    @property
     def spent(self) -> float:
         """US dollars since this was made, open reservations at what they are expected to cost."""
-        return self._settled + self._open * self._predicted / (self._reserved or 1.0)
+        return self._settled + self._open * self.expected_share
 
 
 def per_request(money: Money) -> float:

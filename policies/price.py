@@ -27,8 +27,6 @@ class Price:
     gain : least quality per US dollar, both over the cheapest eligible model, that a model must
         be expected to bring; 0 leaves nothing out.
     rate : US dollars that a request may spend on the average, NaN where no budget says.
-    keep : US dollars that reservations of all models but the cheapest must leave in the budget,
-        for the cheapest answers to requests still to come.
     """
 
     low: Float64
@@ -36,7 +34,6 @@ class Price:
     share: Float64
     gain: Float64
     rate: Float64
-    keep: Float64
 
     @classmethod
     def flat(
@@ -48,10 +45,9 @@ class Price:
         share: float = 1.0,
         gain: float = 0.0,
         rate: float = np.nan,
-        keep: float = 0.0,
     ) -> Price:
         """Return the same price for n decisions; without `high` it is `low`."""
-        values = low, low if high is None else high, share, gain, rate, keep
+        values = low, low if high is None else high, share, gain, rate
         return cls(*(np.full((n, 1), value, dtype=np.float64) for value in values))
 
     @classmethod
@@ -62,7 +58,7 @@ class Price:
 
     def take(self, rows: slice) -> Price:
         """Return the price of some of the decisions."""
-        parts = self.low, self.high, self.share, self.gain, self.rate, self.keep
+        parts = self.low, self.high, self.share, self.gain, self.rate
         return Price(*(part[rows] for part in parts))
 
 

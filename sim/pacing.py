@@ -19,14 +19,19 @@ from policies.pacing import WINDOW, Money
 
 @dataclass(slots=True)
 class Cap:
-    """A purse of one budget; `spent` and `limit` in nano-dollars."""
+    """A purse of one budget; all in nano-dollars, `keep` what is kept for cheapest answers."""
 
     limit: int
     spent: int = 0
+    keep: int = 0
 
     def headroom(self, row: int) -> int:
         """Return what is not spent or reserved yet."""
         return self.limit - self.spent
+
+    def spare(self, row: int) -> int:
+        """Return what models other than the cheapest may take of that."""
+        return self.limit - self.spent - self.keep
 
     def take(self, row: int, nano: int) -> None:
         """Take a reservation."""
@@ -77,7 +82,9 @@ class Budget:
             self.pacing.solve(window, self._money())
         self.recent.append(asks)
         self._count += 1
-        decisions = router.decide(asks, price=self.pacing.terms.rows(1), purse=self.cap)
+        terms = self.pacing.terms
+        self.cap.keep = int(terms.keep * NANO)
+        decisions = router.decide(asks, price=terms.rows(1), purse=self.cap)
         chosen = int(decisions.chosen[0])
         if chosen >= 0:
             reserved = decisions.reserved_nano[0, chosen] / NANO

@@ -35,6 +35,9 @@ from banditroute.store.bulk import insert_many
 from banditroute.store.tables import leases, reservations
 
 OPEN, SETTLED, EXPIRED, CANCELLED = "open", "settled", "expired", "cancelled"
+COUNTED = ("drawn_nano", "requests", "ended_nano", "returned_nano")
+"""Columns of a lease that its reservations tell."""
+
 
 _lease, _held = leases.c, reservations.c
 
@@ -105,6 +108,18 @@ class Sums:
         return max(self.cap - self.used, 0)
 
 
+class Course(NamedTuple):
+    """How far a window has come: nano-dollars settled (or lost), those of reservations that are
+    not, decisions, and how many holders share what is left.
+    """
+
+    window: int
+    settled: int
+    running: int
+    requests: int
+    holders: int
+
+
 class LeaseLost(ApiError):
     """A draw from leases that are no longer open, or hold too little."""
 
@@ -163,6 +178,8 @@ def lease(
             "window_start": window,
             "amount_nano": grant,
             "drawn_nano": 0,
+            "requests": 0,
+            "ended_nano": 0,
             "returned_nano": 0,
             "opened_at": now,
             "reclaim_at": until,
@@ -219,17 +236,22 @@ def draw(connection: Connection, draws: Sequence[Draw]) -> None:
     """Reserve, or raise `LeaseLost` and write nothing that counts."""
     if not draws:
         return
-    by_lease: dict[int, int] = defaultdict(int)
+    by_lease: dict[int, list[int]] = defaultdict(list)
     for one in draws:
-        by_lease[one.lease_id] += one.nano
+        by_lease[one.lease_id].append(one.nano)
     lost = []
-    for lease_id, nano in by_lease.items():
+    for lease_id, nanos in by_lease.items():
+        nano = sum(nanos)
         covered = and_(
             _lease.id == lease_id,
             _lease.closed_at.is_(None),
             _lease.drawn_nano + nano <= _lease.amount_nano,
         )
-        taken = update(leases).where(covered).values(drawn_nano=_lease.drawn_nano + nano)
+        counted = {
+            "drawn_nano": _lease.drawn_nano + nano,
+            "requests": _lease.requests + len(nanos),
+        }
+        taken = update(leases).where(covered).values(counted)
         if connection.execute(taken).rowcount != 1:
             lost.append(lease_id)
     if lost:
@@ -275,8 +297,43 @@ def sums(connection: Connection, budget: Budget, *, now: int) -> Sums:
     )
 
 
+def course(connection: Connection, budget: Budget, *, now: int) -> Course:
+    """Return how far the current window has come, from what lease rows count."""
+    if budget.period == ROLLING:
+        known = sums(connection, budget, now=now)
+        settled, running = known.settled + known.lost, known.reserved + known.expired
+        requests, window = known.requests, 0
+    else:
+        window = budget.window(now)
+        lost = case((_lease.closed_at > 0, _lease.amount_nano - _lease.drawn_nano), else_=0)
+        parts = (
+            _lease.ended_nano - _lease.returned_nano + lost,
+            _lease.drawn_nano - _lease.ended_nano,
+            _lease.requests,
+        )
+        of_window = (_lease.budget_id == budget.id, _lease.window_start == window)
+        added = select(*(func.coalesce(func.sum(part), 0) for part in parts)).where(*of_window)
+        settled, running, requests = connection.execute(added).one()
+    holding = (_lease.budget_id == budget.id, _lease.closed_at.is_(None))
+    holders = select(func.count(_lease.holder.distinct())).where(*holding)
+    return Course(
+        window=window,
+        settled=int(settled),
+        running=int(running),
+        requests=int(requests),
+        holders=max(int(connection.execute(holders).scalar_one()), 1),
+    )
+
+
+def ended(connection: Connection, lease_id: int) -> tuple[int, int]:
+    """Return what the settled decisions of a lease had reserved and what they cost."""
+    row = connection.execute(select(leases).where(_lease.id == lease_id)).first()
+    return (0, 0) if row is None else (row.ended_nano, row.ended_nano - row.returned_nano)
+
+
 def recount(connection: Connection) -> None:
-    """Bring what lease rows count to what the reservations say, for leases of former holders."""
+    """Bring what lease rows count to what the reservations say."""
+    over = _held.status.in_((SETTLED, CANCELLED))
     back = case(
         (_held.status == SETTLED, _held.reserved_nano - _held.settled_nano),
         (_held.status == CANCELLED, _held.reserved_nano),
@@ -285,18 +342,20 @@ def recount(connection: Connection) -> None:
     told = (
         select(
             _lease.id,
-            func.coalesce(func.sum(_held.reserved_nano), 0).label("drawn"),
-            func.coalesce(func.sum(back), 0).label("returned"),
+            func.coalesce(func.sum(_held.reserved_nano), 0).label("drawn_nano"),
+            func.count(_held.decision_id).label("requests"),
+            _total(_held.reserved_nano, over).label("ended_nano"),
+            func.coalesce(func.sum(back), 0).label("returned_nano"),
         )
         .select_from(leases.outerjoin(reservations, _held.lease_id == _lease.id))
         .group_by(_lease.id)
     )
-    known = {row.id: row for row in connection.execute(select(leases))}
-    for row in connection.execute(told).all():
-        one = known[row.id]
-        if (one.drawn_nano, one.returned_nano) != (row.drawn, row.returned):
-            counted = {"drawn_nano": row.drawn, "returned_nano": row.returned}
-            connection.execute(update(leases).where(_lease.id == row.id).values(counted))
+    known = {row.id: row._mapping for row in connection.execute(select(leases))}
+    for row in connection.execute(told).mappings().all():
+        counted = {name: int(row[name]) for name in COUNTED}
+        if any(known[row["id"]][name] != value for name, value in counted.items()):
+            at = _lease.id == row["id"]
+            connection.execute(update(leases).where(at).values(counted))
 
 
 def forget(connection: Connection, budget_id: int) -> None:

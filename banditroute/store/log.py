@@ -26,6 +26,7 @@ from banditroute.store.tables import (
 from policies import Comparison, Outcome
 
 PAGE = 4096
+_ASKED = ("features", "w_quality", "w_cost", "w_latency", "input_tokens", "tags")
 IDEMPOTENCY_TTL_US = 24 * 3600 * 1_000_000
 
 
@@ -245,6 +246,14 @@ class Log:
                 name: [dict(row) for row in connection.execute(query).mappings()]
                 for name, query in queries.items()
             }
+
+    def recent(self, pool: str, *, embedder: str, limit: int) -> list[Any]:
+        """Return what was asked in the last decisions of a pool, the newest first."""
+        asked = [decisions.c[name] for name in _ASKED]
+        alike = (decisions.c.pool == pool, decisions.c.embedder == embedder)
+        query = select(*asked).where(*alike).order_by(decisions.c.id.desc()).limit(limit)
+        with self.engine.connect() as connection:
+            return list(connection.execute(query))
 
     def decisions(self, pool: str) -> Iterator[dict[str, Any]]:
         """Yield the decision rows of a pool in the order of their snapshots."""

@@ -105,8 +105,11 @@ def _write(connection: Connection, ended: Sequence[_End]) -> None:
     if not ended:
         return
     back: dict[int, int] = defaultdict(int)
+    over: dict[int, int] = defaultdict(int)
     for one in ended:
         back[one.row.lease_id] += one.back
+        if one.row.status != CANCELLED:
+            over[one.row.lease_id] += one.row.reserved_nano
     rows = [
         {
             "decision": one.row.decision_id,
@@ -118,7 +121,7 @@ def _write(connection: Connection, ended: Sequence[_End]) -> None:
         for one in ended
     ]
     connection.execute(_ENDED, rows)
-    returned = [{"lease": at, "nano": nano} for at, nano in back.items()]
+    returned = [{"lease": at, "nano": nano, "ended": over[at]} for at, nano in back.items()]
     connection.execute(_RETURNED, returned)
 
 
@@ -130,5 +133,8 @@ _ENDED = (
 _RETURNED = (
     update(leases)
     .where(_lease.id == bindparam("lease"))
-    .values(returned_nano=_lease.returned_nano + bindparam("nano"))
+    .values(
+        returned_nano=_lease.returned_nano + bindparam("nano"),
+        ended_nano=_lease.ended_nano + bindparam("ended"),
+    )
 )

@@ -258,7 +258,9 @@ leases = Table(
     Column("window_start", BigInteger, nullable=False),  # 0 on a rolling window
     Column("amount_nano", BigInteger, nullable=False),
     Column("drawn_nano", BigInteger, nullable=False),  # by reservations
-    Column("returned_nano", BigInteger, nullable=False),  # by settling them
+    Column("requests", BigInteger, nullable=False),  # that reserved
+    Column("ended_nano", BigInteger, nullable=False),  # what settled ones had reserved
+    Column("returned_nano", BigInteger, nullable=False),  # and did not cost
     Column("opened_at", BigInteger, nullable=False),
     Column("reclaim_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),

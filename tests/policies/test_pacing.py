@@ -265,7 +265,7 @@ def test_an_open_reservation_counts_as_what_it_is_expected_to_cost() -> None:
 
 def test_terms_become_rows() -> None:
     price = Terms(1.0, 2.0, 0.25, 3.0, 4.0, 5.0).rows(3)
-    parts = (price.low, price.high, price.share, price.gain, price.rate, price.keep)
+    parts = (price.low, price.high, price.share, price.gain, price.rate)
     assert [part[:, 0].tolist() for part in parts] == [
-        [value] * 3 for value in (1.0, 2.0, 0.25, 3.0, 4.0, 5.0)
+        [value] * 3 for value in (1.0, 2.0, 0.25, 3.0, 4.0)
     ]

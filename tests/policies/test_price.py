@@ -31,12 +31,7 @@ def test_a_mixed_price_mixes_the_laws_of_its_rows_alone() -> None:
     flat = Price.flat(2, 0.0, 50.0, share=0.25)
     mixed = law(flat)
     np.testing.assert_array_equal(mixed, [[0.75, 0.0, 0.25]] * 2)
-    one = Price(
-        *(
-            part.copy()
-            for part in (flat.low, flat.high, flat.share, flat.gain, flat.rate, flat.keep)
-        )
-    )
+    one = Price(*(part.copy() for part in (flat.low, flat.high, flat.share, flat.gain, flat.rate)))
     one.high[1] = 0.0
     np.testing.assert_array_equal(law(one), [[0.75, 0.0, 0.25], [0.0, 0.0, 1.0]])
 
@@ -52,7 +47,7 @@ def test_a_row_alone_has_the_bits_that_it_has_in_a_batch() -> None:
     open_to[:, 0] = True
     low = rng.random((n, 1))
     high = low + np.where(rng.random((n, 1)) < 0.5, 0.0, rng.random((n, 1)))
-    price = Price(low, high, rng.random((n, 1)), *np.zeros((3, n, 1)))
+    price = Price(low, high, rng.random((n, 1)), *np.zeros((2, n, 1)))
     whole = priced(Thompson, scores, open_to, fine, cost, price)
     np.testing.assert_allclose(whole.sum(axis=1), 1.0)
     for i in range(n):

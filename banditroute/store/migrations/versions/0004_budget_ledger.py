@@ -70,6 +70,8 @@ def upgrade() -> None:
     _leases(
         sa.Column("boot", sa.String(length=40), nullable=False),
         sa.Column("drawn_nano", sa.BigInteger(), nullable=False),
+        sa.Column("requests", sa.BigInteger(), nullable=False),
+        sa.Column("ended_nano", sa.BigInteger(), nullable=False),
         sa.Column("returned_nano", sa.BigInteger(), nullable=False),
     )
     op.create_index(

@@ -1,0 +1,255 @@
+"""The price of money in the daemon: each budget's mode of pacing, fed from this process.
+
+The price is no policy's state. Each holder solves it from the requests that it saw last and the
+money that SQL says is left, divided among those who hold leases; after a restart it looks back
+into the log. A cap never depends on anything here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from sqlalchemy import Engine
+
+from banditroute.budget import ROLLING, Budget
+from banditroute.frame import Asks, Decisions
+from banditroute.pool import NANO
+from banditroute.purse import CallPurse, Slice
+from banditroute.router import Router
+from banditroute.store import ledger
+from banditroute.store.ledger import Course
+from banditroute.store.log import Log
+from banditroute.times import now_us
+from banditroute.treasury import Treasury
+from policies import Pacing, make_pacing
+from policies.pacing import WARM, WINDOW, Money, Terms
+from policies.price import Price
+
+logger = logging.getLogger("banditroute")
+
+NONE = "none"
+RECENT_S = 300.0
+"""How far back traffic is looked at for a forecast."""
+
+
+@dataclass(slots=True)
+class _Pace:
+    """A budget's mode, and what it is fed; charges wait while a thread is solving."""
+
+    budget: Budget
+    pacing: Pacing
+    recent: deque[Asks] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    arrivals: deque[tuple[float, int]] = field(default_factory=deque)
+    lease_id: int = 0
+    ended: tuple[int, int] = (0, 0)
+    solved_at: int = -1
+    solving: bool = False
+    later: list[tuple[float, float]] = field(default_factory=list)
+
+    def charge(self, cost: float, reserved: float) -> None:
+        if self.solving:
+            self.later.append((cost, reserved))
+        else:
+            self.pacing.charge(cost, reserved)
+
+    def arrived(self, clock: float, count: int) -> None:
+        if self.arrivals and clock - self.arrivals[-1][0] < 1.0:
+            since, before = self.arrivals.pop()
+            self.arrivals.append((since, before + count))
+        else:
+            self.arrivals.append((clock, count))
+        while clock - self.arrivals[0][0] > RECENT_S:
+            self.arrivals.popleft()
+
+    def per_second(self, clock: float, span_s: float) -> float:
+        """Return recent requests per second, for a forecast over `span_s` seconds."""
+        if not self.arrivals:
+            return 0.0
+        # A burst of a second says little about a month.
+        least = min(max(span_s / 60.0, 1.0), 60.0)
+        return sum(count for _, count in self.arrivals) / max(clock - self.arrivals[0][0], least)
+
+
+class Spending:
+    """Prices of money by budget.
+
+    Parameters
+    ----------
+    engine : the database, for reading.
+    treasury : the slices of this process.
+    now, clock : microseconds since the epoch, and monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        treasury: Treasury,
+        *,
+        now: Callable[[], int] = now_us,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine, self._log, self._treasury = engine, Log(engine), treasury
+        self._now, self._clock = now, clock
+        self._paces: dict[int, _Pace] = {}
+        self._soon: set[asyncio.Task[None]] = set()
+
+    def terms(self, budget: Budget) -> Terms:
+        """Return what money costs in a budget by now."""
+        pace = self._paces.get(budget.id)
+        return pace.pacing.terms if pace else Terms()
+
+    def price(self, purse: CallPurse, n: int) -> Price | None:
+        """Return the price of money of a call's rows: of the budgets that hold one, the highest."""
+        rows = [self._dearest(purse.held(i)) for i in range(n)]
+        if all(one is rows[0] for one in rows):
+            return rows[0].rows(n) if rows[0] is not _FREE else None
+        parts = [one.rows(1) for one in rows]
+        return Price(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in Price.__dataclass_fields__
+            )
+        )
+
+    def observe(self, purse: CallPurse, router: Router, asks: Asks, decided: Decisions) -> None:
+        """Take in what was decided, and see that young prices are solved often."""
+        chosen = decided.chosen.tolist()
+        clock = self._clock()
+        fresh: dict[int, _Pace] = {}
+        for i, arm in enumerate(chosen):
+            for one in purse.held(i):
+                pace = self._pace(one.budget)
+                if pace is None:
+                    continue
+                fresh[one.budget.id] = pace
+                pace.arrived(clock, 1)
+                if len(chosen) - i <= WINDOW:
+                    pace.recent.append(asks.row(i))
+                if arm >= 0:
+                    reserved = float(decided.reserved_nano[i, arm]) / NANO
+                    pace.charge(float(decided.cost[i, arm]), reserved)
+        for pace in fresh.values():
+            count = pace.pacing.count
+            young = count <= WARM and count > pace.solved_at and pace.pacing.due(count)
+            if young and not pace.solving:
+                task = asyncio.create_task(self._solve(pace, router))
+                self._soon.add(task)
+                task.add_done_callback(self._soon.discard)
+
+    async def refresh(self, pool: str, router: Router | None) -> None:
+        """Once a second: solve the prices of a pool's budgets anew where requests came."""
+        known = {one.id: one for one in self._treasury.budgets(pool)}
+        for key, pace in list(self._paces.items()):
+            same = known.get(key, pace.budget)
+            if pace.budget.pool == pool and (key not in known or same.pacing != pace.budget.pacing):
+                del self._paces[key]
+            else:
+                pace.budget = same
+        if router is None:
+            return
+        for budget in known.values():
+            young = budget.id not in self._paces
+            new = self._pace(budget)
+            if new is not None and young:
+                await asyncio.to_thread(self._remember, new, router)
+            if new is not None and new.recent and not new.solving:
+                await self._solve(new, router)
+
+    def _pace(self, budget: Budget) -> _Pace | None:
+        if budget.pacing == NONE:
+            return None
+        if budget.id not in self._paces:
+            self._paces[budget.id] = _Pace(budget, make_pacing(budget.pacing))
+        return self._paces[budget.id]
+
+    def _dearest(self, held: Sequence[Slice]) -> Terms:
+        terms = [self.terms(one.budget) for one in held]
+        if len(terms) == 1:
+            return terms[0]
+        if not terms:
+            return _FREE
+        top = max(terms, key=lambda one: one.high)
+        rates = [one.rate for one in terms if not math.isnan(one.rate)]
+        return Terms(
+            low=top.low,
+            high=top.high,
+            share=top.share,
+            gain=max(one.gain for one in terms),
+            rate=min(rates, default=math.nan),
+        )
+
+    async def _solve(self, pace: _Pace, router: Router) -> None:
+        pace.solving = True
+        try:
+            slice_ = self._treasury.slice(pace.budget)
+            await asyncio.to_thread(self._solve_now, pace, router, slice_)
+        except Exception:
+            logger.exception("budget %s keeps its price of money", pace.budget.name)
+        finally:
+            pace.solving = False
+            for cost, reserved in pace.later:
+                pace.pacing.charge(cost, reserved)
+            pace.later.clear()
+
+    def _solve_now(self, pace: _Pace, router: Router, held: Slice) -> None:
+        now, budget, pacing = self._now(), pace.budget, pace.pacing
+        recent = list(pace.recent)
+        with self._engine.connect() as connection:
+            course = ledger.course(connection, budget, now=now)
+            reserved, cost = ledger.ended(connection, held.lease_id)
+        if pace.lease_id != held.lease_id:
+            pace.lease_id, pace.ended = held.lease_id, (0, 0)
+        more = reserved - pace.ended[0], cost - pace.ended[1]
+        if any(more):
+            pacing.settle(more[0] / NANO, more[1] / NANO)
+        pace.ended = reserved, cost
+        money = self._money(pace, course, now)
+        pace.solved_at = pacing.count
+        window = router.window(Asks.join(recent)) if recent else None
+        terms = pacing.solve(window, money)
+        elsewhere = budget.cap_nano - course.settled - course.running
+        held.beyond = max(elsewhere - held.left, 0) // course.holders
+        held.keep = int(terms.keep * NANO)
+
+    def _money(self, pace: _Pace, course: Course, now: int) -> Money:
+        """Return what is left for this holder, and for how many requests of its own."""
+        budget, cap = pace.budget, pace.budget.cap_nano / NANO
+        expected = pace.pacing.expected_share * course.running
+        left = (budget.cap_nano - course.settled - expected) / NANO / course.holders
+        rate = math.nan if budget.rate_nano is None else budget.rate_nano / NANO
+        requests = math.inf
+        ends = budget.resets_at(now)
+        span_s = (budget.span_us if ends is None else ends - course.window) / 1e6
+        traffic = pace.per_second(self._clock(), span_s)
+        if budget.rate_nano is not None:
+            return Money(left=left, cap=cap, requests=math.inf, rate=rate)
+        if budget.expected_requests is not None:
+            requests = max(budget.expected_requests - course.requests, 1) / course.holders
+        elif budget.period == ROLLING and traffic > 0.0:
+            # Money comes back as it went: what lasts is a rate.
+            rate = cap / (traffic * span_s) / course.holders
+        elif ends is not None and traffic > 0.0:
+            requests = max(traffic * (ends - now) / 1e6, 1.0)
+        return Money(left=left, cap=cap, requests=requests, rate=rate)
+
+    def _remember(self, pace: _Pace, router: Router) -> None:
+        """Look back into the log for the requests that the budget held last."""
+        charter = router.snapshot.charter
+        rows = self._log.recent(pace.budget.pool, embedder=charter.embedder, limit=WINDOW)
+        for row in rows:
+            if pace.budget.holds(json.loads(row.tags) if row.tags else None):
+                tokens = np.array([row.input_tokens])
+                weights = row.w_quality, row.w_cost, row.w_latency
+                features = np.frombuffer(row.features, dtype="<f4")[None]
+                pace.recent.appendleft(Asks(features, np.array([weights]), tokens, tokens))
+
+
+_FREE = Terms()
