@@ -72,11 +72,11 @@ class Postgres:
             connection.execute(text(_OTHERS))
             clean = connection.execute(text(_SCHEMA)).scalar_one() == self._schema
             if clean:
-                for table in metadata.tables:
-                    connection.execute(text(f"DELETE FROM {table}"))
-                connection.execute(text(_RESTART))
+                emptied = [
+                    f"DELETE FROM {table}" for table in (*metadata.tables, "alembic_version")
+                ]
                 head = f"INSERT INTO alembic_version VALUES ('{HEAD}')"
-                connection.execute(text(f"DELETE FROM alembic_version; {head}"))
+                connection.exec_driver_sql("; ".join([*emptied, head, _RESTART]))
         if clean:
             self._kept.append((name, admin))
         else:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from databases import SQLITE
 from logbook import Book
 from sqlalchemy import Engine, select, update
 
@@ -109,6 +110,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("what", TAMPERED)
+@SQLITE
 def test_an_altered_row_is_found(engine: Engine, what: str) -> None:
     book = Book(engine, policy="random" if what == "the draw" else "linucb")
     book.feed(15)

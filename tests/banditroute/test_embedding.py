@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from banditroute import basis, embedding
+from banditroute import basis, embedding, tasks
 from banditroute.basis import fit
 from banditroute.embedding import FEATURES, Embedder, make_embedder, require
+from banditroute.store.tables import decisions
 
 TEXT = slice(0, 32)
 SURFACE = slice(32, 46)
@@ -252,6 +253,15 @@ def test_a_sentence_model_is_slow_projected_and_spared_long_texts() -> None:
     np.testing.assert_allclose(by_vector[0, TEXT], features[0, TEXT], atol=1e-6)
     other = embedding.SentenceEmbedder(kind="toy", model=model, source="b")
     assert other.identity != embedder.identity
+
+
+def test_the_identity_of_a_long_name_fits_its_column() -> None:
+    kind = "sentence-transformers:" + "x" * 60
+    one, two = (
+        embedding.SentenceEmbedder(kind=kind, model=ToyModel(), source=source) for source in "ab"
+    )
+    assert one.identity != two.identity
+    assert len(tasks.identity(one.identity, ["a"])) <= decisions.c.embedder.type.length
 
 
 def test_a_principal_basis_finds_the_planted_directions() -> None:

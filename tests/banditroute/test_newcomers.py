@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from databases import SQLITE
 from logbook import Book
 from sqlalchemy import Engine
 from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
@@ -107,6 +108,7 @@ def played(book: Book, arm: str, n: int) -> None:
     book.send(*(Post(one, "default", quality=0.9) for one in ids))
 
 
+@SQLITE
 def test_it_ends_with_enough_outcomes_and_every_row_recomputes(engine: Engine) -> None:
     book = Book(engine, newcomer_share=0.1, newcomer_pulls=6, exploration_cost_share=1e9)
     book.feed(30)

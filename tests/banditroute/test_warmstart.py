@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from databases import SQLITE
 from logbook import Book
 from sqlalchemy import Engine
 
@@ -191,6 +192,7 @@ def test_a_cost_prior_predicts_what_it_was_fitted_on() -> None:
     assert "cost_gram" not in fit(x, {"a": labels(x)}, n_effective=9.0)
 
 
+@SQLITE
 def test_a_log_teaches_what_its_fold_has_learned(engine: Engine) -> None:
     book = Book(engine)
     book.feed(40)
@@ -211,6 +213,7 @@ def test_a_log_teaches_what_its_fold_has_learned(engine: Engine) -> None:
             assert sums.count == part.ridge.count[k]
 
 
+@SQLITE
 def test_a_model_whose_output_is_free_teaches_nothing_about_costs(engine: Engine) -> None:
     free = ModelSpec(name="free", input_price=0.5, output_price=0.0)
     paid = ModelSpec(name="paid", input_price=0.1, output_price=0.5)
@@ -224,6 +227,7 @@ def test_a_model_whose_output_is_free_teaches_nothing_about_costs(engine: Engine
     assert (costs["free"].count, costs["paid"].count) == (0.0, 3.0)
 
 
+@SQLITE
 def test_of_a_log_only_what_counts_is_taken(engine: Engine) -> None:
     book = Book(engine)
     book.feed(5)

@@ -177,7 +177,11 @@ def test_a_decision_shows_what_was_said_of_it_either_way(book: Book) -> None:
 # --- the fold ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["pilot", "linucb", "thompson"])
+@pytest.mark.parametrize(
+    ("database_url", "policy"),
+    [("sqlite", "pilot"), ("sqlite", "linucb"), ("sqlite", "thompson"), ("postgresql", "pilot")],
+    indirect=["database_url"],
+)
 def test_the_log_with_comparisons_is_sound(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:

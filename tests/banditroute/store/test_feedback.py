@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from databases import POSTGRESQL, SQLITE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logbook import TTL, Book
@@ -290,15 +291,7 @@ POSTS = st.lists(
 )
 
 
-@settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(posts=POSTS, data=st.data())
-def test_exactly_once_whatever_the_order_and_the_retries(
+def check_retries(
     engine: Engine, posts: list[tuple[int, str, dict[str, float]]], data: st.DataObject
 ) -> None:
     with engine.connect() as connection:
@@ -335,3 +328,33 @@ def test_exactly_once_whatever_the_order_and_the_retries(
     assert {(e.decision_id, e.field): e.value for e in outcomes} == first
     mine = [row for row in stored(book) if row.decision_id in ids]
     assert len(mine) == len(rows)
+
+
+@SQLITE
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(posts=POSTS, data=st.data())
+def test_exactly_once_whatever_the_order_and_the_retries(
+    engine: Engine, posts: list[tuple[int, str, dict[str, float]]], data: st.DataObject
+) -> None:
+    check_retries(engine, posts, data)
+
+
+@POSTGRESQL
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(posts=POSTS, data=st.data())
+def test_exactly_once_whatever_the_order_and_the_retries_on_postgresql(
+    engine: Engine, posts: list[tuple[int, str, dict[str, float]]], data: st.DataObject
+) -> None:
+    check_retries(engine, posts, data)

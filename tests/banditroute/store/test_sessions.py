@@ -4,7 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from databases import SQLITE
+from databases import POSTGRESQL, SQLITE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logbook import TTL, Book
@@ -175,17 +175,7 @@ STEP = st.one_of(
 )
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    steps=st.lists(STEP, min_size=1, max_size=20), cut=st.integers(1, 20), split=st.integers(0, 4)
-)
-def test_a_quality_is_learned_once_and_from_whoever_came_first(
+def check_sequence(
     engine: Engine, steps: list[tuple[str, int, str, float]], cut: int, split: int
 ) -> None:
     """Five decisions, `split` of them in one session and the others in another, against a model."""
@@ -237,6 +227,40 @@ def test_a_quality_is_learned_once_and_from_whoever_came_first(
     statuses = [s for i in range(0, len(posts), cut) for s in book.send(*posts[i : i + cut])]
     assert statuses == expected
     assert qualities(book) == learned
+
+
+@SQLITE
+@settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    steps=st.lists(STEP, min_size=1, max_size=20), cut=st.integers(1, 20), split=st.integers(0, 4)
+)
+def test_a_quality_is_learned_once_and_from_whoever_came_first(
+    engine: Engine, steps: list[tuple[str, int, str, float]], cut: int, split: int
+) -> None:
+    check_sequence(engine, steps, cut, split)
+
+
+@POSTGRESQL
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    steps=st.lists(STEP, min_size=1, max_size=20), cut=st.integers(1, 20), split=st.integers(0, 4)
+)
+def test_a_quality_is_learned_once_and_from_whoever_came_first_on_postgresql(
+    engine: Engine, steps: list[tuple[str, int, str, float]], cut: int, split: int
+) -> None:
+    check_sequence(engine, steps, cut, split)
 
 
 @pytest.mark.parametrize("policy", ["linucb", "pilot"])
