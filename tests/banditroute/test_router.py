@@ -348,10 +348,13 @@ class Wallet:
     """A purse of one budget."""
 
     def __init__(self, nano: int) -> None:
-        self.left, self.taken = nano, list[int]()
+        self.left, self.keep, self.taken = nano, 0, list[int]()
 
     def headroom(self, row: int) -> int:
         return self.left
+
+    def spare(self, row: int) -> int:
+        return self.left - self.keep
 
     def take(self, row: int, nano: int) -> None:
         assert nano <= self.left
@@ -389,6 +392,17 @@ def test_a_purse_is_never_overdrawn_and_each_law_is_the_true_one(
             assert not decided.pmf[i].any()
     assert short > 0 and len(chosen) > 0 and (nano > 10**7) == (len(chosen) == n)
     assert chosen == purse.taken and left == purse.left
+
+
+def test_what_is_kept_is_there_for_the_cheapest_model_alone(snapshot: Snapshot) -> None:
+    asks = replace(asks_of(4), worst=np.array([[0.003, 0.001, 0.002]] * 4))
+    purse = Wallet(10_000_000)
+    purse.keep = 9_500_000
+    decided = router_of(snapshot).decide(asks, purse=purse)
+    cheapest = decided.cost.argmin(axis=1)
+    assert (decided.chosen == cheapest).all()
+    barred = decided.verdict == REASONS.index("budget")
+    assert (barred.sum(axis=1) == 2).all() and not barred[np.arange(4), cheapest].any()
 
 
 def test_what_must_be_reserved_can_be_given(snapshot: Snapshot) -> None:
