@@ -395,7 +395,7 @@ def test_a_purse_is_never_overdrawn_and_each_law_is_the_true_one(
 
 
 def test_what_is_kept_is_there_for_the_cheapest_model_alone(snapshot: Snapshot) -> None:
-    asks = replace(asks_of(4), worst=np.array([[0.003, 0.001, 0.002]] * 4))
+    asks = replace(asks_of(4), worst=np.full((4, 3), 0.002))
     purse = Wallet(10_000_000)
     purse.keep = 9_500_000
     decided = router_of(snapshot).decide(asks, purse=purse)
