@@ -269,3 +269,35 @@ def test_terms_become_rows() -> None:
     assert [part[:, 0].tolist() for part in parts] == [
         [value] * 3 for value in (1.0, 2.0, 0.25, 3.0, 4.0)
     ]
+
+
+def test_zcl_counts_bills_above_the_floor_and_rolls_over_what_a_bin_leaves() -> None:
+    value, cost = np.array([[0.5, 0.9]]), np.array([[1.0, 3.0]])
+    window, lower, upper = window_of(value, cost), 0.1, 10.0
+    pacing = make_pacing("zcl", lower=lower, upper=upper, bin_size=10)
+
+    def gain(left: float, requests: int) -> float:
+        return pacing.solve(window, Money(left, 60.0, requests, math.nan)).gain
+
+    # 20 requests and 30 dollars above the floor: 15 of them are the first bin's.
+    assert gain(50.0, 20) == pytest.approx(psi(0.0, lower, upper))
+    pacing.charge(3.0, 8.0)
+    assert pacing.terms.gain == pytest.approx(psi(2.0 / 15.0, lower, upper))
+    pacing.settle(8.0, 7.0)
+    assert pacing.terms.gain == pytest.approx(psi(6.0 / 15.0, lower, upper))
+    for _ in range(9):
+        pacing.charge(1.0, 1.0)
+        pacing.settle(1.0, 1.0)
+    assert pacing.terms.gain == pytest.approx(psi(6.0 / 15.0, lower, upper))
+    # The second bin has all that the first one left, 24 dollars, which pays for anything: a snipe.
+    assert gain(34.0, 10) == 0.0
+    assert gain(29.0, 10) > 0.0
+
+
+def test_zcl_has_an_answer_where_every_model_is_worth_less_than_nothing() -> None:
+    value, cost = np.array([[-0.5, -0.2, -0.9]]), np.array([[1e-4, 1e-3, 1e-2]])
+    window = window_of(value, cost)
+    pacing = make_pacing("zcl", lower=1e3, upper=1e6)
+    terms = pacing.solve(window, Money(0.5, 1.0, 1000, math.nan))
+    left = ~poor(window.mean, cost, window.eligible, terms.rows(1).gain)
+    assert left.tolist() == [[True, False, False]]

@@ -59,3 +59,19 @@ def test_mean_of_references() -> None:
     assert mean.quality.tolist() == pytest.approx([0.3, 0.6])
     assert mean.cost.tolist() == [2.0, 3.0]
     assert mean.oracle == pytest.approx((0.6, 3.0))
+
+
+def test_oracle_at_a_rate_is_the_knapsack() -> None:
+    """Two dollars a prompt: the first perfect answer fits, a half of the second one's gain does."""
+    quality = np.array([[0.2, 1.0, 1.0], [0.6, 0.4, 0.9]])
+    cost = np.array([[0.5, 2.0, 1.5], [0.5, 0.5, 4.5]])
+    references = References.of(["a", "b", "c"], quality, cost, budget_rate=2.0)
+    assert references.oracle == pytest.approx(((1.0 + 0.6 + 0.5 * 0.3) / 2, 2.0))
+    rich = References.of(["a", "b", "c"], quality, cost, budget_rate=9.0)
+    assert rich.oracle == pytest.approx((0.95, 3.0))
+
+
+def test_oracle_refuses_what_not_even_the_cheapest_answers_fit() -> None:
+    quality, cost = np.array([[0.2, 1.0], [0.6, 0.7]]), np.array([[1.0, 1.0], [1.0, 2.0]])
+    references = References.of(["a", "b"], quality, cost, budget_rate=0.5)
+    assert references.oracle == pytest.approx((0.5, 0.5))

@@ -76,6 +76,7 @@ def test_replay_prints_a_table_and_writes_json(
         (["--learn-split", "a", "--test-split", "b"], "--learn-split: stream has no split 'a'"),
         (["--learn-split", "a", "--test-split", "a"], "--test-split: 'a'"),
         (["--budget-rate", "0"], "--budget-rate: must be above 0"),
+        (["--pacing", "histori"], "--pacing: unknown mode 'histori'; did you mean 'history'"),
         (["--embedder", "nope"], "--embedder: unknown embedder 'nope'"),
         (["--prices", "absent.csv"], "--prices: absent.csv"),
     ],
@@ -107,6 +108,20 @@ def test_a_policy_may_start_from_a_prior(
     assert "prior: knn has no use for this kind of prior" in capsys.readouterr().err
     assert call("replay", str(data), "--jobs", "1", "--policy", f"linucb@{prior}", "--tasks") == 2
     assert "prior: fitted on features of embedder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["history", "zcl", "pacer"])
+def test_a_budget_is_a_cap_whatever_prices_its_money(
+    data: Path, tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    options = ("--budget-rate", "2e-4", "--pacing", mode, "--seeds", "2", "--jobs", "1")
+    assert call("replay", str(data), "--policy", "pilot", *options, "--json", str(out)) == 0
+    assert "oracle (knapsack)" in capsys.readouterr().out
+    report = json.loads(out.read_text())
+    assert max(report["policies"]["pilot"]["per_seed"]["cost"]) <= 2e-4
+    assert report["policies"]["pilot"]["refused"] == 0.0
+    assert report["references"]["oracle"]["cost"] <= 2e-4 * (1 + 1e-9)
 
 
 def test_missing_data_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
