@@ -241,6 +241,7 @@ class Decider:
                 least = decided.reserved_nano[row][decided.verdict[row] == BUDGET].min()
                 sums = await self._treasury.sums(budget, stale_s=STALE_S)
                 refusals[row] = exceeded(budget, sums, int(least), now=now_us())
+                self._metrics.over_budget(budget.pool, budget.name)
             else:
                 refusals[row] = no_eligible(decided, row)
         return refusals

@@ -175,6 +175,7 @@ class Decisions:
     max_output : float64[n, K], output tokens that the reservation covers.
     price : the price of money, not yet in `penalty`.
     spend_rate : float64[n], US dollars per request that exploration's budget is a share of.
+    exploration_usd : what exploration is expected to cost, all rows together.
     """
 
     frame: Frame
@@ -195,6 +196,7 @@ class Decisions:
     max_output: Float64
     price: Price
     spend_rate: Float64
+    exploration_usd: float
 
     def fallbacks(self) -> list[list[str]]:
         """Return, per row, the eligible models that were not chosen, best utility first.

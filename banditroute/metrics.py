@@ -23,9 +23,16 @@ class Metrics:
     ----------
     writer : the writer whose queue is shown.
     snapshots : returns the snapshot that each pool decides from.
+    prices : returns the price of money by pool and budget, in quality units per US dollar.
     """
 
-    def __init__(self, *, writer: Writer, snapshots: Callable[[], dict[str, Snapshot]]) -> None:
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        snapshots: Callable[[], dict[str, Snapshot]],
+        prices: Callable[[], dict[tuple[str, str], float]] = dict,
+    ) -> None:
         self.registry = CollectorRegistry()
         self._decisions = Counter(
             "banditroute_decisions",
@@ -37,6 +44,18 @@ class Metrics:
             "banditroute_refused",
             "Requests that no model was eligible for",
             ["pool"],
+            registry=self.registry,
+        )
+        self._exploration = Counter(
+            "banditroute_exploration_usd",
+            "US dollars that exploration shares were expected to cost beyond the best choices",
+            ["pool"],
+            registry=self.registry,
+        )
+        self._over_budget = Counter(
+            "banditroute_over_budget",
+            "Requests that a budget has left without a model",
+            ["pool", "budget"],
             registry=self.registry,
         )
         self._decide = Histogram(
@@ -59,17 +78,23 @@ class Metrics:
             buckets=_COMMIT_BUCKETS,
             registry=self.registry,
         )
-        self.registry.register(_Gauges(writer, snapshots))
+        self.registry.register(_Gauges(writer, snapshots, prices))
 
     def decided(self, pool: str, decisions: Decisions, seconds: float) -> None:
         """Count the decisions of one call and the time they took."""
         self._decide.labels(pool).observe(seconds)
+        if decisions.exploration_usd:
+            self._exploration.labels(pool).inc(decisions.exploration_usd)
         names = decisions.frame.models
         for k, count in Count(decisions.chosen.tolist()).items():
             if k < 0:
                 self._refused.labels(pool).inc(count)
             else:
                 self._decisions.labels(pool, names[k].name).inc(count)
+
+    def over_budget(self, pool: str, budget: str) -> None:
+        """Count a request that a budget has left without a model."""
+        self._over_budget.labels(pool, budget).inc()
 
     def fed_back(self, statuses: Sequence[str]) -> None:
         """Count what became of feedback."""
@@ -86,8 +111,13 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, writer: Writer, snapshots: Callable[[], dict[str, Snapshot]]) -> None:
-        self._writer, self._snapshots = writer, snapshots
+    def __init__(
+        self,
+        writer: Writer,
+        snapshots: Callable[[], dict[str, Snapshot]],
+        prices: Callable[[], dict[tuple[str, str], float]],
+    ) -> None:
+        self._writer, self._snapshots, self._prices = writer, snapshots, prices
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Yield the gauges as they are now."""
@@ -116,4 +146,11 @@ class _Gauges(Collector):
             for k, model in enumerate(snapshot.policy.arms):
                 drift.add_metric([pool, model], snapshot.drift["level"][k])
                 suspect.add_metric([pool, model], snapshot.drift["suspect"][k])
-        yield from (version, drift, suspect)
+        price = GaugeMetricFamily(
+            "banditroute_price_of_money",
+            "Quality units per US dollar that a budget asks for by now",
+            labels=["pool", "budget"],
+        )
+        for of, value in self._prices().items():
+            price.add_metric(list(of), value)
+        yield from (version, drift, suspect, price)

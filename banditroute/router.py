@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from banditroute.frame import Asks, Decisions, Frame, Snapshot
 from banditroute.pool import NANO, Model, PoolOptions
 from policies.base import Bools, Float32, Float64
-from policies.exploration import shares, trial_shares
+from policies.exploration import shares, spend, trial_shares
 from policies.laws import draw
 from policies.pacing import Window
 from policies.preference import penalty
@@ -241,6 +241,7 @@ class Router:
             max_output=seen.max_output,
             price=price,
             spend_rate=choice.rate[:, 0],
+            exploration_usd=spend(choice.exploit, choice.verdict == 0, seen.cost, choice.explore),
         )
 
     def window(self, asks: Asks) -> Window:

@@ -66,10 +66,12 @@ class Service:
             learner=learner,
             rng=np.random.default_rng(),
         )
-        self.metrics = Metrics(writer=writer, snapshots=self.registry.snapshots)
         key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
         self.treasury = Treasury(engine, writer)
         self.spending = Spending(engine, self.treasury)
+        self.metrics = Metrics(
+            writer=writer, snapshots=self.registry.snapshots, prices=self.spending.prices
+        )
         self.budgeting = Budgeting(registry=self.registry, treasury=self.treasury, writer=writer)
         self._decider = Decider(
             registry=self.registry,

@@ -106,6 +106,13 @@ class Spending:
         pace = self._paces.get(budget.id)
         return pace.pacing.terms if pace else Terms()
 
+    def prices(self) -> dict[tuple[str, str], float]:
+        """Return the price of money by pool and budget, in quality units per US dollar."""
+        return {
+            (pace.budget.pool, pace.budget.name): pace.pacing.terms.high
+            for pace in self._paces.values()
+        }
+
     def price(self, purse: CallPurse, n: int) -> Price | None:
         """Return the price of money of a call's rows: of the budgets that hold one, the highest."""
         rows = [self._dearest(purse.held(i)) for i in range(n)]

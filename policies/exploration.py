@@ -92,6 +92,19 @@ def trial_shares(
     return lifted
 
 
+def spend(exploit: Float64, eligible: Bools, cost: Float64, explore: Float64) -> float:
+    """Return the US dollars that exploration is expected to cost n requests together.
+
+    Parameters
+    ----------
+    exploit : float64[n, K], the law without exploration.
+    eligible, cost, explore : see `trial_shares`.
+    """
+    if not explore.any():
+        return 0.0
+    return float((explore * _extra(exploit, eligible, cost)[1]).sum())
+
+
 def _extra(pmf: Float64, eligible: Bools, cost: Float64) -> tuple[Float64, Float64]:
     """Return the cost[n, 1] of the exploit choice, and how much more each arm[n, K] costs."""
     exploit = cost[np.arange(len(cost)), pmf.argmax(axis=1)][:, None]
