@@ -7,15 +7,17 @@ and nothing of it outlives the benchmark, even of Ray, whose processes leave the
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -183,16 +185,46 @@ def hammer_with_cpu(
     return load, 1e6 * busy / load.rps if load.answered else float("nan")
 
 
-def daemon(*, local: bool, config: dict[str, Any] | None = None, wait: bool = True) -> Server:
-    """Return ``banditroute serve`` with an empty SQLite database."""
+def daemon(
+    *,
+    local: bool,
+    config: dict[str, Any] | None = None,
+    wait: bool = True,
+    database: str = "sqlite:///{folder}/bench.db",
+    replicas: int = 1,
+) -> Server:
+    """Return ``banditroute serve`` with an empty database, a SQLite file if not told otherwise."""
     command = [str(Path(sys.executable).with_name("banditroute")), "serve", "--port", "{port}"]
-    command += ["--host", HOST, "--db", "sqlite:///{folder}/bench.db"]
+    command += ["--host", HOST, "--db", database, "--replicas", str(replicas)]
     command += ["--local"] if local else []
     command += ["--config", "{folder}/config.yaml"] if config is not None else []
     server = Server(command, ready_s=READY_S["local" if local else "ray"] if wait else 0.0)
     if config is not None:
         (server.folder / "config.yaml").write_text(yaml.safe_dump(config))
     return server
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[Callable[[], str]]:
+    """Run a PostgreSQL as it comes; what is yielded returns the URL of another empty database."""
+    import pgserver
+    import psycopg
+
+    home = Path(tempfile.mkdtemp(prefix="pg-"))  # short: the name of a socket is limited
+    server = pgserver.get_server(home, cleanup_mode="stop")
+    names = (f"bench{n}" for n in itertools.count())
+
+    def another() -> str:
+        name = next(names)
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return str(server.get_uri()).replace("/postgres?", f"/{name}?")
+
+    try:
+        yield another
+    finally:
+        server.cleanup()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def script(name: str, *arguments: str) -> Server:
