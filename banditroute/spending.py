@@ -46,7 +46,7 @@ class _Pace:
 
     budget: Budget
     pacing: Pacing
-    recent: deque[Asks] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    recent: deque[tuple[Asks, int]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     arrivals: deque[tuple[float, int]] = field(default_factory=deque)
     lease_id: int = 0
     ended: tuple[int, int] = (0, 0)
@@ -54,11 +54,14 @@ class _Pace:
     solving: bool = False
     later: list[tuple[float, float]] = field(default_factory=list)
 
-    def charge(self, cost: float, reserved: float) -> None:
-        if self.solving:
-            self.later.append((cost, reserved))
-        else:
+    @property
+    def count(self) -> int:
+        return self.pacing.count + len(self.later)
+
+    def flush(self) -> None:
+        for cost, reserved in self.later:
             self.pacing.charge(cost, reserved)
+        self.later.clear()
 
     def arrived(self, clock: float, count: int) -> None:
         if self.arrivals and clock - self.arrivals[-1][0] < 1.0:
@@ -100,6 +103,7 @@ class Spending:
         self._now, self._clock = now, clock
         self._paces: dict[int, _Pace] = {}
         self._soon: set[asyncio.Task[None]] = set()
+        self._last: tuple[Terms, int, Price] = _FREE, 1, _FREE.rows(1)
 
     def terms(self, budget: Budget) -> Terms:
         """Return what money costs in a budget by now."""
@@ -113,11 +117,13 @@ class Spending:
             for pace in self._paces.values()
         }
 
-    def price(self, purse: CallPurse, n: int) -> Price | None:
+    def price(self, purse: CallPurse, n: int) -> Price:
         """Return the price of money of a call's rows: of the budgets that hold one, the highest."""
         rows = [self._dearest(purse.held(i)) for i in range(n)]
         if all(one is rows[0] for one in rows):
-            return rows[0].rows(n) if rows[0] is not _FREE else None
+            if self._last[:2] != (rows[0], n):
+                self._last = rows[0], n, rows[0].rows(n)
+            return self._last[2]
         parts = [one.rows(1) for one in rows]
         return Price(
             *(
@@ -130,23 +136,28 @@ class Spending:
         """Take in what was decided, and see that young prices are solved often."""
         chosen = decided.chosen.tolist()
         clock = self._clock()
-        fresh: dict[int, _Pace] = {}
+        at = np.arange(len(chosen)), decided.chosen
+        costs, reserved = decided.cost[at].tolist(), decided.reserved_nano[at].tolist()
+        fresh: dict[int, int] = {}
         for i, arm in enumerate(chosen):
             for one in purse.held(i):
                 pace = self._pace(one.budget)
                 if pace is None:
                     continue
-                fresh[one.budget.id] = pace
-                pace.arrived(clock, 1)
-                if len(chosen) - i <= WINDOW:
-                    pace.recent.append(asks.row(i))
+                fresh[one.budget.id] = fresh.get(one.budget.id, 0) + 1
+                pace.recent.append((asks, i))
                 if arm >= 0:
-                    reserved = float(decided.reserved_nano[i, arm]) / NANO
-                    pace.charge(float(decided.cost[i, arm]), reserved)
-        for pace in fresh.values():
-            count = pace.pacing.count
+                    pace.later.append((costs[i], reserved[i] / NANO))
+        for key, arrived in fresh.items():
+            pace = self._paces[key]
+            pace.arrived(clock, arrived)
+            count = pace.count
             young = count <= WARM and count > pace.solved_at and pace.pacing.due(count)
-            if young and not pace.solving:
+            if pace.solving:
+                continue
+            if pace.pacing.moves:
+                pace.flush()
+            if young:
                 task = asyncio.create_task(self._solve(pace, router))
                 self._soon.add(task)
                 task.add_done_callback(self._soon.discard)
@@ -194,6 +205,7 @@ class Spending:
         )
 
     async def _solve(self, pace: _Pace, router: Router) -> None:
+        pace.flush()
         pace.solving = True
         try:
             slice_ = self._treasury.slice(pace.budget)
@@ -202,13 +214,10 @@ class Spending:
             logger.exception("budget %s keeps its price of money", pace.budget.name)
         finally:
             pace.solving = False
-            for cost, reserved in pace.later:
-                pace.pacing.charge(cost, reserved)
-            pace.later.clear()
 
     def _solve_now(self, pace: _Pace, router: Router, held: Slice) -> None:
         now, budget, pacing = self._now(), pace.budget, pace.pacing
-        recent = list(pace.recent)
+        recent = [asks.row(i) for asks, i in list(pace.recent)]
         with self._engine.connect() as connection:
             course = ledger.course(connection, budget, now=now)
             reserved, cost = ledger.ended(connection, held.lease_id)
@@ -256,7 +265,7 @@ class Spending:
                 tokens = np.array([row.input_tokens])
                 weights = row.w_quality, row.w_cost, row.w_latency
                 features = np.frombuffer(row.features, dtype="<f4")[None]
-                pace.recent.appendleft(Asks(features, np.array([weights]), tokens, tokens))
+                pace.recent.appendleft((Asks(features, np.array([weights]), tokens, tokens), 0))
 
 
 _FREE = Terms()

@@ -24,7 +24,6 @@ from banditroute.purse import NO_LIMIT, CallPurse, Slice
 from banditroute.store import ledger
 from banditroute.store.budgets import load_budgets
 from banditroute.store.ledger import Holder, Sums
-from banditroute.store.settling import expire
 from banditroute.store.writer import Writer
 from banditroute.times import now_us
 
@@ -105,7 +104,7 @@ class Treasury:
         self._adopt(await asyncio.to_thread(read))
 
     async def refresh(self) -> None:
-        """Once a second: see changes, expire reservations, keep used leases and end idle ones."""
+        """Once a second: see changes, keep used leases, and end idle ones and those of the dead."""
         await self.reload()
         if not self._by_pool:
             return
@@ -119,15 +118,13 @@ class Treasury:
             self._forget(one)
         ids = [one.lease_id for one in ending]
 
-        def work(connection: Connection) -> int:
-            if ids:
-                ledger.close(connection, ids, now=now)
+        def work(connection: Connection) -> None:
+            ledger.close(connection, ids, now=now)
             if not self._alone:
                 ledger.reclaim(connection, self.holder, now=now, alone=False)
-            return expire(connection, now=now)
 
-        while await self._writer.write(work):
-            ids.clear()
+        if ids or not self._alone:
+            await self._writer.write(work)
         for one in list(self._slices.values()):
             if one.deadline - clock < SAFE_S / 2:
                 await self._renew(one.budget, 0)

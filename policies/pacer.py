@@ -45,6 +45,7 @@ class Pacer(Pacing):
     """
 
     mode = "pacer"
+    moves = True
 
     def __init__(self, *, step: float = 0.03) -> None:
         super().__init__()

@@ -166,6 +166,8 @@ class Pacing(ABC):
     """
 
     mode: ClassVar[str]
+    moves: ClassVar[bool] = False
+    """Whether every charge moves the price; else an owner may bring them before a solve."""
 
     def __init__(self) -> None:
         self.terms = Terms()

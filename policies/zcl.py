@@ -54,6 +54,7 @@ class Zcl(Pacing):
     """
 
     mode = "zcl"
+    moves = True
 
     def __init__(
         self,

@@ -34,12 +34,17 @@ from banditroute.errors import ApiError, unavailable
 from banditroute.store.bulk import insert_many
 from banditroute.store.tables import leases, reservations
 
-OPEN, SETTLED, EXPIRED, CANCELLED = "open", "settled", "expired", "cancelled"
+OPEN, SETTLED, CANCELLED = "open", "settled", "cancelled"
 COUNTED = ("drawn_nano", "requests", "ended_nano", "returned_nano")
 """Columns of a lease that its reservations tell."""
 
 
 _lease, _held = leases.c, reservations.c
+_DRAW = (
+    "UPDATE leases SET drawn_nano = drawn_nano + ?, requests = requests + ? "
+    "WHERE id = ? AND closed_at IS NULL AND drawn_nano + ? <= amount_nano"
+)
+_DRAWN = (_DRAW.replace("?", "%s"), _DRAW)
 
 
 class Draw(NamedTuple):
@@ -79,7 +84,7 @@ class Sums:
     ----------
     settled : what answers really cost, overruns included.
     reserved : worst cases of decisions that have not settled.
-    expired : worst cases that nobody settled in time; they count until somebody does.
+    expired : those that nobody has settled in time; they count in full until somebody does.
     leased : what holders have leased and not drawn.
     lost : what a machine that went down had leased and may have spent.
     overruns : what answers cost above their reservations.
@@ -242,17 +247,12 @@ def draw(connection: Connection, draws: Sequence[Draw]) -> None:
     lost = []
     for lease_id, nanos in by_lease.items():
         nano = sum(nanos)
-        covered = and_(
-            _lease.id == lease_id,
-            _lease.closed_at.is_(None),
-            _lease.drawn_nano + nano <= _lease.amount_nano,
+        # By the driver itself: this is in the way of every decision that a budget holds.
+        taken = connection.exec_driver_sql(
+            _DRAWN[connection.dialect.paramstyle == "qmark"],
+            (nano, len(nanos), lease_id, nano),
         )
-        counted = {
-            "drawn_nano": _lease.drawn_nano + nano,
-            "requests": _lease.requests + len(nanos),
-        }
-        taken = update(leases).where(covered).values(counted)
-        if connection.execute(taken).rowcount != 1:
+        if taken.rowcount != 1:
             lost.append(lease_id)
     if lost:
         raise LeaseLost(lost)
@@ -274,8 +274,8 @@ def sums(connection: Connection, budget: Budget, *, now: int) -> Sums:
     ours = (_held.budget_id == budget.id, within)
     spent = select(
         _total(_held.settled_nano, _held.status == SETTLED),
-        _total(_held.reserved_nano, _held.status == OPEN),
-        _total(_held.reserved_nano, _held.status == EXPIRED),
+        _total(_held.reserved_nano, (_held.status == OPEN) & (_held.expires_at >= now)),
+        _total(_held.reserved_nano, (_held.status == OPEN) & (_held.expires_at < now)),
         _total(_held.overrun_nano, _held.status == SETTLED),
         func.coalesce(func.sum(case((_held.status != CANCELLED, 1), else_=0)), 0),
         func.min(_held.window_start),

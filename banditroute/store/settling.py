@@ -1,4 +1,8 @@
-"""How reservations end: settled to what was paid, given back, or left to count in full."""
+"""How reservations end: settled to what was paid, or given back.
+
+One that nobody settles in time needs no hand to end it: it goes on counting in full, and is shown
+as expired, until somebody settles it after all.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
-from banditroute.store.ledger import CANCELLED, EXPIRED, OPEN, SETTLED
+from banditroute.store.ledger import CANCELLED, OPEN, SETTLED
 from banditroute.store.tables import decisions, feedback, leases, reservations
-
-EXPIRED_AT_ONCE = 2_000
 
 _lease, _held = leases.c, reservations.c
 
@@ -28,7 +30,7 @@ def settle(connection: Connection, costs: Mapping[str, int]) -> None:
         return
     found = connection.execute(
         select(reservations).where(
-            _held.decision_id.in_(list(costs)), _held.status.in_((OPEN, EXPIRED, CANCELLED))
+            _held.decision_id.in_(list(costs)), _held.status.in_((OPEN, CANCELLED))
         )
     ).all()
     ended = []
@@ -58,8 +60,7 @@ def cancel(connection: Connection, decision_id: str, *, now: int) -> str:
         return "conflict"
     at = decisions.c.id == decision_id
     connection.execute(update(decisions).where(at).values(cancelled_at=now))
-    open_ones = _held.status.in_((OPEN, EXPIRED))
-    held = select(reservations).where(_held.decision_id == decision_id, open_ones)
+    held = select(reservations).where(_held.decision_id == decision_id, _held.status == OPEN)
     _write(
         connection,
         [
@@ -68,26 +69,6 @@ def cancel(connection: Connection, decision_id: str, *, now: int) -> str:
         ],
     )
     return "cancelled"
-
-
-def expire(connection: Connection, *, now: int) -> int:
-    """Mark reservations that nobody settled in time; return how many of a limited number.
-
-    They go on counting in full, and can still be settled.
-    """
-    due = (
-        select(_held.decision_id, _held.budget_id)
-        .where(_held.status == OPEN, _held.expires_at < now)
-        .order_by(_held.expires_at)
-        .limit(EXPIRED_AT_ONCE)
-    )
-    found = connection.execute(due).all()
-    if found:
-        ids = {row.decision_id for row in found}
-        # A decision's reservations all expire together.
-        over = and_(_held.decision_id.in_(ids), _held.status == OPEN, _held.expires_at < now)
-        connection.execute(update(reservations).where(over).values(status=EXPIRED))
-    return len(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,9 +155,8 @@ def test_what_nobody_settles_expires_at_what_it_reserved_and_can_be_settled_late
     lease = kept.lease(need=500)
     kept.draw(lease.id, 200, 300)
     kept.now = LATER
-    assert kept.write(lambda one: settling.expire(one, now=LATER)) == 0
+    assert kept.sums().expired == 0
     kept.now += 1
-    assert kept.write(lambda one: settling.expire(one, now=kept.now)) == 2
     assert parts(kept.sums()) == (0, 0, 500, 0, 0, 500)
     kept.settle(d1=10)
     assert parts(kept.sums()) == (10, 0, 200, 0, 0, 790)
@@ -182,9 +181,9 @@ def test_late_money_goes_to_the_window_of_its_decision(engine: Engine) -> None:
 def test_decisions_leave_a_rolling_window_at_their_own_times(engine: Engine) -> None:
     kept = Ledger(engine, period="rolling", rolling_s=60)
     lease = kept.lease(need=1_000)
-    kept.draw(lease.id, 300)
+    kept.draw(lease.id, 300, expires_at=NOON + HOUR)
     kept.now += 40_000_000
-    kept.draw(lease.id, 500, name="e")
+    kept.draw(lease.id, 500, name="e", expires_at=NOON + HOUR)
     assert parts(kept.sums()) == (0, 800, 0, 200, 0, 0)
     kept.now += 20_000_000
     # The open lease counts in full until it is closed.
@@ -373,10 +372,6 @@ class LedgerMachine(RuleBasedStateMachine):
         if len(held) == 4:
             held[2], held[3] = cost, max(cost - held[1], 0)
             held.append(0)  # settled for good
-
-    @rule()
-    def expire(self) -> None:
-        self.kept.write(lambda one: settling.expire(one, now=self.kept.now))
 
     @precondition(lambda self: self.left)
     @rule(data=st.data())

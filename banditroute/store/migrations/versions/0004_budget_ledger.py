@@ -53,6 +53,26 @@ def _leases(*more: sa.Column) -> None:
     )
 
 
+def _reservations(*more: sa.Column, **options: bool) -> None:
+    op.create_table(
+        "reservations",
+        sa.Column("decision_id", sa.String(length=32), nullable=False),
+        sa.Column("budget_id", sa.BigInteger(), nullable=False),
+        sa.Column("lease_id", sa.BigInteger(), nullable=True),
+        sa.Column("window_start", sa.BigInteger(), nullable=False),
+        sa.Column("reserved_nano", sa.BigInteger(), nullable=False),
+        sa.Column("settled_nano", sa.BigInteger(), nullable=True),
+        *more,
+        sa.Column("status", sa.String(length=12), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("decision_id", "budget_id", name=op.f("pk_reservations")),
+        **options,
+    )
+    op.create_index(
+        op.f("ix_reservations_budget_id_window_start"), "reservations", ["budget_id", "window_start"]
+    )
+
+
 def upgrade() -> None:
     op.add_column(
         "decisions", sa.Column("lambda_gain", sa.Float(), server_default="0", nullable=False)
@@ -81,17 +101,17 @@ def upgrade() -> None:
         unique=True,
     )
     op.create_index(op.f("ix_leases_closed_at"), "leases", ["closed_at"])
-    op.add_column(
-        "reservations", sa.Column("overrun_nano", sa.BigInteger(), server_default="0", nullable=False)
+    op.drop_table("reservations")
+    _reservations(
+        sa.Column("overrun_nano", sa.BigInteger(), server_default="0", nullable=False),
+        sqlite_with_rowid=False,
     )
-    op.create_index(op.f("ix_reservations_status_expires_at"), "reservations", ["status", "expires_at"])
 
 
 def downgrade() -> None:
     # What is spent means nothing to a version that does not hold budgets.
-    op.drop_index(op.f("ix_reservations_status_expires_at"), "reservations")
-    op.drop_column("reservations", "overrun_nano")
-    op.execute("DELETE FROM reservations")
+    op.drop_table("reservations")
+    _reservations()
     op.drop_table("leases")
     _leases(sa.Column("epoch", sa.BigInteger(), nullable=False))
     op.create_index(op.f("ix_leases_budget_id_closed_at"), "leases", ["budget_id", "closed_at"])
