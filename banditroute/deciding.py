@@ -248,9 +248,12 @@ class Decider:
         for row in np.flatnonzero(decided.chosen < 0).tolist():
             if purse is not None and (decided.verdict[row] == BUDGET).any():
                 budget = purse.tightest(row)
-                least = decided.reserved_nano[row][decided.verdict[row] == BUDGET].min()
+                least = int(decided.reserved_nano[row][decided.verdict[row] == BUDGET].min())
                 sums = await self._treasury.sums(budget, stale_s=STALE_S)
-                refusals[row] = exceeded(budget, sums, int(least), now=now_us())
+                if sums.free >= least:
+                    # Sums from before it was spent would contradict the refusal.
+                    sums = await self._treasury.sums(budget)
+                refusals[row] = exceeded(budget, sums, least, now=now_us())
             else:
                 refusals[row] = no_eligible(decided, row)
         return refusals
