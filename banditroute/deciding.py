@@ -181,48 +181,58 @@ class Decider:
         by_pool: dict[str, list[tuple[int, int]]] = {}
         for c, i in owners:
             by_pool.setdefault(calls[c].requests[i].pool, []).append((c, i))
-        for name, at in by_pool.items():
-            pool = self._registry.pool(name)
-            asked = [calls[c].requests[i] for c, i in at]
-            if pool.router is None:
-                for c, i in at:
-                    answers[c][i] = no_models(name)
-                continue
-            asks = asks_of(pool, asked, await features_of(pool, asked))
-            purse = await self._purse(pool, asked, asks)
-            began = time.perf_counter()
-            price = self._spending.price(purse, len(asked)) if purse else None
-            decided = pool.router.decide(asks, price=price, purse=purse)
-            if purse is not None:
-                self._spending.observe(purse, pool.router, asks, decided)
-            self._metrics.decided(name, decided, time.perf_counter() - began)
-            refusals = await self._refusals(decided, purse)
-            ids = [calls[c].request_id for c, _ in at]
-            answered = self._answer(pool, asked, decided, refusals, ids, purse)
-            for (c, i), (answer, taken) in zip(at, answered, strict=True):
-                answers[c][i] = answer
-                if taken is not None:
-                    rows[c].append(taken)
-        results: list[bytes | Exception] = [
-            to_json({"decisions": [_body(one) for one in own]})
-            if call.batch
-            else own[0]
-            if isinstance(own[0], ApiError)
-            else to_json(own[0])
-            for call, own in zip(calls, answers, strict=True)
-        ]
-        everything = [one for own in rows for one in own]
+        purses: list[CallPurse] = []
         try:
+            for name, at in by_pool.items():
+                pool = self._registry.pool(name)
+                asked = [calls[c].requests[i] for c, i in at]
+                ids = [calls[c].request_id for c, _ in at]
+                answered = await self._decide(pool, asked, ids, purses)
+                for (c, i), (answer, taken) in zip(at, answered, strict=True):
+                    answers[c][i] = answer
+                    if taken is not None:
+                        rows[c].append(taken)
+            results: list[bytes | Exception] = [
+                to_json({"decisions": [_body(one) for one in own]})
+                if call.batch
+                else own[0]
+                if isinstance(own[0], ApiError)
+                else to_json(own[0])
+                for call, own in zip(calls, answers, strict=True)
+            ]
             answered_again, logged = await self._log(calls, results, rows)
         except BaseException as failure:
-            for one in everything:
-                one.undo()
+            for purse in purses:
+                purse.undo_all()
             if isinstance(failure, LeaseLost):
                 self._treasury.lost(failure.lease_ids)
             raise
-        for one in everything:
+        for one in (one for own in rows for one in own):
             one.logged() if id(one) in logged else one.undo()
         return answered_again
+
+    async def _decide(
+        self,
+        pool: Pool,
+        asked: Sequence[RouteRequest],
+        request_ids: Sequence[str | None],
+        purses: list[CallPurse],
+    ) -> list[tuple[Answer | ApiError, _Taken | None]]:
+        """Decide requests of one pool; what they take from is appended to `purses` before that."""
+        if pool.router is None:
+            return [(no_models(pool.name), None) for _ in asked]
+        asks = asks_of(pool, asked, await features_of(pool, asked))
+        purse = await self._purse(pool, asked, asks)
+        began = time.perf_counter()
+        price = self._spending.price(purse, len(asked)) if purse else None
+        if purse is not None:
+            purses.append(purse)
+        decided = pool.router.decide(asks, price=price, purse=purse)
+        if purse is not None:
+            self._spending.observe(purse, pool.router, asks, decided)
+        self._metrics.decided(pool.name, decided, time.perf_counter() - began)
+        refusals = await self._refusals(decided, purse)
+        return self._answer(pool, asked, decided, refusals, request_ids, purse)
 
     async def _purse(
         self, pool: Pool, requests: Sequence[RouteRequest], asks: Asks
@@ -238,9 +248,12 @@ class Decider:
         for row in np.flatnonzero(decided.chosen < 0).tolist():
             if purse is not None and (decided.verdict[row] == BUDGET).any():
                 budget = purse.tightest(row)
-                least = decided.reserved_nano[row][decided.verdict[row] == BUDGET].min()
+                least = int(decided.reserved_nano[row][decided.verdict[row] == BUDGET].min())
                 sums = await self._treasury.sums(budget, stale_s=STALE_S)
-                refusals[row] = exceeded(budget, sums, int(least), now=now_us())
+                if sums.free >= least:
+                    # Sums from before it was spent would contradict the refusal.
+                    sums = await self._treasury.sums(budget)
+                refusals[row] = exceeded(budget, sums, least, now=now_us())
                 self._metrics.over_budget(budget.pool, budget.name)
             else:
                 refusals[row] = no_eligible(decided, row)

@@ -62,6 +62,7 @@ class CallPurse:
     def __init__(self, slices: Sequence[Sequence[Slice]], clock: Callable[[], float]) -> None:
         self._slices, self._clock = slices, clock
         self._taken = [0] * len(slices)
+        self._open: set[int] = set()
 
     def headroom(self, row: int) -> int:
         """See `router.Purse`."""
@@ -90,6 +91,7 @@ class CallPurse:
     def take(self, row: int, nano: int) -> None:
         """See `router.Purse`."""
         self._taken[row] = nano
+        self._open.add(row)
         for one in self._slices[row]:
             one.left -= nano
             one.pending += 1
@@ -97,8 +99,12 @@ class CallPurse:
 
     def tightest(self, row: int) -> Budget:
         """Return the budget that leaves the least to a row."""
-        ceilings = ((one.budget.request_ceiling_nano or NO_LIMIT, one) for one in self._slices[row])
-        return min(ceilings, key=lambda pair: min(pair[0], pair[1].left))[1].budget
+
+        def room(one: Slice) -> int:
+            ceiling = one.budget.request_ceiling_nano
+            return one.left if ceiling is None else min(ceiling, one.left)
+
+        return min(self._slices[row], key=room).budget
 
     def draws(self, row: int, decision_id: str, *, now: int, expires_at: int) -> list[Draw]:
         """Return the reservations of the decision that was taken for a row."""
@@ -116,11 +122,18 @@ class CallPurse:
 
     def logged(self, row: int) -> None:
         """Say that the decision of a row is in the log."""
+        self._open.discard(row)
         for one in self._slices[row]:
             one.pending -= 1
 
     def undo(self, row: int) -> None:
         """Give back what a row took whose decision is not in the log."""
+        self._open.discard(row)
         for one in self._slices[row]:
             one.left += self._taken[row]
             one.pending -= 1
+
+    def undo_all(self) -> None:
+        """Give back what all rows took whose decisions are not in the log."""
+        for row in tuple(self._open):
+            self.undo(row)

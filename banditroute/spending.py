@@ -14,7 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from sqlalchemy import Engine
@@ -42,10 +42,15 @@ RECENT_S = 300.0
 
 @dataclass(slots=True)
 class _Pace:
-    """A budget's mode, and what it is fed; charges wait while a thread is solving."""
+    """A budget's mode, and what it is fed; charges wait while a thread is solving.
+
+    `since` is when it was made, microseconds UTC: what was decided before is in the log alone.
+    """
 
     budget: Budget
     pacing: Pacing
+    since: int
+    remembers: bool = False
     recent: deque[tuple[Asks, int]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     arrivals: deque[tuple[float, int]] = field(default_factory=deque)
     lease_id: int = 0
@@ -65,8 +70,8 @@ class _Pace:
 
     def arrived(self, clock: float, count: int) -> None:
         if self.arrivals and clock - self.arrivals[-1][0] < 1.0:
-            since, before = self.arrivals.pop()
-            self.arrivals.append((since, before + count))
+            since, before = self.arrivals[-1]
+            self.arrivals[-1] = since, before + count
         else:
             self.arrivals.append((clock, count))
         while clock - self.arrivals[0][0] > RECENT_S:
@@ -74,11 +79,12 @@ class _Pace:
 
     def per_second(self, clock: float, span_s: float) -> float:
         """Return recent requests per second, for a forecast over `span_s` seconds."""
-        if not self.arrivals:
+        seen = list(self.arrivals)  # requests go on arriving beside this thread
+        if not seen:
             return 0.0
         # A burst of a second says little about a month.
         least = min(max(span_s / 60.0, 1.0), 60.0)
-        return sum(count for _, count in self.arrivals) / max(clock - self.arrivals[0][0], least)
+        return sum(count for _, count in seen) / max(clock - seen[0][0], least)
 
 
 class Spending:
@@ -166,26 +172,36 @@ class Spending:
         """Once a second: solve the prices of a pool's budgets anew where requests came."""
         known = {one.id: one for one in self._treasury.budgets(pool)}
         for key, pace in list(self._paces.items()):
-            same = known.get(key, pace.budget)
-            if pace.budget.pool == pool and (key not in known or same.pacing != pace.budget.pacing):
+            if pace.budget.pool != pool:
+                continue
+            budget = known.get(key)
+            if budget is None or budget.pacing == NONE:
                 del self._paces[key]
-            else:
-                pace.budget = same
+                if budget is not None:
+                    self._treasury.slice(budget).keep = 0
+                continue
+            if budget.pacing != pace.budget.pacing:
+                # Another mode, of the same requests; what was settled before is not its affair.
+                self._paces[key] = replace(
+                    pace, pacing=make_pacing(budget.pacing), solving=False, later=[]
+                )
+            self._paces[key].budget = budget
         if router is None:
             return
         for budget in known.values():
-            young = budget.id not in self._paces
-            new = self._pace(budget)
-            if new is not None and young:
-                await asyncio.to_thread(self._remember, new, router)
-            if new is not None and new.recent and not new.solving:
-                await self._solve(new, router)
+            paced = self._pace(budget)
+            if paced is None:
+                continue
+            if not paced.remembers:
+                await self._remember(paced, router)
+            if paced.recent:
+                await self._solve(paced, router)
 
     def _pace(self, budget: Budget) -> _Pace | None:
         if budget.pacing == NONE:
             return None
         if budget.id not in self._paces:
-            self._paces[budget.id] = _Pace(budget, make_pacing(budget.pacing))
+            self._paces[budget.id] = _Pace(budget, make_pacing(budget.pacing), self._now())
         return self._paces[budget.id]
 
     def _dearest(self, held: Sequence[Slice]) -> Terms:
@@ -205,6 +221,8 @@ class Spending:
         )
 
     async def _solve(self, pace: _Pace, router: Router) -> None:
+        if pace.solving:
+            return
         pace.flush()
         pace.solving = True
         try:
@@ -256,11 +274,16 @@ class Spending:
             requests = max(traffic * (ends - now) / 1e6, 1.0)
         return Money(left=left, cap=cap, requests=requests, rate=rate)
 
-    def _remember(self, pace: _Pace, router: Router) -> None:
+    async def _remember(self, pace: _Pace, router: Router) -> None:
         """Look back into the log for the requests that the budget held last."""
-        charter = router.snapshot.charter
-        rows = self._log.recent(pace.budget.pool, embedder=charter.embedder, limit=WINDOW)
+        pool, embedder = pace.budget.pool, router.snapshot.charter.embedder
+        rows = await asyncio.to_thread(
+            self._log.recent, pool, embedder=embedder, before=pace.since, limit=WINDOW
+        )
+        pace.remembers = True
         for row in rows:
+            if len(pace.recent) == WINDOW:
+                break
             if pace.budget.holds(json.loads(row.tags) if row.tags else None):
                 tokens = np.array([row.input_tokens])
                 weights = row.w_quality, row.w_cost, row.w_latency

@@ -82,7 +82,9 @@ class Treasury:
         self._adopt(await self._writer.write(work))
 
     async def stop(self) -> None:
-        """Give back what is left."""
+        """Give back what is left, and what renewals that are under way will bring."""
+        tasks = [desk.task for desk in self._desks.values() if desk.task is not None]
+        await asyncio.gather(*tasks)
         ids = [one.lease_id for one in [*self._slices.values(), *self._former]]
         self._slices.clear()
         self._former.clear()
@@ -181,6 +183,9 @@ class Treasury:
                 break
             for one in short:
                 await self._renew(one, need[one.id])
+        if not {one.id for one in self.budgets(pool)}.issuperset(by_id):
+            # One was dropped while this waited, and nobody is held to it any more.
+            return await self.purse(pool, tags, worst)
         slices = {key: self.slice(one) for key, one in by_id.items()}
         clock = self._clock()
         for key, held_here in slices.items():
@@ -207,6 +212,8 @@ class Treasury:
         known = {one.id: one for one in budgets}
         for key, held in list(self._slices.items()):
             if key in known:
+                if known[key].cap_nano > held.budget.cap_nano:
+                    held.denied_until = held.rest_until = 0.0
                 held.budget = known[key]
             else:
                 del self._slices[key]
@@ -261,10 +268,17 @@ class Treasury:
                     connection, budget, self.holder, need=wanted, ideal=ideal, now=now, until=until
                 )
             )
-            if self._slices.get(budget.id) is not one:
-                # Its window ended, or its budget did, while this was under way.
+            if not got.id:
+                await self.reload()
+                return
+            current = self._slices.get(budget.id)
+            if current is not one:
+                # It was idle, or its window ended, while this was under way. Of one window this
+                # process has one lease: it is closed here unless another slice goes on with it.
                 one.lease_id = got.id
-                self._former.append(one)
+                others = current is not None and current.window == one.window
+                if not others and one not in self._former:
+                    self._former.append(one)
                 return
             one.left = (
                 got.granted if got.fresh or got.id != one.lease_id else one.left + got.granted

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from banditroute.budget import Budget
-from banditroute.errors import ApiError
+from banditroute.budget import MOST_USD, Budget
+from banditroute.errors import ApiError, invalid
 from banditroute.pool import NANO
 from banditroute.store import ledger
 from banditroute.store.tables import budgets
@@ -59,10 +59,14 @@ def change_budget(
     Raises
     ------
     ApiError
-        404 for a budget that there is not, 409 for a cap below what is spent and reserved by now.
+        404 for a budget that there is not, 409 for a cap below what is spent and reserved by now,
+        400 for one that is too large.
     """
     before = find_budget(connection, pool, name)
     cap = int(fields.get("cap_nano", before.cap_nano)) + top_up
+    if cap > MOST_USD * NANO:
+        message = f"a cap is at most {MOST_USD:,.0f} US dollars, this would be {cap / NANO:,.9g}"
+        raise invalid("top_up_usd", message)
     used = ledger.sums(connection, before, now=now).used
     if cap < before.cap_nano and used > cap:
         raise ApiError(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -32,7 +32,7 @@ from sqlalchemy import (
 from banditroute.budget import ROLLING, Budget
 from banditroute.errors import ApiError, unavailable
 from banditroute.store.bulk import insert_many
-from banditroute.store.tables import leases, reservations
+from banditroute.store.tables import budgets, leases, reservations
 
 OPEN, SETTLED, CANCELLED = "open", "settled", "cancelled"
 COUNTED = ("drawn_nano", "requests", "ended_nano", "returned_nano")
@@ -68,7 +68,8 @@ class Holder(NamedTuple):
 class Lease(NamedTuple):
     """What a holder was granted of a budget, in nano-dollars.
 
-    `fresh` says that nothing but `granted` is left of what it had before.
+    `fresh` says that nothing but `granted` is left of what it had before; an `id` of 0 that the
+    budget is no more.
     """
 
     id: int
@@ -165,7 +166,16 @@ def lease(
     ideal : nano-dollars that save another visit soon; near the cap less, so that what one holder
         keeps is not what another one lacks.
     until : microseconds, UTC; from then on others may close the lease.
+
+    Notes
+    -----
+    The cap is the one in SQL: whoever asks may not have heard yet that it was changed.
     """
+    newest = select(budgets.c.cap_nano).where(budgets.c.id == budget.id)
+    cap = connection.execute(newest).scalar()
+    if cap is None:
+        return Lease(0, 0, True)
+    budget = replace(budget, cap_nano=cap)
     window = budget.window(now)
     available = max(free(connection, budget, now=now), 0)
     grant = min(available, max(need, min(ideal, available // 4)))

@@ -247,10 +247,11 @@ class Log:
                 for name, query in queries.items()
             }
 
-    def recent(self, pool: str, *, embedder: str, limit: int) -> list[Any]:
-        """Return what was asked in the last decisions of a pool, the newest first."""
+    def recent(self, pool: str, *, embedder: str, before: int, limit: int) -> list[Any]:
+        """Return what was asked in a pool's last decisions before a time, the newest first."""
         asked = [decisions.c[name] for name in _ASKED]
-        alike = (decisions.c.pool == pool, decisions.c.embedder == embedder)
+        earlier = decisions.c.created_at < before
+        alike = (decisions.c.pool == pool, decisions.c.embedder == embedder, earlier)
         query = select(*asked).where(*alike).order_by(decisions.c.id.desc()).limit(limit)
         with self.engine.connect() as connection:
             return list(connection.execute(query))

@@ -31,6 +31,9 @@ TABLES = (
     "comparisons",
     "session_feedback",
     "idempotency_keys",
+    "budgets",
+    "leases",
+    "reservations",
 )
 LEARNED_WITHIN_S = 5.0
 
@@ -101,7 +104,7 @@ class Served:
     def rows(self, table: str) -> list[dict[str, Any]]:
         found = metadata.tables[table]
         serial = [column for column in found.primary_key if column.name in ("id", "seq")]
-        order = serial or [found.c.created_at]
+        order = serial or ([found.c.created_at] if "created_at" in found.c else found.primary_key)
         with self.engine.connect() as connection:
             rows = connection.execute(select(found).order_by(*order)).mappings()
             return [dict(row) for row in rows]

@@ -1,0 +1,87 @@
+"""Budgets as values: windows of the calendar, UTC, and whom they hold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from banditroute.budget import Budget, nanos
+
+
+def us(text: str, more: int = 0) -> int:
+    return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000 + more
+
+
+def budget(period: str = "total", **fields: Any) -> Budget:
+    return Budget(id=1, pool="p", name="b", cap_nano=1_000, period=period, **fields)
+
+
+WINDOWS = [
+    ("hour", "2026-03-01T10:59:59", "2026-03-01T10:00", "2026-03-01T11:00"),
+    ("hour", "2026-03-01T11:00:00", "2026-03-01T11:00", "2026-03-01T12:00"),
+    ("hour", "2026-12-31T23:59:59", "2026-12-31T23:00", "2027-01-01T00:00"),
+    ("day", "2026-03-29T02:30:00", "2026-03-29T00:00", "2026-03-30T00:00"),  # summer time begins
+    ("day", "2026-12-31T23:59:59", "2026-12-31T00:00", "2027-01-01T00:00"),
+    ("month", "2026-12-31T23:59:59", "2026-12-01T00:00", "2027-01-01T00:00"),
+    ("month", "2027-01-01T00:00:00", "2027-01-01T00:00", "2027-02-01T00:00"),
+    ("month", "2027-01-31T12:00:00", "2027-01-01T00:00", "2027-02-01T00:00"),
+    ("month", "2027-02-28T23:59:59", "2027-02-01T00:00", "2027-03-01T00:00"),
+    ("month", "2028-02-29T23:59:59", "2028-02-01T00:00", "2028-03-01T00:00"),
+    ("month", "2026-04-30T23:59:59", "2026-04-01T00:00", "2026-05-01T00:00"),
+]
+
+
+@pytest.mark.parametrize(("period", "now", "began", "ends"), WINDOWS)
+def test_a_window_is_that_of_the_calendar_in_utc(
+    period: str, now: str, began: str, ends: str
+) -> None:
+    one, at = budget(period), us(now, more=999_999)
+    assert (one.window(at), one.resets_at(at)) == (us(began), us(ends))
+    # Windows touch: the end of one is the beginning of the next.
+    assert one.window(us(ends) - 1) == us(began) and one.window(us(ends)) == us(ends)
+
+
+@pytest.mark.parametrize("zone", ["America/St_Johns", "Pacific/Kiritimati"])
+def test_the_zone_of_the_machine_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert budget("day").window(us("2026-03-01T10:59")) == us("2026-03-01T00:00")
+        assert budget("hour").resets_at(us("2026-03-01T10:59")) == us("2026-03-01T11:00")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_one_window_for_ever_and_a_rolling_one_begin_at_0_and_never_reset() -> None:
+    for one in (budget(), budget("rolling", rolling_s=60)):
+        assert one.window(us("2026-03-01T10:59")) == 0
+        assert one.resets_at(us("2026-03-01T10:59")) is None
+    assert budget("rolling", rolling_s=90).span_us == 90_000_000 and budget().span_us == 0
+
+
+@pytest.mark.parametrize(
+    ("tags", "held"),
+    [
+        (None, False),
+        ({}, False),
+        ({"team": "b"}, False),
+        ({"teams": "a"}, False),
+        ({"team": "a", "x": "y"}, True),
+    ],
+)
+def test_a_tag_says_whom_a_budget_holds(tags: dict[str, str] | None, held: bool) -> None:
+    assert budget(scope_tag="team", scope_value="a").holds(tags) is held
+    assert budget().holds(tags)
+
+
+def test_dollars_become_the_nearest_nano_dollars() -> None:
+    # The double next to 0.1 + 0.2 lies above 0.3.
+    assert [nanos(usd) for usd in (0.0, 1e-9, 0.1 + 0.2, 1e9)] == [0, 1, 300_000_000, 10**18]
+    assert nanos(2.6e-9) == 3
