@@ -209,16 +209,18 @@ class Router:
         u = self._rng.random(n)
         chosen = draw(choice.pmf, u)
         if purse is not None:
-            for i in range(n):
+            dearest = seen.reserved.max(axis=1, initial=0).tolist()
+            for i, arm in enumerate(chosen.tolist()):
                 # What earlier rows took may leave too little for all models of this one.
-                short = self._short(draft, i, seen.reserved[i], purse)
-                if short.any():
-                    draft.verdict[i, short] = BUDGET
-                    again = self._choose(draft.row(i))
-                    choice.replace(i, again)
-                    chosen[i] = draw(again.pmf, u[i : i + 1])[0]
-                if chosen[i] >= 0:
-                    purse.take(i, int(seen.reserved[i, chosen[i]]))
+                if min(purse.headroom(i), purse.spare(i)) < dearest[i]:
+                    short = self._short(draft, i, seen.reserved[i], purse)
+                    if short.any():
+                        draft.verdict[i, short] = BUDGET
+                        again = self._choose(draft.row(i))
+                        choice.replace(i, again)
+                        arm = chosen[i] = draw(again.pmf, u[i : i + 1])[0]
+                if arm >= 0:
+                    purse.take(i, seen.reserved[i, arm].item())
         # Rows without an eligible model spend nothing and do not count.
         self._spend_sum += float(np.vdot(choice.exploit, seen.cost))
         self._spend_count += float(choice.exploit.sum())

@@ -114,7 +114,7 @@ class Spending:
     def terms(self, budget: Budget) -> Terms:
         """Return what money costs in a budget by now."""
         pace = self._paces.get(budget.id)
-        return pace.pacing.terms if pace else Terms()
+        return pace.pacing.terms if pace else _FREE
 
     def prices(self) -> dict[tuple[str, str], float]:
         """Return the price of money by pool and budget, in quality units per US dollar."""
@@ -130,10 +130,9 @@ class Spending:
             if self._last[:2] != (rows[0], n):
                 self._last = rows[0], n, rows[0].rows(n)
             return self._last[2]
-        parts = [one.rows(1) for one in rows]
         return Price(
             *(
-                np.concatenate([getattr(part, name) for part in parts])
+                np.array([[getattr(one, name)] for one in rows])
                 for name in Price.__dataclass_fields__
             )
         )

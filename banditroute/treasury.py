@@ -166,32 +166,36 @@ class Treasury:
         known = self._by_pool.get(pool)
         if not known:
             return None
-        held = [[one for one in known if one.holds(of_row)] for of_row in tags]
-        need: dict[int, int] = {}
-        for of_row, nano in zip(held, worst, strict=True):
-            for one in of_row:
-                ceiling = one.request_ceiling_nano
-                fits = nano if ceiling is None else min(nano, ceiling)
-                need[one.id] = need.get(one.id, 0) + fits
+        if all(one.scope_tag is None for one in known):
+            held: Sequence[Sequence[Budget]] = [known] * len(tags)
+        else:
+            held = [[one for one in known if one.holds(of_row)] for of_row in tags]
+        need = _needs(known, held, worst)
         if not need:
             return None
-        by_id = {one.id: one for one in known if one.id in need}
+        waited = False
         # Others may have taken what this call has just waited for.
         for _ in range(3):
-            short = [one for one in by_id.values() if not self._covers(one, need[one.id])]
+            short = [(one, nano) for one, nano in need if not self._covers(one, nano)]
             if not short:
                 break
-            for one in short:
-                await self._renew(one, need[one.id])
-        if not {one.id for one in self.budgets(pool)}.issuperset(by_id):
+            waited = True
+            for one, nano in short:
+                await self._renew(one, nano)
+        if waited and not {one.id for one in self.budgets(pool)}.issuperset(
+            one.id for one, _ in need
+        ):
             # One was dropped while this waited, and nobody is held to it any more.
             return await self.purse(pool, tags, worst)
-        slices = {key: self.slice(one) for key, one in by_id.items()}
-        clock = self._clock()
-        for key, held_here in slices.items():
-            held_here.used_at = clock
-            if held_here.left < held_here.ideal(need[key]) // 2:
-                self._renew_beside(held_here.budget, need[key])
+        slices, clock = {}, self._clock()
+        for budget, nano in need:
+            one_held = slices[budget.id] = self.slice(budget)
+            one_held.used_at = clock
+            if one_held.left < one_held.ideal(nano) // 2:
+                self._renew_beside(budget, nano)
+        if held[0] is known:
+            shared = list(slices.values())
+            return CallPurse([shared] * len(tags), self._clock)
         return CallPurse([[slices[one.id] for one in of_row] for of_row in held], self._clock)
 
     def lost(self, lease_ids: Sequence[int]) -> None:
@@ -202,6 +206,7 @@ class Treasury:
 
     def refunded(self) -> None:
         """Say that money came back: what was denied may be had now."""
+        self._read.clear()
         for one in self._slices.values():
             one.denied_until = 0.0
 
@@ -303,6 +308,20 @@ class Treasury:
             del self._slices[one.budget.id]
         if one in self._former:
             self._former.remove(one)
+
+
+def _needs(
+    known: Sequence[Budget], held: Sequence[Sequence[Budget]], worst: Sequence[int]
+) -> list[tuple[Budget, int]]:
+    """Return the budgets that hold any row, with the most that their rows may take together."""
+    need = []
+    for budget in known:
+        ceiling = budget.request_ceiling_nano
+        rows = [nano for of_row, nano in zip(held, worst, strict=True) if budget in of_row]
+        if rows:
+            fits = rows if ceiling is None else [min(nano, ceiling) for nano in rows]
+            need.append((budget, sum(fits)))
+    return need
 
 
 def boot_id() -> str:
