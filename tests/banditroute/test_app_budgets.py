@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,6 +88,19 @@ def sums(daemon: Served, name: str = "b") -> dict[str, int]:
 def service(daemon: Served) -> Service:
     found: Service = daemon.client.app.state.service
     return found
+
+
+def slices_agree(daemon: Served) -> dict[str, int]:
+    """Return the sums of the one budget, once the daemon holds just what SQL says it does."""
+    treasury = service(daemon).treasury
+    (held,) = treasury._slices.values()
+    deadline = time.monotonic() + 5.0
+    while True:  # renewals may be under way beside
+        found = sums(daemon)
+        if held.left == found["leased"] and held.pending == 0:
+            return found
+        assert time.monotonic() < deadline, f"{held} is not {found}"
+        time.sleep(0.01)
 
 
 def set_all(daemon: Served, table: Any, **values: Any) -> None:
@@ -231,6 +245,7 @@ def test_how_long_to_wait_depends_on_what_could_help(served: Served) -> None:
     assert answer.headers["retry-after"] == "5"  # an answer may settle
     (row,) = served.rows("decisions")
     served.feedback(row["id"], cost_usd=SMALL)
+    service(served).treasury._read.clear()  # as a quarter of a second does
     answer = route(served)
     assert "it never resets" in exceeded(answer)["message"]
     assert answer.headers["retry-after"] == "3600"
@@ -363,9 +378,9 @@ def test_a_replay_reserves_nothing(served: Served, many: bool) -> None:
     first = ask()
     before = sums(served)
     assert [ask() for _ in range(5)] == [first] * 5
-    assert sums(served) == before and len(served.rows("reservations")) == (3 if many else 1)
-    held = next(iter(service(served).treasury._slices.values()))
-    assert held.pending == 0 and held.left == before["leased"]
+    after = slices_agree(served)
+    assert after["reserved"] == before["reserved"] > 0
+    assert len(served.rows("reservations")) == (3 if many else 1)
     # The answer stands, also when there is no money for another one.
     assert "error" in batch(served, 600)[-1] and route(served).status_code == 429
     assert ask() == first
@@ -456,7 +471,6 @@ def test_a_call_that_fails_before_the_log_gives_back_what_it_took(
 ) -> None:
     budget(served, 0.03)
     decided(served, "small")
-    (held,) = service(served).treasury._slices.values()
 
     async def away(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no sums")
@@ -466,9 +480,9 @@ def test_a_call_that_fails_before_the_log_gives_back_what_it_took(
     answer = served.client.request(
         "POST", "/v1/route/batch", json={"requests": requests}, quiet=True
     )
-    assert answer.status_code == 500 and held.pending == 0
+    assert answer.status_code == 500
     monkeypatch.undo()
-    assert held.left == sums(served)["leased"] and sums(served)["reserved"] == 250_000
+    assert slices_agree(served)["reserved"] == 250_000
     decided(served, "large")
 
 

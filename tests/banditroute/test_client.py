@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import threading
@@ -19,31 +18,15 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route as HttpRoute
-from wire import DECISION, Caller, Wire, client, fault, routed
+from wire import CALLERS, DECISION, Caller, Wire, client, fault, routed
 
 from banditroute import patience
-from banditroute.client import AsyncClient, Client, Route, RouteError, RouterError
+from banditroute.client import Client, Route, RouteError, RouterError
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=CALLERS)
 def call(request: pytest.FixtureRequest) -> Caller:
-    """Call a method of either client, so that each behaviour is checked on both."""
-
-    def sync(wire: Wire, method: str, *args: Any, options: Any = None, **kwargs: Any) -> Any:
-        with client(wire, **(options or {})) as one:
-            return getattr(one, method)(*args, **kwargs)
-
-    def asynchronous(
-        wire: Wire, method: str, *args: Any, options: Any = None, **kwargs: Any
-    ) -> Any:
-        async def run() -> Any:
-            transport = httpx.MockTransport(wire)
-            async with AsyncClient("http://router", transport=transport, **(options or {})) as one:
-                return await getattr(one, method)(*args, **kwargs)
-
-        return asyncio.run(run())
-
-    return sync if request.param == "sync" else asynchronous
+    return CALLERS[request.param]
 
 
 @pytest.fixture(autouse=True)

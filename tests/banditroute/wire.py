@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 
-from banditroute.client import Client
+from banditroute.client import AsyncClient, Client
 
 DECISION = {
     "decision_id": "d1",
@@ -56,3 +57,21 @@ def client(wire: Wire, **options: Any) -> Client:
 
 
 Caller = Callable[..., Any]
+
+
+def _sync(wire: Any, method: str, *args: Any, options: Any = None, **kwargs: Any) -> Any:
+    with client(wire, **(options or {})) as one:
+        return getattr(one, method)(*args, **kwargs)
+
+
+def _async(wire: Any, method: str, *args: Any, options: Any = None, **kwargs: Any) -> Any:
+    async def run() -> Any:
+        transport = httpx.MockTransport(wire)
+        async with AsyncClient("http://router", transport=transport, **(options or {})) as one:
+            return await getattr(one, method)(*args, **kwargs)
+
+    return asyncio.run(run())
+
+
+CALLERS: dict[str, Caller] = {"sync": _sync, "async": _async}
+"""Call a method of either client, so that each behaviour is checked on both."""
