@@ -27,6 +27,7 @@ class Slice:
     used_at : on that clock, when a call last came for it.
     typical : what a request took, smoothed.
     pending : decisions that took from it and are not in the log yet.
+    goal : nano-dollars that it should hold to last for a while, as calls were of late.
     beyond, keep : nano-dollars of the budget that lie elsewhere, as was last seen, and what is to
         be left of both for the cheapest answers to later requests.
     """
@@ -42,6 +43,7 @@ class Slice:
     used_at: float = 0.0
     typical: float = 0.0
     pending: int = 0
+    goal: int = 0
     beyond: int = 0
     keep: int = 0
 

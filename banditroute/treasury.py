@@ -130,7 +130,7 @@ class Treasury:
         for one in list(self._slices.values()):
             if one.deadline - clock < SAFE_S / 2:
                 await self._renew(one.budget, 0)
-            elif one.left > 2 * one.ideal(0):
+            elif one.left > 2 * one.goal:
                 await self._trim(one)
 
     async def sums(self, budget: Budget, *, stale_s: float = 0.0) -> Sums:
@@ -191,7 +191,8 @@ class Treasury:
         for budget, nano in need:
             one_held = slices[budget.id] = self.slice(budget)
             one_held.used_at = clock
-            if one_held.left < one_held.ideal(nano) // 2:
+            one_held.goal = one_held.ideal(nano)
+            if one_held.left < one_held.goal // 2:
                 self._renew_beside(budget, nano)
         if held[0] is known:
             shared = list(slices.values())
@@ -297,7 +298,7 @@ class Treasury:
 
     async def _trim(self, one: Slice) -> None:
         """Give back what a single large call had leased."""
-        extra = one.left - one.ideal(0)
+        extra = one.left - one.goal
         one.left -= extra
         await self._writer.write(
             lambda connection: ledger.give_back(connection, one.lease_id, extra)

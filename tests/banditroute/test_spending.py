@@ -343,6 +343,7 @@ def test_charges_while_a_price_is_being_solved_are_not_lost(
         assert len(mode.windows) == solved
         mode.go_on.set()
         await solving
+        await one.spending.refresh("p", one.router)
         at = range(3), decided.chosen
         assert mode.charges[1:] == pytest.approx((decided.reserved_nano[at] / 1e9).tolist())
         assert mode.count == 4
@@ -411,7 +412,7 @@ def test_what_is_remembered_never_pushes_out_what_was_seen(
         await one.refresh()
         pace = next(iter(one.spending._paces.values()))
         assert len(pace.recent) == WINDOW
-        newest = np.concatenate([ask.features for ask in list(pace.recent)[-5:]])
+        newest = np.concatenate([ask.row(i).features for ask, i in list(pace.recent)[-5:]])
         np.testing.assert_array_equal(newest, decided.asks.features)
 
     run(engine, main)

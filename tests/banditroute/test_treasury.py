@@ -402,6 +402,7 @@ def test_what_a_large_call_had_leased_goes_back_when_it_is_over(engine: Engine) 
         await one.log(await one.purse(900_000), 10)
         await one.quiet()
         assert one.sums(budget).leased >= 800_000
+        await one.purse(100)
         await one.treasury.refresh()
         kept = one.treasury.slice(budget).left
         assert kept == 1_000_000 // 16 and one.sums(budget).leased == kept
@@ -612,8 +613,10 @@ def test_sums_are_read_anew_unless_older_ones_will_do(engine: Engine) -> None:
         budget = await one.add()
         (name,) = await one.log(await one.purse(1_000), 900)
         assert (await one.treasury.sums(budget)).settled == 0
-        await one.settle(name, 5)
+        await one.writer.write(lambda connection: settling.settle(connection, {name: 5}))
         seen = [(await one.treasury.sums(budget, stale_s=s)).settled for s in (0.25, 0.0, 0.25)]
         assert seen == [0, 5, 5]
+        await one.settle(name, 5)  # in this process money that comes back is known of at once
+        assert not one.treasury._read
 
     run(engine, main)
