@@ -36,6 +36,7 @@ class Budget:
     pacing : how its money is spread over the window, see `policies.knapsack`; ``none``: it is not.
     expected_requests : requests of a window, where that is known.
     rate_nano : nano-dollars per request to pace to, where no window gives one.
+    quality_floor : mean quality that pacing ``history`` meets at the least cost.
     """
 
     id: int
@@ -50,6 +51,7 @@ class Budget:
     pacing: str = "history"
     expected_requests: int | None = None
     rate_nano: int | None = None
+    quality_floor: float | None = None
 
     @property
     def span_us(self) -> int:

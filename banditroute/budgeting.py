@@ -97,13 +97,14 @@ class Budgeting:
 
 def columns(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a budget's row among fields of the wire, money in nano-dollars."""
-    found = {name: fields[name] for name in ("pacing", "expected_requests") if name in fields}
+    found = {name: fields[name] for name in _AS_THEY_ARE if name in fields}
     for name, column in _MONEY.items():
         if name in fields:
             found[column] = None if fields[name] is None else nanos(fields[name])
     return found
 
 
+_AS_THEY_ARE = ("pacing", "expected_requests", "quality_floor")
 _MONEY = {
     "cap_usd": "cap_nano",
     "request_ceiling_usd": "request_ceiling_nano",

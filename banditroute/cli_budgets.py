@@ -21,6 +21,9 @@ Requests = Annotated[
     int | None, typer.Option("--expected-requests", help="Requests of a window, where known.")
 ]
 Rate = Annotated[float | None, typer.Option("--rate", help="US dollars per request to pace to.")]
+Floor = Annotated[
+    float | None, typer.Option(help="Mean quality that history meets at the least cost.")
+]
 
 
 @app.command("create")
@@ -36,6 +39,7 @@ def create(
     pacing: Pacing = None,
     expected_requests: Requests = None,
     rate: Rate = None,
+    quality_floor: Floor = None,
     pool: PoolName = "default",
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -51,6 +55,7 @@ def create(
         "pacing": pacing,
         "expected_requests": expected_requests,
         "rate_usd": rate,
+        "quality_floor": quality_floor,
     }
     _print([call(url, "add_budget", name, pool=pool, **terms)])
 
@@ -63,6 +68,7 @@ def change(
     pacing: Pacing = None,
     expected_requests: Requests = None,
     rate: Rate = None,
+    quality_floor: Floor = None,
     pool: PoolName = "default",
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -73,6 +79,7 @@ def change(
         "pacing": pacing,
         "expected_requests": expected_requests,
         "rate_usd": rate,
+        "quality_floor": quality_floor,
     }
     fields = {key: value for key, value in given.items() if value is not None}
     if not fields:

@@ -167,6 +167,7 @@ class Change(TypedDict, total=False):
     pacing: str
     expected_requests: int | None
     rate_usd: float | None
+    quality_floor: float | None
 
 
 class Terms(TypedDict, total=False):
@@ -181,6 +182,7 @@ class Terms(TypedDict, total=False):
     pacing: str
     expected_requests: int
     rate_usd: float
+    quality_floor: float
 
 
 @dataclass(slots=True)

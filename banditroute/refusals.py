@@ -84,6 +84,7 @@ def describe(budget: Budget, sums: Sums, *, now: int) -> dict[str, Any]:
         "pacing": budget.pacing,
         "expected_requests": budget.expected_requests,
         "rate_usd": None if rate is None else rate / NANO,
+        "quality_floor": budget.quality_floor,
         **money,
         "requests": sums.requests,
         "resets_at": None if resets is None else iso(resets),

@@ -290,9 +290,12 @@ class NewBudget(Wire):
     pacing: Pacing = "history"
     expected_requests: int | None = Field(None, ge=1, le=10**15)
     rate_usd: Usd | None = None
+    quality_floor: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _whole(self) -> NewBudget:
+        if self.quality_floor is not None and self.pacing != "history":
+            raise blame("quality_floor", "goes with pacing 'history'")
         if (self.window == "rolling") != (self.rolling_s is not None):
             raise blame("rolling_s", "goes with window 'rolling', which needs it")
         if (self.tag is None) != (self.value is None):
@@ -309,6 +312,7 @@ class BudgetChange(Wire):
     pacing: Pacing | None = None
     expected_requests: int | None = Field(None, ge=1, le=10**15)
     rate_usd: Usd | None = None
+    quality_floor: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _changes_something(self) -> BudgetChange:
@@ -339,6 +343,7 @@ class BudgetAnswer(Wire):
     pacing: str
     expected_requests: int | None
     rate_usd: float | None
+    quality_floor: float | None
     cap_usd: float
     settled_usd: float
     reserved_usd: float

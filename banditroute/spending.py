@@ -179,11 +179,9 @@ class Spending:
                 if budget is not None:
                     self._treasury.slice(budget).keep = 0
                 continue
-            if budget.pacing != pace.budget.pacing:
+            if _shape(budget) != _shape(pace.budget):
                 # Another mode, of the same requests; what was settled before is not its affair.
-                self._paces[key] = replace(
-                    pace, pacing=make_pacing(budget.pacing), solving=False, later=[]
-                )
+                self._paces[key] = replace(pace, pacing=_mode(budget), solving=False, later=[])
             self._paces[key].budget = budget
         if router is None:
             return
@@ -200,7 +198,7 @@ class Spending:
         if budget.pacing == NONE:
             return None
         if budget.id not in self._paces:
-            self._paces[budget.id] = _Pace(budget, make_pacing(budget.pacing), self._now())
+            self._paces[budget.id] = _Pace(budget, _mode(budget), self._now())
         return self._paces[budget.id]
 
     def _dearest(self, held: Sequence[Slice]) -> Terms:
@@ -291,3 +289,15 @@ class Spending:
 
 
 _FREE = Terms()
+
+
+def _mode(budget: Budget) -> Pacing:
+    floor = budget.quality_floor
+    if floor is not None and budget.pacing == "history":
+        return make_pacing(budget.pacing, quality_floor=floor)
+    return make_pacing(budget.pacing)
+
+
+def _shape(budget: Budget) -> tuple[str, float | None]:
+    """Return what another mode has to be made for."""
+    return budget.pacing, budget.quality_floor

@@ -228,6 +228,7 @@ budgets = Table(
     Column("pacing", String(20), nullable=False, server_default="history"),
     Column("expected_requests", BigInteger),  # of a window
     Column("rate_nano", BigInteger),  # per request
+    Column("quality_floor", Float),
     UniqueConstraint("pool", "name"),
     sqlite_autoincrement=True,  # an id that was given out keeps its meaning
 )

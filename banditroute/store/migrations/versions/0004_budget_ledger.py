@@ -84,6 +84,7 @@ def upgrade() -> None:
         sa.Column("pacing", sa.String(length=20), server_default="history", nullable=False),
         sa.Column("expected_requests", sa.BigInteger(), nullable=True),
         sa.Column("rate_nano", sa.BigInteger(), nullable=True),
+        sa.Column("quality_floor", sa.Float(), nullable=True),
         sqlite_autoincrement=True,
     )
     op.drop_table("leases")
