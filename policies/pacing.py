@@ -204,7 +204,7 @@ class Pacing(ABC):
             self.terms = replace(self._cold(rate), rate=rate)
             return self.terms
         floor = window.floor()
-        self._floor = float(floor.mean())
+        self._floor = float(floor.sum()) / len(window.cost)
         keep = 0.0
         if math.isfinite(money.requests) and math.isfinite(money.left):
             after = max(money.requests - 1.0, 0.0)
