@@ -26,7 +26,7 @@ WINDOW = 128
 WARM = 64
 """Requests over which prices are solved more often than later."""
 
-_WARM_EVERY, _EVERY = 4, 16
+WARM_EVERY, _EVERY = 4, 16
 _NEAR, _FAR, _CLOSE = 1.1, 4.0, 0.1
 LEAST, MOST = 1e-4, 1e6
 """Prices of money are looked for between these multiples of a dear one."""
@@ -188,7 +188,7 @@ class Pacing(ABC):
 
     def due(self, count: int) -> bool:
         """Return whether the terms should be solved anew before decision `count` (from 0)."""
-        return count % (_WARM_EVERY if count <= WARM else _EVERY) == 0
+        return count % (WARM_EVERY if count <= WARM else _EVERY) == 0
 
     def solve(self, window: Window | None, money: Money) -> Terms:
         """Return the terms of the next decisions.
