@@ -45,6 +45,10 @@ class History(Pacing):
     price not to try the others would never learn that one of them is cheaper. With neither horizon
     nor rate there is nothing to aim at, and money costs nothing.
 
+    Cold start: before the first request the window is that request, as the prior sees it; then all
+    requests so far, seen anew every 4 until there are 64. The price itself rations what is dear and
+    not known, so nothing is forced.
+
     References
     ----------
     .. [1] Zhou, Naroditskiy (2008). Algorithm for stochastic multiple-choice knapsack problem and

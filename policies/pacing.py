@@ -187,7 +187,7 @@ class Pacing(ABC):
         return Terms(price, price)
 
     def due(self, count: int) -> bool:
-        """Return whether the terms should be solved anew before decision `count` (from 0)."""
+        """Return whether to solve anew when `count` decisions were charged since this was made."""
         return count % (WARM_EVERY if count <= WARM else _EVERY) == 0
 
     def solve(self, window: Window | None, money: Money) -> Terms:
