@@ -11,7 +11,7 @@ from policies import params
 from policies.base import Bools
 from policies.pacing import WARM_EVERY, Money, Pacing, Terms, Window, per_request, price_where
 
-_TIE = 1e-4
+_TIE = 1e-3
 """Plans whose worth differs by no more than this part count as equal."""
 
 _NEGLIGIBLE = 0.02
