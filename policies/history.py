@@ -60,7 +60,7 @@ class History(Pacing):
     def __init__(
         self,
         *,
-        carry: float = 25.0,
+        carry: float = 12.0,
         debt: float = 60.0,
         horizon: float = 75.0,
         quality_floor: float = 0.0,
