@@ -9,7 +9,7 @@ import numpy as np
 
 from policies import params
 from policies.base import Bools
-from policies.pacing import Money, Pacing, Terms, Window, per_request, price_where
+from policies.pacing import WARM_EVERY, Money, Pacing, Terms, Window, per_request, price_where
 
 _TIE = 1e-3
 """Plans whose worth differs by no more than this part count as equal."""
@@ -45,6 +45,10 @@ class History(Pacing):
     price not to try the others would never learn that one of them is cheaper. With neither horizon
     nor rate there is nothing to aim at, and money costs nothing.
 
+    Cold start: before the first request the window is that request, as the prior sees it; then all
+    requests so far, seen anew every 4 until there are 64. The price itself rations what is dear and
+    not known, so nothing is forced.
+
     References
     ----------
     .. [1] Zhou, Naroditskiy (2008). Algorithm for stochastic multiple-choice knapsack problem and
@@ -56,7 +60,7 @@ class History(Pacing):
     def __init__(
         self,
         *,
-        carry: float = 25.0,
+        carry: float = 12.0,
         debt: float = 60.0,
         horizon: float = 75.0,
         quality_floor: float = 0.0,
@@ -69,10 +73,19 @@ class History(Pacing):
         self.quality_floor = quality_floor
         self._balance = self._seen = 0.0
         self._counted = 0
+        self._phase = math.inf
+        self._solved = (0, 0.0)
+
+    def due(self, count: int) -> bool:
+        """Return whether to solve anew: also when half the money of a phase has gone since."""
+        since, spent = count - self._solved[0], self.spent - self._solved[1]
+        gone = spent - self._floor * since > 0.5 * self._phase
+        return super().due(count) or (gone and since >= WARM_EVERY)
 
     def _solve(self, window: Window, money: Money) -> Terms:
         rate = per_request(money)
         guess = self.terms.high
+        self._phase, self._solved = math.inf, (self.count, self.spent)
         low, high, share = 0.0, 0.0, 1.0
         if math.isfinite(rate):
             if math.isfinite(money.requests) and math.isfinite(money.left):
@@ -104,6 +117,7 @@ class History(Pacing):
         free = money.left - self._floor * money.requests
         dear = 1.0 / max(per_request(money), 1e-12)
         stages = _stages(window, free)
+        self._phase = stages[0][1] if stages else math.inf
         if not stages:
             price = max(guess, dear)
             return price, price, 1.0
@@ -149,12 +163,15 @@ def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:
     """Return, first to last, which models are in reach and how much of the free money that is for.
 
     A model's last purchase is made with no more free than its reservation, and what that gives
-    back is what it cannot spend. Less than a fiftieth of the free money counts as nothing: it
-    binds at the very end, for which no plan is worth the time it takes.
+    back is what it cannot spend. The purchase may take more than what was left for its phase, so
+    two of them are put by: a later phase that is short of money costs more than one that has some
+    over. Less than a fiftieth of the free money counts as nothing: it binds at the very end, for
+    which no plan is worth the time it takes.
     """
-    count = window.eligible.sum(axis=0)
-    back = np.where(window.eligible, window.worst - window.cost, 0.0).sum(axis=0)
-    reach = np.where(count > 0, back / np.maximum(count, 1), np.inf)
+    count = np.maximum(window.eligible.sum(axis=0), 1)
+    cost = np.where(window.eligible, window.cost, 0.0).sum(axis=0) / count
+    back = np.where(window.eligible, window.worst, 0.0).sum(axis=0) / count - cost
+    reach = np.where(window.eligible.any(axis=0), back, np.inf)
     reach[reach < _NEGLIGIBLE * free] = 0.0
     stages: list[tuple[Bools, float]] = []
     upper = free
@@ -162,5 +179,6 @@ def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:
         open_to = window.only(reach <= mark)
         if upper > mark and (open_to.sum(axis=1) > 1).any():
             stages.append((open_to, upper - mark))
-            upper = mark
+            last = float(cost[reach == mark].max(initial=0.0)) if mark > 0.0 else 0.0
+            upper = max(mark - 2.0 * last, 0.0)
     return stages

@@ -26,7 +26,7 @@ WINDOW = 128
 WARM = 64
 """Requests over which prices are solved more often than later."""
 
-_WARM_EVERY, _EVERY = 4, 16
+WARM_EVERY, _EVERY = 4, 16
 _NEAR, _FAR, _CLOSE = 1.1, 4.0, 0.1
 LEAST, MOST = 1e-4, 1e6
 """Prices of money are looked for between these multiples of a dear one."""
@@ -185,8 +185,8 @@ class Pacing(ABC):
         return Terms(price, price)
 
     def due(self, count: int) -> bool:
-        """Return whether the terms should be solved anew before decision `count` (from 0)."""
-        return count % (_WARM_EVERY if count <= WARM else _EVERY) == 0
+        """Return whether to solve anew when `count` decisions were charged since this was made."""
+        return count % (WARM_EVERY if count <= WARM else _EVERY) == 0
 
     def solve(self, window: Window | None, money: Money) -> Terms:
         """Return the terms of the next decisions.
@@ -202,7 +202,7 @@ class Pacing(ABC):
             self.terms = replace(self._cold(rate), rate=rate)
             return self.terms
         floor = window.floor()
-        self._floor = float(floor.mean())
+        self._floor = float(floor.sum()) / len(window.cost)
         keep = 0.0
         if math.isfinite(money.requests) and math.isfinite(money.left):
             after = max(money.requests - 1.0, 0.0)
