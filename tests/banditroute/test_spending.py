@@ -351,6 +351,31 @@ def test_charges_while_a_price_is_being_solved_are_not_lost(
     run(engine, main)
 
 
+def test_a_price_is_solved_by_one_thread_at_a_time(
+    engine: Engine, noted: list[Noted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(one: Desk) -> None:
+        await one.add(cap_nano=AMPLE, expected_requests=10)
+        both = threading.Barrier(2, timeout=0.2)
+        solved: list[bool] = []
+
+        def solve(*_: Any) -> None:
+            try:
+                both.wait()
+                solved.append(True)
+            except threading.BrokenBarrierError:
+                solved.append(False)
+
+        monkeypatch.setattr(one.spending, "_solve_now", solve)
+        await one.ask(4)
+        await one.ask(4)  # before the loop has turned
+        assert noted[0].count == 8
+        await one.quiet()
+        assert solved == [False]
+
+    run(engine, main)
+
+
 def test_a_failure_leaves_the_price_as_it_was(
     engine: Engine, noted: list[Noted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
