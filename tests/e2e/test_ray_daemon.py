@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from running import (
     COMMAND,
@@ -30,7 +32,7 @@ from banditroute import daemon as daemon_module
 from banditroute import haproxy
 from banditroute.daemon import StartError
 from banditroute.store.engine import open_engine
-from banditroute.store.tables import events
+from banditroute.store.tables import events, leases, reservations
 
 START_S = 90.0
 PATIENT = ("--retry-for", "90", "--timeout", "5")
@@ -141,6 +143,7 @@ def test_kill_one_of_two_replicas_on_postgresql_in_the_middle_of_a_drive(
             assert drive.report(START_S)["errors"] == 0
             acked += drive.ids()
         check_log(tmp_path, running.url, "planted", acked, url)
+        check_cap(running.url, url)
         engine = open_engine(url)
         with engine.connect() as connection:
             kinds = select(events.c.pool, func.count()).where(events.c.kind == "policy_started")
@@ -150,6 +153,42 @@ def test_kill_one_of_two_replicas_on_postgresql_in_the_middle_of_a_drive(
         assert running.interrupt() == 0
     assert "Traceback" not in running.text
     assert "sound                                yes" in verify(tmp_path, "planted", url)
+
+
+def check_cap(daemon_url: str, database: str) -> None:
+    """Spend a budget to its end through both replicas, and hold the ledger to what was paid."""
+    cap, ask = 2.0, {"prompt": "Why is the sky blue?", "models": ["large"]}
+    with httpx.Client(base_url=daemon_url, timeout=30.0) as http:
+        terms = {"name": "both", "cap_usd": cap, "pacing": "none"}
+        assert http.post("/v1/budgets", json=terms).status_code == 201
+        time.sleep(1.5)  # the other replica sees it within a second
+
+        def spend(number: int) -> tuple[int, int]:
+            refused = paid = 0
+            for i in range(25):
+                answer = http.post("/v1/route", json=ask)
+                if answer.status_code == 429:
+                    assert answer.json()["error"]["budget"]["name"] == "both"
+                    refused += 1
+                    continue
+                assert answer.status_code == 200, answer.text
+                sent = {"decision_id": answer.json()["decision_id"], "cost_usd": 0.01 + i / 1e6}
+                assert http.post("/v1/feedback", json=sent).json() == {"status": "accepted"}
+                paid += 10_000_000 + 1_000 * i
+            return refused, paid
+
+        with ThreadPoolExecutor(16) as pool:
+            told = list(pool.map(spend, range(16)))
+        shown = http.get("/v1/budgets/both").json()
+    refused, paid = (sum(column) for column in zip(*told, strict=True))
+    assert refused > 0 and 0.9 * cap < shown["settled_usd"] <= cap
+    assert round(shown["settled_usd"] * 1e9) == paid and shown["reserved_usd"] == 0.0
+    engine = open_engine(database)
+    with engine.connect() as connection:
+        holders = connection.execute(select(func.count(leases.c.holder.distinct()))).scalar_one()
+        settled = connection.execute(select(func.sum(reservations.c.settled_nano))).scalar_one()
+    engine.dispose()
+    assert (holders, settled) == (2, paid)
 
 
 @pytest.mark.slow
