@@ -288,7 +288,7 @@ def test_of_a_lease_that_others_have_closed_only_what_is_new_counts(engine: Engi
 @SQLITE
 def test_a_lease_in_use_is_renewed_long_before_its_deadline(engine: Engine) -> None:
     async def main(one: Bank) -> None:
-        budget = await one.add()
+        budget = await one.add(cap_nano=10**9)
         purse = await one.purse(1_000)
         for _ in range(30):
             one.clocks.sleep(1.0)
