@@ -57,33 +57,34 @@ def test_a_decision_is_cancelled(live: Served) -> None:
     assert result.exit_code == 2 and "feedback says that it was used" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["create", "b", "--cap", "1", "--tag", "team"], "--tag: KEY=VALUE is expected"),
-        (["create", "b", "--cap", "1", "--tag", "=a"], "--tag: KEY=VALUE is expected"),
-        (["create", "b", "--cap", "-1"], "cap_usd"),
-        (["create", "b", "--cap", "nan"], ""),
-        (["create", "b", "--cap", "1", "--window", "week"], "window"),
-        (["create", "b", "--cap", "1", "--window", "rolling"], "rolling_s"),
-        (["create", "b", "--cap", "1", "--pool", "nowhere"], "'nowhere'"),
-        (["create", "there", "--cap", "1"], "has a budget 'there'"),
-        (["change", "there"], "nothing to change"),
-        (["change", "there", "--pacing", "fast"], "pacing"),
-        (["change", "none", "--cap", "1"], "no budget 'none'"),
-        (["topup", "there", "--usd", "0"], "top_up_usd"),
-        (["show", "none"], "no budget 'none'"),
-        (["delete", "none"], "no budget 'none'"),
-        (["list", "--pool", "nowhere"], "'nowhere'"),
-    ],
-)
-def test_a_mistake_is_told_in_a_line(live: Served, words: list[str], message: str) -> None:
+MISTAKES = [
+    (["create", "b", "--cap", "1", "--tag", "team"], "--tag: KEY=VALUE is expected"),
+    (["create", "b", "--cap", "1", "--tag", "=a"], "--tag: KEY=VALUE is expected"),
+    (["create", "b", "--cap", "-1"], "cap_usd"),
+    (["create", "b", "--cap", "nan"], ""),
+    (["create", "b", "--cap", "1", "--window", "week"], "window"),
+    (["create", "b", "--cap", "1", "--window", "rolling"], "rolling_s"),
+    (["create", "b", "--cap", "1", "--pool", "nowhere"], "'nowhere'"),
+    (["create", "there", "--cap", "1"], "has a budget 'there'"),
+    (["change", "there"], "nothing to change"),
+    (["change", "there", "--pacing", "fast"], "pacing"),
+    (["change", "none", "--cap", "1"], "no budget 'none'"),
+    (["topup", "there", "--usd", "0"], "top_up_usd"),
+    (["show", "none"], "no budget 'none'"),
+    (["delete", "none"], "no budget 'none'"),
+    (["list", "--pool", "nowhere"], "'nowhere'"),
+]
+
+
+def test_a_mistake_is_told_in_a_line(live: Served) -> None:
     assert live.post("/v1/budgets", {"name": "there", "cap_usd": 1.0}).status_code == 201
     before = live.rows("budgets")
-    result = run("budget", *words)
-    assert result.exit_code == 2 and message in result.stderr, result.output
-    assert result.stderr.startswith("banditroute: ") and len(result.stderr.splitlines()) == 1
-    assert live.rows("budgets") == before
+    for words, message in MISTAKES:
+        result = run("budget", *words)
+        assert result.exit_code == 2 and message in result.stderr, (words, result.output)
+        assert result.stderr.startswith("banditroute: ")
+        assert len(result.stderr.splitlines()) == 1
+        assert live.rows("budgets") == before
 
 
 def test_a_missing_cap_is_told_by_name() -> None:

@@ -294,9 +294,9 @@ def test_traffic_forecasts_how_many_requests_are_to_come(
 ) -> None:
     async def main(one: Desk) -> None:
         await one.add(cap_nano=10**9, **fields)
-        for _ in range(40):
-            await one.keep(*await one.ask())
-            one.clocks.sleep(2.0)  # half a request per second
+        for _ in range(10):
+            await one.keep(*await one.ask(4))
+            one.clocks.sleep(8.0)  # half a request per second
         await one.refresh()
         money = noted[0].money[-1]
         left_s = 3_600.0 - 80.0

@@ -270,15 +270,31 @@ def test_nothing_is_taken_from_a_lease_whose_deadline_has_passed(engine: Engine)
 
 
 @SQLITE
-def test_a_lease_in_use_is_renewed_long_before_its_deadline(engine: Engine) -> None:
+def test_of_a_lease_that_others_have_closed_only_what_is_new_counts(engine: Engine) -> None:
     async def main(one: Bank) -> None:
         budget = await one.add()
+        await one.purse(1_000)
+        await one.quiet()
+        (lease,) = one.rows(leases)
+        await one.writer.write(lambda c: ledger.close(c, [lease.id], now=NOON))
+        one.clocks.sleep(SAFE_S)
+        purse = await one.purse(1_000)
+        await one.quiet()
+        assert 0 < purse.headroom(0) == one.sums(budget).leased
+
+    run(engine, main)
+
+
+@SQLITE
+def test_a_lease_in_use_is_renewed_long_before_its_deadline(engine: Engine) -> None:
+    async def main(one: Bank) -> None:
+        budget = await one.add(cap_nano=10**9)
         purse = await one.purse(1_000)
         for _ in range(30):
             one.clocks.sleep(1.0)
             await one.treasury.refresh()
-            await one.purse(1_000)
             assert purse.headroom(0) > 0
+            await one.purse(1_000)
         (row,) = one.rows(leases)
         assert row.reclaim_at > one.clocks.wall + (LEASE_S - SAFE_S) * 1e6
         assert one.sums(budget).leased == one.treasury.slice(budget).left
