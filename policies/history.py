@@ -164,9 +164,9 @@ def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:
 
     A model's last purchase is made with no more free than its reservation, and what that gives
     back is what it cannot spend. The purchase may take more than what was left for its phase, so
-    two of them are put by: a later phase that is short of money costs more than one that has some
-    over. Less than a fiftieth of the free money counts as nothing: it binds at the very end, for
-    which no plan is worth the time it takes.
+    one is put by: a later phase that is short of money costs more than one that has some over.
+    Less than a fiftieth of the free money counts as nothing: it binds at the very end, for which
+    no plan is worth the time it takes.
     """
     count = np.maximum(window.eligible.sum(axis=0), 1)
     cost = np.where(window.eligible, window.cost, 0.0).sum(axis=0) / count
@@ -180,5 +180,5 @@ def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:
         if upper > mark and (open_to.sum(axis=1) > 1).any():
             stages.append((open_to, upper - mark))
             last = float(cost[reach == mark].max(initial=0.0)) if mark > 0.0 else 0.0
-            upper = max(mark - 2.0 * last, 0.0)
+            upper = max(mark - last, 0.0)
     return stages
