@@ -3,100 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-
-from banditroute.fold import Event, Fold
-from banditroute.frame import Asks, Decisions, Frame, Snapshot
-from banditroute.pool import Charter, Model, PoolOptions
-from banditroute.router import REASONS, Router
-from policies import Outcome, full_params
-from policies.laws import draw
-from policies.price import Price
-
-DIM = 6
-CHEAP = Model(name="cheap", input_price=0.1, output_price=0.4, price_id=1)
-ABLE = Model(
-    name="able",
-    input_price=1.0,
-    output_price=4.0,
-    price_id=2,
-    max_output_tokens=100,
-    context_length=500,
-    capabilities=frozenset({"tools"}),
+from routing import (
+    ABLE,
+    BEST,
+    CHEAP,
+    MODELS,
+    NONE,
+    asks_of,
+    columns_of,
+    fold_of,
+    router_of,
+    verdicts,
 )
-BEST = Model(name="best", input_price=5.0, output_price=20.0, price_id=3)
-MODELS = [CHEAP, ABLE, BEST]
-NONE = np.zeros(5)
 
-
-def fold_of(*arms: str, outcomes: int = 60, policy: str = "linucb", **params: object) -> Fold:
-    charter = Charter(
-        policy=policy,
-        params=full_params(policy, params),
-        embedder="words",
-        dim=DIM,
-        tau_cost=0.01,
-        tau_latency_ms=1_000.0,
-    )
-    fold, rng = Fold(charter), np.random.default_rng(7)
-    for seq, name in enumerate(arms, start=1):
-        fold.apply(Event(seq, "p", "model_added", payload={"name": name}))
-    for i in range(outcomes if arms else 0):
-        x = features(rng, 1)[0]
-        arm = arms[i % len(arms)]
-        shared: dict[str, Any] = {"arm": arm, "x": x, "cost_prior": 0.002, "input_cost": 0.0}
-        for field, value in (
-            ("quality", float(x[1] > 0) if arm == "able" else 0.6),
-            ("cost", float(rng.uniform(0.001, 0.004))),
-            ("latency", 100.0 * (1 + arms.index(arm))),
-        ):
-            seq = fold.version + 1
-            outcome = Outcome(seq, f"d{seq}", field=field, value=value, **shared)
-            fold.apply(Event(seq, "p", "feedback", outcome, embedder="words"))
-    return fold
-
-
-def features(rng: np.random.Generator, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    x = rng.normal(size=(n, DIM)).astype(np.float32)
-    x[:, -1] = 1.0
-    return x
-
-
-def asks_of(n: int, seed: int = 1, **limits: Any) -> Asks:
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(1, 400, size=n).astype(np.float64)
-    columns: dict[str, Any] = {
-        "features": features(rng, n),
-        "preference": np.tile([0.6, 0.3, 0.1], (n, 1)),
-        "input_tokens": tokens,
-        "input_bound": tokens * 4,
-    }
-    return Asks(**columns | limits)
-
-
-def router_of(
-    snapshot: Snapshot, models: list[Model] | None = None, *, seed: int = 3, **options: Any
-) -> Router:
-    return Router(
-        options=PoolOptions(**options),
-        snapshot=snapshot,
-        models=MODELS if models is None else models,
-        rng=np.random.default_rng(seed),
-    )
+from banditroute.frame import Asks, Frame, Snapshot
+from banditroute.pool import Model
+from policies.price import Price
 
 
 @pytest.fixture(scope="module")
 def snapshot() -> Snapshot:
     return fold_of("cheap", "able", "best").snapshot()
-
-
-def verdicts(decided: Decisions, row: int = 0) -> dict[str, str]:
-    names = [model.name for model in decided.frame.models]
-    return {name: REASONS[code] for name, code in zip(names, decided.verdict[row], strict=True)}
 
 
 def test_every_column_is_what_its_definition_says(snapshot: Snapshot) -> None:
@@ -168,10 +99,6 @@ def test_a_batch_is_its_rows_one_by_one(snapshot: Snapshot, share: float) -> Non
             assert np.allclose(getattr(one, name)[0], getattr(whole, name)[i], atol=1e-5)
         assert np.array_equal(one.reserved_nano[0], whole.reserved_nano[i])
         assert one.fallbacks()[0] == whole.fallbacks()[i]
-
-
-def columns_of(asks: Asks) -> dict[str, Any]:
-    return {name: getattr(asks, name) for name in Asks.__dataclass_fields__}
 
 
 @pytest.mark.parametrize(
@@ -342,88 +269,3 @@ def test_what_exploration_spends_does_not_raise_its_own_budget(snapshot: Snapsho
 def test_a_frame_is_empty_without_models(snapshot: Snapshot) -> None:
     frame = Frame.of(snapshot, [])
     assert frame.models == () and frame.names_json == "[]"
-
-
-class Wallet:
-    """A purse of one budget."""
-
-    def __init__(self, nano: int) -> None:
-        self.left, self.keep, self.taken = nano, 0, list[int]()
-
-    def headroom(self, row: int) -> int:
-        return self.left
-
-    def spare(self, row: int) -> int:
-        return self.left - self.keep
-
-    def take(self, row: int, nano: int) -> None:
-        assert nano <= self.left
-        self.left -= nano
-        self.taken.append(nano)
-
-
-@pytest.mark.parametrize("nano", [86_700_000, 4_000_000])
-def test_a_purse_is_never_overdrawn_and_each_law_is_the_true_one(
-    snapshot: Snapshot, nano: int
-) -> None:
-    n = 12
-    router = router_of(snapshot)
-    worst = router.worst(asks_of(n))
-    free = router.decide(asks_of(n), purse=Wallet(10**15))
-    np.testing.assert_array_equal(free.verdict, router_of(snapshot).decide(asks_of(n)).verdict)
-    np.testing.assert_array_equal(free.pmf, router_of(snapshot).decide(asks_of(n)).pmf)
-    purse = Wallet(nano)
-    left = purse.left
-    decided = router_of(snapshot).decide(asks_of(n), purse=purse)
-    short, chosen = 0, []
-    for i in range(n):
-        eligible = worst[i] <= left
-        short += int(not eligible.all())
-        barred = decided.verdict[i] == REASONS.index("budget")
-        np.testing.assert_array_equal(barred, (free.verdict[i] == 0) & ~eligible)
-        if decided.chosen[i] >= 0:
-            left -= int(worst[i, decided.chosen[i]])
-            chosen.append(int(worst[i, decided.chosen[i]]))
-            assert decided.pmf[i].sum() == pytest.approx(1.0)
-            assert not decided.pmf[i][barred].any()
-            again = draw(decided.pmf[i : i + 1], decided.u[i : i + 1])
-            assert again[0] == decided.chosen[i]
-        else:
-            assert not decided.pmf[i].any()
-    assert short > 0 and len(chosen) > 0 and (nano > 10**7) == (len(chosen) == n)
-    assert chosen == purse.taken and left == purse.left
-
-
-def test_what_is_kept_is_there_for_the_cheapest_model_alone(snapshot: Snapshot) -> None:
-    asks = replace(asks_of(4), worst=np.full((4, 3), 0.002))
-    purse = Wallet(10_000_000)
-    purse.keep = 9_500_000
-    decided = router_of(snapshot).decide(asks, purse=purse)
-    cheapest = decided.cost.argmin(axis=1)
-    assert (decided.chosen == cheapest).all()
-    barred = decided.verdict == REASONS.index("budget")
-    assert (barred.sum(axis=1) == 2).all() and not barred[np.arange(4), cheapest].any()
-
-
-def test_what_must_be_reserved_can_be_given(snapshot: Snapshot) -> None:
-    worst = np.array([[0.001, 0.25, 0.5]] * 3)
-    asks = replace(asks_of(3), worst=worst)
-    decided = router_of(snapshot).decide(asks, purse=Wallet(260_000_000))
-    assert decided.reserved_nano.tolist() == [[1_000_000, 250_000_000, 500_000_000]] * 3
-    assert (decided.verdict[:, 2] == REASONS.index("budget")).all()
-
-
-def test_a_threshold_leaves_models_out_with_the_price_as_reason(snapshot: Snapshot) -> None:
-    decided = router_of(snapshot).decide(asks_of(5), price=Price.flat(5, gain=1e9))
-    assert set(verdicts(decided).values()) == {"eligible", "price_of_money"}
-    assert (decided.chosen == decided.cost.argmin(axis=1)).all()
-
-
-def test_a_rate_of_the_budget_is_what_exploration_is_a_share_of(snapshot: Snapshot) -> None:
-    options = {"exploration_share": 0.3, "exploration_cost_share": 0.5, "min_propensity": 0.0}
-    price = Price.flat(5, rate=1e-9)
-    decided = router_of(snapshot, **options).decide(asks_of(5), price=price)
-    assert decided.spend_rate.tolist() == [1e-9] * 5
-    exploit = decided.cost[np.arange(5), decided.pmf.argmax(axis=1)]
-    extra = np.maximum(decided.cost - exploit[:, None], 0.0)
-    assert ((decided.explore * extra).sum(axis=1) <= 0.5e-9 * (1 + 1e-9)).all()
