@@ -1,80 +1,19 @@
-"""The ledger against a model of ten lines, and each promise by itself."""
+"""Each promise of the ledger by itself; test_ledger_model.py has them all at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 from databases import SQLITE
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from logbook import Book
-from sqlalchemy import Connection, Engine, select, text, update
+from moneybook import HOUR, LATER, NOON, A, B, Ledger
+from sqlalchemy import Engine, update
 
 from banditroute.budget import Budget
 from banditroute.errors import ApiError
 from banditroute.store import budgets, ledger, settling
-from banditroute.store.engine import WRITER, set_durability
 from banditroute.store.feedback import Post
 from banditroute.store.ledger import Draw, Holder, LeaseLost, Sums
 from banditroute.store.tables import decisions, leases, metadata, reservations
-
-HOUR = 3_600_000_000
-NOON = 500_000 * HOUR
-A, B = Holder("a", "boot-1"), Holder("b", "boot-1")
-LATER = NOON + 15_000_000
-
-
-class Ledger:
-    """The ledger of one budget, a transaction per step."""
-
-    def __init__(self, engine: Engine, **fields: Any) -> None:
-        self.engine, self.now = engine, NOON
-        terms = {"cap_nano": 1_000, "period": "total"} | fields
-        self.budget: Budget = self.write(
-            lambda one: budgets.add_budget(one, "p", "b", terms, now=NOON)
-        )
-
-    def write(self, work: Callable[[Connection], Any]) -> Any:
-        with self.engine.connect().execution_options(**WRITER) as connection:
-            set_durability(connection, full=False)  # nothing here loses power
-            with connection.begin():
-                return work(connection)
-
-    def lease(self, holder: Holder = A, need: int = 0, ideal: int = 0) -> ledger.Lease:
-        until = self.now + 15_000_000
-        found: ledger.Lease = self.write(
-            lambda one: ledger.lease(
-                one, self.budget, holder, need=need, ideal=ideal, now=self.now, until=until
-            )
-        )
-        return found
-
-    def draw(self, lease_id: int, *nanos: int, name: str = "d", expires_at: int = LATER) -> None:
-        rolling = self.budget.period == "rolling"
-        at = self.now if rolling else self.budget.window(self.now)
-        draws = [
-            Draw(f"{name}{i}", self.budget.id, lease_id, at, nano, expires_at)
-            for i, nano in enumerate(nanos)
-        ]
-        self.write(lambda one: ledger.draw(one, draws))
-
-    def settle(self, **costs: int) -> None:
-        self.write(lambda one: settling.settle(one, costs))
-
-    def sums(self) -> Sums:
-        with self.engine.connect() as connection:
-            return ledger.sums(connection, self.budget, now=self.now)
-
-    def free(self) -> int:
-        with self.engine.connect() as connection:
-            return ledger.free(connection, self.budget, now=self.now)
-
-    def rows(self, table: Any) -> list[Any]:
-        with self.engine.connect() as connection:
-            return list(connection.execute(select(table)))
 
 
 @pytest.fixture
@@ -302,121 +241,3 @@ def test_feedback_settles_with_the_first_cost_that_is_told(book: Book) -> None:
     book.now += 10**15
     assert book.send(Post(two, "late", cost_usd=4e-7)) == ["late"]  # not learned, but paid
     assert kept.sums().settled == 425 and kept.sums().overruns == 100
-
-
-SIZES = st.integers(0, 400)
-
-
-class LedgerMachine(RuleBasedStateMachine):
-    """Two holders, three clocks' worth of windows, against dictionaries."""
-
-    engine: Engine
-    period = "total"
-
-    def __init__(self) -> None:
-        super().__init__()
-        with self.engine.begin() as connection:
-            for table in metadata.tables:
-                connection.execute(text(f"DELETE FROM {table}"))
-        span = 60 if self.period == "rolling" else None
-        self.kept = Ledger(self.engine, period=self.period, rolling_s=span)
-        self.cap = 1_000
-        self.held: dict[str, list[int]] = {}  # decision: time, reserved, what it counts, overrun
-        self.left: dict[tuple[str, int], int] = {}  # (holder, window): what its lease has left
-        self.ids: dict[tuple[str, int], int] = {}
-
-    # The model. ----------------------------------------------------------------------------
-    def now_in(self, at: int) -> bool:
-        now, budget = self.kept.now, self.kept.budget
-        return at > now - 60_000_000 if budget.span_us else budget.window(at) == budget.window(now)
-
-    def used(self) -> int:
-        window = self.kept.budget.window(self.kept.now)
-        spent = sum(held[2] for held in self.held.values() if self.now_in(held[0]))
-        return spent + sum(left for (_, at), left in self.left.items() if at == window)
-
-    @rule(holder=st.sampled_from([A, B]), need=SIZES, ideal=SIZES)
-    def lease(self, holder: Holder, need: int, ideal: int) -> None:
-        at = holder.name, self.kept.budget.window(self.kept.now)
-        free = max(self.cap - self.used(), 0)
-        got = self.kept.lease(holder, need, ideal)
-        assert got.granted == min(free, max(need, min(ideal, free // 4)))
-        assert got.fresh == (at not in self.left)
-        self.left[at], self.ids[at] = self.left.get(at, 0) + got.granted, got.id
-
-    @precondition(lambda self: self.ids)
-    @rule(data=st.data(), nano=SIZES)
-    def draw(self, data: st.DataObject, nano: int) -> None:
-        at = data.draw(st.sampled_from(sorted(self.ids)))
-        name = f"d{len(self.held)}-"
-        rolling = self.kept.budget.span_us
-        when, before = self.kept.now, self.kept.now
-        if not rolling:
-            when = self.kept.now = at[1]  # of the window that the lease is of
-        covered = nano <= self.left.get(at, -1)
-        try:
-            self.kept.draw(self.ids[at], nano, name=name, expires_at=before + 30_000_000)
-            assert covered
-            self.left[at] -= nano
-            self.held[f"{name}0"] = [when, nano, nano, 0]
-        except LeaseLost:
-            assert not covered
-        self.kept.now = before
-
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), cost=st.integers(0, 600))
-    def settle(self, data: st.DataObject, cost: int) -> None:
-        name = data.draw(st.sampled_from(sorted(self.held)))
-        held = self.held[name]
-        self.kept.settle(**{name: cost})
-        if len(held) == 4:
-            held[2], held[3] = cost, max(cost - held[1], 0)
-            held.append(0)  # settled for good
-
-    @precondition(lambda self: self.left)
-    @rule(data=st.data())
-    def close(self, data: st.DataObject) -> None:
-        at = data.draw(st.sampled_from(sorted(self.left)))
-        self.kept.write(lambda one: ledger.close(one, [self.ids[at]], now=self.kept.now))
-        del self.left[at]
-
-    @rule(more=st.integers(1, 300))
-    def top_up(self, more: int) -> None:
-        self.kept.budget = self.kept.write(
-            lambda one: budgets.change_budget(one, "p", "b", {}, top_up=more, now=self.kept.now)
-        )
-        self.cap += more
-
-    @rule(step=st.sampled_from([-HOUR, -20_000_000, 1, 20_000_000, 61_000_000, HOUR]))
-    def clock(self, step: int) -> None:
-        self.kept.now += step
-
-    @rule()
-    def restart(self) -> None:
-        before = self.kept.rows(leases)
-        self.kept.write(ledger.recount)
-        assert self.kept.rows(leases) == before
-
-    @invariant()
-    def agree(self) -> None:
-        sums, free = self.kept.sums(), self.kept.free()
-        held = [one for one in self.held.values() if self.now_in(one[0])]
-        assert sums.used == self.used() and free == self.cap - sums.used
-        assert sums.settled == sum(one[2] for one in held if len(one) == 5)
-        assert sums.overruns == sum(one[3] for one in held)
-        if self.period != "rolling":  # whose past a clock that is set back can fill
-            assert sums.used <= sums.cap + sums.overruns
-
-
-@pytest.mark.parametrize("period", ["total", "hour", "rolling"])
-def test_the_ledger_is_the_model(engine: Engine, period: str) -> None:
-    machine = type("Machine", (LedgerMachine,), {"engine": engine, "period": period})
-    few = 10 if engine.dialect.name == "sqlite" else 4
-    machine.TestCase.settings = settings(  # type: ignore[attr-defined]
-        max_examples=few,
-        stateful_step_count=25,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    machine.TestCase("runTest").runTest()  # type: ignore[attr-defined]

@@ -1,0 +1,68 @@
+"""The ledger of one budget, driven step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select
+
+from banditroute.budget import Budget
+from banditroute.store import budgets, ledger, settling
+from banditroute.store.engine import WRITER, set_durability
+from banditroute.store.ledger import Draw, Holder, Sums
+
+HOUR = 3_600_000_000
+NOON = 500_000 * HOUR
+A, B = Holder("a", "boot-1"), Holder("b", "boot-1")
+LATER = NOON + 15_000_000
+
+
+class Ledger:
+    """The ledger of one budget, a transaction per step."""
+
+    def __init__(self, engine: Engine, **fields: Any) -> None:
+        self.engine, self.now = engine, NOON
+        terms = {"cap_nano": 1_000, "period": "total"} | fields
+        self.budget: Budget = self.write(
+            lambda one: budgets.add_budget(one, "p", "b", terms, now=NOON)
+        )
+
+    def write(self, work: Callable[[Connection], Any]) -> Any:
+        with self.engine.connect().execution_options(**WRITER) as connection:
+            set_durability(connection, full=False)  # nothing here loses power
+            with connection.begin():
+                return work(connection)
+
+    def lease(self, holder: Holder = A, need: int = 0, ideal: int = 0) -> ledger.Lease:
+        until = self.now + 15_000_000
+        found: ledger.Lease = self.write(
+            lambda one: ledger.lease(
+                one, self.budget, holder, need=need, ideal=ideal, now=self.now, until=until
+            )
+        )
+        return found
+
+    def draw(self, lease_id: int, *nanos: int, name: str = "d", expires_at: int = LATER) -> None:
+        rolling = self.budget.period == "rolling"
+        at = self.now if rolling else self.budget.window(self.now)
+        draws = [
+            Draw(f"{name}{i}", self.budget.id, lease_id, at, nano, expires_at)
+            for i, nano in enumerate(nanos)
+        ]
+        self.write(lambda one: ledger.draw(one, draws))
+
+    def settle(self, **costs: int) -> None:
+        self.write(lambda one: settling.settle(one, costs))
+
+    def sums(self) -> Sums:
+        with self.engine.connect() as connection:
+            return ledger.sums(connection, self.budget, now=self.now)
+
+    def free(self) -> int:
+        with self.engine.connect() as connection:
+            return ledger.free(connection, self.budget, now=self.now)
+
+    def rows(self, table: Any) -> list[Any]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(select(table)))
