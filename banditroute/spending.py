@@ -36,6 +36,9 @@ from policies.price import Price
 logger = logging.getLogger("banditroute")
 
 NONE = "none"
+RESTS = 30.0
+"""After a solve of a second nothing is solved for so many, unless a price row changes."""
+
 RECENT_S = 300.0
 """How far back traffic is looked at for a forecast."""
 
@@ -57,6 +60,8 @@ class _Pace:
     ended: tuple[int, int] = (0, 0)
     solved_at: int = -1
     solving: bool = False
+    rest_until: float = 0.0
+    prices: str = ""
     later: list[tuple[float, float]] = field(default_factory=list)
 
     @property
@@ -191,7 +196,8 @@ class Spending:
                 continue
             if not paced.remembers:
                 await self._remember(paced, router)
-            if paced.recent:
+            rested = self._clock() >= paced.rest_until or paced.prices != router.frame.prices_json
+            if paced.recent and rested:
                 await self._solve(paced, router)
 
     def _pace(self, budget: Budget) -> _Pace | None:
@@ -222,6 +228,7 @@ class Spending:
             return
         pace.flush()
         pace.solving = True
+        began, pace.prices = self._clock(), router.frame.prices_json
         try:
             slice_ = self._treasury.slice(pace.budget)
             await asyncio.to_thread(self._solve_now, pace, router, slice_)
@@ -229,6 +236,8 @@ class Spending:
             logger.exception("budget %s keeps its price of money", pace.budget.name)
         finally:
             pace.solving = False
+            ended = self._clock()
+            pace.rest_until = ended + RESTS * (ended - began)
 
     def _solve_now(self, pace: _Pace, router: Router, held: Slice) -> None:
         now, budget, pacing = self._now(), pace.budget, pace.pacing
