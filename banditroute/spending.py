@@ -228,7 +228,7 @@ class Spending:
             return
         pace.flush()
         pace.solving = True
-        began, pace.prices = self._clock(), router.frame.prices_json
+        began, pace.prices = time.perf_counter(), router.frame.prices_json
         try:
             slice_ = self._treasury.slice(pace.budget)
             await asyncio.to_thread(self._solve_now, pace, router, slice_)
@@ -236,8 +236,7 @@ class Spending:
             logger.exception("budget %s keeps its price of money", pace.budget.name)
         finally:
             pace.solving = False
-            ended = self._clock()
-            pace.rest_until = ended + RESTS * (ended - began)
+            pace.rest_until = self._clock() + RESTS * (time.perf_counter() - began)
 
     def _solve_now(self, pace: _Pace, router: Router, held: Slice) -> None:
         now, budget, pacing = self._now(), pace.budget, pace.pacing

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,12 @@ class Noted(Pacing):
     def settle(self, reserved: float, cost: float) -> None:
         super().settle(reserved, cost)
         self.settles.append((reserved, cost))
+
+
+@pytest.fixture(autouse=True)
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Solve at every look, however long the last one took."""
+    monkeypatch.setattr("banditroute.spending.RESTS", 0.0)
 
 
 @pytest.fixture
@@ -494,5 +501,28 @@ def test_what_lies_elsewhere_is_shared_by_those_who_hold_leases(
         money = noted[0].money
         assert money[-1].left == pytest.approx(money[-2].left / 2)
         assert money[-1].requests == pytest.approx(money[-2].requests / 2)
+
+    run(engine, main)
+
+
+def test_solving_rests_in_proportion_unless_a_price_row_changes(
+    engine: Engine, noted: list[Noted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("banditroute.spending.RESTS", 1e9)
+
+    async def main(one: Desk) -> None:
+        await one.add(cap_nano=AMPLE, expected_requests=1_000)
+        await one.ask(WINDOW)
+        await one.refresh()
+        solved = len(noted[0].windows)
+        await one.ask(1)
+        await one.refresh()
+        assert len(noted[0].windows) == solved
+        dearer = [
+            replace(model, price_id=model.price_id + 100) for model in one.router.frame.models
+        ]
+        one.router.swap(models=dearer)
+        await one.refresh()
+        assert len(noted[0].windows) == solved + 1
 
     run(engine, main)
