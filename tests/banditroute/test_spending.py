@@ -211,6 +211,22 @@ def test_a_tight_budget_buys_less_than_an_ample_one(engine: Engine) -> None:
     run(engine, main)
 
 
+def test_a_quality_floor_saves_all_that_quality_does_not_need(engine: Engine) -> None:
+    async def main(one: Desk) -> None:
+        one.book.feed(30)
+        one.router = one.book.router()
+        budget = await one.add(cap_nano=AMPLE, expected_requests=100)
+        prices = []
+        for floor in (None, 0.9, 0.01):
+            await one.change(quality_floor=floor)
+            await one.ask(20)
+            await one.refresh()
+            prices.append(one.spending.terms(budget).high)
+        assert prices[0] == 0.0 <= prices[1] < prices[2]
+
+    run(engine, main)
+
+
 def test_without_pacing_money_costs_nothing_and_nothing_is_kept(engine: Engine) -> None:
     async def main(one: Desk) -> None:
         budget = await one.add(cap_nano=10**8, expected_requests=5_000)
