@@ -369,7 +369,8 @@ def test_a_price_is_solved_by_one_thread_at_a_time(
         monkeypatch.setattr(one.spending, "_solve_now", solve)
         await one.ask(4)
         await one.ask(4)  # before the loop has turned
-        assert noted[0].count == 8
+        (pace,) = one.spending._paces.values()
+        assert pace.count == 8
         await one.quiet()
         assert solved == [False]
 
@@ -494,5 +495,32 @@ def test_what_lies_elsewhere_is_shared_by_those_who_hold_leases(
         money = noted[0].money
         assert money[-1].left == pytest.approx(money[-2].left / 2)
         assert money[-1].requests == pytest.approx(money[-2].requests / 2)
+
+    run(engine, main)
+
+
+def test_answers_are_heard_of_once_over_idle_times_and_windows(
+    engine: Engine, noted: list[Noted]
+) -> None:
+    async def main(desk: Desk) -> None:
+        await desk.add(cap_nano=AMPLE, period="hour")
+        await desk.keep(*await desk.ask(4))
+        await desk.settle_all(1_000)
+        await desk.refresh()
+        desk.clocks.sleep(4.0)
+        await desk.treasury.refresh()
+        await desk.refresh()
+        _, decided = last = await desk.ask()
+        await desk.keep(*last)
+        await desk.refresh()
+        assert [cost for _, cost in noted[-1].settles] == [pytest.approx(4e-6)]
+        # The answer to the last one comes when its window is over.
+        desk.clocks.sleep(3_600.0)
+        await desk.keep(*await desk.ask())
+        await desk.refresh()
+        await desk.writer.write(lambda one: settling.settle(one, {"00000005": 2_000}))
+        await desk.refresh()
+        reserved = decided.reserved_nano[0, decided.chosen[0]] / 1e9
+        assert noted[-1].settles[1:] == [(pytest.approx(reserved), pytest.approx(2e-6))]
 
     run(engine, main)
