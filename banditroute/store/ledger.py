@@ -288,7 +288,7 @@ def sums(connection: Connection, budget: Budget, *, now: int) -> Sums:
         _total(_held.reserved_nano, (_held.status == OPEN) & (_held.expires_at < now)),
         _total(_held.overrun_nano, _held.status == SETTLED),
         func.coalesce(func.sum(case((_held.status != CANCELLED, 1), else_=0)), 0),
-        func.min(_held.window_start),
+        func.min(case((_held.status != CANCELLED, _held.window_start))),
     ).where(*ours)
     left = _lease.amount_nano - _lease.drawn_nano
     held = select(_total(left, _lease.closed_at.is_(None)), _total(left, _lease.closed_at > 0))

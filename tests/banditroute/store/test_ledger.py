@@ -420,3 +420,26 @@ def test_the_ledger_is_the_model(engine: Engine, period: str) -> None:
         suppress_health_check=list(HealthCheck),
     )
     machine.TestCase("runTest").runTest()  # type: ignore[attr-defined]
+
+
+def test_a_lease_that_was_dropped_is_never_another_budgets(engine: Engine) -> None:
+    first = Ledger(engine)
+    lease = first.lease(need=500)
+    first.write(lambda one: budgets.drop_budget(one, "p", "b"))
+    second = Ledger(engine)
+    second.lease(need=500)
+    with pytest.raises(LeaseLost):
+        first.draw(lease.id, 100)
+    assert parts(second.sums()) == (0, 0, 0, 500, 0, 500)
+
+
+def test_a_cancelled_decision_brings_no_money_back_by_leaving_its_window(book: Book) -> None:
+    kept = Ledger(book.engine, period="rolling", rolling_s=60)
+    _, (unused,) = book.decide(1)
+    lease = kept.lease(need=500)
+    kept.write(
+        lambda one: ledger.draw(one, [Draw(unused, kept.budget.id, lease.id, NOON, 100, LATER)])
+    )
+    assert kept.sums().oldest == NOON
+    kept.write(lambda one: settling.cancel(one, unused, now=NOON))
+    assert kept.sums().oldest is None
