@@ -297,7 +297,9 @@ class Router:
         headroom, spare = purse.headroom(i), purse.spare(i)
         if spare < headroom and eligible.any():
             room = np.full(len(eligible), spare)
-            room[cheapest(draft.cost[i : i + 1], eligible[None])] = headroom
+            # Nothing is kept for a cheapest model whose own reservation does not fit.
+            fits = eligible & (reserved <= headroom)
+            room[cheapest(draft.cost[i : i + 1], fits[None])] = headroom
             return eligible & (reserved > room)
         return eligible & (reserved > headroom)
 

@@ -97,7 +97,10 @@ class Service:
         if self._chores is not None:
             self._chores.cancel()
         if self.writer.alive:
-            await self.treasury.stop()
+            try:
+                await self.treasury.stop()
+            except Exception:
+                logger.exception("leases stay open; the next start closes them")
         await self.learner.stop()
         await asyncio.to_thread(self.writer.close)
         self._engine.dispose()

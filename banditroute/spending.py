@@ -42,12 +42,16 @@ RESTS = 30.0
 RECENT_S = 300.0
 """How far back traffic is looked at for a forecast."""
 
+WINDOWS = 3
+"""Of how many windows answers are still heard of."""
+
 
 @dataclass(slots=True)
 class _Pace:
     """A budget's mode, and what it is fed; charges wait while a thread is solving.
 
     `since` is when it was made, microseconds UTC: what was decided before is in the log alone.
+    `ended` is what was told of leases: the reservations of settled decisions, and their cost.
     """
 
     budget: Budget
@@ -56,8 +60,7 @@ class _Pace:
     remembers: bool = False
     recent: deque[tuple[Asks, int]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     arrivals: deque[tuple[float, int]] = field(default_factory=deque)
-    lease_id: int = 0
-    ended: tuple[int, int] = (0, 0)
+    ended: dict[int, tuple[int, int]] = field(default_factory=dict)
     solved_at: int = -1
     solving: bool = False
     rest_until: float = 0.0
@@ -156,6 +159,7 @@ class Spending:
                     continue
                 fresh[one.budget.id] = fresh.get(one.budget.id, 0) + 1
                 pace.recent.append((asks, i))
+                pace.ended.setdefault(one.lease_id, (0, 0))
                 if arm >= 0:
                     pace.later.append((costs[i], reserved[i] / NANO))
         for key, arrived in fresh.items():
@@ -243,13 +247,15 @@ class Spending:
         recent = [asks.row(i) for asks, i in list(pace.recent)]
         with self._engine.connect() as connection:
             course = ledger.course(connection, budget, now=now)
-            reserved, cost = ledger.ended(connection, held.lease_id)
-        if pace.lease_id != held.lease_id:
-            pace.lease_id, pace.ended = held.lease_id, (0, 0)
-        more = reserved - pace.ended[0], cost - pace.ended[1]
-        if any(more):
-            pacing.settle(more[0] / NANO, more[1] / NANO)
-        pace.ended = reserved, cost
+            found = ledger.ended(connection, tuple(pace.ended))
+        for lease_id, (reserved, cost) in found.items():
+            before = pace.ended.get(lease_id, (0, 0))
+            more = reserved - before[0], cost - before[1]
+            if any(more):
+                pacing.settle(more[0] / NANO, more[1] / NANO)
+            pace.ended[lease_id] = reserved, cost
+        while len(pace.ended) > WINDOWS:
+            del pace.ended[min(pace.ended)]
         money = self._money(pace, course, now)
         pace.solved_at = pacing.count
         window = router.window(Asks.join(recent)) if recent else None

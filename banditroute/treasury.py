@@ -70,6 +70,7 @@ class Treasury:
         self._former: list[Slice] = []
         self._desks: dict[int, _Desk] = {}
         self._read: dict[int, tuple[float, Sums]] = {}
+        self._reading = asyncio.Lock()
 
     async def start(self) -> None:
         """Close what earlier holders have left open, and read the budgets."""
@@ -103,7 +104,8 @@ class Treasury:
             with self._engine.connect() as connection:
                 return load_budgets(connection)
 
-        self._adopt(await asyncio.to_thread(read))
+        async with self._reading:  # an older state must not be taken over after a newer one
+            self._adopt(await asyncio.to_thread(read))
 
     async def refresh(self) -> None:
         """Once a second: see changes, keep used leases, and end idle ones and those of the dead."""
@@ -118,7 +120,8 @@ class Treasury:
                 ending.append(one)
         for one in ending:
             self._forget(one)
-        ids = [one.lease_id for one in ending]
+        leased = [one for one in ending if one.lease_id]
+        ids = [one.lease_id for one in leased]
 
         def work(connection: Connection) -> None:
             ledger.close(connection, ids, now=now)
@@ -126,7 +129,12 @@ class Treasury:
                 ledger.reclaim(connection, self.holder, now=now, alone=False)
 
         if ids or not self._alone:
-            await self._writer.write(work)
+            try:
+                await self._writer.write(work)
+            except BaseException:
+                # Perhaps they are still open: whoever comes for them, or the next time, finds them.
+                self._former += leased
+                raise
         for one in list(self._slices.values()):
             if one.deadline - clock < SAFE_S / 2:
                 await self._renew(one.budget, 0)
@@ -181,7 +189,8 @@ class Treasury:
                 break
             waited = True
             for one, nano in short:
-                await self._renew(one, nano)
+                # Whoever asked may go away; what was leased meanwhile must be known here.
+                await asyncio.shield(self._renew(one, nano))
         if waited and not {one.id for one in self.budgets(pool)}.issuperset(
             one.id for one, _ in need
         ):
@@ -300,9 +309,13 @@ class Treasury:
         """Give back what a single large call had leased."""
         extra = one.left - one.goal
         one.left -= extra
-        await self._writer.write(
-            lambda connection: ledger.give_back(connection, one.lease_id, extra)
-        )
+        try:
+            await self._writer.write(
+                lambda connection: ledger.give_back(connection, one.lease_id, extra)
+            )
+        except BaseException:
+            one.left += extra
+            raise
 
     def _forget(self, one: Slice) -> None:
         if self._slices.get(one.budget.id) is one:
@@ -315,14 +328,13 @@ def _needs(
     known: Sequence[Budget], held: Sequence[Sequence[Budget]], worst: Sequence[int]
 ) -> list[tuple[Budget, int]]:
     """Return the budgets that hold any row, with the most that their rows may take together."""
-    need = []
-    for budget in known:
-        ceiling = budget.request_ceiling_nano
-        rows = [nano for of_row, nano in zip(held, worst, strict=True) if budget in of_row]
-        if rows:
-            fits = rows if ceiling is None else [min(nano, ceiling) for nano in rows]
-            need.append((budget, sum(fits)))
-    return need
+    need: dict[int, int] = {}
+    for of_row, nano in zip(held, worst, strict=True):
+        for budget in of_row:
+            ceiling = budget.request_ceiling_nano
+            fits = nano if ceiling is None else min(nano, ceiling)
+            need[budget.id] = need.get(budget.id, 0) + fits
+    return [(budget, need[budget.id]) for budget in known if budget.id in need]
 
 
 def boot_id() -> str:

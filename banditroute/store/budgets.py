@@ -25,7 +25,9 @@ def load_budgets(connection: Connection) -> list[Budget]:
 def find_budget(connection: Connection, pool: str, name: str) -> Budget:
     """Return a budget; HTTP 404 when there is none."""
     named = (budgets.c.pool == pool, budgets.c.name == name)
-    row = connection.execute(select(*_COLUMNS).where(*named)).first()
+    row = None
+    if "\0" not in name:  # PostgreSQL will not even look for a NUL
+        row = connection.execute(select(*_COLUMNS).where(*named)).first()
     if row is None:
         message = f"pool {pool!r} has no budget {name!r}"
         raise ApiError(404, message, code="unknown_budget", param="name")

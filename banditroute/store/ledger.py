@@ -13,7 +13,7 @@ same transactions that write the reservations, and `recount` holds the two again
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -288,7 +288,7 @@ def sums(connection: Connection, budget: Budget, *, now: int) -> Sums:
         _total(_held.reserved_nano, (_held.status == OPEN) & (_held.expires_at < now)),
         _total(_held.overrun_nano, _held.status == SETTLED),
         func.coalesce(func.sum(case((_held.status != CANCELLED, 1), else_=0)), 0),
-        func.min(_held.window_start),
+        func.min(case((_held.status != CANCELLED, _held.window_start))),
     ).where(*ours)
     left = _lease.amount_nano - _lease.drawn_nano
     held = select(_total(left, _lease.closed_at.is_(None)), _total(left, _lease.closed_at > 0))
@@ -335,10 +335,11 @@ def course(connection: Connection, budget: Budget, *, now: int) -> Course:
     )
 
 
-def ended(connection: Connection, lease_id: int) -> tuple[int, int]:
-    """Return what the settled decisions of a lease had reserved and what they cost."""
-    row = connection.execute(select(leases).where(_lease.id == lease_id)).first()
-    return (0, 0) if row is None else (row.ended_nano, row.ended_nano - row.returned_nano)
+def ended(connection: Connection, lease_ids: Collection[int]) -> dict[int, tuple[int, int]]:
+    """Return what the settled decisions of leases had reserved and what they cost."""
+    known = select(_lease.id, _lease.ended_nano, _lease.returned_nano)
+    rows = connection.execute(known.where(_lease.id.in_(lease_ids)))
+    return {row.id: (row.ended_nano, row.ended_nano - row.returned_nano) for row in rows}
 
 
 def recount(connection: Connection) -> None:

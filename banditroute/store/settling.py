@@ -11,10 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, or_, select, update
 
 from banditroute.store.ledger import CANCELLED, OPEN, SETTLED
-from banditroute.store.tables import decisions, feedback, leases, reservations
+from banditroute.store.tables import (
+    comparisons,
+    decisions,
+    events,
+    feedback,
+    leases,
+    reservations,
+)
 
 _lease, _held = leases.c, reservations.c
 
@@ -55,8 +62,18 @@ def cancel(connection: Connection, decision_id: str, *, now: int) -> str:
         return "unknown"
     if row.cancelled_at is not None:
         return "duplicate"
-    said = select(feedback.c.id).where(feedback.c.decision_id == decision_id).limit(1)
-    if connection.execute(said).first() is not None:
+    said = (
+        select(feedback.c.id).where(feedback.c.decision_id == decision_id),
+        # Of it alone, in a comparison, or with its session; a default is nobody's word.
+        select(events.c.seq).where(events.c.decision_id == decision_id, events.c.kind != "default"),
+        select(comparisons.c.id).where(
+            or_(
+                comparisons.c.decision_id == decision_id,
+                comparisons.c.preferred_over == decision_id,
+            )
+        ),
+    )
+    if any(connection.execute(one.limit(1)).first() is not None for one in said):
         return "conflict"
     at = decisions.c.id == decision_id
     connection.execute(update(decisions).where(at).values(cancelled_at=now))

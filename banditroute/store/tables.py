@@ -267,6 +267,7 @@ leases = Table(
     Column("closed_at", BigInteger),
     Index(None, "budget_id", "window_start", "holder", unique=True),
     Index(None, "closed_at"),
+    sqlite_autoincrement=True,  # a draw from a lease that was dropped must find none
 )
 
 idempotency_keys = Table(

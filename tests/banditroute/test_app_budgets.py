@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from databases import POSTGRESQL
 from served import Served, assert_error, serve
 from sqlalchemy import update
 
+from banditroute.errors import unavailable
 from banditroute.service import Service
 from banditroute.settings import DEMO_MODELS
 from banditroute.store import ledger
@@ -536,3 +538,47 @@ def test_forty_at_once_never_exceed_the_cap_and_every_nano_dollar_is_accounted_f
         found = sums(daemon, name)
         assert found["settled"] == sum(paid[one] for one in held if held[one] in teams)
         assert found["reserved"] == found["overruns"] == found["expired"] == 0
+
+
+def test_a_decision_whose_session_was_rated_was_used(served: Served) -> None:
+    budget(served, 1.0)
+    one = decided(served, "large", session_id="s")
+    assert served.post("/v1/feedback", {"session_id": "s", "quality": 1.0}).status_code == 200
+    assert_error(served.post(f"/v1/decisions/{one}/cancel"), 409, "conflict", "id")
+    assert sums(served)["reserved"] == 18_000_000
+
+
+def test_a_decision_that_was_compared_was_used(database: Path) -> None:
+    with serve(database, pools={"default": {"models": DEMO_MODELS}}, hash_key="k" * 32) as served:
+        better, worse = decided(served, "large"), decided(served, "small")
+        said = {"decision_id": better, "preferred_over": worse}
+        assert served.post("/v1/feedback", said).status_code == 200
+        for one in (better, worse):
+            assert_error(served.post(f"/v1/decisions/{one}/cancel"), 409, "conflict", "id")
+
+
+@POSTGRESQL
+def test_no_budget_has_a_name_with_a_nul(database_url: str) -> None:
+    with serve(database_url, pools={"default": {"models": DEMO_MODELS}}) as served:
+        path = f"{BUDGETS}/a%00b"
+        for answer in (
+            served.client.get(path),
+            served.client.delete(path),
+            served.send("PATCH", path, {"pacing": "none"}),
+        ):
+            assert_error(answer, 404, "unknown_budget", "name")
+
+
+def test_a_stop_that_cannot_give_back_is_still_orderly(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away(_: object, *, durable: bool = True) -> None:
+        raise unavailable("the database does not take a write")
+
+    with serve(database, pools={"default": {"models": DEMO_MODELS}}) as served:
+        budget(served, 1.0)
+        decided(served)
+        its = service(served)
+        its.writer.write = away  # type: ignore[method-assign, assignment]
+    assert not its.writer.alive and not its.learner.alive()
+    assert "leases stay open" in caplog.text

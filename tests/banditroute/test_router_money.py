@@ -102,3 +102,19 @@ def test_a_rate_of_the_budget_is_what_exploration_is_a_share_of(snapshot: Snapsh
     exploit = decided.cost[np.arange(5), decided.pmf.argmax(axis=1)]
     extra = np.maximum(decided.cost - exploit[:, None], 0.0)
     assert ((decided.explore * extra).sum(axis=1) <= 0.5e-9 * (1 + 1e-9)).all()
+
+
+def test_nothing_is_kept_for_a_cheapest_model_that_no_reservation_lets_in(
+    snapshot: Snapshot,
+) -> None:
+    router = router_of(snapshot)
+    asks = asks_of(1)
+    worst, cost = router.worst(asks)[0], router.decide(asks).cost[0]
+    dear = int(cost.argmax())
+    assert worst[dear] > worst[cost.argmin()]
+    # What a model is expected to cost and what it reserves need not have the same order.
+    purse = Wallet(int(worst[dear]) - 1)
+    purse.keep = purse.left + 1
+    bounded = replace(asks, worst=np.where(np.arange(len(worst)) == dear, 0.002, 100.0)[None])
+    decided = router.decide(bounded, purse=purse)
+    assert decided.chosen.tolist() == [dear] and purse.taken == [2_000_000]

@@ -542,3 +542,30 @@ def test_solving_rests_in_proportion_unless_a_price_row_changes(
         assert len(noted[0].windows) == solved + 1
 
     run(engine, main)
+
+
+def test_answers_are_heard_of_once_over_idle_times_and_windows(
+    engine: Engine, noted: list[Noted]
+) -> None:
+    async def main(desk: Desk) -> None:
+        await desk.add(cap_nano=AMPLE, period="hour")
+        await desk.keep(*await desk.ask(4))
+        await desk.settle_all(1_000)
+        await desk.refresh()
+        desk.clocks.sleep(4.0)
+        await desk.treasury.refresh()
+        await desk.refresh()
+        _, decided = last = await desk.ask()
+        await desk.keep(*last)
+        await desk.refresh()
+        assert [cost for _, cost in noted[-1].settles] == [pytest.approx(4e-6)]
+        # The answer to the last one comes when its window is over.
+        desk.clocks.sleep(3_600.0)
+        await desk.keep(*await desk.ask())
+        await desk.refresh()
+        await desk.writer.write(lambda one: settling.settle(one, {"00000005": 2_000}))
+        await desk.refresh()
+        reserved = decided.reserved_nano[0, decided.chosen[0]] / 1e9
+        assert noted[-1].settles[1:] == [(pytest.approx(reserved), pytest.approx(2e-6))]
+
+    run(engine, main)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,13 +14,14 @@ from databases import POSTGRESQL, SQLITE
 from sqlalchemy import Connection, Engine, select
 
 from banditroute.budget import Budget
+from banditroute.errors import ApiError, unavailable
 from banditroute.purse import CallPurse
 from banditroute.store import budgets, ledger, settling
 from banditroute.store.ledger import LeaseLost, Sums
 from banditroute.store.log import log_decisions
 from banditroute.store.tables import leases, reservations
 from banditroute.store.writer import Writer
-from banditroute.treasury import DENIED_S, IDLE_S, LEASE_S, SAFE_S, Treasury
+from banditroute.treasury import DENIED_S, IDLE_S, LEASE_S, SAFE_S, Treasury, _needs
 
 HOUR = 3_600_000_000
 NOON = 500_000 * HOUR
@@ -632,3 +635,112 @@ def test_sums_are_read_anew_unless_older_ones_will_do(engine: Engine) -> None:
         assert not one.treasury._read
 
     run(engine, main)
+
+
+@SQLITE
+def test_an_idle_slice_that_could_not_be_closed_is_not_lost(engine: Engine) -> None:
+    async def main(bank: Bank) -> None:
+        budget = await bank.add()
+        await bank.log(await bank.purse(1_000), 1_000)
+        await bank.quiet()
+        leased = bank.sums(budget).leased
+        bank.clocks.sleep(IDLE_S + 1.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bank.writer, "write", _away)
+            with pytest.raises(ApiError):
+                await bank.treasury.refresh()
+        assert bank.sums(budget).leased == leased
+        purse = await bank.purse(1_000)
+        assert purse.headroom(0) == leased  # another one has not taken its place
+        bank.clocks.sleep(IDLE_S + 1.0)
+        await bank.treasury.refresh()
+        assert bank.sums(budget).leased == 0
+
+    run(engine, main)
+
+
+@SQLITE
+def test_a_slice_that_could_not_be_cut_down_keeps_all(engine: Engine) -> None:
+    async def main(bank: Bank) -> None:
+        await bank.add(cap_nano=1_000_000_000)
+        await bank.purse(900_000_000)
+        purse = await bank.purse(10)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bank.writer, "write", _away)
+            with pytest.raises(ApiError):
+                await bank.treasury.refresh()
+        assert purse.headroom(0) == 900_000_000
+
+    run(engine, main)
+
+
+async def _away(work: Any, *, durable: bool = True) -> Any:
+    raise unavailable("the database does not take a write")
+
+
+@SQLITE
+def test_what_was_leased_for_a_caller_who_went_away_is_there_for_the_next(engine: Engine) -> None:
+    async def main(bank: Bank) -> None:
+        budget = await bank.add()
+        bank.writer.gate.clear()
+        asking = asyncio.create_task(bank.purse(1_000))
+        await turns()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        bank.writer.gate.set()
+        await bank.quiet()
+        written = bank.writer.count
+        purse = await bank.purse(1_000)
+        assert purse.headroom(0) == bank.sums(budget).leased and bank.writer.count == written
+
+    run(engine, main)
+
+
+@SQLITE
+def test_budgets_read_before_are_not_taken_over_after(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, entered = threading.Event(), threading.Event()
+
+    def load(connection: Connection) -> list[Budget]:
+        found = budgets.load_budgets(connection)
+        if not entered.is_set():
+            entered.set()
+            assert slow.wait(5.0)
+        return found
+
+    monkeypatch.setattr("banditroute.treasury.load_budgets", load)
+
+    async def main(bank: Bank) -> None:
+        entered.clear()
+        slow.clear()
+        earlier = asyncio.create_task(bank.treasury.reload())
+        await asyncio.to_thread(entered.wait)
+        adding = asyncio.create_task(bank.add())
+        await asyncio.sleep(0.05)
+        slow.set()
+        await asyncio.gather(earlier, adding)
+        assert [one.name for one in bank.treasury.budgets("p")] == ["b"]
+
+    slow.set()
+    run(engine, main)
+
+
+@SQLITE
+def test_nothing_is_written_while_nobody_asks(engine: Engine) -> None:
+    async def main(bank: Bank) -> None:
+        budget = await bank.add()
+        bank.treasury.slice(budget)  # as whoever prices its money does
+        written = bank.writer.count
+        await bank.treasury.refresh()
+        assert bank.writer.count == written
+
+    run(engine, main)
+
+
+def test_a_batch_of_many_teams_is_summed_up_once_per_row() -> None:
+    known = [Budget(i, "p", f"b{i}", 10**9, "total", None, "team", str(i)) for i in range(3)]
+    known[2] = replace(known[2], request_ceiling_nano=5)
+    held = [[known[2]], [known[0]], [], [known[0], known[2]]]
+    assert _needs(known, held, [1, 10, 100, 1_000]) == [(known[0], 1_010), (known[2], 6)]

@@ -241,3 +241,26 @@ def test_feedback_settles_with_the_first_cost_that_is_told(book: Book) -> None:
     book.now += 10**15
     assert book.send(Post(two, "late", cost_usd=4e-7)) == ["late"]  # not learned, but paid
     assert kept.sums().settled == 425 and kept.sums().overruns == 100
+
+
+def test_a_lease_that_was_dropped_is_never_another_budgets(engine: Engine) -> None:
+    first = Ledger(engine)
+    lease = first.lease(need=500)
+    first.write(lambda one: budgets.drop_budget(one, "p", "b"))
+    second = Ledger(engine)
+    second.lease(need=500)
+    with pytest.raises(LeaseLost):
+        first.draw(lease.id, 100)
+    assert parts(second.sums()) == (0, 0, 0, 500, 0, 500)
+
+
+def test_a_cancelled_decision_brings_no_money_back_by_leaving_its_window(book: Book) -> None:
+    kept = Ledger(book.engine, period="rolling", rolling_s=60)
+    _, (unused,) = book.decide(1)
+    lease = kept.lease(need=500)
+    kept.write(
+        lambda one: ledger.draw(one, [Draw(unused, kept.budget.id, lease.id, NOON, 100, LATER)])
+    )
+    assert kept.sums().oldest == NOON
+    kept.write(lambda one: settling.cancel(one, unused, now=NOON))
+    assert kept.sums().oldest is None

@@ -37,7 +37,7 @@ def _budgets(*more: sa.Column, **options: bool) -> None:
     )
 
 
-def _leases(*more: sa.Column) -> None:
+def _leases(*more: sa.Column, **options: bool) -> None:
     op.create_table(
         "leases",
         sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
@@ -50,6 +50,7 @@ def _leases(*more: sa.Column) -> None:
         sa.Column("reclaim_at", sa.BigInteger(), nullable=False),
         sa.Column("closed_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_leases")),
+        **options,
     )
 
 
@@ -94,6 +95,7 @@ def upgrade() -> None:
         sa.Column("requests", sa.BigInteger(), nullable=False),
         sa.Column("ended_nano", sa.BigInteger(), nullable=False),
         sa.Column("returned_nano", sa.BigInteger(), nullable=False),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         op.f("ix_leases_budget_id_window_start_holder"),
