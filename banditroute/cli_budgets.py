@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import typer
@@ -44,6 +45,7 @@ def create(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Make a budget; it holds from the next decision on."""
+    _finite(cap=cap, request_ceiling=request_ceiling, rate=rate, quality_floor=quality_floor)
     key, value = _tag(tag)
     terms: dict[str, Any] = {
         "cap_usd": cap,
@@ -73,6 +75,7 @@ def change(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Change a budget; a cap below what is spent and reserved is refused."""
+    _finite(cap=cap, request_ceiling=request_ceiling, rate=rate, quality_floor=quality_floor)
     given: dict[str, Any] = {
         "cap_usd": cap,
         "request_ceiling_usd": request_ceiling,
@@ -95,6 +98,7 @@ def topup(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Add to the cap of a budget."""
+    _finite(usd=usd)
     _print([call(url, "change_budget", name, pool=pool, top_up_usd=usd)])
 
 
@@ -118,6 +122,12 @@ def delete(name: str, pool: PoolName = "default", url: Url = DEFAULT_URL) -> Non
     """Drop a budget and its ledger; requests are no longer held to it."""
     call(url, "drop_budget", name, pool=pool)
     typer.echo(f"dropped {name} of pool {pool}")
+
+
+def _finite(**amounts: float | None) -> None:
+    for name, value in amounts.items():
+        if value is not None and not math.isfinite(value):
+            fail(f"--{name.replace('_', '-')}: a number is expected, not {value}")
 
 
 def _tag(given: str | None) -> tuple[str | None, str | None]:

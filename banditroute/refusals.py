@@ -49,6 +49,7 @@ def exceeded(budget: Budget, sums: Sums, least: int, *, now: int) -> ApiError:
             f"cheapest eligible model needs {least / NANO:.9g}",
             code="budget_exceeded",
             param="max_output_tokens",
+            retry_after=NEVER_S,  # not unless somebody changes the ceiling or a price
             detail={"budget": shown},
         )
     resets = shown["resets_at"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from banditroute.budget import MOST_USD
 from banditroute.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preference
@@ -274,6 +274,14 @@ class ModelChange(Wire):
 
 Pacing = Literal["history", "zcl", "pacer", "none"]
 Usd = Annotated[float, Field(ge=0, le=MOST_USD)]
+LEAST_USD = 1e-9
+
+
+def _kept(amounts: BaseModel) -> None:
+    """Refuse amounts that would be kept as nothing: money is whole nano-dollars."""
+    for name, value in amounts:
+        if name.endswith("_usd") and value is not None and 0.0 < value < LEAST_USD:
+            raise blame(name, "money is kept in whole nano-dollars: 1e-9 or more, or 0")
 
 
 class NewBudget(Wire):
@@ -296,6 +304,9 @@ class NewBudget(Wire):
     def _whole(self) -> NewBudget:
         if self.quality_floor is not None and self.pacing != "history":
             raise blame("quality_floor", "goes with pacing 'history'")
+        _kept(self)
+        if self.name in (".", ".."):
+            raise blame("name", "no path leads to this name")
         if (self.window == "rolling") != (self.rolling_s is not None):
             raise blame("rolling_s", "goes with window 'rolling', which needs it")
         if (self.tag is None) != (self.value is None):
@@ -318,6 +329,7 @@ class BudgetChange(Wire):
     def _changes_something(self) -> BudgetChange:
         if not self.model_fields_set:
             raise ValueError("nothing to change")
+        _kept(self)
         if {"cap_usd", "top_up_usd"} <= self.model_fields_set:
             raise blame("top_up_usd", "a cap is set or topped up, not both")
         for name in ("cap_usd", "top_up_usd", "pacing"):

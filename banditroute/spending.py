@@ -39,6 +39,9 @@ NONE = "none"
 RESTS = 30.0
 """After a solve of a second nothing is solved for so many, unless a price row changes."""
 
+IDLE_RESTS = 1_000.0
+"""How many times as long, where no request has come since: there may be many such budgets."""
+
 RECENT_S = 300.0
 """How far back traffic is looked at for a forecast."""
 
@@ -63,7 +66,9 @@ class _Pace:
     ended: dict[int, tuple[int, int]] = field(default_factory=dict)
     solved_at: int = -1
     solving: bool = False
+    asked: bool = False
     rest_until: float = 0.0
+    idle_until: float = 0.0
     prices: str = ""
     later: list[tuple[float, float]] = field(default_factory=list)
 
@@ -165,6 +170,7 @@ class Spending:
         for key, arrived in fresh.items():
             pace = self._paces[key]
             pace.arrived(clock, arrived)
+            pace.asked = True
             count = pace.count
             young = count <= WARM and count > pace.solved_at and pace.pacing.due(count)
             if pace.solving:
@@ -200,8 +206,9 @@ class Spending:
                 continue
             if not paced.remembers:
                 await self._remember(paced, router)
-            rested = self._clock() >= paced.rest_until or paced.prices != router.frame.prices_json
-            if paced.recent and rested:
+            moved = paced.prices != router.frame.prices_json
+            due = self._clock() >= (paced.rest_until if paced.asked else paced.idle_until)
+            if paced.recent and (moved or due):
                 await self._solve(paced, router)
 
     def _pace(self, budget: Budget) -> _Pace | None:
@@ -231,7 +238,7 @@ class Spending:
         if pace.solving:
             return
         pace.flush()
-        pace.solving = True
+        pace.solving, pace.asked = True, False
         began, pace.prices = time.perf_counter(), router.frame.prices_json
         try:
             slice_ = self._treasury.slice(pace.budget)
@@ -240,7 +247,9 @@ class Spending:
             logger.exception("budget %s keeps its price of money", pace.budget.name)
         finally:
             pace.solving = False
-            pace.rest_until = self._clock() + RESTS * (time.perf_counter() - began)
+            took = time.perf_counter() - began
+            pace.rest_until = self._clock() + RESTS * took
+            pace.idle_until = self._clock() + IDLE_RESTS * RESTS * took
 
     def _solve_now(self, pace: _Pace, router: Router, held: Slice) -> None:
         now, budget, pacing = self._now(), pace.budget, pace.pacing

@@ -35,6 +35,35 @@ LEASE_S, SAFE_S, IDLE_S = 15.0, 10.0, 3.0
 DENIED_S = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The budgets of a pool: those that hold every request, and those of a tag's value."""
+
+    all: list[Budget]
+    everyone: list[Budget]
+    tagged: dict[tuple[str, str | None], list[Budget]]
+
+    @classmethod
+    def of(cls, budgets: list[Budget]) -> _Known:
+        tagged: dict[tuple[str, str | None], list[Budget]] = {}
+        for one in budgets:
+            if one.scope_tag is not None:
+                tagged.setdefault((one.scope_tag, one.scope_value), []).append(one)
+        return cls(budgets, [one for one in budgets if one.scope_tag is None], tagged)
+
+    def of_rows(self, tags: Sequence[Mapping[str, str] | None]) -> list[list[Budget]]:
+        """Return the budgets that hold each request, however many there are."""
+        if not self.tagged:
+            return [self.everyone] * len(tags)
+        return [
+            [
+                *self.everyone,
+                *(b for pair in (own or {}).items() for b in self.tagged.get(pair, ())),
+            ]
+            for own in tags
+        ]
+
+
 @dataclass(slots=True)
 class _Desk:
     """One renewal of a budget at a time."""
@@ -65,7 +94,7 @@ class Treasury:
         self._engine, self._writer, self._now, self._clock = engine, writer, now, clock
         self._alone = engine.dialect.name == "sqlite"
         self.holder = Holder(f"{os.getpid()}-{uuid.uuid4().hex[:12]}", boot_id())
-        self._by_pool: dict[str, list[Budget]] = {}
+        self._by_pool: dict[str, _Known] = {}
         self._slices: dict[int, Slice] = {}
         self._former: list[Slice] = []
         self._desks: dict[int, _Desk] = {}
@@ -95,7 +124,8 @@ class Treasury:
 
     def budgets(self, pool: str) -> list[Budget]:
         """Return the budgets of a pool as this process knows them."""
-        return self._by_pool.get(pool, [])
+        known = self._by_pool.get(pool)
+        return known.all if known else []
 
     async def reload(self) -> None:
         """Take over the budgets as SQL has them."""
@@ -135,11 +165,14 @@ class Treasury:
                 # Perhaps they are still open: whoever comes for them, or the next time, finds them.
                 self._former += leased
                 raise
-        for one in list(self._slices.values()):
-            if one.deadline - clock < SAFE_S / 2:
-                await self._renew(one.budget, 0)
-            elif one.left > 2 * one.goal:
-                await self._trim(one)
+        # At once, so that they share a commit.
+        await asyncio.gather(
+            *(
+                self._renew(one.budget, 0) if one.deadline - clock < SAFE_S / 2 else self._trim(one)
+                for one in list(self._slices.values())
+                if one.deadline - clock < SAFE_S / 2 or one.left > 2 * one.goal
+            )
+        )
 
     async def sums(self, budget: Budget, *, stale_s: float = 0.0) -> Sums:
         """Return what the SQL rows of a budget's current window add up to.
@@ -174,11 +207,8 @@ class Treasury:
         known = self._by_pool.get(pool)
         if not known:
             return None
-        if all(one.scope_tag is None for one in known):
-            held: Sequence[Sequence[Budget]] = [known] * len(tags)
-        else:
-            held = [[one for one in known if one.holds(of_row)] for of_row in tags]
-        need = _needs(known, held, worst)
+        held = known.of_rows(tags)
+        need = _needs(held, worst)
         if not need:
             return None
         waited = False
@@ -188,9 +218,9 @@ class Treasury:
             if not short:
                 break
             waited = True
-            for one, nano in short:
-                # Whoever asked may go away; what was leased meanwhile must be known here.
-                await asyncio.shield(self._renew(one, nano))
+            # Whoever asked may go away; what was leased meanwhile must be known here.
+            renewals = asyncio.gather(*(self._renew(one, nano) for one, nano in short))
+            await asyncio.shield(renewals)
         if waited and not {one.id for one in self.budgets(pool)}.issuperset(
             one.id for one, _ in need
         ):
@@ -203,7 +233,7 @@ class Treasury:
             one_held.goal = one_held.ideal(nano)
             if one_held.left < one_held.goal // 2:
                 self._renew_beside(budget, nano)
-        if held[0] is known:
+        if held[0] is known.everyone:
             shared = list(slices.values())
             return CallPurse([shared] * len(tags), self._clock)
         return CallPurse([[slices[one.id] for one in of_row] for of_row in held], self._clock)
@@ -232,7 +262,7 @@ class Treasury:
                 held.budget = known[key]
             else:
                 del self._slices[key]
-        self._by_pool = by_pool
+        self._by_pool = {pool: _Known.of(own) for pool, own in by_pool.items()}
 
     def slice(self, budget: Budget) -> Slice:
         """Return the slice of the current window, an empty one where nothing is leased."""
@@ -324,17 +354,15 @@ class Treasury:
             self._former.remove(one)
 
 
-def _needs(
-    known: Sequence[Budget], held: Sequence[Sequence[Budget]], worst: Sequence[int]
-) -> list[tuple[Budget, int]]:
+def _needs(held: Sequence[Sequence[Budget]], worst: Sequence[int]) -> list[tuple[Budget, int]]:
     """Return the budgets that hold any row, with the most that their rows may take together."""
-    need: dict[int, int] = {}
+    need: dict[int, tuple[Budget, int]] = {}
     for of_row, nano in zip(held, worst, strict=True):
-        for budget in of_row:
-            ceiling = budget.request_ceiling_nano
+        for one in of_row:
+            ceiling = one.request_ceiling_nano
             fits = nano if ceiling is None else min(nano, ceiling)
-            need[budget.id] = need.get(budget.id, 0) + fits
-    return [(budget, need[budget.id]) for budget in known if budget.id in need]
+            need[one.id] = one, fits + (need[one.id][1] if one.id in need else 0)
+    return list(need.values())
 
 
 def boot_id() -> str:

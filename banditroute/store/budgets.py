@@ -69,6 +69,9 @@ def change_budget(
     if cap > MOST_USD * NANO:
         message = f"a cap is at most {MOST_USD:,.0f} US dollars, this would be {cap / NANO:,.9g}"
         raise invalid("top_up_usd", message)
+    floor = fields.get("quality_floor", before.quality_floor)
+    if floor is not None and fields.get("pacing", before.pacing) != "history":
+        raise invalid("quality_floor", "goes with pacing 'history'")
     used = ledger.sums(connection, before, now=now).used
     if cap < before.cap_nano and used > cap:
         raise ApiError(

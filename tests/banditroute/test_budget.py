@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from banditroute.budget import Budget, nanos
+from banditroute.errors import ApiError
+from banditroute.schemas import NewBudget
+from banditroute.wire import parse
 
 
 def us(text: str, more: int = 0) -> int:
@@ -85,3 +89,19 @@ def test_dollars_become_the_nearest_nano_dollars() -> None:
     # The double next to 0.1 + 0.2 lies above 0.3.
     assert [nanos(usd) for usd in (0.0, 1e-9, 0.1 + 0.2, 1e9)] == [0, 1, 300_000_000, 10**18]
     assert nanos(2.6e-9) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"name": "b", "cap_usd": 1e-10}, "cap_usd"),
+        ({"name": "b", "cap_usd": 1.0, "rate_usd": 9e-10}, "rate_usd"),
+        ({"name": "..", "cap_usd": 1.0}, "name"),
+        ({"name": "b", "cap_usd": 1.0, "quality_floor": 0.5, "pacing": "zcl"}, "quality_floor"),
+    ],
+)
+def test_what_could_not_be_kept_is_refused(body: dict[str, object], param: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        parse(NewBudget, json.dumps(body).encode())
+    assert (refused.value.status, refused.value.param) == (400, param)
+    assert parse(NewBudget, b'{"name": "b", "cap_usd": 1e-9, "rate_usd": 0}').cap_usd == 1e-9

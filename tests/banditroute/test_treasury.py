@@ -743,4 +743,4 @@ def test_a_batch_of_many_teams_is_summed_up_once_per_row() -> None:
     known = [Budget(i, "p", f"b{i}", 10**9, "total", None, "team", str(i)) for i in range(3)]
     known[2] = replace(known[2], request_ceiling_nano=5)
     held = [[known[2]], [known[0]], [], [known[0], known[2]]]
-    assert _needs(known, held, [1, 10, 100, 1_000]) == [(known[0], 1_010), (known[2], 6)]
+    assert _needs(held, [1, 10, 100, 1_000]) == [(known[2], 6), (known[0], 1_010)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from databases import SQLITE
 from logbook import Book
@@ -193,6 +195,17 @@ def test_a_cap_is_never_set_below_what_is_spent_and_reserved(kept: Ledger) -> No
     assert kept.rows(reservations) == kept.rows(leases) == []
     with pytest.raises(ApiError, match="no budget"):
         change(1)
+
+
+def test_a_floor_of_quality_needs_the_mode_that_meets_it(kept: Ledger) -> None:
+    def change(**fields: Any) -> None:
+        kept.write(lambda one: budgets.change_budget(one, "p", "b", fields, now=NOON))
+
+    change(quality_floor=0.9)
+    with pytest.raises(ApiError) as refused:
+        change(pacing="zcl")
+    assert (refused.value.status, refused.value.param) == (400, "quality_floor")
+    change(pacing="zcl", quality_floor=None)
 
 
 def test_a_budget_made_anew_owes_nothing(engine: Engine) -> None:
