@@ -91,3 +91,21 @@ def verdicts(decided: Decisions, row: int = 0) -> dict[str, str]:
 
 def columns_of(asks: Asks) -> dict[str, Any]:
     return {name: getattr(asks, name) for name in Asks.__dataclass_fields__}
+
+
+class Wallet:
+    """A purse of one budget."""
+
+    def __init__(self, nano: int, keep: int = 0) -> None:
+        self.left, self.keep, self.taken = nano, keep, list[int]()
+
+    def headroom(self, row: int) -> int:
+        return self.left
+
+    def spare(self, row: int) -> int:
+        return self.left - self.keep
+
+    def take(self, row: int, nano: int) -> None:
+        assert nano <= self.left
+        self.left -= nano
+        self.taken.append(nano)

@@ -3,111 +3,39 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
+from capped import (
+    ASK,
+    BUDGETS,
+    LARGE,
+    LONG,
+    SMALL,
+    batch,
+    budget,
+    decided,
+    exceeded,
+    route,
+    service,
+    set_all,
+    slices_agree,
+    sums,
+    told,
+)
 from databases import POSTGRESQL
 from served import Served, assert_error, serve
-from sqlalchemy import update
 
 from banditroute.errors import unavailable
-from banditroute.service import Service
 from banditroute.settings import DEMO_MODELS
 from banditroute.store import ledger
 from banditroute.store.budgets import load_budgets
-from banditroute.store.codec import decode
-from banditroute.store.tables import decisions, reservations
+from banditroute.store.tables import decisions
 from banditroute.times import now_us
-
-BUDGETS = "/v1/budgets"
-ASK = {"input_tokens": 1_000, "max_output_tokens": 1_000}
-SMALL, MEDIUM, LARGE = 0.00025, 0.0025, 0.018
-"""US dollars that `ASK` reserves for each model of the demo pool."""
-
-MONEY = ("settled", "reserved", "expired", "leased", "lost", "free", "overruns")
-LONG = "n" * 201
-
-
-def budget(daemon: Served, cap: float, name: str = "b", **fields: Any) -> Any:
-    answer = daemon.post(BUDGETS, {"name": name, "cap_usd": cap} | fields)
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
-def route(daemon: Served, *models: str, **fields: Any) -> httpx.Response:
-    limits = {"models": list(models)} if models else {}
-    return daemon.post("/v1/route", {"prompt": "Why?"} | ASK | limits | fields)
-
-
-def decided(daemon: Served, *models: str, **fields: Any) -> str:
-    answer = route(daemon, *models, **fields)
-    assert answer.status_code == 200, answer.text
-    name: str = answer.json()["decision_id"]
-    return name
-
-
-def batch(daemon: Served, n: int, **headers: str) -> list[Any]:
-    requests = [{"prompt": f"Why {i}?"} | ASK for i in range(n)]
-    answer = daemon.post("/v1/route/batch", {"requests": requests}, **headers)
-    assert answer.status_code == 200, answer.text
-    found: list[Any] = answer.json()["decisions"]
-    return found
-
-
-def exceeded(answer: httpx.Response, name: str = "b") -> dict[str, Any]:
-    """Hold a refusal against its shape and return its error."""
-    assert answer.status_code == 429, answer.text
-    error: dict[str, Any] = answer.json()["error"]
-    return told(error, name)
-
-
-def told(error: dict[str, Any], name: str = "b") -> dict[str, Any]:
-    assert sorted(error) == ["budget", "code", "message", "param", "type"]
-    assert (error["code"], error["type"]) == ("budget_exceeded", "insufficient_quota")
-    assert f"budget {name!r}" in error["message"] and error["budget"]["name"] == name
-    return error
-
-
-def sums(daemon: Served, name: str = "b") -> dict[str, int]:
-    """Return what a budget shows, in nano-dollars; it must be what SQL adds up to."""
-    shown = daemon.get(f"{BUDGETS}/{name}")
-    with daemon.engine.connect() as connection:
-        (its,) = (one for one in load_budgets(connection) if one.name == name)
-        known = ledger.sums(connection, its, now=now_us())
-    found = {part: round(shown[f"{part}_usd"] * 1e9) for part in MONEY}
-    assert found == {part: getattr(known, part) for part in MONEY}
-    assert round(shown["cap_usd"] * 1e9) == known.cap and shown["requests"] == known.requests
-    return found
-
-
-def service(daemon: Served) -> Service:
-    found: Service = daemon.client.app.state.service
-    return found
-
-
-def slices_agree(daemon: Served) -> dict[str, int]:
-    """Return the sums of the one budget, once the daemon holds just what SQL says it does."""
-    treasury = service(daemon).treasury
-    (held,) = treasury._slices.values()
-    deadline = time.monotonic() + 5.0
-    while True:  # renewals may be under way beside
-        found = sums(daemon)
-        if held.left == found["leased"] and held.pending == 0:
-            return found
-        assert time.monotonic() < deadline, f"{held} is not {found}"
-        time.sleep(0.01)
-
-
-def set_all(daemon: Served, table: Any, **values: Any) -> None:
-    with daemon.engine.begin() as connection:
-        connection.execute(update(table).values(values))
 
 
 def test_a_budget_is_made_listed_changed_topped_up_and_dropped(served: Served) -> None:
@@ -223,124 +151,6 @@ def test_a_name_is_taken_once_and_a_cap_is_never_below_what_is_spent(served: Ser
     assert served.send("PATCH", f"{BUDGETS}/b", full).json()["cap_usd"] == 1e9
     more = served.send("PATCH", f"{BUDGETS}/b", {"top_up_usd": 1.0})
     assert_error(more, 400, "invalid_value", "top_up_usd")
-
-
-def test_a_request_that_no_model_fits_is_told_which_budget_and_when_it_resets(
-    served: Served,
-) -> None:
-    budget(served, 0.0002, window="hour")
-    answer = route(served)
-    error = exceeded(answer)
-    assert error["param"] == "pool" and f"needs {SMALL}" in error["message"]
-    shown = error["budget"]
-    assert shown.items() >= {"cap_usd": 0.0002, "settled_usd": 0.0, "window": "hour"}.items()
-    assert f"resets at {shown['resets_at']}" in error["message"]
-    assert 1 <= int(answer.headers["retry-after"]) <= 3_600
-    assert served.rows("decisions") == served.rows("reservations") == []
-
-
-def test_how_long_to_wait_depends_on_what_could_help(served: Served) -> None:
-    budget(served, 1.5 * SMALL)
-    assert route(served).json()["model"] == "small"
-    answer = route(served)
-    assert exceeded(answer)["budget"]["reserved_usd"] == SMALL
-    assert answer.headers["retry-after"] == "5"  # an answer may settle
-    (row,) = served.rows("decisions")
-    served.feedback(row["id"], cost_usd=SMALL)
-    service(served).treasury._read.clear()  # as a quarter of a second does
-    answer = route(served)
-    assert "it never resets" in exceeded(answer)["message"]
-    assert answer.headers["retry-after"] == "3600"
-
-
-def test_a_batch_is_filtered_again_row_by_row_and_each_law_is_the_true_one(
-    served: Served,
-) -> None:
-    budget(served, 0.03, pacing="none")
-    rows = batch(served, 300)
-    good = [row for row in rows if "error" not in row]
-    assert rows[: len(good)] == good and 1 < len(good) < 300
-    for row in rows[len(good) :]:
-        told(row["error"])
-    logged = {row["id"]: row for row in served.rows("decisions")}
-    assert sorted(logged) == sorted(row["decision_id"] for row in good)
-    left, kept = 30_000_000, []
-    for row in good:
-        mine = decode(logged[row["decision_id"]])
-        pmf, chosen = mine.recompute()
-        np.testing.assert_array_equal(pmf, mine.pmf)
-        assert chosen == row["model"] and row["propensity"] == pmf[mine.arms.index(chosen)]
-        # Exactly what is left decides who is out.
-        prices = {"small": SMALL, "medium": MEDIUM, "large": LARGE}
-        barred = [name for name, usd in prices.items() if round(usd * 1e9) > left]
-        assert [m["model"] for m in mine.explain() if m["rejected"] == "budget"] == barred
-        left -= round(row["reserved_cost_usd"] * 1e9)
-        kept.append(len(barred))
-    assert 0 <= left < 250_000 and {0, 1, 2} >= set(kept) and len(set(kept)) > 1
-    assert sums(served)["reserved"] == 30_000_000 - left
-
-
-def test_a_model_that_is_too_dear_is_left_out_for_the_budget(served: Served) -> None:
-    budget(served, MEDIUM)
-    shown = served.get(f"/v1/decisions/{decided(served)}")
-    why = {model["model"]: model["rejected"] for model in shown["models"]}
-    assert why == {"small": None, "medium": None, "large": "budget"}
-    assert next(m for m in shown["models"] if m["model"] == "large")["probability"] == 0.0
-    exceeded(route(served, "large"))
-
-
-def test_what_an_answer_did_not_cost_is_there_at_once(served: Served) -> None:
-    budget(served, 0.03)
-    one = decided(served, "large")
-    exceeded(route(served, "large"))
-    assert served.feedback(one, cost_usd=0.001) == "accepted"
-    again = decided(served, "large")
-    found = sums(served)
-    assert (found["settled"], found["reserved"]) == (1_000_000, 18_000_000)
-    # Tokens say it as well, at the price that the decision was taken at.
-    assert served.feedback(again, input_tokens=1_000, output_tokens=10) == "accepted"
-    assert sums(served)["settled"] == 1_000_000 + 3_150_000
-
-
-def test_what_an_answer_cost_above_its_reservation_is_an_overrun(served: Served) -> None:
-    budget(served, LARGE)
-    one = decided(served, "large")
-    assert served.feedback(one, cost_usd=0.02) == "accepted"
-    found = sums(served)
-    assert (found["settled"], found["overruns"], found["free"]) == (20_000_000, 2_000_000, 0)
-    exceeded(route(served, "small"))
-
-
-def test_an_overdue_answer_settles_and_an_expired_reservation_counts_until_then(
-    served: Served,
-) -> None:
-    budget(served, 1.0)
-    one = decided(served, "large")
-    set_all(served, reservations, expires_at=1)
-    set_all(served, decisions, expires_at=1)
-    served.client.portal.call(service(served).treasury.refresh)
-    found = sums(served)
-    assert (found["reserved"], found["expired"]) == (0, 18_000_000)
-    assert served.feedback(one, cost_usd=0.004) == "late"
-    found = sums(served)
-    assert (found["settled"], found["expired"]) == (4_000_000, 0) and served.learned() == []
-
-
-def test_a_decision_that_was_never_used_is_cancelled_once(served: Served) -> None:
-    budget(served, LARGE)
-    one = decided(served, "large")
-    exceeded(route(served, "large"))
-    path = f"/v1/decisions/{one}/cancel"
-    assert served.post(path).json() == {"status": "cancelled"}
-    used = decided(served, "large")
-    assert served.post(path).json() == {"status": "duplicate"}
-    assert (sums(served)["reserved"], served.get(f"{BUDGETS}/b")["requests"]) == (18_000_000, 1)
-    assert served.get(f"/v1/decisions/{one}")["cancelled_at"].endswith("Z")
-    assert served.get(f"/v1/decisions/{used}")["cancelled_at"] is None
-    served.feedback(used, quality=0.5)
-    refused = served.post(f"/v1/decisions/{used}/cancel")
-    assert_error(refused, 409, "conflict", "id")
-    assert sums(served)["reserved"] == 18_000_000
 
 
 def test_nothing_is_learned_of_a_cancelled_decision(database: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of
+from routing import ABLE, BEST, CHEAP, asks_of, fold_of, router_of
 
 from banditroute.fold import Event, Fold
 from banditroute.frame import Asks, Decisions

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from logbook import Book
+from routing import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
 from served import LEARNED_WITHIN_S, Served, serve
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
-from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
 
 from banditroute import learner as learner_module
 from banditroute import service

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from databases import SQLITE
 from logbook import Book
+from routing import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
 from sqlalchemy import Engine
-from test_router import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
 
 from banditroute.audit import audit
 from banditroute.fold import Event, Fold

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from routing import asks_of, fold_of, router_of, verdicts
+from routing import Wallet, asks_of, fold_of, router_of, verdicts
 
 from banditroute.frame import Snapshot
 from banditroute.router import REASONS
@@ -17,24 +17,6 @@ from policies.price import Price
 @pytest.fixture(scope="module")
 def snapshot() -> Snapshot:
     return fold_of("cheap", "able", "best").snapshot()
-
-
-class Wallet:
-    """A purse of one budget."""
-
-    def __init__(self, nano: int) -> None:
-        self.left, self.keep, self.taken = nano, 0, list[int]()
-
-    def headroom(self, row: int) -> int:
-        return self.left
-
-    def spare(self, row: int) -> int:
-        return self.left - self.keep
-
-    def take(self, row: int, nano: int) -> None:
-        assert nano <= self.left
-        self.left -= nano
-        self.taken.append(nano)
 
 
 @pytest.mark.parametrize("nano", [86_700_000, 4_000_000])
@@ -71,8 +53,7 @@ def test_a_purse_is_never_overdrawn_and_each_law_is_the_true_one(
 
 def test_what_is_kept_is_there_for_the_cheapest_model_alone(snapshot: Snapshot) -> None:
     asks = replace(asks_of(4), worst=np.full((4, 3), 0.002))
-    purse = Wallet(10_000_000)
-    purse.keep = 9_500_000
+    purse = Wallet(10_000_000, keep=9_500_000)
     decided = router_of(snapshot).decide(asks, purse=purse)
     cheapest = decided.cost.argmin(axis=1)
     assert (decided.chosen == cheapest).all()

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_router import BEST, CHEAP, MODELS, Wallet, asks_of, fold_of
+from routing import BEST, CHEAP, MODELS, Wallet, asks_of, fold_of
 
 from banditroute.frame import Asks
 from banditroute.pool import PoolOptions
 from banditroute.router import REASONS, Router
-from policies.price import Price
 
 
 def router() -> Router:
@@ -81,14 +80,14 @@ def test_a_window_holds_what_a_decision_would_and_draws_nothing() -> None:
 
 def test_what_is_kept_bars_all_models_but_the_cheapest() -> None:
     worst = np.tile([0.001, 0.25, 0.5], (3, 1))
-    asks, price = asks_of(3, worst=worst), Price.flat(3, keep=0.2)
-    decided = router().decide(asks, price=price, purse=Wallet(460_000_000))
+    asks = asks_of(3, worst=worst)
+    decided = router().decide(asks, purse=Wallet(460_000_000, keep=200_000_000))
     budget = REASONS.index("budget")
     assert decided.verdict.tolist() == [[0, 0, budget]] + [[0, budget, budget]] * 2 or (
         decided.chosen[0] == 0 and (decided.verdict[:, 2] == budget).all()
     )
     # Nobody but the cheapest is left, even where all that is there is kept for others.
-    all_kept = router().decide(asks, price=Price.flat(3, keep=9.0), purse=Wallet(10**9))
+    all_kept = router().decide(asks, purse=Wallet(10**9, keep=9 * 10**9))
     assert all_kept.verdict.tolist() == [[0, budget, budget]] * 3
     assert all_kept.chosen.tolist() == [0, 0, 0]
 
@@ -96,6 +95,6 @@ def test_what_is_kept_bars_all_models_but_the_cheapest() -> None:
 def test_the_cheapest_is_so_of_the_models_that_a_request_can_have() -> None:
     allow = [frozenset({BEST.name})]
     asks = asks_of(1, worst=np.array([[0.001, 0.25, 0.5]]), models=allow)
-    decided = router().decide(asks, price=Price.flat(1, keep=9.0), purse=Wallet(10**9))
+    decided = router().decide(asks, purse=Wallet(10**9, keep=9 * 10**9))
     assert decided.frame.models[int(decided.chosen[0])] == BEST
     assert CHEAP in decided.frame.models
