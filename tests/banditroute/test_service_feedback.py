@@ -98,7 +98,7 @@ def test_rows_of_a_batch_have_their_own_status(served: Served) -> None:
 
 
 def test_late_feedback_is_stored_and_not_learned(database: Path) -> None:
-    with serve(database, defaults={"feedback_ttl_s": 0.5}) as daemon:
+    with serve(database, defaults={"feedback_ttl_s": 0.05}) as daemon:
         early, late = (daemon.route(models=["small"])["decision_id"] for _ in range(2))
         assert daemon.feedback(early, quality=1.0) == "accepted"
         time.sleep(0.06)
@@ -261,7 +261,7 @@ def test_without_hashes_of_prompts_the_setting_is_named(served: Served) -> None:
 
 
 def test_a_late_preference_is_202(database: Path) -> None:
-    with serve(database, hash_key="secret", defaults={"feedback_ttl_s": 0.5}) as daemon:
+    with serve(database, hash_key="secret", defaults={"feedback_ttl_s": 0.05}) as daemon:
         won, lost = duel(daemon)
         time.sleep(0.06)
         assert daemon.feedback(won, preferred_over=lost) == "late"
@@ -287,7 +287,7 @@ def test_a_session_is_judged_once(served: Served) -> None:
 
 
 def test_a_late_session_is_202(database: Path) -> None:
-    with serve(database, defaults={"feedback_ttl_s": 0.5}) as daemon:
+    with serve(database, defaults={"feedback_ttl_s": 0.05}) as daemon:
         daemon.route(session_id="s")
         time.sleep(0.06)
         answer = daemon.post(ONE, {"session_id": "s", "quality": 1})

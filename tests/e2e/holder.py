@@ -29,9 +29,6 @@ from banditroute.treasury import Treasury
 CLIENTS, DEAREST = 12, 40_000
 HOUR = 3_600_000_000
 
-# Everything that takes seconds in a daemon, in tenths here.
-treasury.LEASE_S, treasury.SAFE_S, treasury.IDLE_S = 1.2, 0.8, 0.3
-
 
 class Clock:
     """A clock that is set back and forth."""
@@ -99,6 +96,8 @@ async def client(
 
 
 async def run(url: str, path: str, seed: int, over: float) -> None:
+    # Everything that takes seconds in a daemon, in tenths here.
+    treasury.LEASE_S, treasury.SAFE_S, treasury.IDLE_S = 1.2, 0.8, 0.3
     rng = random.Random(seed)
     out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     engine, clock = open_engine(url), Clock(rng)
