@@ -63,8 +63,8 @@ class CallPurse:
 
     def __init__(self, slices: Sequence[Sequence[Slice]], clock: Callable[[], float]) -> None:
         self._slices, self._clock = slices, clock
-        self._taken = [0] * len(slices)
-        self._open: set[int] = set()
+        # Nano-dollars of each row that is neither in the log nor given back.
+        self._taken: list[int | None] = [None] * len(slices)
 
     def headroom(self, row: int) -> int:
         """See `router.Purse`."""
@@ -93,7 +93,6 @@ class CallPurse:
     def take(self, row: int, nano: int) -> None:
         """See `router.Purse`."""
         self._taken[row] = nano
-        self._open.add(row)
         for one in self._slices[row]:
             one.left -= nano
             one.pending += 1
@@ -110,13 +109,15 @@ class CallPurse:
 
     def draws(self, row: int, decision_id: str, *, now: int, expires_at: int) -> list[Draw]:
         """Return the reservations of the decision that was taken for a row."""
+        nano = self._taken[row]
+        assert nano is not None, "nothing was taken for this row"
         return [
             Draw(
                 decision_id,
                 one.budget.id,
                 one.lease_id,
                 now if one.budget.period == ROLLING else one.window,
-                self._taken[row],
+                nano,
                 expires_at,
             )
             for one in self._slices[row]
@@ -124,18 +125,19 @@ class CallPurse:
 
     def logged(self, row: int) -> None:
         """Say that the decision of a row is in the log."""
-        self._open.discard(row)
+        self._taken[row] = None
         for one in self._slices[row]:
             one.pending -= 1
 
     def undo(self, row: int) -> None:
         """Give back what a row took whose decision is not in the log."""
-        self._open.discard(row)
+        nano, self._taken[row] = self._taken[row], None
         for one in self._slices[row]:
-            one.left += self._taken[row]
+            one.left += nano or 0
             one.pending -= 1
 
     def undo_all(self) -> None:
         """Give back what all rows took whose decisions are not in the log."""
-        for row in tuple(self._open):
-            self.undo(row)
+        for row, nano in enumerate(self._taken):
+            if nano is not None:
+                self.undo(row)
