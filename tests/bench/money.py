@@ -84,30 +84,38 @@ def renewals(url: str) -> list[float]:
     return took
 
 
-def pair(kind: str, urls: tuple[str, str], *, local: bool, replicas: int) -> tuple[Server, Server]:
-    """Return two daemons that are alike."""
-    first, second = (daemon(local=local, database=url, replicas=replicas) for url in urls)
-    return first, second
+def hold(server: Server) -> None:
+    """Make a budget that holds and paces every request, and wait until all replicas know."""
+    terms = {"name": "b", "cap_usd": 1e8, "window": "month"}
+    httpx.post(f"http://{HOST}:{server.port}/v1/budgets", json=terms).raise_for_status()
+    time.sleep(1.5)
+
+
+def free(server: Server) -> None:
+    """Drop that budget, if there is one, and wait as long."""
+    httpx.delete(f"http://{HOST}:{server.port}/v1/budgets/b")
+    time.sleep(1.5)
 
 
 def route(name: str, plain: Server, held: Server, *, seconds: float, repeats: int) -> None:
-    """Measure a daemon without and one with a budget in turn."""
-    terms = {"name": "b", "cap_usd": 1e8, "window": "month"}
-    answer = httpx.post(f"http://{HOST}:{held.port}/v1/budgets", json=terms)
-    answer.raise_for_status()
-    time.sleep(1.5)  # other replicas see it within a second
+    """Measure a daemon without and one with a budget in turn; of a single one, first without."""
+    if plain is not held:
+        hold(held)
     requests = [post("/v1/route", {"prompt": prompt}) for prompt in prompts(512)]
     rows = []
     for concurrency in (1, 8, 32):
         loads: dict[str, list[Load]] = {"plain": [], "held": []}
         cpu: dict[str, list[float]] = {"plain": [], "held": []}
-        for _ in range(repeats):
-            for key, server in (("plain", plain), ("held", held)):
-                load, spent = hammer_with_cpu(
-                    server, requests, concurrency=concurrency, seconds=seconds
-                )
-                loads[key].append(load)
-                cpu[key].append(spent)
+        both = [("plain", plain), ("held", held)]
+        order = both * repeats if plain is not held else [both[0]] * repeats + [both[1]] * repeats
+        for at, (key, server) in enumerate(order):
+            if plain is held and at in (0, repeats):
+                (hold if key == "held" else free)(server)
+            load, spent = hammer_with_cpu(
+                server, requests, concurrency=concurrency, seconds=seconds
+            )
+            loads[key].append(load)
+            cpu[key].append(spent)
         ratios = [a.rps / b.rps for a, b in zip(loads["held"], loads["plain"], strict=True)]
         ratio = statistics.median(ratios)
         rows.append(
@@ -130,7 +138,8 @@ def route(name: str, plain: Server, held: Server, *, seconds: float, repeats: in
         ("connections", "with/s", "p99 ms", "without/s", "p99", "ratio", "aim", "of aim")
         + ("verdict", "CPU us", "without", "errors"),
         rows,
-        f"medians of {repeats} runs of {seconds:g} s, in turns",
+        f"medians of {repeats} runs of {seconds:g} s"
+        + (", in turns" if plain is not held else ", first without"),
     )
 
 
@@ -159,12 +168,11 @@ def main() -> None:
         timing = {"seconds": given.seconds, "repeats": given.repeats}
         with daemon(local=True) as plain, daemon(local=True) as held:
             route("--local, SQLite", plain, held, **timing)
-        two = {"local": True, "replicas": 1}
-        with daemon(database=another(), **two) as plain, daemon(database=another(), **two) as held:
+        first, second = (daemon(local=True, database=another()) for _ in range(2))
+        with first as plain, second as held:
             route("--local, PostgreSQL", plain, held, **timing)
         if given.ray:
-            url = another()
-            with daemon(local=False, database=url, replicas=2) as server:
+            with daemon(local=False, database=another(), replicas=2) as server:
                 route("Ray, 2 replicas, PostgreSQL", server, server, **timing)
 
 
