@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -220,6 +221,7 @@ class Treasury:
             waited = True
             # Whoever asked may go away; what was leased meanwhile must be known here.
             renewals = asyncio.gather(*(self._renew(one, nano) for one, nano in short))
+            renewals.add_done_callback(_heard)
             await asyncio.shield(renewals)
         if waited and not {one.id for one in self.budgets(pool)}.issuperset(
             one.id for one, _ in need
@@ -338,6 +340,8 @@ class Treasury:
     async def _trim(self, one: Slice) -> None:
         """Give back what a single large call had leased."""
         extra = one.left - one.goal
+        if extra <= 0:  # requests have taken it since somebody looked
+            return
         one.left -= extra
         try:
             await self._writer.write(
@@ -352,6 +356,12 @@ class Treasury:
             del self._slices[one.budget.id]
         if one in self._former:
             self._former.remove(one)
+
+
+def _heard(done: asyncio.Future[Any]) -> None:
+    """Take note of a failure that its caller may not be there to hear of."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _needs(held: Sequence[Sequence[Budget]], worst: Sequence[int]) -> list[tuple[Budget, int]]:

@@ -207,7 +207,9 @@ def lease(
 
 
 def give_back(connection: Connection, lease_id: int, nano: int) -> None:
-    """Return a part of what is left of a lease."""
+    """Return a part of what is left of a lease, above 0; less would take more of the budget."""
+    if nano <= 0:
+        raise ValueError(f"nano: above 0, not {nano}")
     covered = and_(
         _lease.id == lease_id,
         _lease.closed_at.is_(None),

@@ -25,7 +25,7 @@ from banditroute.times import now_us
 HERE = Path(__file__).parent
 SECONDS = 12.0
 CAP = {"total": 6_000_000, "hour": 1_500_000}
-FAR = 10**18
+FAR = 4 * 10**15
 
 # Of each budget and window in one reading: cap, what is not free, overruns.
 _HELD = text("""

@@ -78,6 +78,9 @@ def test_a_part_of_a_lease_goes_back(kept: Ledger) -> None:
     assert parts(kept.sums()) == (0, 30, 0, 20, 0, 950)
     kept.write(lambda one: ledger.give_back(one, lease.id, 50))  # of which only 20 are there
     assert parts(kept.sums()) == (0, 30, 0, 20, 0, 950)
+    with pytest.raises(ValueError, match="above 0"):
+        kept.write(lambda one: ledger.give_back(one, lease.id, -10))
+    assert parts(kept.sums()) == (0, 30, 0, 20, 0, 950)
 
 
 def test_an_answer_dearer_than_its_reservation_is_an_overrun_in_full(kept: Ledger) -> None:
