@@ -45,20 +45,9 @@ def create(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Make a budget; it holds from the next decision on."""
-    _finite(cap=cap, request_ceiling=request_ceiling, rate=rate, quality_floor=quality_floor)
     key, value = _tag(tag)
-    terms: dict[str, Any] = {
-        "cap_usd": cap,
-        "window": window,
-        "rolling_s": rolling_s,
-        "tag": key,
-        "value": value,
-        "request_ceiling_usd": request_ceiling,
-        "pacing": pacing,
-        "expected_requests": expected_requests,
-        "rate_usd": rate,
-        "quality_floor": quality_floor,
-    }
+    terms = _terms(cap, request_ceiling, pacing, expected_requests, rate, quality_floor)
+    terms |= {"window": window, "rolling_s": rolling_s, "tag": key, "value": value}
     _print([call(url, "add_budget", name, pool=pool, **terms)])
 
 
@@ -75,16 +64,7 @@ def change(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Change a budget; a cap below what is spent and reserved is refused."""
-    _finite(cap=cap, request_ceiling=request_ceiling, rate=rate, quality_floor=quality_floor)
-    given: dict[str, Any] = {
-        "cap_usd": cap,
-        "request_ceiling_usd": request_ceiling,
-        "pacing": pacing,
-        "expected_requests": expected_requests,
-        "rate_usd": rate,
-        "quality_floor": quality_floor,
-    }
-    fields = {key: value for key, value in given.items() if value is not None}
+    fields = _terms(cap, request_ceiling, pacing, expected_requests, rate, quality_floor)
     if not fields:
         fail("nothing to change; see --help")
     _print([call(url, "change_budget", name, pool=pool, **fields)])
@@ -122,6 +102,27 @@ def delete(name: str, pool: PoolName = "default", url: Url = DEFAULT_URL) -> Non
     """Drop a budget and its ledger; requests are no longer held to it."""
     call(url, "drop_budget", name, pool=pool)
     typer.echo(f"dropped {name} of pool {pool}")
+
+
+def _terms(
+    cap: float | None,
+    request_ceiling: float | None,
+    pacing: str | None,
+    expected_requests: int | None,
+    rate: float | None,
+    quality_floor: float | None,
+) -> dict[str, Any]:
+    """Return what was given of what a budget can be made with and changed to."""
+    _finite(cap=cap, request_ceiling=request_ceiling, rate=rate, quality_floor=quality_floor)
+    given = {
+        "cap_usd": cap,
+        "request_ceiling_usd": request_ceiling,
+        "pacing": pacing,
+        "expected_requests": expected_requests,
+        "rate_usd": rate,
+        "quality_floor": quality_floor,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _finite(**amounts: float | None) -> None:

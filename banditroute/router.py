@@ -295,13 +295,12 @@ class Router:
         """Return which eligible models[K] of a row the purse does not cover."""
         eligible: Bools = draft.verdict[i] == 0
         headroom, spare = purse.headroom(i), purse.spare(i)
+        room = np.full(len(eligible), min(spare, headroom))
         if spare < headroom and eligible.any():
-            room = np.full(len(eligible), spare)
             # Nothing is kept for a cheapest model whose own reservation does not fit.
             fits = eligible & (reserved <= headroom)
             room[cheapest(draft.cost[i : i + 1], fits[None])] = headroom
-            return eligible & (reserved > room)
-        return eligible & (reserved > headroom)
+        return eligible & (reserved > room)
 
     def _choose(self, draft: _Draft) -> _Choice:
         options, kind, price = self.options, type(self.snapshot.policy), draft.price
