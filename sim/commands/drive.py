@@ -1,0 +1,67 @@
+"""`sim drive`: logged data over HTTP against a running daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.commands import options
+
+
+def command(
+    data: options.Data,
+    url: Annotated[str, typer.Option(help="Where the daemon listens.")] = "http://127.0.0.1:8000",
+    pool: Annotated[str | None, typer.Option(help="Pool (default: the file's stem).")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 8,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many rows.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shuffle and the prices.")] = 0,
+    prices: options.Prices = None,
+    models: options.Models = "",
+    without: options.Without = None,
+    preference: Annotated[
+        str | None, typer.Option(help="quality,cost,latency (default: the pool's).")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="BANDITROUTE_API_KEY", help="Bearer key.")
+    ] = None,
+    retry_for: Annotated[
+        float | None, typer.Option(min=0.0, help="Seconds to ride out a restart.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds per attempt.")] = 10.0,
+    acked: Annotated[
+        Path | None, typer.Option(help="Write the decision ids of acknowledged feedback.")
+    ] = None,
+    json_path: options.Json = None,
+) -> None:
+    """Replay logged data over HTTP against a running daemon."""
+    from sim.datasets import load
+    from sim.drive import Drive, run_drive, show
+    from sim.prices import drawn
+    from sim.terminal import console, progress
+
+    weights = options.preference(preference) if preference else None
+    dataset = load(data).restrict(models=options.names(models), without=without or []).complete()
+    specs = options.specs(prices, dataset) or drawn(dataset, seed=seed)
+    plan = Drive(
+        dataset=dataset,
+        specs=specs,
+        url=url,
+        pool=pool or data.stem,
+        concurrency=concurrency,
+        limit=limit,
+        seed=seed,
+        preference=weights,
+        api_key=api_key,
+        retry_for=retry_for,
+        timeout=timeout,
+        acked=acked,
+    )
+    with progress(min(limit or len(dataset), len(dataset))) as advance:
+        report = run_drive(plan, on_done=advance)
+    show(console(), report)
+    if json_path is not None:
+        options.write_json(json_path, report)
+    if report["errors"]:
+        raise typer.Exit(1)

@@ -1,0 +1,66 @@
+"""What several commands take and write: options, price lists, preferences, JSON files.
+
+Heavy imports wait inside the functions, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from banditroute.pool import ModelSpec
+    from sim.datasets import Dataset
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Wide .parquet or ParetoBandit .jsonl.")]
+Models = Annotated[str, typer.Option(help="Only these models, separated by commas.")]
+Without = Annotated[list[str] | None, typer.Option(help="Leave out a model; may be repeated.")]
+Prices = Annotated[
+    Path | None, typer.Option(help="CSV of model,input_price,output_price in USD per million.")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")]
+
+
+def names(text: str) -> list[str]:
+    """Return the parts of a list separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def preference(text: str | None) -> tuple[float, float, float]:
+    """Return weights of (quality, cost, latency), the pool's defaults for None."""
+    from pydantic import ValidationError
+
+    from banditroute.pool import PoolOptions, Preference
+    from sim.errors import InputError
+
+    if text is None:
+        return PoolOptions.model_validate({}).preference.weights()
+    try:
+        quality, cost, latency = (float(part) for part in text.split(","))
+        return Preference(quality=quality, cost=cost, latency=latency).weights()
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+    except ValueError:
+        reason = "expected three numbers, quality,cost,latency"
+    raise InputError(f"--preference: {text!r}: {reason}")
+
+
+def specs(path: Path | None, dataset: Dataset) -> list[ModelSpec] | None:
+    """Return the price list at `path` for the models of the data, None without one."""
+    from sim.prices import listed
+
+    return None if path is None else listed(path, dataset.models)
+
+
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Write a report; what the system says against it is an InputError."""
+    import json
+
+    from sim.errors import InputError
+
+    try:
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--json: {path}: {error.strerror}") from error

@@ -1,0 +1,152 @@
+"""A run as a file: what `sim replay` writes and `sim report` draws, and nothing that it computes.
+
+A run is a list of stages, one for each world that was played (a data set under a scenario, and a
+budget), each with everybody who played it. Every mean over seeds stands with its standard error.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sim.errors import InputError
+
+FORMAT = "banditroute-run/1"
+
+
+class Part(BaseModel):
+    """Base of all parts; a key that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measure(Part):
+    """A mean over seeds and its standard error, None where there is one seed; None: undefined."""
+
+    mean: float | None
+    se: float | None = None
+
+
+class Point(Part):
+    """A policy of the quality-cost plane; cost in US dollars per request."""
+
+    name: str
+    quality: float
+    cost: float
+
+
+class Band(Part):
+    """A curve over the requests: mean over seeds and its 95 % interval, one value for each `at`."""
+
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class Contender(Part):
+    """One policy, over all seeds.
+
+    Attributes
+    ----------
+    metrics : by name, see `sim.metrics`.
+    tasks : by task, quality, cost and the zero router's quality at that cost.
+    share : by model, of the answered requests.
+    at : int[m], ends of the bins of the curves, in requests.
+    curves : "regret" (cumulated, to the oracle), "quality", "spent" (share of the budget's money);
+        those that make sense.
+    shares : by model, float[m], of the requests of each bin.
+    propensity : counts of the propensity of the choice in 20 equal bins of [0, 1]; None where the
+        policy has no propensities.
+    per_seed : by metric, one value for each seed.
+    """
+
+    label: str
+    seeds: int
+    metrics: dict[str, Measure]
+    tasks: dict[str, dict[str, Measure]] = {}
+    share: dict[str, Measure] = {}
+    at: list[int] = []
+    curves: dict[str, Band] = {}
+    shares: dict[str, list[float]] = {}
+    propensity: list[int] | None = None
+    per_seed: dict[str, list[float | None]] = {}
+
+
+class Event(Part):
+    """Something that happens at a request, in words."""
+
+    at: int
+    label: str
+
+
+class Stage(Part):
+    """One world and everybody who played it.
+
+    Attributes
+    ----------
+    title : a few words; says : one sentence on what happens in it.
+    requests : how many are scored.
+    budget_rate : US dollars per request, None for no budget.
+    frontier : corners of the zero router, cost ascending.
+    models : every model alone.
+    references : "random", "best single", "oracle", "supervised limit" as far as they are known.
+    """
+
+    title: str
+    says: str = ""
+    requests: int
+    budget_rate: float | None = None
+    changes: list[Event] = []
+    models: list[Point]
+    frontier: list[Point]
+    references: list[Point]
+    contenders: list[Contender]
+
+
+class RunFile(Part):
+    """A whole run, with what is needed to run it again.
+
+    Attributes
+    ----------
+    command : as it was typed.
+    versions : of what the figures depend on, by package.
+    data : name, digest, rows and models of the data set.
+    """
+
+    format: Literal["banditroute-run/1"] = FORMAT
+    title: str
+    command: list[str]
+    versions: dict[str, str]
+    data: dict[str, str | int | list[str]]
+    settings: dict[str, str | int | float | bool | None | list[float]] = {}
+    stages: list[Stage]
+
+    def write(self, path: Path) -> None:
+        """Write the file; what the system says against it is an InputError."""
+        try:
+            path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> RunFile:
+        """Read a file that `write` made.
+
+        Raises
+        ------
+        InputError
+            Naming the file and the field.
+        """
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{path}: {where}: {first['msg']}") from error
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON") from error
