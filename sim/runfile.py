@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sim.errors import InputError
 
-FORMAT = "banditroute-run/1"
+FORMAT: Literal["banditroute-run/1"] = "banditroute-run/1"
 
 
 class Part(BaseModel):
