@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from banditroute.fold import Event, Fold
 from banditroute.frame import Asks, Decisions
-from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, default_tau_cost
+from banditroute.pool import Charter, Model, ModelSpec, default_tau_cost
 from banditroute.router import Purse, Router
 from policies import Outcome, make_pacing
 from policies.base import Float32, Float64
 from policies.price import Price
+from sim.contenders import Contender
 from sim.datasets import Dataset
 from sim.errors import InputError
 from sim.pacing import Budget, following
@@ -101,22 +102,6 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """A policy as asked for: its label in reports, its name and its parameters.
-
-    `prior` is a `banditroute.prior.Prior` as text, "" for none; `reset_on_drift` as in a pool;
-    `pacing` is the mode that prices a budget's money.
-    """
-
-    label: str
-    name: str
-    params: dict[str, object]
-    prior: str = ""
-    reset_on_drift: bool = False
-    pacing: str = "history"
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """The scored part of one policy under one seed; means over its rows.
 
@@ -161,7 +146,7 @@ class Replayer:
         preference: tuple[float, float, float],
         rng: np.random.Generator,
     ) -> None:
-        options = PoolOptions(reset_on_drift=contender.reset_on_drift)
+        options = contender.options
         charter = Charter(
             policy=contender.name,
             params=contender.params,

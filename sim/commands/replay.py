@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,8 +12,8 @@ import typer
 from sim.commands import options
 
 if TYPE_CHECKING:
-    from sim.datasets import Dataset
-    from sim.replay import Contender, Split
+    from sim.contenders import Contender
+    from sim.replay import Split
 
 
 def command(
@@ -58,6 +57,7 @@ def command(
     from banditroute.embedding import FEATURES, make_embedder
     from banditroute.tasks import identity, widen
     from policies import make_pacing
+    from sim.contenders import distinct, parse
     from sim.datasets import load
     from sim.errors import InputError
     from sim.references import References
@@ -84,10 +84,10 @@ def command(
         raise InputError(f"--embedder: {error}") from error
     names = sorted(set(dataset.task) - {""}) if tasks else []
     seen = identity(maker.identity, names)
-    contenders = [
-        replace(one, reset_on_drift=reset_on_drift, pacing=pacing)
-        for one in _contenders(policy or ["thompson"], dataset, seen, FEATURES + len(names))
-    ]
+    contenders = [_settled(parse(spec), reset_on_drift, pacing) for spec in policy or ["thompson"]]
+    distinct(contenders)
+    for one in contenders:
+        one.check(models=dataset.models, embedder=seen, dim=FEATURES + len(names))
     features = widen(maker.features(list(dataset.prompts)), dataset.task, names)
     experiment = Experiment(
         dataset=dataset,
@@ -136,48 +136,9 @@ def _split(learn: str | None, test: str | None, fraction: float | None) -> Split
     return Split(learn=learn, test=test, fraction=0.5 if fraction is None else fraction)
 
 
-def _contenders(specs: list[str], dataset: Dataset, embedder: str, dim: int) -> list[Contender]:
-    from banditroute.prior import Prior
-    from policies import make_policy
-    from sim.errors import InputError
-    from sim.replay import Contender
-
-    contenders: list[Contender] = []
-    for spec in specs:
-        head, _, text = spec.partition(":")
-        name, at, file = head.partition("@")
-        if at and not file:
-            raise InputError(f"--policy: {spec!r}: a file is expected after @")
-        params = {}
-        for pair in options.names(text):
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise InputError(f"--policy: {spec!r}: {pair!r} is not key=value")
-            params[key] = _value(value)
-        try:
-            policy = make_policy(name, dim=dim, params=params)
-            prior = Prior.read(Path(file)) if file else None
-            if prior is not None:
-                prior.belongs_to(embedder)
-                policy.adopt(prior.arrays)
-            for model in dataset.models:
-                policy.add_arm(model)
-        except ValueError as error:
-            raise InputError(f"--policy: {spec!r}: {error}") from error
-        if params.get("arm", dataset.models[0]) not in dataset.models:
-            known = ", ".join(dataset.models)
-            raise InputError(f"--policy: {spec!r}: arm: no such model; the data has {known}")
-        if spec in [one.label for one in contenders]:
-            raise InputError(f"--policy: {spec!r} is given twice")
-        started = prior.text() if prior else ""
-        contenders.append(Contender(label=spec, name=name, params=params, prior=started))
-    return contenders
-
-
-def _value(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _settled(contender: Contender, reset_on_drift: bool, pacing: str) -> Contender:
+    """Return a contender with what the command says of all of them."""
+    options = contender.options
+    if reset_on_drift:
+        options = options.model_copy(update={"reset_on_drift": True})
+    return replace(contender, options=options, pacing=pacing)

@@ -23,7 +23,8 @@ from policies import Outcome
 from policies.base import Float32, Float64
 from policies.drift import Drift
 from sim.prices import drawn
-from sim.replay import Contender, Replayer
+from sim.contenders import Contender
+from sim.replay import Replayer
 
 DROPS = (0.05, 0.1, 0.2)
 HISTORIES = (300, 2_000)
@@ -85,7 +86,7 @@ def chosen(at: weights.Stage, count: int, seed: int) -> int:
     rng, data = np.random.default_rng([seed, 2]), at.dataset
     replayer = Replayer(
         specs=drawn(data, seed=seed),
-        contender=Contender("thompson", "thompson", {}, reset_on_drift=True),
+        contender=Contender.of("thompson", reset_on_drift=True),
         dim=at.features.shape[1],
         embedder=at.embedder,
         preference=(0.7, 0.3, 0.0),

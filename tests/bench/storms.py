@@ -28,7 +28,8 @@ from staging import SAYS, WATCHED, WINDOW, Measured, Stage, Storm, measure, stag
 from weights import cell, contender
 
 from banditroute.pool import ModelSpec
-from sim.replay import Contender, Experiment, Replayer, Split
+from sim.contenders import Contender
+from sim.replay import Experiment, Replayer, Split
 
 RESET = "+reset"
 PARETO = ("paretobandit", "paretobandit, no forgetting")

@@ -36,7 +36,8 @@ from sim import replay
 from sim.datasets import Dataset, load
 from sim.prices import drawn
 from sim.references import References
-from sim.replay import Contender, Experiment, Split
+from sim.contenders import Contender
+from sim.replay import Experiment, Split
 from sim.supervised import Supervised
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.8)

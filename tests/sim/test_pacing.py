@@ -11,8 +11,9 @@ from banditroute.embedding import make_embedder
 from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from policies import PACINGS, make_pacing
 from policies.base import Float64
+from sim.contenders import Contender
 from sim.pacing import Budget, following
-from sim.replay import Contender, Experiment, Replayer, Split, run
+from sim.replay import Experiment, Replayer, Split, run
 from sim.synthetic import COST, generate
 
 
@@ -29,7 +30,7 @@ def plan() -> Experiment:
     )
 
 
-LINUCB = Contender(label="linucb", name="linucb", params={})
+LINUCB = Contender.of("linucb")
 
 
 @pytest.mark.parametrize("rate", [2e-4, 4e-4])
@@ -102,7 +103,7 @@ def spending(
 def test_a_rate_out_of_reach_does_not_buy_off_all_trying(plan: Experiment) -> None:
     """All models seem to cost more than the rate: the second cheapest is still tried at times."""
     prior = {"small": 3e-4, "coder": 4e-4, "large": 1e-3}
-    replayer = replayer_of(plan, Contender("thompson", "thompson", {}), prior)
+    replayer = replayer_of(plan, Contender.of("thompson"), prior)
     budget = Budget(make_pacing("history"), 2e-4, None, advance=1.0)
     worst = np.full(3, 1e-5)
     spending(replayer, budget, plan, worst, list(range(400)))
@@ -117,7 +118,7 @@ def test_spend_lands_at_the_rate_where_one_price_turns_all_choices(
 ) -> None:
     """One prompt and a law without chance: the two prices about the step are mixed."""
     prior = {"small": 1e-4, "large": 1e-3}
-    replayer = replayer_of(plan, Contender("linucb", "linucb", {"alpha": 0.0}), prior)
+    replayer = replayer_of(plan, Contender.of("linucb", {"alpha": 0.0}), prior)
     for price in (0, 1) * 4:
         models = [model for k, model in enumerate(prior) if k == price]
         asks = replace(replayer.ask(plan.features[0], 40.0), models=[frozenset(models)])
@@ -136,7 +137,7 @@ def test_money_that_each_request_brings_is_never_spent_ahead_of_the_advance(
 ) -> None:
     prior = {"small": 1e-4, "coder": 3e-4, "large": 1e-3}
     for mode in PACINGS:
-        replayer = replayer_of(plan, Contender("thompson", "thompson", {}), prior)
+        replayer = replayer_of(plan, Contender.of("thompson"), prior)
         budget = Budget(make_pacing(mode), 3e-4, None, advance=2e-3)
         spent = spending(replayer, budget, plan, np.array([2e-4, 6e-4, 2e-3]), list(range(300)))
         assert (spent.cumsum() <= 3e-4 * np.arange(1, 301) + 2e-3).all()

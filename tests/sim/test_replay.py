@@ -11,13 +11,14 @@ import pytest
 from banditroute.embedding import make_embedder
 from banditroute.learner import rebuild
 from banditroute.store import codec, engine, feedback, log
+from sim.contenders import Contender
 from sim.errors import InputError
 from sim.prices import drawn
-from sim.replay import Contender, Experiment, Replayer, Split, run, run_all
+from sim.replay import Experiment, Replayer, Split, run, run_all
 from sim.report import summarise
 from sim.synthetic import generate
 
-LINUCB = Contender(label="linucb", name="linucb", params={})
+LINUCB = Contender.of("linucb")
 
 
 def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
@@ -34,7 +35,7 @@ def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
 
 def test_learning_beats_the_zero_router_where_context_pays() -> None:
     plan = experiment(800)
-    runs = run_all(plan, [LINUCB, Contender("random", "random", {})], range(3))
+    runs = run_all(plan, [LINUCB, Contender.of("random")], range(3))
     learned, random = summarise(runs[:3]), summarise(runs[3:])
     assert learned.difference.mean > 0.03
     assert random.difference.mean == pytest.approx(0.0, abs=0.04)
@@ -52,7 +53,7 @@ def test_same_seed_same_bits_whatever_the_number_of_processes() -> None:
 
 def test_every_row_is_learned_and_the_second_half_is_scored() -> None:
     plan = experiment(split=Split(fraction=0.25))
-    fixed = Contender("fixed:arm=coder", "fixed", {"arm": "coder"})
+    fixed = Contender.of("fixed", {"arm": "coder"})
     result = run(plan, fixed, seed=5)
     order = np.random.default_rng([5, 0]).permutation(120)
     scored = order[30:]
@@ -158,7 +159,7 @@ def test_drift_is_answered_in_the_log_as_the_daemon_answers_it() -> None:
     features = embedder.features(list(data.prompts))
     late: dict[bool, float] = {}
     for switched_on in (False, True):
-        contender = Contender("thompson", "thompson", {}, reset_on_drift=switched_on)
+        contender = Contender.of("thompson", reset_on_drift=switched_on)
         replayer = Replayer(
             specs=drawn(data, seed=0),
             contender=contender,
