@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 
 from banditroute.frame import Asks, Decisions
 from banditroute.pool import NANO
@@ -90,6 +91,12 @@ class Budget:
             reserved = decisions.reserved_nano[0, chosen] / NANO
             self.pacing.charge(float(decisions.cost[0, chosen]), float(reserved))
         return decisions
+
+    def fork(self) -> Budget:
+        """Return a budget in the same state, which goes its own way from here."""
+        twin = replace(self, pacing=deepcopy(self.pacing), recent=self.recent.copy())
+        twin.cap, twin._count = replace(self.cap), self._count
+        return twin
 
     def settle(self, decisions: Decisions, cost: float) -> None:
         """Take in what the answer to a decision has cost."""

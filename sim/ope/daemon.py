@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, select
 
-from banditroute.fold import Event
 from banditroute.frame import Asks
 from banditroute.learner import counting
 from banditroute.pool import NANO, Charter, Model
@@ -27,6 +25,7 @@ from banditroute.store.tables import decisions, events, feedback, prices
 from policies.base import Float64
 from sim.errors import InputError
 from sim.ope.log import BanditLog, sessions
+from sim.ope.trail import Requests, Trail
 
 ARRIVED = 99.0
 """Decisions younger than the delay of this percentile of feedback are left out."""
@@ -35,42 +34,13 @@ ARRIVED = 99.0
 _OWN_REASONS = [REASONS.index(name) for name in ("exploration_cost", "price_of_money")]
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """What the decisions of a log were asked, row by row, as a router takes it.
-
-    Attributes
-    ----------
-    asks : n requests, the models open to each named.
-    frames : the models and prices of each stretch of rows, as (rows, models).
-    spend_rate : float64[n], US dollars per request that exploration's budget was a share of.
-    priced : how many were decided while a budget priced money.
-    """
-
-    asks: Asks
-    frames: Sequence[tuple[np.ndarray, tuple[Model, ...]]]
-    spend_rate: Float64
-    priced: int
-
-
-@dataclass(frozen=True, slots=True)
-class DaemonLog:
-    """A pool's log: `log` and `requests` have the same rows; `ids` are those of the decisions."""
-
-    log: BanditLog
-    requests: Requests
-    ids: Sequence[str]
-    charter: Charter
-    events: Sequence[Event]
-
-
 def read(
     store: Log,
     pool: str,
     *,
     since: int | None = None,
     tags: Mapping[str, str] | None = None,
-) -> DaemonLog:
+) -> Trail:
     """Read the decisions of a pool and what came of them.
 
     Parameters
@@ -98,7 +68,7 @@ def read(
         raise InputError(f"--log: no decision of pool {pool!r} is left ({why or 'it has none'})")
     decoded = [decode(row) for row in kept]
     names = list(dict.fromkeys(name for one in decoded for name in one.arms))
-    return DaemonLog(
+    return Trail(
         log=_columns(pool, kept, decoded, names, quality, cost, left_out),
         requests=_requests(kept, decoded, models),
         ids=[row["id"] for row in kept],

@@ -55,7 +55,8 @@ def snips(sample: Sample) -> Float64:
     value = float(w @ sample.reward) / total
     others = np.maximum(total - w, np.finfo(np.float64).tiny)
     influence: Float64 = (n - 1) * w * (sample.reward - value) / others
-    return value + influence - influence.mean()
+    values: Float64 = value + influence - influence.mean()
+    return values
 
 
 def dm(sample: Sample) -> Float64:

@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from banditroute.fold import Event
+from banditroute.frame import Asks
+from banditroute.pool import Charter, Model
+from policies import Outcome
 from policies.base import Float32, Float64
 from sim.errors import InputError
 from sim.ope.log import BanditLog, sessions
+from sim.ope.trail import Requests, Trail
 
 if TYPE_CHECKING:
     import pyarrow
 
 _OPEN_BANDIT = {"item_id": "arm", "propensity_score": "propensity", "click": "reward"}
 QUALITY_ALONE = (1.0, 0.0, 0.0)
+EMBEDDER = "file"
 
 
 def read(path: Path, *, tags: Mapping[str, str] | None = None) -> BanditLog:
@@ -139,3 +145,41 @@ def _numbers(path: Path, table: pyarrow.Table, name: str, rows: np.ndarray) -> F
         raise InputError(f"{path}: row {row}, column {name!r}: not finite")
     found: Float64 = values
     return found
+
+
+def trail(log: BanditLog) -> Trail:
+    """Return what policies need to decide and learn from a log that has no prices.
+
+    Parameters
+    ----------
+    log : money and latency play no part in what is decided on it.
+    """
+    n, dim = len(log), log.features.shape[1]
+    charter = Charter("random", {}, EMBEDDER, dim, tau_cost=1.0, tau_latency_ms=1.0)
+    ids = [str(i) for i in range(n)]
+    events = [
+        Event(k, log.name, "model_added", payload={"name": name})
+        for k, name in enumerate(log.models, start=1)
+    ]
+    for i in np.flatnonzero(~np.isnan(log.quality)).tolist():
+        seq = len(events) + 1
+        outcome = Outcome(
+            seq=seq,
+            decision_id=ids[i],
+            arm=log.models[log.chosen[i]],
+            x=log.features[i],
+            field="quality",
+            value=float(log.quality[i]),
+            propensity=float(log.propensity[i]),
+            preference=QUALITY_ALONE,
+        )
+        events.append(Event(seq, log.name, "feedback", outcome, EMBEDDER))
+    asks = Asks(
+        features=log.features,
+        preference=log.preference,
+        input_tokens=np.zeros(n),
+        input_bound=np.zeros(n),
+    )
+    models = tuple(Model(name, 0.0, 0.0, price_id=k) for k, name in enumerate(log.models))
+    requests = Requests(asks, [(np.arange(n), models)], np.full(n, np.nan))
+    return Trail(log, requests, ids, charter, events)

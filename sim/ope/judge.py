@@ -133,6 +133,10 @@ class Judge:
         apart = {how: a.values[measure][how] - b.values[measure][how] for how in ESTIMATORS}
         return self._estimates(measure, apart, most)
 
+    def interval(self, values: Float64) -> Interval:
+        """Return the normal interval of the mean of values[n], one per judged row."""
+        return normal(values, self.judged.session)
+
     def _weight(self, target: Target) -> Float64:
         log = self.judged
         if target.pmf is None:
@@ -163,7 +167,7 @@ class Judge:
         span *= 1.0 + 2.0 * most_weight * float(seen.max())
         return {
             how: Estimate(
-                normal=normal(one, session),
+                normal=self.interval(one),
                 bootstrap=again,
                 guaranteed=None if how == "dm" else empirical_bernstein(one, session, span),
             )

@@ -1,0 +1,147 @@
+"""Judging several policies from one log: trained on its first part, frozen, judged on the rest.
+
+Beside them stand the logged law itself, every model alone, and for each policy the zero router:
+the mix of two models that costs as much and does not look at the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from policies.base import Float64
+from sim.contenders import Contender
+from sim.errors import InputError
+from sim.ope.intervals import Interval
+from sim.ope.judge import HEADLINE, LOGGED, Estimate, Judge, Target, Verdict
+from sim.ope.log import MEASURES
+from sim.ope.targets import law, trained
+from sim.ope.trail import Trail
+from sim.references import References
+
+ALONE = "always "
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A paired difference, by measure and estimator."""
+
+    label: str
+    estimates: dict[str, dict[str, Estimate]]
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """The zero router at a policy's cost: the mix in words, its quality, and policy minus zero."""
+
+    label: str
+    mix: str
+    quality: Interval
+    difference: Interval
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """What one log says; `first` is the first judged row."""
+
+    trail: Trail
+    first: int
+    judge: Judge
+    verdicts: list[Verdict] = field(default_factory=list)
+    alone: list[Verdict] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    zeros: list[Zero] = field(default_factory=list)
+
+
+def evaluate(
+    trail: Trail,
+    contenders: Sequence[Contender],
+    *,
+    fraction: float = 0.5,
+    baseline: str = LOGGED,
+    seed: int = 0,
+) -> Evaluation:
+    """Judge frozen policies.
+
+    Parameters
+    ----------
+    fraction : share of the log that is learned from, in [0, 1).
+    baseline : ``logged`` or the label of a contender; all others are compared with it.
+    seed : of the bootstrap.
+
+    Raises
+    ------
+    InputError
+        When no outcome is known, or there are fewer than two rows to judge.
+    """
+    first = round(fraction * len(trail.log))
+    if len(trail.log) - first < 2:
+        raise InputError(f"--log: {len(trail.log)} decisions are too few to judge anything")
+    judge = Judge(trail.log, first=first, seed=seed, measures=MEASURES)
+    if "quality" not in judge.measures:
+        raise InputError(f"--log: {trail.log.name}: no judged decision has feedback on quality")
+    found = Evaluation(trail, first, judge)
+    targets = [Target(LOGGED, None)]
+    for one in contenders:
+        fold = trained(trail, one, until=first)
+        targets.append(Target(one.label, law(trail, one.options, fold, first=first)))
+    found.verdicts = [judge.verdict(target) for target in targets]
+    told = [one for one in found.verdicts if one.refusal is None]
+    for a, b in _pairs([one.label for one in told], baseline):
+        first_of, other = (next(v for v in told if v.label == name) for name in (a, b))
+        found.differences.append(
+            Difference(
+                f"{a} - {b}",
+                {name: judge.difference(first_of, other, name) for name in judge.measures},
+            )
+        )
+    singles = [Target(ALONE + name, _constant(judge, k)) for k, name in enumerate(judge.log.models)]
+    found.alone = [judge.verdict(target) for target in singles if _supported(judge, target)]
+    if "cost" in judge.measures and found.alone:
+        found.zeros = [_zero(judge, found.alone, one) for one in told]
+    return found
+
+
+def _pairs(labels: Sequence[str], baseline: str) -> list[tuple[str, str]]:
+    """Return everybody against the baseline, then the contenders among each other."""
+    others = [label for label in labels if label != baseline]
+    pairs = [(label, baseline) for label in others if baseline in labels]
+    named = [label for label in others if label != LOGGED]
+    return pairs + [(a, b) for i, a in enumerate(named) for b in named[i + 1 :]]
+
+
+def _constant(judge: Judge, arm: int) -> Float64:
+    pmf = np.zeros((len(judge.judged), len(judge.log.models)))
+    pmf[:, arm] = 1.0
+    return pmf
+
+
+def _supported(judge: Judge, target: Target) -> bool:
+    support = judge.support(target)
+    return support is not None and support.refusal() is None
+
+
+def _zero(judge: Judge, alone: Sequence[Verdict], policy: Verdict) -> Zero:
+    """Return the zero router at the policy's estimated cost, its share taken as known."""
+    means = np.array(
+        [
+            [one.estimates[name][HEADLINE].normal.mean for name in ("quality", "cost")]
+            for one in alone
+        ]
+    )
+    names = [one.label.removeprefix(ALONE) for one in alone]
+    references = References(tuple(names), means[:, 0], means[:, 1], oracle=(np.nan, np.nan))
+    cost = policy.estimates["cost"][HEADLINE].normal.mean
+    share = references.mix(cost)
+    values = sum(
+        part * alone[k].values["quality"][HEADLINE] for k, part in share.items()
+    )
+    assert isinstance(values, np.ndarray)
+    return Zero(
+        label=policy.label,
+        mix=" + ".join(f"{part:.0%} {names[k]}" for k, part in share.items()),
+        quality=judge.interval(values),
+        difference=judge.interval(policy.values["quality"][HEADLINE] - values),
+    )
