@@ -15,7 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sim.references import Float64, References
+from policies.base import Float64
+from sim.references import References
 from sim.replay import Run
 
 
