@@ -7,7 +7,7 @@ Metrics, by name; means over the scored requests:
 
 ======================  ============================================================================
 quality, cost           cost in US dollars
-zero                    quality of the zero router at that cost, see `sim.references.frontier`
+zero                    quality of the zero router at that cost, see `sim.references.Frontier`
 difference              quality - zero
 regret                  quality of the oracle - quality; the oracle sees every answer, and at a
                         budget is the knapsack's
@@ -197,8 +197,12 @@ def _share(runs: Sequence[Scored]) -> dict[str, Measure]:
 
 
 def _curves(runs: Sequence[Scored], at: curves.Ends) -> dict[str, Band]:
+    zero = [run.yard.zero(float(run.cost.mean())) for run in runs]
     columns = {
         "regret": [curves.sums(run.yard.best - run.quality, at).cumsum() for run in runs],
+        "gain": [
+            curves.sums(run.quality - its, at).cumsum() for run, its in zip(runs, zero, strict=True)
+        ],
         "quality": [curves.means(run.quality, at) for run in runs],
     }
     rate = runs[0].yard.rate

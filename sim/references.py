@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.base import Bools, Float64
 from policies.knapsack import REFUSED, Plan, best_value
@@ -49,40 +50,77 @@ def offers(quality: Float64, cost: Float64, offered: Bools | None) -> tuple[Offe
     return tuple(found)
 
 
-def frontier(of: Sequence[Offer]) -> Float64:
-    """Return the (cost, quality)[m, 2] corners of the zero router, cost ascending.
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """The zero router: the best mix of models that does not look at the prompt.
 
-    The zero router is the best mix of models that does not look at the prompt: the upper left
-    convex hull of the models' means, from the cheapest model on. It knows what is on offer and
-    nothing else, so that where this changes it has a hull for each offer, and spends its money
-    where it buys the most: all segments, the steepest first.
+    It knows what is on offer and nothing else: where this changes it spends its money where it
+    buys the most.
+
+    Attributes
+    ----------
+    corners : (cost, quality)[m, 2], cost ascending, from the cheapest models on.
+    arms : int[m, offers], the model that each corner plays at each offer, -1 with nothing on offer;
+        in between two neighbours are mixed.
     """
-    if len(of) == 1:
-        return hull(of[0].cost, of[0].quality)
-    hulls = [one.share * hull(one.cost, one.quality) for one in of]
-    start = np.sum([corners[0] for corners in hulls if len(corners)], axis=0)
-    steps = np.concatenate([np.diff(corners, axis=0) for corners in hulls if len(corners)])
-    steepest = np.argsort(-steps[:, 1] / steps[:, 0], kind="stable")
-    corners: Float64 = np.vstack([start, start + steps[steepest].cumsum(axis=0)])
-    return corners
+
+    corners: Float64
+    arms: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, found: Sequence[Offer]) -> Frontier:
+        """Return the upper left convex hull of the models' means at each offer, put together."""
+        hulls = [hull(one.cost, one.quality) for one in found]
+        now = np.array([arms[0] if arms else -1 for arms in hulls], dtype=np.intp)
+        steps = []
+        for k, (one, arms) in enumerate(zip(found, hulls, strict=True)):
+            for a, b in zip(arms, arms[1:], strict=False):
+                dear, good = one.cost[b] - one.cost[a], one.quality[b] - one.quality[a]
+                steps.append((-float(good / dear), k, b))
+        played = [now]
+        # Of one offer the steps come in the order of its hull: its slopes fall.
+        for _, k, arm in sorted(steps):
+            now = now.copy()
+            now[k] = arm
+            played.append(now)
+        table = np.array(played)
+        corners = np.zeros((len(table), 2))
+        for k, one in enumerate(found):
+            if hulls[k]:
+                means = np.column_stack([one.cost, one.quality])
+                corners += one.share * means[table[:, k]]
+        return cls(corners, table)
+
+    def level(self, cost: float) -> float:
+        """Return the quality at a mean cost; flat beyond both ends."""
+        return level(self.corners, cost)
+
+    def at(self, cost: float) -> tuple[int, float]:
+        """Return the corner that is played at a mean cost, and how much of the next is mixed in."""
+        costs = self.corners[:, 0]
+        k = int(np.searchsorted(costs, cost, side="right")) - 1
+        if k < 0 or k + 1 == len(costs):
+            return max(k, 0), 0.0
+        return k, float((cost - costs[k]) / (costs[k + 1] - costs[k]))
 
 
-def hull(cost: Float64, quality: Float64) -> Float64:
-    """Return the (cost, quality)[m, 2] corners of the non-decreasing upper hull of points[K].
+def hull(cost: Float64, quality: Float64) -> list[int]:
+    """Return the corners of the non-decreasing upper hull of points[K], cost ascending.
 
     From the cheapest point on, the best among equals; points with a NaN are left out.
     """
-    corners: list[tuple[float, float]] = []
-    for k in np.lexsort((-quality, cost)):
-        c, q = float(cost[k]), float(quality[k])
+    corners: list[int] = []
+    points = list(zip(cost.tolist(), quality.tolist(), strict=True))
+    for k in np.lexsort((-quality, cost)).tolist():
+        c, q = points[k]
         if math.isnan(c) or math.isnan(q):
             continue
-        if corners and (q <= corners[-1][1] or c <= corners[-1][0]):
+        if corners and (q <= points[corners[-1]][1] or c <= points[corners[-1]][0]):
             continue
-        while len(corners) > 1 and _bends_up(corners[-2], corners[-1], (c, q)):
+        while len(corners) > 1 and _bends_up(points[corners[-2]], points[corners[-1]], (c, q)):
             corners.pop()
-        corners.append((c, q))
-    return np.array(corners).reshape(-1, 2)
+        corners.append(k)
+    return corners
 
 
 def level(corners: Float64, cost: float) -> float:
@@ -215,13 +253,17 @@ class References:
         low = sum(one.share * float(np.nanmin(one.cost)) for one in some)
         return low, sum(one.share * float(np.nanmax(one.cost)) for one in some)
 
+    def mixes(self) -> Frontier:
+        """Return the zero router."""
+        return Frontier.of(self._offers)
+
     def frontier(self) -> Float64:
-        """Return the (cost, quality)[m, 2] corners of the zero router, see `frontier`."""
-        return frontier(self._offers)
+        """Return the (cost, quality)[m, 2] corners of the zero router, cost ascending."""
+        return self.mixes().corners
 
     def zero(self, cost: float) -> float:
         """Return the zero router's quality at a mean cost; flat beyond both of its ends."""
-        return level(self.frontier(), cost)
+        return self.mixes().level(cost)
 
     @property
     def _offers(self) -> tuple[Offer, ...]:

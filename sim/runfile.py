@@ -79,12 +79,13 @@ class Contender(Part):
     Attributes
     ----------
     metrics : by name, see `sim.metrics`.
-    tasks : by task, quality, cost and the zero router's quality at that cost, all of the requests
-        of the task alone, and the number of these.
+    tasks : by task, quality, cost, the zero router's quality at that cost and the difference, all
+        of the requests of the task alone, and the number of these.
     share : by model, of the answered requests.
     at : int[m], ends of the bins of the curves, in requests.
-    curves : "regret" (cumulated, to the oracle), "quality" and "utility" (mean of each bin),
-        "spent" (cumulated, share of the whole budget); those that make sense.
+    curves : "regret" (cumulated, to the oracle), "gain" (cumulated, quality above that of the zero
+        router of the same mean cost), "quality" and "utility" (mean of each bin), "spent"
+        (cumulated, share of the whole budget); those that make sense.
     shares : by model, float[m], of the requests of each bin.
     propensity : counts of the propensity of the choice in 20 equal bins of [0, 1]; None where the
         policy has no propensities.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Bools, Float64
-from sim.references import References, frontier, level, offers, oracle_plan, planned
+from sim.references import Frontier, References, level, offers, oracle_plan, planned
 from sim.scores import aiq, arena_score
 from sim.supervised import Supervised
 from sim.trace import Trace
@@ -71,6 +71,16 @@ class Yard:
         return References.over(
             world.models, found, oracle=(float(self.best[rows].mean()), math.nan)
         )
+
+    def zero(self, cost: float) -> Float64:
+        """Return float64[n], what the zero router of that mean cost makes of each request."""
+        quality, offered = self.world.quality, self.world.offered
+        mixes = self.references.mixes()
+        k, share = mixes.at(cost)
+        _, member = np.unique(offered, axis=0, return_inverse=True)
+        arms = mixes.arms[:, member.reshape(-1)]
+        low = picked(quality, arms[k])
+        return low if share == 0.0 else low + share * (picked(quality, arms[k + 1]) - low)
 
     def tasks(self) -> dict[str, Rows]:
         """Return the requests of each task, by name; nothing where no request has a task."""
@@ -160,15 +170,17 @@ class Scored:
         return found
 
     def task(self, rows: Rows) -> dict[str, float]:
-        """Return quality, cost and the zero router's quality on the requests of one task."""
+        """Return quality, cost and the zero router's quality there, on the requests of one task."""
         world = self.yard.world
-        cost = float(self.cost[rows].mean())
+        quality, cost = float(self.quality[rows].mean()), float(self.cost[rows].mean())
         found = offers(world.quality[rows], world.cost[rows], world.offered[rows])
+        zero = Frontier.of(found).level(cost)
         return {
             "requests": float(len(rows)),
-            "quality": float(self.quality[rows].mean()),
+            "quality": quality,
             "cost": cost,
-            "zero": level(frontier(found), cost),
+            "zero": zero,
+            "difference": quality - zero,
         }
 
     def limit_gain(self) -> float:

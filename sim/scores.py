@@ -57,11 +57,12 @@ def aiq(
     >>> aiq([1.0, 3.0], [0.5, 0.9], low=1.0, high=5.0)
     0.8
     """
-    corners = hull(np.asarray(cost, dtype=np.float64), np.asarray(quality, dtype=np.float64))
-    if len(corners) == 0 or corners[0, 0] > low * (1.0 + 1e-12):
+    costs, values = np.asarray(cost, dtype=np.float64), np.asarray(quality, dtype=np.float64)
+    corners = hull(costs, values)
+    if not corners or costs[corners[0]] > low * (1.0 + 1e-12):
         raise ValueError(f"cost: no point at {low:g} or below")
-    at = np.unique(np.clip([low, *corners[:, 0], high], low, high))
-    values = np.interp(at, corners[:, 0], corners[:, 1])
+    at = np.unique(np.clip([low, *costs[corners], high], low, high))
+    values = np.interp(at, costs[corners], values[corners])
     if len(at) == 1:
         return float(values[0])
     return float(trapezoid(values, at)) / (high - low)
