@@ -251,7 +251,9 @@ class _Loader(yaml.SafeLoader):
     """YAML in which a key that is given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        merge = "tag:yaml.org,2002:merge"
+        own = [key for key, _ in node.value if key.tag != merge]
+        keys = [self.construct_object(key, deep=True) for key in own]
         for key in keys:
             if keys.count(key) > 1:
                 line = node.start_mark.line + 1
@@ -297,5 +299,9 @@ def _problem(error: ValidationError) -> str:
         reason = f"unknown key; valid: {', '.join(keys)}"
     elif first["type"] == "missing":
         reason = "missing"
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
+    elif first["type"] == "model_attributes_type":
+        reason = "a mapping of keys is expected"
+    path = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in at if part != "[key]"
+    )
     return f"{path.removeprefix('.')}: {reason}"

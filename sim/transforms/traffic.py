@@ -66,7 +66,7 @@ class Mix(Spell):
             which = "of these tasks" if missing > 0 else "of other tasks"
             need = round((self.share if missing > 0 else 1.0 - self.share) * size)
             had = int(wanted[part].sum()) + len(come)
-            raise InputError(f"share: needs {need} rows {which}, and there are {had}")
+            raise InputError(f"share: needs {need} rows {which}, and {had} are to be had")
         leave = rng.choice(leave, abs(missing), replace=False)
         come = rng.choice(come, abs(missing), replace=False)
         order = np.arange(len(world))
