@@ -210,6 +210,8 @@ def test_another_judge() -> None:
     assert differ(before, then) == {"judged"}
     assert np.array_equal(then.judged[:1000], before.judged[:1000])
     assert then.judged[1000:] == pytest.approx(0.5 * before.quality[1000:] + [0.1, -0.1, 0.1])
+    second = after(Judge(scale=0.5), then)  # it judges what the first one says
+    assert second.judged == pytest.approx(0.5 * then.judged)
     noisy = after(Judge(noise=0.05), before)
     wrong = noisy.judged - before.quality
     assert wrong.std() == pytest.approx(0.05, rel=0.05)
