@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from sim.commands import drive, replay, report, synth
+from sim.commands import drive, evaluate, replay, report, scenarios, synth
 from sim.errors import InputError
 
 app = typer.Typer(
@@ -21,7 +21,9 @@ app = typer.Typer(
 )
 for _name, _module in (
     ("replay", replay),
+    ("evaluate", evaluate),
     ("report", report),
+    ("scenarios", scenarios),
     ("drive", drive),
     ("synth", synth),
 ):

@@ -19,7 +19,7 @@ from sim.ope.judge import HEADLINE, LOGGED, Estimate, Judge, Target, Verdict
 from sim.ope.log import MEASURES
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
-from sim.references import References
+from sim.references import Frontier, Offer
 
 ALONE = "always "
 
@@ -125,23 +125,22 @@ def _supported(judge: Judge, target: Target) -> bool:
 
 def _zero(judge: Judge, alone: Sequence[Verdict], policy: Verdict) -> Zero:
     """Return the zero router at the policy's estimated cost, its share taken as known."""
-    means = np.array(
-        [
-            [one.estimates[name][HEADLINE].normal.mean for name in ("quality", "cost")]
-            for one in alone
-        ]
+    quality, cost = (
+        np.array([one.estimates[name][HEADLINE].normal.mean for one in alone])
+        for name in ("quality", "cost")
     )
+    frontier = Frontier.of([Offer(1.0, quality, cost)])
+    corner, share = frontier.at(policy.estimates["cost"][HEADLINE].normal.mean)
+    parts = {int(frontier.arms[corner, 0]): 1.0 - share}
+    if share > 0.0:
+        parts[int(frontier.arms[corner + 1, 0])] = share
+    values = np.zeros(len(judge.judged))
+    for k, part in parts.items():
+        values += part * alone[k].values["quality"][HEADLINE]
     names = [one.label.removeprefix(ALONE) for one in alone]
-    references = References(tuple(names), means[:, 0], means[:, 1], oracle=(np.nan, np.nan))
-    cost = policy.estimates["cost"][HEADLINE].normal.mean
-    share = references.mix(cost)
-    values = sum(
-        part * alone[k].values["quality"][HEADLINE] for k, part in share.items()
-    )
-    assert isinstance(values, np.ndarray)
     return Zero(
         label=policy.label,
-        mix=" + ".join(f"{part:.0%} {names[k]}" for k, part in share.items()),
+        mix=" + ".join(f"{part:.0%} {names[k]}" for k, part in parts.items()),
         quality=judge.interval(values),
         difference=judge.interval(policy.values["quality"][HEADLINE] - values),
     )
