@@ -32,7 +32,8 @@ def command(
         typer.Option(help="Only decisions with this tag, KEY=VALUE; of a file, its column."),
     ] = None,
     learn_fraction: Annotated[
-        float, typer.Option(help="Share of the log that policies learn from before they are judged.")
+        float,
+        typer.Option(help="Share of the log that policies learn from before they are judged."),
     ] = 0.5,
     learning: Annotated[
         bool, typer.Option("--learning", help="Policies go on learning: by sequence replay.")
@@ -50,8 +51,7 @@ def command(
 ) -> None:
     """Judge policies that never ran, from logged decisions and their propensities."""
     from sim.errors import InputError
-    from sim.ope.evaluation import evaluate
-    from sim.ope.log import MEASURES
+    from sim.ope.evaluation import compared, evaluate, unknown
     from sim.ope.sequence import replay
     from sim.ope.show import as_json, replayed_json, show, show_replayed
     from sim.terminal import console, progress
@@ -60,9 +60,10 @@ def command(
         raise InputError(f"--learn-fraction: in [0, 1), not {learn_fraction:g}")
     if budget_rate is not None and not 0.0 < budget_rate < float("inf"):
         raise InputError(f"--budget-rate: must be above 0, not {budget_rate:g}")
-    tags = _tags(tag or [])
-    trail = _read(log, pool, _microseconds(since), tags)
-    contenders = _contenders(policy or [], trail)
+    moment, tags = _microseconds(since), _tags("--tag", tag or [])
+    trail = _read(log, pool, moment, tags)
+    elsewhere = [spec for spec in policy or [] if spec.startswith("logged:")]
+    contenders = _contenders([spec for spec in policy or [] if spec not in elsewhere], trail)
     if baseline not in ("logged", *(one.label for one in contenders)):
         raise InputError(f"--baseline: {baseline!r} is neither 'logged' nor a --policy")
     shown = console()
@@ -76,7 +77,6 @@ def command(
                         trail,
                         one,
                         first=first,
-                        measures=MEASURES,
                         learning=learning,
                         budget_rate=budget_rate,
                         seed=seed,
@@ -87,9 +87,11 @@ def command(
         report: dict[str, object] = {"log": trail.log.name, "replayed": replayed_json(replayed)}
         refused = all(one.refusal for one in replayed)
     else:
-        found = evaluate(
-            trail, contenders, fraction=learn_fraction, baseline=baseline, seed=seed
-        )
+        found = evaluate(trail, contenders, fraction=learn_fraction, baseline=baseline, seed=seed)
+        found.verdicts += [unknown(spec) for spec in elsewhere]
+        if compare is not None:
+            other = _read(log, pool, moment, _tags("--compare", [compare])).log
+            found.comparison = compared(found, other, compare)
         show(shown, found)
         report = as_json(found)
         named = [one for one in found.verdicts if one.label != "logged"]
@@ -100,14 +102,14 @@ def command(
         raise typer.Exit(3)
 
 
-def _tags(pairs: list[str]) -> dict[str, str]:
+def _tags(option: str, pairs: list[str]) -> dict[str, str]:
     from sim.errors import InputError
 
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"--tag: {pair!r} is not KEY=VALUE")
+            raise InputError(f"{option}: {pair!r} is not KEY=VALUE")
         found[key] = value
     return found
 
@@ -153,7 +155,5 @@ def _contenders(specs: list[str], trail: Trail) -> list[Contender]:
             raise InputError(f"--policy: {one.label!r} has no law of its choices to be judged by")
         if one.label == "logged":
             raise InputError("--policy: 'logged' is the policy that decided; it is always judged")
-        one.check(
-            models=trail.log.models, embedder=trail.charter.embedder, dim=trail.charter.dim
-        )
+        one.check(models=trail.log.models, embedder=trail.charter.embedder, dim=trail.charter.dim)
     return contenders

@@ -6,6 +6,7 @@ the mix of two models that costs as much and does not look at the prompt.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,12 +17,10 @@ from sim.contenders import Contender
 from sim.errors import InputError
 from sim.ope.intervals import Interval
 from sim.ope.judge import HEADLINE, LOGGED, Estimate, Judge, Target, Verdict
-from sim.ope.log import MEASURES
+from sim.ope.log import BanditLog
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
 from sim.references import Frontier, Offer
-
-ALONE = "always "
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,15 @@ class Zero:
     difference: Interval
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Decisions of somebody else, for a check: their mean quality, and each policy's less it."""
+
+    label: str
+    mean: Interval
+    differences: dict[str, Interval]
+
+
 @dataclass(slots=True)
 class Evaluation:
     """What one log says; `first` is the first judged row."""
@@ -50,9 +58,9 @@ class Evaluation:
     first: int
     judge: Judge
     verdicts: list[Verdict] = field(default_factory=list)
-    alone: list[Verdict] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     zeros: list[Zero] = field(default_factory=list)
+    comparison: Comparison | None = None
 
 
 def evaluate(
@@ -79,7 +87,7 @@ def evaluate(
     first = round(fraction * len(trail.log))
     if len(trail.log) - first < 2:
         raise InputError(f"--log: {len(trail.log)} decisions are too few to judge anything")
-    judge = Judge(trail.log, first=first, seed=seed, measures=MEASURES)
+    judge = Judge(trail.log, first=first, seed=seed)
     if "quality" not in judge.measures:
         raise InputError(f"--log: {trail.log.name}: no judged decision has feedback on quality")
     found = Evaluation(trail, first, judge)
@@ -97,11 +105,42 @@ def evaluate(
                 {name: judge.difference(first_of, other, name) for name in judge.measures},
             )
         )
-    singles = [Target(ALONE + name, _constant(judge, k)) for k, name in enumerate(judge.log.models)]
-    found.alone = [judge.verdict(target) for target in singles if _supported(judge, target)]
-    if "cost" in judge.measures and found.alone:
-        found.zeros = [_zero(judge, found.alone, one) for one in told]
+    if "cost" in judge.measures:
+        alone = _Alone.of(judge)
+        found.zeros = [alone.zero(judge, one) for one in told] if alone.names else []
     return found
+
+
+def unknown(label: str) -> Verdict:
+    """Return the refusal of a policy that is known by another log alone."""
+    why = (
+        "its log holds what it gave to the models that it chose, not what it would have given to "
+        "those chosen here, so its value on these decisions is not identified: log the whole pmf, "
+        "or evaluate from its log instead"
+    )
+    return Verdict(label, None, why, [], {}, {})
+
+
+def compared(found: Evaluation, other: BanditLog, label: str) -> Comparison:
+    """Compare estimates with the mean quality of another log, which shares no row with this one.
+
+    Raises
+    ------
+    InputError
+        When no quality is known there.
+    """
+    judge = Judge(other, measures=["quality"])
+    if not judge.measures:
+        raise InputError("--compare: no decision there has feedback on quality")
+    mean = judge.interval(judge.values(Target(label, None), "quality")["snips"])
+    differences = {}
+    for one in found.verdicts:
+        if one.refusal is None:
+            own = found.judge.interval(one.values["quality"]["snips"])
+            wide = math.hypot(own.half_width, mean.half_width)
+            apart = own.mean - mean.mean
+            differences[one.label] = Interval(apart, apart - wide, apart + wide)
+    return Comparison(label, mean, differences)
 
 
 def _pairs(labels: Sequence[str], baseline: str) -> list[tuple[str, str]]:
@@ -112,35 +151,42 @@ def _pairs(labels: Sequence[str], baseline: str) -> list[tuple[str, str]]:
     return pairs + [(a, b) for i, a in enumerate(named) for b in named[i + 1 :]]
 
 
-def _constant(judge: Judge, arm: int) -> Float64:
-    pmf = np.zeros((len(judge.judged), len(judge.log.models)))
-    pmf[:, arm] = 1.0
-    return pmf
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """The models that the log can judge alone: per row values of their quality, and mean costs."""
 
+    names: list[str]
+    values: list[Float64]
+    cost: list[float]
 
-def _supported(judge: Judge, target: Target) -> bool:
-    support = judge.support(target)
-    return support is not None and support.refusal() is None
+    @classmethod
+    def of(cls, judge: Judge) -> _Alone:
+        found = cls([], [], [])
+        for k, name in enumerate(judge.log.models):
+            pmf = np.zeros((len(judge.judged), len(judge.log.models)))
+            pmf[:, k] = 1.0
+            target = Target(name, pmf)
+            support = judge.support(target)
+            if support is not None and support.refusal() is None:
+                found.names.append(name)
+                found.values.append(judge.values(target, "quality")[HEADLINE])
+                found.cost.append(float(judge.values(target, "cost")[HEADLINE].mean()))
+        return found
 
-
-def _zero(judge: Judge, alone: Sequence[Verdict], policy: Verdict) -> Zero:
-    """Return the zero router at the policy's estimated cost, its share taken as known."""
-    quality, cost = (
-        np.array([one.estimates[name][HEADLINE].normal.mean for one in alone])
-        for name in ("quality", "cost")
-    )
-    frontier = Frontier.of([Offer(1.0, quality, cost)])
-    corner, share = frontier.at(policy.estimates["cost"][HEADLINE].normal.mean)
-    parts = {int(frontier.arms[corner, 0]): 1.0 - share}
-    if share > 0.0:
-        parts[int(frontier.arms[corner + 1, 0])] = share
-    values = np.zeros(len(judge.judged))
-    for k, part in parts.items():
-        values += part * alone[k].values["quality"][HEADLINE]
-    names = [one.label.removeprefix(ALONE) for one in alone]
-    return Zero(
-        label=policy.label,
-        mix=" + ".join(f"{part:.0%} {names[k]}" for k, part in parts.items()),
-        quality=judge.interval(values),
-        difference=judge.interval(policy.values["quality"][HEADLINE] - values),
-    )
+    def zero(self, judge: Judge, policy: Verdict) -> Zero:
+        """Return the zero router at the policy's estimated cost, its share taken as known."""
+        quality = np.array([float(one.mean()) for one in self.values])
+        frontier = Frontier.of([Offer(1.0, quality, np.array(self.cost))])
+        corner, share = frontier.at(policy.estimates["cost"][HEADLINE].normal.mean)
+        parts = {int(frontier.arms[corner, 0]): 1.0 - share}
+        if share > 0.0:
+            parts[int(frontier.arms[corner + 1, 0])] = share
+        values = np.zeros(len(judge.judged))
+        for k, part in parts.items():
+            values += part * self.values[k]
+        return Zero(
+            label=policy.label,
+            mix=" + ".join(f"{part:.0%} {self.names[k]}" for k, part in parts.items()),
+            quality=judge.interval(values),
+            difference=judge.interval(policy.values["quality"][HEADLINE] - values),
+        )

@@ -67,11 +67,11 @@ class Judge:
     log : the whole log.
     first : row from which targets are judged; at least one row must be left.
     seed : of the bootstrap.
-    measures : names of `BanditLog.measure`; those that nobody observed are left out.
+    measures : names of `BanditLog.measure`, all by default; what nobody observed is left out.
     """
 
     def __init__(
-        self, log: BanditLog, *, first: int = 0, seed: int = 0, measures: Sequence[str]
+        self, log: BanditLog, *, first: int = 0, seed: int = 0, measures: Sequence[str] = ()
     ) -> None:
         self.log = log
         self.judged = log.rows(slice(first, None))
@@ -79,7 +79,7 @@ class Judge:
         self._rewards: dict[str, Float64] = {}
         self._guesses: dict[str, Float64] = {}
         self._seen: dict[str, Float64] = {}
-        for name in measures:
+        for name in measures or log.measures:
             reward, arms = log.measure(name), len(log.models)
             known = ~np.isnan(reward)
             if not known[first:].any():

@@ -66,6 +66,12 @@ class BanditLog:
         columns["session"] = np.unique(columns["session"], return_inverse=True)[1]
         return replace(self, **columns)
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names for `measure` of what somebody said something about."""
+        known = ("quality", "cost", "utility")
+        return known if not np.isnan(self.cost).all() else known[:1]
+
     def measure(self, name: str) -> Float64:
         """Return an outcome by name, float64[n], NaN where it is not known.
 
@@ -82,9 +88,6 @@ class BanditLog:
         paid = np.where(self.preference[:, 1] > 0.0, self.preference[:, 1] * fine, 0.0)
         worth: Float64 = self.preference[:, 0] * self.quality - paid
         return worth
-
-
-MEASURES = ("quality", "cost", "utility")
 
 
 def sessions(names: Sequence[str | None]) -> NDArray[np.intp]:

@@ -15,7 +15,6 @@ References
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +60,6 @@ def replay(
     contender: Contender,
     *,
     first: int,
-    measures: Collection[str],
     learning: bool = True,
     budget_rate: float | None = None,
     seed: int = 0,
@@ -70,7 +68,6 @@ def replay(
 
     Parameters
     ----------
-    measures : names of `BanditLog.measure`.
     learning : whether the policy learns from the accepted rows.
     budget_rate : US dollars that each accepted request may cost on the average, beside an advance
         of one reservation; None for no budget.
@@ -134,16 +131,14 @@ def replay(
         label=contender.label,
         rows=rows,
         judged=len(log) - first,
-        estimates=_estimates(log, rows, measures),
+        estimates=_estimates(log, rows),
         refusal=_refusal(len(rows), len(log) - first, least),
     )
 
 
-def _estimates(
-    log: BanditLog, rows: NDArray[np.intp], measures: Collection[str]
-) -> dict[str, Interval]:
+def _estimates(log: BanditLog, rows: NDArray[np.intp]) -> dict[str, Interval]:
     found = {}
-    for name in measures if len(rows) >= LEAST_ACCEPTED else ():
+    for name in log.measures if len(rows) >= LEAST_ACCEPTED else ():
         reward = log.measure(name)[rows]
         known = ~np.isnan(reward)
         if known.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,12 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.ope.estimators import ESTIMATORS
-from sim.ope.evaluation import Evaluation
+from sim.ope.evaluation import Comparison, Evaluation
 from sim.ope.intervals import LEVEL, Interval
 from sim.ope.judge import HEADLINE, Estimate, Verdict
 from sim.ope.sequence import Replayed
-
-_FORMS = {"quality": ".4f", "cost": ".3g", "utility": ".4f"}
 
 
 def show(console: Console, found: Evaluation) -> None:
@@ -31,16 +30,19 @@ def show(console: Console, found: Evaluation) -> None:
     for note in [*log.notes, *_money(found)]:
         console.print(f"  note: {note}")
     console.print(_diagnostics(found.verdicts))
-    told = [one for one in found.verdicts if one.refusal is None]
-    for name in judge.measures:
-        estimates = {one.label: one.estimates[name] for one in told}
-        console.print(_table(f"{name}, {LEVEL:.0%} intervals", estimates, _FORMS[name]))
-    for name in judge.measures if found.differences else ():
-        apart = {one.label: one.estimates[name] for one in found.differences}
-        title = f"paired differences in {name}, {LEVEL:.0%} intervals"
-        console.print(_table(title, apart, "+" + _FORMS[name]))
+    told = {one.label: one.estimates for one in found.verdicts if one.refusal is None}
+    apart = {one.label: one.estimates for one in found.differences}
+    for rows, what, sign in ((told, "", ""), (apart, "paired differences in ", "+")):
+        for name in judge.measures if rows else ():
+            of = {label: by[name] for label, by in rows.items()}
+            console.print(_table(f"{what}{name}, by {HEADLINE}, {LEVEL:.0%} intervals", of, sign))
+        if rows:
+            of = {label: by["quality"] for label, by in rows.items()}
+            console.print(_others(f"{what}quality by all estimators, {LEVEL:.0%}", of, sign))
     if found.zeros:
         console.print(_zeros(found))
+    if found.comparison is not None:
+        console.print(_comparison(found.comparison))
     for one in found.verdicts:
         if one.refusal is not None:
             console.print(f"refused: {one.label}: {one.refusal}", style="bold", highlight=False)
@@ -82,33 +84,42 @@ def _diagnostics(verdicts: Sequence[Verdict]) -> Table:
     return table
 
 
-def _table(title: str, rows: Mapping[str, Mapping[str, Estimate]], form: str) -> Table:
+def _table(title: str, rows: Mapping[str, Mapping[str, Estimate]], sign: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("policy")
-    for heading in (HEADLINE, "normal", "bootstrap", "guaranteed"):
-        table.add_column(heading, no_wrap=True)
-    others = [name for name in ESTIMATORS if name != HEADLINE]
-    for heading in others:
+    for heading in ("policy", "estimate", "normal", "bootstrap by session", "guaranteed"):
         table.add_column(heading)
     for label, estimates in rows.items():
-        main = estimates[HEADLINE]
-        table.add_row(
-            label,
-            f"{main.normal.mean:{form}}",
-            _range(main.normal, form),
-            _range(main.bootstrap, form),
-            "" if main.guaranteed is None else _range(main.guaranteed, form),
-            *(_around(estimates[name].normal, form) for name in others),
-        )
+        one = estimates[HEADLINE]
+        form = sign + _form(one.normal)
+        cells = [_range(i, form) for i in (one.normal, one.bootstrap, one.guaranteed) if i]
+        table.add_row(label, f"{one.normal.mean:{form}}", *cells)
     return table
+
+
+def _others(title: str, rows: Mapping[str, Mapping[str, Estimate]], sign: str) -> Table:
+    table = Table("policy", *ESTIMATORS, title=title, title_justify="left")
+    for label, estimates in rows.items():
+        cells = {how: _around(one.normal, sign) for how, one in estimates.items()}
+        # The direct method is as wrong as its model, and no interval would show it.
+        cells["dm"] = f"{estimates['dm'].normal.mean:{sign}{_form(estimates[HEADLINE].normal)}}"
+        table.add_row(label, *cells.values())
+    return table
+
+
+def _form(interval: Interval) -> str:
+    """Return the format that shows two digits of the uncertainty, and four decimals at least."""
+    wide = interval.half_width
+    digits = 1 - math.floor(math.log10(wide)) if 0.0 < wide < math.inf else 0
+    return f".{min(max(digits, 4), 8)}f"
 
 
 def _range(interval: Interval, form: str) -> str:
     return f"{interval.low:{form}} to {interval.high:{form}}"
 
 
-def _around(interval: Interval, form: str) -> str:
-    return f"{interval.mean:{form}} ± {interval.half_width:{form.lstrip('+')}}"
+def _around(interval: Interval, sign: str = "") -> str:
+    form = _form(interval)
+    return f"{interval.mean:{sign}{form}} ± {interval.half_width:{form}}"
 
 
 def _zeros(found: Evaluation) -> Table:
@@ -117,8 +128,17 @@ def _zeros(found: Evaluation) -> Table:
     for heading in ("policy", "zero router", "its quality", "policy - zero router"):
         table.add_column(heading)
     for one in found.zeros:
-        quality, apart = _around(one.quality, ".4f"), _around(one.difference, "+.4f")
+        quality, apart = _around(one.quality), _around(one.difference, "+")
         table.add_row(one.label, one.mix, quality, apart)
+    return table
+
+
+def _comparison(found: Comparison) -> Table:
+    title = f"snips less the mean quality of {found.label}, {LEVEL:.0%} of both errors"
+    table = Table("policy", "quality", title=title, title_justify="left")
+    table.add_row(f"mean of {found.label}", _around(found.mean))
+    for label, apart in found.differences.items():
+        table.add_row(f"{label} - that", _around(apart, "+"))
     return table
 
 
@@ -133,8 +153,8 @@ def show_replayed(console: Console, replayed: Sequence[Replayed]) -> None:
         table.add_column(heading)
     for one in replayed:
         cells = [
-            _around(one.estimates[name], form) if name in one.estimates else "-"
-            for name, form in _FORMS.items()
+            _around(one.estimates[name]) if name in one.estimates else "-"
+            for name in ("quality", "cost", "utility")
         ]
         table.add_row(one.label, f"{len(one.rows):,} of {one.judged:,}", *cells)
     console.print(table)
@@ -169,6 +189,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
             {"label": one.label, "estimates": _plain(one.estimates)} for one in found.differences
         ],
         "zero_router": [asdict(one) for one in found.zeros],
+        "comparison": None if found.comparison is None else asdict(found.comparison),
     }
 
 
