@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.references import Float64, References
-from sim.replay import Run
+from sim.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Summary:
     per_seed: dict[str, list[float]]
 
 
-def summarise(runs: Sequence[Run], *, budget_rate: float | None = None) -> Summary:
+def summarise(runs: Sequence[Trace], *, budget_rate: float | None = None) -> Summary:
     """Return the summary of one policy's runs.
 
     Parameters
@@ -65,9 +65,10 @@ def summarise(runs: Sequence[Run], *, budget_rate: float | None = None) -> Summa
     runs : one per seed, all of one policy.
     budget_rate : US dollars per request, to report how much of it was used.
     """
-    zero = [run.references.zero(run.cost) for run in runs]
+    own = [references_of(run, budget_rate) for run in runs]
+    zero = [one.zero(run.cost) for one, run in zip(own, runs, strict=True)]
     difference = [run.quality - at for run, at in zip(runs, zero, strict=True)]
-    references = References.mean([run.references for run in runs])
+    references = References.mean(own)
     best = references.best_single
     quality = Estimate.of([run.quality for run in runs])
     cost = Estimate.of([run.cost for run in runs])
@@ -90,6 +91,12 @@ def summarise(runs: Sequence[Run], *, budget_rate: float | None = None) -> Summa
             "difference": difference,
         },
     )
+
+
+def references_of(run: Trace, rate: float | None) -> References:
+    """Return the references of the scored requests."""
+    world = run.world
+    return References.of(world.models, world.quality, world.cost, budget_rate=rate)
 
 
 def _ratio(value: float, whole: float) -> float:

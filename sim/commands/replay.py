@@ -60,9 +60,10 @@ def command(
     from sim.contenders import distinct, parse
     from sim.datasets import load
     from sim.errors import InputError
+    from sim.parallel import run_all
     from sim.references import References
-    from sim.replay import Experiment, run_all
-    from sim.report import as_json, show, summarise
+    from sim.replay import Experiment
+    from sim.report import as_json, references_of, show, summarise
     from sim.terminal import console, progress
 
     if budget_rate is not None and not 0.0 < budget_rate < float("inf"):
@@ -100,8 +101,8 @@ def command(
     )
     total = len(contenders) * seeds
     with progress(total) as advance:
-        runs = run_all(
-            experiment,
+        (runs,) = run_all(
+            [experiment],
             contenders,
             range(seeds),
             jobs=jobs or os.cpu_count() or 1,
@@ -111,7 +112,7 @@ def command(
         summarise([run for run in runs if run.label == one.label], budget_rate=budget_rate)
         for one in contenders
     ]
-    references = References.mean([run.references for run in runs[:seeds]])
+    references = References.mean([references_of(run, budget_rate) for run in runs[:seeds]])
     title = f"{dataset.name}: {len(dataset)} rows, {len(dataset.models)} models, {seeds} seeds"
     show(console(), title, summaries, references)
     if json_path is not None:
