@@ -1,7 +1,8 @@
 """A run as a file: what `sim replay` writes and `sim report` draws, and nothing that it computes.
 
 A run is a list of stages, one for each world that was played (a data set under a scenario, and a
-budget), each with everybody who played it. Every mean over seeds stands with its standard error.
+budget), each with everybody who played it. Every mean stands with its standard error, over seeds
+where there are several and else over requests.
 """
 
 from __future__ import annotations
@@ -24,26 +25,52 @@ class Part(BaseModel):
 
 
 class Measure(Part):
-    """A mean over seeds and its standard error, None where there is one seed; None: undefined."""
+    """A mean and its standard error; None: undefined."""
 
     mean: float | None
     se: float | None = None
 
 
 class Point(Part):
-    """A policy of the quality-cost plane; cost in US dollars per request."""
+    """A point of the quality-cost plane; cost in US dollars per request, with standard errors."""
 
     name: str
     quality: float
     cost: float
+    quality_se: float | None = None
+    cost_se: float | None = None
 
 
 class Band(Part):
-    """A curve over the requests: mean over seeds and its 95 % interval, one value for each `at`."""
+    """A curve over the requests: mean over seeds and its 95 % interval, one value for each `at`.
+
+    The interval has no width where there is one seed.
+    """
 
     mean: list[float]
     low: list[float]
     high: list[float]
+
+
+class Adapted(Part):
+    """How many requests a policy needed after a change, in the median over seeds.
+
+    Attributes
+    ----------
+    at : the request at which the change comes.
+    outcome : "never" where that is the median, "settled" where in most seeds the choices made
+        before were about as good as any after; `requests` is None for both.
+    requests : see `sim.adaptation`.
+    low, high : the quartiles over the seeds in which there was a way to go; None for never.
+    seeds : how many these are.
+    """
+
+    at: int
+    outcome: Literal["adapted", "never", "settled"]
+    requests: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds: int
 
 
 class Contender(Part):
@@ -52,14 +79,17 @@ class Contender(Part):
     Attributes
     ----------
     metrics : by name, see `sim.metrics`.
-    tasks : by task, quality, cost and the zero router's quality at that cost.
+    tasks : by task, quality, cost, the zero router's quality at that cost and the difference, all
+        of the requests of the task alone, and the number of these.
     share : by model, of the answered requests.
     at : int[m], ends of the bins of the curves, in requests.
-    curves : "regret" (cumulated, to the oracle), "quality", "spent" (share of the budget's money);
-        those that make sense.
+    curves : "regret" (cumulated, to the oracle), "gain" (cumulated, quality above that of the zero
+        router of the same mean cost), "quality" and "utility" (mean of each bin), "spent"
+        (cumulated, share of the whole budget); those that make sense.
     shares : by model, float[m], of the requests of each bin.
     propensity : counts of the propensity of the choice in 20 equal bins of [0, 1]; None where the
         policy has no propensities.
+    adapted : one for each request at which something changes.
     per_seed : by metric, one value for each seed.
     """
 
@@ -72,6 +102,7 @@ class Contender(Part):
     curves: dict[str, Band] = {}
     shares: dict[str, list[float]] = {}
     propensity: list[int] | None = None
+    adapted: list[Adapted] = []
     per_seed: dict[str, list[float | None]] = {}
 
 
@@ -92,7 +123,12 @@ class Stage(Part):
     budget_rate : US dollars per request, None for no budget.
     frontier : corners of the zero router, cost ascending.
     models : every model alone.
-    references : "random", "best single", "oracle", "supervised limit" as far as they are known.
+    references : "random", "best single: MODEL", "oracle", "supervised limit" as far as known.
+    limit : the supervised limit at several costs, ascending; empty where it is not known.
+    zero_aiq : AIQ of the zero router, see `sim.scores.aiq`.
+    single_regret : cumulated regret of the best single model, at the same requests as the
+        contenders' curves.
+    errors_over : what standard errors are over; "requests" where there is one seed.
     """
 
     title: str
@@ -103,6 +139,10 @@ class Stage(Part):
     models: list[Point]
     frontier: list[Point]
     references: list[Point]
+    limit: list[Point] = []
+    zero_aiq: Measure = Measure(mean=None)
+    single_regret: Band | None = None
+    errors_over: Literal["seeds", "requests"] = "seeds"
     contenders: list[Contender]
 
 

@@ -1,0 +1,57 @@
+"""Means and how far to trust them: over seeds, and over the requests of a single seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
+
+from policies.base import Float64
+from sim.runfile import Band, Measure
+
+RESAMPLES = 200
+
+
+def measure(values: Sequence[float] | Float64) -> Measure:
+    """Return mean and standard error of the numbers among values; NaN counts as not there."""
+    array = np.asarray(values, dtype=np.float64)
+    known = array[~np.isnan(array)]
+    if len(known) == 0:
+        return Measure(mean=None)
+    return Measure(mean=float(known.mean()), se=standard_error(known))
+
+
+def standard_error(values: Float64) -> float | None:
+    """Return the standard error of the mean of values[n], None for n = 1."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def band(curves: Float64) -> Band:
+    """Return mean and 95 % t interval at each point of curves[seeds, m]."""
+    seeds, mean = len(curves), curves.mean(axis=0)
+    width = np.zeros(len(mean))
+    if seeds > 1:
+        width = t.ppf(0.975, seeds - 1) * curves.std(axis=0, ddof=1) / math.sqrt(seeds)
+    return Band(mean=mean.tolist(), low=(mean - width).tolist(), high=(mean + width).tolist())
+
+
+def bootstrap(
+    n: int, metrics: Callable[[NDArray[np.intp]], Mapping[str, float]], *, seed: int = 0
+) -> dict[str, float | None]:
+    """Return standard errors of metrics of n requests, resampled `RESAMPLES` times.
+
+    Parameters
+    ----------
+    metrics : what the requests int[n] give, NaN for what is not defined.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [metrics(rng.integers(n, size=n)) for _ in range(RESAMPLES)]
+    errors: dict[str, float | None] = {}
+    for name in drawn[0]:
+        values = np.array([one[name] for one in drawn])
+        known = values[~np.isnan(values)]
+        errors[name] = float(known.std(ddof=1)) if 2 * len(known) > RESAMPLES else None
+    return errors

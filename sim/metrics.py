@@ -1,0 +1,348 @@
+"""What is said of a policy: one `runfile.Stage` from the traces of everybody who played a world.
+
+Differences are taken within a seed before they are averaged, so that the draw of the scored
+requests cancels. A refused request has quality and cost 0. Nothing here runs a policy.
+
+Metrics, by name; means over the scored requests:
+
+======================  ============================================================================
+quality, cost           cost in US dollars
+zero                    quality of the zero router at that cost, see `sim.references.Frontier`
+difference              quality - zero
+regret                  quality of the oracle - quality; the oracle sees every answer, and at a
+                        budget is the knapsack's
+single_regret           quality of the best single model - quality; of the requests at which it was
+                        on offer, where no model was at all of them
+quality_of_single,      as shares of the best single model's
+cost_of_single
+aiq                     see `sim.scores.aiq`: the policy, and mixes of it with the cheapest model
+                        alone, from the cheapest model's mean cost to the dearest's
+arena                   see `sim.scores.arena_score`
+captured                (quality - zero) / (supervised limit - zero), both at the policy's cost, as
+                        ratio of the means over seeds, see `sim.scores.captured_gain`
+used                    money spent / the budget's
+refused                 share of the requests
+propensity, entropy     of the choices that have one; entropy in nats
+utility                 where it is given, and utility_regret to the highest at each request
+======================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from policies.base import Float64
+from sim import curves
+from sim.adaptation import adaptation, median
+from sim.estimates import band, bootstrap, measure, standard_error
+from sim.references import References
+from sim.runfile import Adapted, Band, Contender, Event, Measure, Point, Stage
+from sim.scored import Scored, Yard
+from sim.scores import aiq, captured_gain
+from sim.supervised import Supervised
+from sim.trace import Trace
+from sim.world import World
+
+LIMIT_POINTS = 10
+
+
+def stage_of(
+    *,
+    title: str,
+    says: str,
+    traces: Sequence[Trace],
+    budget_rate: float | None,
+    supervised: Mapping[int, Supervised] | None = None,
+    utility: Mapping[int, Float64] | None = None,
+) -> Stage:
+    """Return what is said of everybody who played one world.
+
+    Parameters
+    ----------
+    title : a few words; says : one sentence on what happens.
+    traces : one for each policy and seed, in any order; policies are listed as they first come.
+        All traces of a seed have the same world, and all worlds are of one length and change
+        equally often.
+    budget_rate : US dollars per request of the scored requests, None for no budget.
+    supervised : by seed, the supervised limit on its scored requests, labels as in its world.
+    utility : by seed, float64[n, K], what the policies were asked for; None: quality alone counts,
+        in the time of adaptation too.
+
+    Raises
+    ------
+    ValueError
+        When there are no traces, or their worlds do not go together.
+
+    Notes
+    -----
+    Standard errors are over seeds. Where there is one seed they are over its requests, by bootstrap
+    with the choices as they were made: they tell what other prompts would change, not what other
+    draws or another order would. Adaptation then has no spread at all.
+    """
+    yards: dict[int, Yard] = {}
+    policies: dict[str, list[Scored]] = {}
+    for trace in traces:
+        if trace.seed not in yards:
+            yards[trace.seed] = Yard.of(
+                trace.world,
+                budget_rate=budget_rate,
+                utility=utility[trace.seed] if utility else None,
+                limit=supervised.get(trace.seed) if supervised else None,
+            )
+        yard = yards[trace.seed]
+        if not np.array_equal(yard.world.rows, trace.world.rows):
+            raise ValueError(f"traces: {trace.label!r} has another world under seed {trace.seed}")
+        policies.setdefault(trace.label, []).append(Scored.of(trace, yard))
+    played = list(yards.values())
+    if not played:
+        raise ValueError("traces: none")
+    if len({(len(yard.world), len(_starts(yard.world))) for yard in played}) > 1:
+        raise ValueError("traces: all worlds must have one length and equally many changes")
+    world = played[0].world
+    references = References.mean([yard.references for yard in played])
+    at = curves.ends(len(world))
+    return Stage(
+        title=title,
+        says=says,
+        requests=len(world),
+        budget_rate=budget_rate,
+        changes=[Event(at=one.at, label=one.label) for one in world.changes],
+        models=_models(played),
+        frontier=_frontier(references),
+        references=_references(references, played),
+        limit=_limit(played),
+        zero_aiq=measure([_zero_aiq(yard.references) for yard in played]),
+        single_regret=band(np.array([_single_regret(yard, at) for yard in played])),
+        errors_over="seeds" if len(played) > 1 else "requests",
+        contenders=[_contender(label, runs) for label, runs in policies.items()],
+    )
+
+
+def _starts(world: World) -> list[int]:
+    return sorted({one.at for one in world.changes if 0 < one.at < len(world)})
+
+
+def _contender(label: str, runs: Sequence[Scored]) -> Contender:
+    world = runs[0].yard.world
+    at = curves.ends(len(world))
+    per_seed = _columns([run.metrics() for run in runs])
+    metrics = {name: measure(values) for name, values in per_seed.items()}
+    if len(runs) == 1:
+        errors = bootstrap(len(world), runs[0].metrics)
+        metrics = {name: Measure(mean=one.mean, se=errors[name]) for name, one in metrics.items()}
+    limit = np.array([run.limit_gain() for run in runs])
+    metrics["captured"] = captured_gain(np.array(per_seed["difference"]), limit)
+    if len(runs) == 1 and metrics["captured"].mean is not None:
+        error = (metrics["difference"].se or 0.0) / float(limit[0])
+        metrics["captured"] = Measure(mean=metrics["captured"].mean, se=error)
+    shares = np.mean([curves.shares(r.trace.chosen, len(world.models), at) for r in runs], axis=0)
+    return Contender(
+        label=label,
+        seeds=len(runs),
+        metrics=metrics,
+        tasks=_tasks(runs),
+        share=_share(runs),
+        at=at.tolist(),
+        curves=_curves(runs, at),
+        shares={model: shares[:, k].tolist() for k, model in enumerate(world.models)},
+        propensity=curves.histogram(np.concatenate([run.trace.propensity for run in runs])),
+        adapted=_adapted(runs),
+        per_seed={
+            name: [None if math.isnan(value) else value for value in values]
+            for name, values in per_seed.items()
+        },
+    )
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _tasks(runs: Sequence[Scored]) -> dict[str, dict[str, Measure]]:
+    """Return the measures of each task; over requests where there is one seed."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        for name, rows in run.yard.tasks().items():
+            found.setdefault(name, []).append(run.task(rows))
+    tasks = {
+        name: {metric: measure(values) for metric, values in _columns(rows).items()}
+        for name, rows in sorted(found.items())
+    }
+    if len(runs) == 1:
+        for name, rows in runs[0].yard.tasks().items():
+            for metric, values in (("quality", runs[0].quality), ("cost", runs[0].cost)):
+                mean = tasks[name][metric].mean
+                tasks[name][metric] = Measure(mean=mean, se=standard_error(values[rows]))
+    return tasks
+
+
+def _share(runs: Sequence[Scored]) -> dict[str, Measure]:
+    models = runs[0].yard.world.models
+    found = []
+    for run in runs:
+        answered = run.trace.chosen[~run.refused]
+        count = max(len(answered), 1)
+        found.append(np.bincount(answered, minlength=len(models)) / count)
+    share = np.array(found)
+    if len(runs) > 1:
+        return {model: measure(share[:, k]) for k, model in enumerate(models)}
+    error = np.sqrt(share[0] * (1.0 - share[0]) / count)
+    return {
+        model: Measure(mean=float(share[0, k]), se=float(error[k]))
+        for k, model in enumerate(models)
+    }
+
+
+def _curves(runs: Sequence[Scored], at: curves.Ends) -> dict[str, Band]:
+    zero = [run.yard.zero(float(run.cost.mean())) for run in runs]
+    columns = {
+        "regret": [curves.sums(run.yard.best - run.quality, at).cumsum() for run in runs],
+        "gain": [
+            curves.sums(run.quality - its, at).cumsum() for run, its in zip(runs, zero, strict=True)
+        ],
+        "quality": [curves.means(run.quality, at) for run in runs],
+    }
+    rate = runs[0].yard.rate
+    if rate is not None:
+        whole = rate * len(runs[0].cost)
+        columns["spent"] = [curves.sums(run.cost, at).cumsum() / whole for run in runs]
+    valued = [run.utility for run in runs if run.utility is not None]
+    if valued:
+        columns["utility"] = [curves.means(values, at) for values in valued]
+    return {name: band(np.array(rows)) for name, rows in columns.items()}
+
+
+def _adapted(runs: Sequence[Scored]) -> list[Adapted]:
+    world = runs[0].yard.world
+    starts = _starts(world)
+    needed = []
+    for run in runs:
+        starts_here = _starts(run.yard.world)
+        needed.append(adaptation(run.yard.values, run.trace.chosen, starts_here)[0])
+    found = []
+    for start, column in zip(starts, np.array(needed).T, strict=True):
+        middle, known = median(column), column[~np.isnan(column)]
+        if math.isnan(middle):
+            found.append(Adapted(at=start, outcome="settled", seeds=len(known)))
+            continue
+        low, high = (_finite(float(v)) for v in _quartiles(known))
+        found.append(
+            Adapted(
+                at=start,
+                outcome="adapted" if math.isfinite(middle) else "never",
+                requests=_finite(middle),
+                low=low,
+                high=high,
+                seeds=len(known),
+            )
+        )
+    return found
+
+
+def _quartiles(values: Float64) -> tuple[float, float]:
+    """Return the quartiles of values[n], of which inf are some."""
+    low, high = np.quantile(values, [0.25, 0.75], method="nearest")
+    return float(low), float(high)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _point(name: str, pairs: Float64, rows: Float64 | None = None) -> Point:
+    """Return the mean of (quality, cost)[seeds, 2]; errors over rows[n, 2] where there is one."""
+    over = rows if len(pairs) == 1 and rows is not None else pairs
+    quality, cost = pairs.mean(axis=0)
+    return Point(
+        name=name,
+        quality=float(quality),
+        cost=float(cost),
+        quality_se=standard_error(over[:, 0]),
+        cost_se=standard_error(over[:, 1]),
+    )
+
+
+def _models(played: Sequence[Yard]) -> list[Point]:
+    """Return every model alone, but those that never were on offer."""
+    points, world = [], played[0].world
+    for k, model in enumerate(world.models):
+        pairs = np.array([(y.references.quality[k], y.references.cost[k]) for y in played])
+        known = pairs[~np.isnan(pairs).any(axis=1)]
+        if len(known):
+            here = world.offered[:, k]
+            rows = np.column_stack([world.quality[here, k], world.cost[here, k]])
+            points.append(_point(model, known, rows))
+    return points
+
+
+def _frontier(references: References) -> list[Point]:
+    corners = references.frontier()
+    means = {
+        (float(c), float(q)): model
+        for model, c, q in zip(references.models, references.cost, references.quality, strict=True)
+    }
+    return [
+        Point(name=means.get((c, q), "a mix over time"), quality=q, cost=c)
+        for c, q in map(tuple, corners.tolist())
+    ]
+
+
+def _references(references: References, played: Sequence[Yard]) -> list[Point]:
+    first, name = played[0], references.models[references.best_single]
+    each = np.column_stack([first.best, first.best_cost])
+    (single,) = (one for one in _models(played) if one.name == name)
+    found = [
+        _point("random", np.array([yard.references.random for yard in played]), _random(first)),
+        single.model_copy(update={"name": f"best single: {name}"}),
+        _point("oracle", np.array([yard.references.oracle for yard in played]), each),
+    ]
+    limits = [yard.limit for yard in played]
+    rate = math.inf if played[0].rate is None else played[0].rate
+    known = [limit.at_rate(rate) for limit in limits if limit is not None]
+    if known and len(known) == len(played):
+        found.append(_point("supervised limit", np.array(known)))
+    return found
+
+
+def _random(yard: Yard) -> Float64:
+    """Return (quality, cost)[m, 2] of choosing uniformly, of the requests with a model on offer."""
+    world = yard.world
+    some = world.offered.any(axis=1)
+    here = world.offered[some]
+    return np.column_stack(
+        [(of[some] * here).sum(axis=1) / here.sum(axis=1) for of in (world.quality, world.cost)]
+    )
+
+
+def _limit(played: Sequence[Yard]) -> list[Point]:
+    """Return the supervised limit at costs from the cheapest model's to the dearest's."""
+    if any(yard.limit is None for yard in played):
+        return []
+    low, high = np.mean([yard.references.span for yard in played], axis=0)
+    points: list[Point] = []
+    for rate in np.geomspace(max(low, 1e-12), max(high, 1e-12), LIMIT_POINTS):
+        pairs = [yard.limit.at_rate(float(rate)) for yard in played if yard.limit is not None]
+        point = _point("supervised limit", np.array(pairs))
+        if not points or point.cost > points[-1].cost * (1.0 + 1e-6):
+            points.append(point)
+    return points
+
+
+def _zero_aiq(references: References) -> float:
+    corners, (low, high) = references.frontier(), references.span
+    return aiq(corners[:, 0], corners[:, 1], low=low, high=high)
+
+
+def _single_regret(yard: Yard, at: curves.Ends) -> Float64:
+    """Return the cumulated regret of the best single model.
+
+    Where it is not on offer the worst that is answers.
+    """
+    world, single = yard.world, yard.references.best_single
+    worst = np.where(world.offered, world.quality, np.inf).min(axis=1)
+    left = np.where(np.isfinite(worst), worst, 0.0)
+    quality = np.where(world.offered[:, single], world.quality[:, single], left)
+    return curves.sums(yard.best - quality, at).cumsum()

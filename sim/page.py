@@ -1,0 +1,112 @@
+"""A run as one page that opens from disk: nothing in it is loaded from anywhere else.
+
+All text of the run's file is escaped. The same file gives the same page. Tables can be read and
+selected without scripts, which only put them on the clipboard.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from sim import tables
+from sim.plots import Picture, pictures
+from sim.runfile import RunFile, Stage
+
+SMALL = ("budget",)
+
+
+def page(run: RunFile) -> str:
+    """Return the HTML of a run."""
+    template = Template(files("sim").joinpath("page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=escape(run.title),
+        command=escape(shlex.join(run.command)),
+        facts="\n".join(
+            f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(run)
+        ),
+        contents=_contents(run.stages),
+        stages="\n".join(_stage(k, stage) for k, stage in enumerate(run.stages, start=1)),
+    )
+
+
+def _facts(run: RunFile) -> list[tuple[str, str]]:
+    """Return what stands at the head of a page, by name."""
+    said = [(f"data: {name}", _text(value)) for name, value in run.data.items()]
+    said += [(name, _text(value)) for name, value in run.settings.items() if value is not None]
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return [*said, ("versions", versions)]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _contents(stages: Sequence[Stage]) -> str:
+    if len(stages) < 2:
+        return ""
+    lines = [
+        f'<li><a href="#stage-{k}">{escape(stage.title)}</a>'
+        + (f" <span class='says'>{escape(stage.says)}</span>" if stage.says else "")
+        + "</li>"
+        for k, stage in enumerate(stages, start=1)
+    ]
+    return "<nav aria-label='Stages'><ol>\n" + "\n".join(lines) + "\n</ol></nav>"
+
+
+def _stage(k: int, stage: Stage) -> str:
+    parts = [f'<section id="stage-{k}">', f"<h2>{escape(stage.title)}</h2>"]
+    if stage.says:
+        parts.append(f'<p class="says">{escape(stage.says)}</p>')
+    drawn = {one.name: one for one in pictures(stage)}
+    first = [tables.results(stage), tables.adaptation(stage)]
+    parts += [_table(f"table-{k}-{i}", one) for i, one in enumerate(first) if one is not None]
+    parts += [_figure(one) for one in drawn.values()]
+    rest = [tables.scores(stage), tables.references(stage), tables.models(stage)]
+    rest.append(tables.shares(stage))
+    parts += [_table(f"table-{k}-{i}", one) for i, one in enumerate(rest, start=len(first))]
+    by_task = [tables.tasks(stage, one) for one in stage.contenders]
+    found = [one for one in by_task if one is not None]
+    if found:
+        ids = [f"table-{k}-task-{i}" for i in range(len(found))]
+        inside = "\n".join(_table(name, one) for name, one in zip(ids, found, strict=True))
+        parts.append(f"<details><summary>By task</summary>\n{inside}\n</details>")
+    return "\n".join([*parts, "</section>"])
+
+
+def _figure(picture: Picture) -> str:
+    source = base64.b64encode(picture.save("svg")).decode("ascii")
+    kind = ' class="small"' if picture.name in SMALL else ""
+    return (
+        f'<div class="block"><h3>{escape(picture.title)}</h3>\n'
+        f'<figure{kind} tabindex="0"><img alt="{escape(picture.alt)}" '
+        f'src="data:image/svg+xml;base64,{source}"></figure></div>'
+    )
+
+
+def _table(name: str, table: tables.Table) -> str:
+    heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in table.columns)
+    rows = [
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in table.rows
+    ]
+    caption = f'<p class="caption">{escape(table.caption)}</p>' if table.caption else ""
+    return (
+        f'<div class="block"><div class="head"><h3 id="{name}-title">{escape(table.title)}</h3>'
+        f'<button type="button" data-copies="{name}" hidden>copy as TSV</button></div>\n'
+        f'<div class="table" tabindex="0"><table id="{name}" aria-labelledby="{name}-title">'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
+        f"</div>{caption}</div>"
+    )

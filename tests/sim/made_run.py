@@ -1,0 +1,119 @@
+"""A made-up run of several stages, as a file: worlds with a planted effect, and choices in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sim.metrics import stage_of
+from sim.runfile import RunFile
+from sim.supervised import Supervised
+from sim.trace import Trace
+from sim.world import Change, World
+
+MODELS = ("cheap/8b", "<b>bold</b> & $co$", "large-latest", "dear/pro-2.5-preview")
+QUALITY, COST = (0.62, 0.7, 0.86, 0.9), (3e-5, 1.5e-4, 9e-4, 1.4e-2)
+POLICIES = (("learner", 0.85), ("learner, slow", 0.6), ("coin", 0.0))
+
+
+def world(seed: int, n: int, *, dropped: bool = False, gone: bool = False) -> World:
+    """Return prompts of two tasks, of which the last two models alone can do the second well."""
+    rng = np.random.default_rng([seed, 7])
+    hard = rng.random(n) < 0.4
+    mean = np.where(hard[:, None], np.array(QUALITY) - np.array([0.3, 0.2, 0.0, -0.02]), QUALITY)
+    quality = np.clip(mean + rng.normal(0.0, 0.12, (n, 4)), 0.0, 1.0)
+    cost = np.array(COST) * rng.lognormal(0.0, 0.5, (n, 4))
+    offered = np.ones((n, 4), dtype=np.bool_)
+    changes: list[Change] = []
+    if dropped:
+        quality[n // 3 : 2 * n // 3, 2] *= 0.6
+        changes = [Change(n // 3, "large-latest drops to 60 %"), Change(2 * n // 3, "it recovers")]
+    if gone:
+        offered[n // 2 :, 1] = False
+        changes = [Change(n // 2, f"{MODELS[1]} is drained")]
+    return World(
+        models=MODELS,
+        rows=rng.permutation(n),
+        task=tuple("hard" if one else "easy" for one in hard),
+        quality=quality,
+        judged=quality,
+        cost=cost,
+        factor=np.ones((n, 4)),
+        offered=offered,
+        time=np.arange(n, dtype=np.float64),
+        delay=np.zeros(n),
+        changes=tuple(changes),
+    )
+
+
+def play(at: World, label: str, skill: float, seed: int, rate: float | None = None) -> Trace:
+    """Return choices that go for what is best in quality per cost more and more often."""
+    n, k = at.quality.shape
+    rng = np.random.default_rng([seed, len(label)])
+    hard = np.array([task == "hard" for task in at.task])
+    wanted = np.where(hard, 2, 0)
+    recent = np.array([at.quality[max(0, t - 60) : t + 1, 2].mean() for t in range(n)])
+    wanted = np.where(hard & (recent < 0.65), 3 if rate is None else 1, wanted)
+    wanted = np.where(at.offered[np.arange(n), wanted], wanted, 0)
+    certain = skill * np.minimum(1.0, np.arange(n) / (n / 5))
+    tried = at.offered if rate is None else at.offered & (np.arange(k) < 3)
+    pmf = (1.0 - certain)[:, None] * tried / tried.sum(axis=1, keepdims=True)
+    pmf[np.arange(n), wanted] += certain
+    chosen = np.array([rng.choice(k, p=row) for row in pmf])
+    propensity = pmf[np.arange(n), chosen]
+    entropy = -np.sum(pmf * np.log(np.where(pmf > 0.0, pmf, 1.0)), axis=1)
+    if rate is not None:
+        spent = at.cost[np.arange(n), chosen].cumsum()
+        over = spent > rate * n
+        chosen, propensity = np.where(over, -1, chosen), np.where(over, math.nan, propensity)
+    return Trace(label, seed, at, chosen, propensity, entropy)
+
+
+def run_file(
+    *, seeds: int = 6, n: int = 900, policies: Sequence[tuple[str, float]] = POLICIES
+) -> RunFile:
+    """Return a run of three stages: as it is, a drop under a budget, and a model drained."""
+    stages = []
+    for title, says, rate, what in (
+        ("still", "Nothing changes.", None, {}),
+        (
+            "drop, on a budget",
+            "One model is worse for a third of the time.",
+            1e-3,
+            {"dropped": True},
+        ),
+        ("drained", "A model is taken out half-way.", None, {"gone": True}),
+    ):
+        worlds = [world(seed, n, **what) for seed in range(seeds)]
+        traces = [
+            play(at, label, skill, seed, rate)
+            for label, skill in policies
+            for seed, at in enumerate(worlds)
+        ]
+        limits = {}
+        for seed, at in enumerate(worlds):
+            hard = np.array([task == "hard" for task in at.task])
+            means = [of[hard].mean(axis=0) for of in (at.quality, at.cost)]
+            others = [of[~hard].mean(axis=0) for of in (at.quality, at.cost)]
+            told = [np.where(hard[:, None], a, b) for a, b in zip(means, others, strict=True)]
+            limits[seed] = Supervised(*told, at.quality, at.cost)
+        stages.append(
+            stage_of(
+                title=title,
+                says=says,
+                traces=traces,
+                budget_rate=rate,
+                supervised=None if what.get("gone") else limits,
+            )
+        )
+    return RunFile(
+        title="made-up run",
+        command=["sim", "replay", "a file.parquet", "--policy", "learner"],
+        versions={"banditroute": "0.1.0", "numpy": "2.0"},
+        data={"name": "made up", "digest": "0123abcd", "rows": n, "models": list(MODELS)},
+        settings={"seeds": seeds, "preference": [0.7, 0.3, 0.0]},
+        stages=stages,
+    )
