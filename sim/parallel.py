@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 LOCAL = "local"
+_ANSWERS = 5.0
 _ONE_THREAD = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -163,7 +165,11 @@ def _cluster(address: str) -> Iterator[None]:
     """Connect to a cluster, or start one; what was started is shut down, and only that."""
     import ray
 
+    host, _, port = address.rpartition("//")[2].rpartition(":")
     try:
+        if host and port.isdigit():
+            # Ray itself waits for minutes where nobody listens.
+            socket.create_connection((host, int(port)), timeout=_ANSWERS).close()
         ray.init(
             address=None if address == LOCAL else address,
             include_dashboard=False if address == LOCAL else None,
@@ -171,7 +177,7 @@ def _cluster(address: str) -> Iterator[None]:
             logging_level=logging.ERROR,
             runtime_env={"env_vars": _ONE_THREAD},
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"--ray-address: {address}: {' '.join(str(error).split())}") from error
     try:
         yield

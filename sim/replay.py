@@ -105,7 +105,7 @@ class Experiment:
 
         The models on offer at the first scored request are those to learn of before.
         """
-        learned, scored = self.split.rows(self.dataset, np.random.default_rng([seed, _SHUFFLE]))
+        learned, scored = self._rows(seed)
         if self.scenario is None:
             world = World.still(self.dataset, scored)
         else:
@@ -116,6 +116,13 @@ class Experiment:
         before = World.still(self.dataset, learned)
         before.offered[:] = world.offered[0]
         return before, world
+
+    def learned(self, seed: int) -> NDArray[np.intp]:
+        """Return the rows that are learned from first, in their order."""
+        return self._rows(seed)[0]
+
+    def _rows(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        return self.split.rows(self.dataset, np.random.default_rng([seed, _SHUFFLE]))
 
     def specs(self, seed: int) -> Sequence[ModelSpec]:
         """Return the models at their first prices."""
