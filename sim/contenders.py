@@ -6,7 +6,7 @@ is read once and travels as text, so that no file is needed where the policy the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,16 @@ class Contender:
         """Its keyword parameters."""
         return self.options.policy.params
 
-    def check(self, *, models: Sequence[str], embedder: str, dim: int) -> None:
+    def check(
+        self, *, models: Sequence[str], embedder: str, dim: int, budget: bool = False
+    ) -> None:
         """Refuse what does not fit the data.
 
         Parameters
         ----------
         models : names in the data.
         embedder, dim : of the features.
+        budget : whether there is one.
 
         Raises
         ------
@@ -99,6 +102,8 @@ class Contender:
             known = ", ".join(models)
             raise InputError(f"{where}: arm: no such model; the data has {known}")
         if self.name in peers.PEERS:
+            if budget and not peers.PEERS[self.name].budgets:
+                raise InputError(f"{where}: {self.name} has no budget control")
             return
         try:
             policy = make_policy(self.name, dim=dim, params=self.params)
@@ -146,14 +151,13 @@ def parse(spec: str) -> Contender:
     return Contender.of(name, params, label=spec, prior=prior)
 
 
-def distinct(contenders: Sequence[Contender]) -> Collection[str]:
-    """Return the labels; two that are the same are an InputError."""
-    labels: dict[str, None] = {}
+def distinct(contenders: Sequence[Contender]) -> None:
+    """Refuse two of one label, as an InputError."""
+    labels: set[str] = set()
     for one in contenders:
         if one.label in labels:
             raise InputError(f"--policy: {one.label!r} is given twice")
-        labels[one.label] = None
-    return labels
+        labels.add(one.label)
 
 
 def _read(path: Path) -> Contender:

@@ -45,6 +45,7 @@ class ParetoBandit:
     name = "paretobandit"
     package = "pareto_bandit"
     params = ("alpha", "forgetting_factor")
+    budgets = True
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class Mabwiser:
     params : ``alpha``.
     dim : number of features, of any kind.
     preference : weights of (quality, cost, latency).
-    rate : must be None.
+    rate : of no use to it.
     seed : of the choices that it cannot make itself, before anything was learned.
 
     Notes
@@ -133,6 +134,7 @@ class Mabwiser:
     name = "mabwiser"
     package = "mabwiser"
     params = ("alpha",)
+    budgets = False
 
     def __init__(
         self,
@@ -145,8 +147,6 @@ class Mabwiser:
         seed: int,
     ) -> None:
         package = import_module("mabwiser.mab")
-        if rate is not None:
-            raise ValueError("mabwiser has no budget control")
         quality, cost, _ = preference
         self._weight, self._tau = cost / quality, default_tau_cost(list(specs))
         arms = [spec.name for spec in specs]

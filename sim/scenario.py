@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from banditroute.pool import Strict
+from banditroute.pool import Preference, Strict
 from sim.datasets import Dataset
 from sim.errors import InputError
 from sim.transforms import KINDS, AnyEvent, Cast, Event, Mix
@@ -39,6 +39,7 @@ class ScenarioFile(Strict):
         first, in order; nothing else is taken from them.
     models, without : names of the models to keep or to leave out of the data; empty: all.
     budget_rates : US dollars per request, each a world of its own; empty: no budget.
+    preference : what policies are asked for, where that is part of what is staged.
     events : in the order in which they are applied.
     """
 
@@ -48,6 +49,7 @@ class ScenarioFile(Strict):
     models: list[str] = []
     without: list[str] = []
     budget_rates: list[Annotated[float, Field(gt=0)]] = []
+    preference: Preference | None = None
     events: list[AnyEvent] = []
 
 
@@ -66,7 +68,7 @@ class Scenario:
     Attributes
     ----------
     name : as it is asked for, or the path of its file.
-    title, says, models, without, budget_rates : see `ScenarioFile`.
+    title, says, models, without, budget_rates, preference : see `ScenarioFile`.
     acts : all events, in the order in which they are applied.
     """
 
@@ -76,6 +78,7 @@ class Scenario:
     models: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     budget_rates: tuple[float, ...] = ()
+    preference: Preference | None = None
     acts: tuple[Act, ...] = ()
 
     def then(self, event: Event, where: str) -> Scenario:
@@ -228,6 +231,7 @@ def _load(name: str, file: Traversable, above: tuple[str, ...]) -> Scenario:
         models=tuple(given.models),
         without=tuple(given.without),
         budget_rates=tuple(given.budget_rates),
+        preference=given.preference,
         acts=tuple(acts),
     )
 

@@ -32,3 +32,29 @@ class Trace:
     propensity: Float64
     entropy: Float64
     digest: str = ""
+
+    @property
+    def refused(self) -> float:
+        """Share of the requests that got no model."""
+        return float((self.chosen < 0).mean())
+
+    @property
+    def quality(self) -> float:
+        """Mean quality; a refused request has 0."""
+        return self._mean(self.world.quality)
+
+    @property
+    def cost(self) -> float:
+        """Mean cost in US dollars; a refused request has 0."""
+        return self._mean(self.world.cost)
+
+    @property
+    def share(self) -> Float64:
+        """float64[K], how often each model was chosen, of all requests."""
+        answered = self.chosen[self.chosen >= 0]
+        count: Float64 = np.bincount(answered, minlength=len(self.world.models)) / len(self.chosen)
+        return count
+
+    def _mean(self, of: Float64) -> float:
+        at = np.flatnonzero(self.chosen >= 0)
+        return float(of[at, self.chosen[at]].sum() / len(self.chosen))

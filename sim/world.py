@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,3 +83,10 @@ class World:
             time=np.arange(len(rows), dtype=np.float64),
             delay=np.zeros(cost.shape),
         )
+
+
+class Staging(Protocol):
+    """What makes a world of rows; a scenario is one."""
+
+    def stage(self, dataset: Dataset, rows: NDArray[np.intp], rng: np.random.Generator) -> World:
+        """Return the rows of the data as they come; the same generator gives the same world."""

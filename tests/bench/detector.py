@@ -22,8 +22,8 @@ from report import show
 from policies import Outcome
 from policies.base import Float32, Float64
 from policies.drift import Drift
-from sim.prices import drawn
 from sim.contenders import Contender
+from sim.prices import drawn
 from sim.replay import Replayer
 
 DROPS = (0.05, 0.1, 0.2)

@@ -33,10 +33,10 @@ from banditroute.pool import default_tau_cost
 from policies import POLICIES
 from policies.base import Float32
 from sim import replay
+from sim.contenders import Contender
 from sim.datasets import Dataset, load
 from sim.prices import drawn
 from sim.references import References
-from sim.contenders import Contender
 from sim.replay import Experiment, Split
 from sim.supervised import Supervised
 

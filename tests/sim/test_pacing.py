@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 from banditroute.embedding import make_embedder
+from banditroute.frame import Asks
 from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from policies import PACINGS, make_pacing
 from policies.base import Float64
 from sim.contenders import Contender
 from sim.pacing import Budget, following
-from sim.replay import Experiment, Replayer, Split, run
+from sim.players import Choice
+from sim.references import References
+from sim.replay import Experiment, Split, run
+from sim.replayer import Replayer
 from sim.synthetic import COST, generate
+from sim.trace import Trace
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,11 @@ def plan() -> Experiment:
 LINUCB = Contender.of("linucb")
 
 
+def references_of(trace: Trace, rate: float | None = None) -> References:
+    world = trace.world
+    return References.of(world.models, world.quality, world.cost, budget_rate=rate)
+
+
 @pytest.mark.parametrize("rate", [2e-4, 4e-4])
 @pytest.mark.parametrize("mode", PACINGS)
 def test_a_cap_is_held_and_used(plan: Experiment, rate: float, mode: str) -> None:
@@ -41,7 +51,7 @@ def test_a_cap_is_held_and_used(plan: Experiment, rate: float, mode: str) -> Non
     assert 0.9 < paced.cost / rate <= 1.0 and paced.refused == 0.0
     if mode == "history":
         assert paced.cost / rate > 0.95
-        assert paced.quality > paced.references.zero(paced.cost) + 0.03
+        assert paced.quality > references_of(paced).zero(paced.cost) + 0.03
 
 
 def test_rate_that_does_not_bind_changes_nothing(plan: Experiment) -> None:
@@ -67,8 +77,8 @@ def test_requests_that_no_money_is_left_for_are_refused_and_score_0(
     assert paced.cost <= rate
     assert 0.3 < paced.refused < 0.7
     assert paced.share.sum() == pytest.approx(1.0 - paced.refused)
-    assert paced.quality < 0.7 * paced.references.quality[0] / 0.5
-    assert paced.references.oracle[1] <= rate * (1 + 1e-9)
+    assert paced.quality < 0.7 * references_of(paced).quality[0] / 0.5
+    assert references_of(paced, rate).oracle[1] <= rate * (1 + 1e-9)
 
 
 def replayer_of(plan: Experiment, policy: Contender, prior: dict[str, float]) -> Replayer:
@@ -86,15 +96,18 @@ def replayer_of(plan: Experiment, policy: Contender, prior: dict[str, float]) ->
     )
 
 
+def ask(replayer: Replayer, plan: Experiment, row: int, worst: Float64 | None) -> Asks:
+    asks = replayer.ask(plan.features[[row]], np.array([40.0]))
+    return replace(asks, worst=None if worst is None else worst[None])
+
+
 def spending(
     replayer: Replayer, budget: Budget, plan: Experiment, worst: Float64, rows: list[int]
 ) -> Float64:
     """Return what each request was predicted to cost, which is what it is billed."""
     spent = []
     for row in rows:
-        decided = budget.decide(
-            replayer.ready(), replayer.ask(plan.features[row], 40.0, worst=worst)
-        )
+        decided = budget.decide(replayer.ready(), ask(replayer, plan, row, worst))
         spent.append(float(decided.cost[0, decided.chosen[0]]))
         budget.settle(decided, spent[-1])
     return np.array(spent)
@@ -107,7 +120,7 @@ def test_a_rate_out_of_reach_does_not_buy_off_all_trying(plan: Experiment) -> No
     budget = Budget(make_pacing("history"), 2e-4, None, advance=1.0)
     worst = np.full(3, 1e-5)
     spending(replayer, budget, plan, worst, list(range(400)))
-    asks = replayer.ask(plan.features[400], 40.0, worst=worst)
+    asks = ask(replayer, plan, 400, worst)
     decided = budget.decide(replayer.ready(), asks)
     assert decided.pmf[0, 0] > 0.8 and decided.pmf[0, 1] > 0.02
 
@@ -121,9 +134,10 @@ def test_spend_lands_at_the_rate_where_one_price_turns_all_choices(
     replayer = replayer_of(plan, Contender.of("linucb", {"alpha": 0.0}), prior)
     for price in (0, 1) * 4:
         models = [model for k, model in enumerate(prior) if k == price]
-        asks = replace(replayer.ask(plan.features[0], 40.0), models=[frozenset(models)])
+        asks = replace(ask(replayer, plan, 0, None), models=[frozenset(models)])
         decided = replayer.ready().decide(asks)
-        replayer.feed(decided, quality=(0.5, 0.9)[price], cost=decided.cost[0, price])
+        choice = Choice(models[0], propensity=1.0, note=(decided, 0))
+        replayer.feed(choice, quality=(0.5, 0.9)[price], cost=decided.cost[0, price])
     budget = Budget(make_pacing("history"), 4e-4, requests, advance=1e-2)
     worst = np.array([1.5e-4, 1.5e-3])
     spent = spending(replayer, budget, plan, worst, [0] * 400)
