@@ -320,7 +320,7 @@ def test_a_role_that_few_models_lack() -> None:
 
 def test_one_task_has_no_easy_half() -> None:
     data = World.still(dataset().take(np.array([0, 1, 3])), np.arange(3))
-    with pytest.raises(InputError, match="tasks: 'easy' among one task alone"):
+    with pytest.raises(InputError, match="tasks: 'easy' among one task: the data has no others"):
         after(Mix(tasks=["easy"], share=1), data)
 
 
