@@ -91,10 +91,11 @@ def evaluate(
     if "quality" not in judge.measures:
         raise InputError(f"--log: {trail.log.name}: no judged decision has feedback on quality")
     found = Evaluation(trail, first, judge)
-    targets = [Target(LOGGED, None)]
+    targets, judged = [Target(LOGGED, None)], np.arange(first, len(trail.log))
     for one in contenders:
         fold = trained(trail, one, until=first)
-        targets.append(Target(one.label, law(trail, one.options, fold, first=first)))
+        pmf = law(trail.requests, trail.log.models, one.options, fold, rows=judged)
+        targets.append(Target(one.label, pmf))
     found.verdicts = [judge.verdict(target) for target in targets]
     told = [one for one in found.verdicts if one.refusal is None]
     for a, b in _pairs([one.label for one in told], baseline):

@@ -6,6 +6,8 @@ were open to the logged decision, at the prices of that moment, are open to it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,29 +47,37 @@ def trained(trail: Trail, contender: Contender, *, until: int) -> Fold:
     return fold
 
 
-def law(trail: Trail, options: PoolOptions, fold: Fold, *, first: int) -> Float64:
-    """Return the pmf of a frozen policy in the rows from `first` on, float64[n, K].
+def law(
+    requests: Requests,
+    models: Sequence[str],
+    options: PoolOptions,
+    fold: Fold,
+    *,
+    rows: NDArray[np.intp],
+) -> Float64:
+    """Return the pmf of a frozen policy in some rows of a log, float64[m, K].
 
     Parameters
     ----------
+    models : K names, the columns of the result.
     options : what the router adds to the policy: exploration, trials.
+    rows : int[m], of the requests.
     """
-    log, requests = trail.log, trail.requests
-    column = {name: k for k, name in enumerate(log.models)}
-    pmf = np.zeros((len(log), len(log.models)))
+    column = {name: k for k, name in enumerate(models)}
+    pmf = np.zeros((len(requests.spend_rate), len(models)))
     snapshot = fold.snapshot()
-    for rows, models in requests.frames:
-        judged = rows[rows >= first]
+    for stretch, offered in requests.frames:
+        judged = stretch[np.isin(stretch, rows)]
         if not len(judged):
             continue
         # What is drawn is of no interest, only the law of the draw.
         router = Router(
-            options=options, snapshot=snapshot, models=models, rng=np.random.default_rng(0)
+            options=options, snapshot=snapshot, models=offered, rng=np.random.default_rng(0)
         )
         decided = router.decide(_asked(requests.asks, judged), price=_price(requests, judged))
         at = np.array([column[model.name] for model in decided.frame.models])
         pmf[np.ix_(judged, at)] = decided.pmf
-    return pmf[first:]
+    return pmf[rows]
 
 
 def _price(requests: Requests, rows: NDArray[np.intp]) -> Price:
