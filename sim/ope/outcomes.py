@@ -32,7 +32,8 @@ def predicted(x: Float32, chosen: NDArray[np.intp], reward: Float64, arms: int) 
     Notes
     -----
     A ridge regression for each arm, of what is left of the reward beside the mean of all arms so
-    far, fitted anew `REFITS` times at even distances; an arm that nobody chose has that mean.
+    far, fitted anew `REFITS` times at even distances and, early, whenever the log has doubled; an
+    arm that nobody chose has that mean.
     Predictions stay within the rewards that were observed before.
     """
     n, d = x.shape
@@ -43,7 +44,9 @@ def predicted(x: Float32, chosen: NDArray[np.intp], reward: Float64, arms: int) 
     gram, moment, total = np.zeros((arms, d, d)), np.zeros((arms, d)), np.zeros((arms, d))
     count, sums, low, high = 0, 0.0, np.inf, -np.inf
     at = 0
-    for end in np.unique(np.linspace(0, n, REFITS + 1).astype(int)[1:]).tolist():
+    early = np.power(2, np.arange(n.bit_length()))
+    ends = np.concatenate([early[early < n], np.linspace(0, n, REFITS + 1).astype(int)[1:]])
+    for end in np.unique(ends).tolist():
         block = slice(at, end)
         if count:
             mean = sums / count
