@@ -36,7 +36,7 @@ class Estimate:
     """One estimator's say on one target: the estimate with three intervals.
 
     `guaranteed` is the empirical Bernstein interval; None for the direct method, whose bias no
-    interval shows.
+    interval shows, and where it holds every value that there could be.
     """
 
     normal: Interval
@@ -164,12 +164,10 @@ class Judge:
         resampled = bootstrap(columns, session, np.random.default_rng(self.seed))
         # No value is further from another than the rewards are, times what weights allow.
         span = float(np.ptp(self._rewards[measure][seen > 0.0]))
-        span *= 1.0 + 2.0 * most_weight * float(seen.max())
-        return {
-            how: Estimate(
-                normal=self.interval(one),
-                bootstrap=again,
-                guaranteed=None if how == "dm" else empirical_bernstein(one, session, span),
-            )
-            for (how, one), again in zip(values.items(), resampled, strict=True)
-        }
+        allowed = 1.0 + 2.0 * most_weight * float(seen.max())
+        found = {}
+        for (how, one), again in zip(values.items(), resampled, strict=True):
+            sure = empirical_bernstein(one, session, span * allowed)
+            told = how != "dm" and sure.half_width < span
+            found[how] = Estimate(self.interval(one), again, sure if told else None)
+        return found

@@ -91,8 +91,9 @@ def _table(title: str, rows: Mapping[str, Mapping[str, Estimate]], sign: str) ->
     for label, estimates in rows.items():
         one = estimates[HEADLINE]
         form = sign + _form(one.normal)
-        cells = [_range(i, form) for i in (one.normal, one.bootstrap, one.guaranteed) if i]
-        table.add_row(label, f"{one.normal.mean:{form}}", *cells)
+        cells = [_range(i, form) for i in (one.normal, one.bootstrap)]
+        sure = "says nothing" if one.guaranteed is None else _range(one.guaranteed, form)
+        table.add_row(label, f"{one.normal.mean:{form}}", *cells, sure)
     return table
 
 
