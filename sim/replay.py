@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 
 from banditroute.fold import Event, Fold
 from banditroute.frame import Asks, Decisions
@@ -28,7 +29,8 @@ from sim.datasets import Dataset
 from sim.errors import InputError
 from sim.pacing import Budget, following
 from sim.prices import drawn
-from sim.references import References
+from sim.trace import Trace
+from sim.world import World
 
 POOL = "replay"
 _SHUFFLE, _DRAWS = 0, 1
@@ -114,29 +116,6 @@ class Contender:
     prior: str = ""
     reset_on_drift: bool = False
     pacing: str = "history"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The scored part of one policy under one seed; means over its rows.
-
-    Attributes
-    ----------
-    quality, cost : means, cost in US dollars per request; a refused request has 0 of both.
-    share : float64[K], how often each model was chosen.
-    refused : share of the requests that got no model.
-    references : of the scored rows.
-    digest : digest of the fold's state at the end.
-    """
-
-    label: str
-    seed: int
-    quality: float
-    cost: float
-    share: Float64
-    refused: float
-    references: References
-    digest: str
 
 
 class Replayer:
@@ -276,7 +255,7 @@ class Replayer:
         )
 
 
-def run(experiment: Experiment, contender: Contender, seed: int) -> Run:
+def run(experiment: Experiment, contender: Contender, seed: int) -> Trace:
     """Replay one policy under one seed; the same arguments give the same bits."""
     data = experiment.dataset
     learned, scored = experiment.split.rows(data, np.random.default_rng([seed, _SHUFFLE]))
@@ -291,6 +270,7 @@ def run(experiment: Experiment, contender: Contender, seed: int) -> Run:
     rate, worst = experiment.budget_rate, data.cost.max(axis=0)
     budget = Budget(make_pacing(contender.pacing), rate, len(learned)) if rate else None
     chosen = np.empty(len(data), dtype=np.intp)
+    propensity, entropy = np.full((2, len(data)), np.nan)
     for part in (learned, scored):
         if budget is not None and part is scored:
             budget = following(budget, len(scored))
@@ -302,22 +282,20 @@ def run(experiment: Experiment, contender: Contender, seed: int) -> Run:
             arm = chosen[row] = int(decisions.chosen[0])
             if arm < 0:
                 continue
+            pmf = decisions.pmf[0]
+            propensity[row] = pmf[arm]
+            entropy[row] = entr(pmf).sum()
             cost = float(data.cost[row, arm])
             replayer.feed(decisions, quality=float(data.quality[row, arm]), cost=cost)
             if budget:
                 budget.settle(decisions, cost)
-    arms = chosen[scored]
-    answered = arms >= 0
-    return Run(
+    return Trace(
         label=contender.label,
         seed=seed,
-        quality=float(data.quality[scored, arms][answered].sum() / len(arms)),
-        cost=float(data.cost[scored, arms][answered].sum() / len(arms)),
-        share=np.bincount(arms[answered], minlength=len(data.models)) / len(arms),
-        refused=float(1.0 - answered.mean()),
-        references=References.of(
-            data.models, data.quality[scored], data.cost[scored], budget_rate=rate
-        ),
+        world=World.still(data, scored),
+        chosen=chosen[scored],
+        propensity=propensity[scored],
+        entropy=entropy[scored],
         digest=replayer.fold.digest(),
     )
 
@@ -329,7 +307,7 @@ def run_all(
     *,
     jobs: int = 1,
     on_done: Callable[[], None] = lambda: None,
-) -> list[Run]:
+) -> list[Trace]:
     """Replay every policy under every seed, in processes when `jobs` is above 1.
 
     Parameters
@@ -340,7 +318,7 @@ def run_all(
 
     Returns
     -------
-    list of Run
+    list of Trace
         By policy, then by seed.
     """
     tasks = [(contender, seed) for contender in contenders for seed in seeds]
@@ -380,6 +358,6 @@ def _enter(experiment: Experiment) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run(contender: Contender, seed: int) -> Run:
+def _run(contender: Contender, seed: int) -> Trace:
     assert _experiment is not None, f"worker {os.getpid()} was not set up"
     return run(_experiment, contender, seed)

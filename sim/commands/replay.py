@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,9 +61,10 @@ def command(
     from policies import make_pacing
     from sim.datasets import load
     from sim.errors import InputError
-    from sim.references import References
+    from sim.metrics import stage_of
     from sim.replay import Experiment, run_all
-    from sim.report import as_json, show, summarise
+    from sim.report import show
+    from sim.runfile import RunFile
     from sim.terminal import console, progress
 
     if budget_rate is not None and not 0.0 < budget_rate < float("inf"):
@@ -107,17 +109,32 @@ def command(
             jobs=jobs or os.cpu_count() or 1,
             on_done=advance,
         )
-    summaries = [
-        summarise([run for run in runs if run.label == one.label], budget_rate=budget_rate)
-        for one in contenders
-    ]
-    references = References.mean([run.references for run in runs[:seeds]])
-    title = f"{dataset.name}: {len(dataset)} rows, {len(dataset.models)} models, {seeds} seeds"
-    show(console(), title, summaries, references)
+    stage = stage_of(
+        title=f"{dataset.name}: {len(dataset)} rows, {len(dataset.models)} models, {seeds} seeds",
+        says="Nothing changes.",
+        traces=runs,
+        budget_rate=budget_rate,
+    )
+    show(console(), stage)
     if json_path is not None:
-        report = as_json(dataset.name, dataset.models, summaries, references)
-        extra = {"rows": len(dataset), "digest": dataset.digest(), "preference": list(weights)}
-        options.write_json(json_path, report | extra)
+        RunFile(
+            title=dataset.name,
+            command=["sim", *sys.argv[1:]],
+            versions={name: version(name) for name in ("banditroute", "numpy", "scipy")},
+            data={
+                "name": dataset.name,
+                "digest": dataset.digest(),
+                "rows": len(dataset),
+                "models": list(dataset.models),
+            },
+            settings={
+                "seeds": seeds,
+                "embedder": seen,
+                "preference": list(weights),
+                "budget rate": budget_rate,
+            },
+            stages=[stage],
+        ).write(json_path)
 
 
 def _split(learn: str | None, test: str | None, fraction: float | None) -> Split:

@@ -22,8 +22,9 @@ from banditroute.pool import ModelSpec, default_tau_cost
 from policies.base import Float32, Float64
 from sim.datasets import Dataset
 from sim.prices import drawn
-from sim.references import References
-from sim.replay import Experiment, Run
+from sim.replay import Experiment
+from sim.trace import Trace
+from sim.world import World
 
 MAB_ALPHA = 0.1
 
@@ -146,7 +147,7 @@ class Mabwiser:
 PEERS = {kind.name: kind for kind in (ParetoBandit, Mabwiser)}
 
 
-def run(experiment: Experiment, name: str, seed: int) -> Run:
+def run(experiment: Experiment, name: str, seed: int) -> Trace:
     """Replay a peer under one seed, as `sim.replay.run` does a policy; there is no digest."""
     data = experiment.dataset
     learned, scored = experiment.split.rows(data, np.random.default_rng([seed, 0]))
@@ -157,16 +158,14 @@ def run(experiment: Experiment, name: str, seed: int) -> Run:
     for at, row in enumerate(order.tolist()):
         arm = chosen[at] = peer.decide(features[row])
         peer.feed(float(data.quality[row, arm]), float(data.cost[row, arm]))
-    arms = chosen[len(learned) :]
-    return Run(
+    unknown = np.full(len(scored), np.nan)
+    return Trace(
         label=name,
         seed=seed,
-        quality=float(data.quality[scored, arms].mean()),
-        cost=float(data.cost[scored, arms].mean()),
-        share=np.bincount(arms, minlength=len(data.models)) / len(arms),
-        refused=0.0,
-        references=References.of(data.models, data.quality[scored], data.cost[scored]),
-        digest="",
+        world=World.still(data, scored),
+        chosen=chosen[len(learned) :],
+        propensity=unknown,
+        entropy=unknown,
     )
 
 

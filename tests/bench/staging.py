@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from banditroute.embedding import make_embedder
 from banditroute.pool import ModelSpec, PoolOptions, default_tau_cost
 from policies.base import Float32, Float64
+from sim.adaptation import adaptation, median
 from sim.datasets import Dataset, load
 from sim.prices import drawn
 
@@ -33,8 +33,6 @@ SAYS = {
 }
 BROKEN, CUT = 0.75, 0.0178
 EASY = ("gsm8k", "arc_challenge", "mmlu")
-WINDOW = 40
-ADAPTED = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +124,8 @@ class Measured:
     share : float64[3], of the watched model.
     curve, shares : float64[n], mean over orders: utility by the mean of the model chosen in that
         third (so without the luck of the row), and whether the watched model was chosen.
-    adapted : requests from each change until the mean of 40 choices is 90 % of the way from those
-        before it to the best single model of the new third, median over the orders in which there
-        was a way to go; inf for never, NaN where there was none in most orders.
+    adapted : requests until each change is adapted to, see `sim.adaptation`; median over the
+        orders in which there was a way to go.
     """
 
     regret: Float64
@@ -149,13 +146,12 @@ def measure(stage: Stage, name: str, choices: Sequence[np.ndarray]) -> Measured:
         means = [utility[part].mean(axis=0) for part in parts]
         best = [float(np.nanmax(mean)) for mean in means]
         regret.append([b - got[part].mean() for b, part in zip(best, parts, strict=True)])
-        valued = [mean[chosen[part]] for mean, part in zip(means, parts, strict=True)]
-        curves.append(np.concatenate(valued))
         shares.append(chosen == watched)
-        before = [_before(means[k], chosen[parts[k - 1]]) for k in (1, 2)]
-        adapted.append([_adapted(valued[k], before[k - 1], best[k]) for k in (1, 2)])
+        needed, worth = adaptation(utility, chosen, [part.start for part in parts[1:]])
+        curves.append(worth)
+        adapted.append(needed)
     shown = np.mean(shares, axis=0)
-    after = [_median(np.array(column)) for column in zip(*adapted, strict=True)]
+    after = [median(column) for column in zip(*adapted, strict=True)]
     return Measured(
         regret=np.array(regret),
         share=np.array([shown[part].mean() for part in thirds(len(shown))]),
@@ -163,25 +159,6 @@ def measure(stage: Stage, name: str, choices: Sequence[np.ndarray]) -> Measured:
         shares=shown,
         adapted=(after[0], after[1]),
     )
-
-
-def _before(means: Float64, chosen: np.ndarray) -> float:
-    """Return what the new third gives to the choices made just before it."""
-    valued = np.where(np.isnan(means), np.nanmin(means), means)
-    return float(valued[chosen[-2 * WINDOW :]].mean())
-
-
-def _median(values: Float64) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if 2 * len(known) > len(values) else math.nan
-
-
-def _adapted(curve: Float64, start: float, goal: float) -> float:
-    if goal - start < 0.005:
-        return math.nan
-    smooth = np.convolve(curve, np.full(WINDOW, 1.0 / WINDOW), mode="valid")
-    reached = np.flatnonzero(smooth >= start + ADAPTED * (goal - start))
-    return float(reached[0] + WINDOW // 2) if len(reached) else math.inf
 
 
 def staged(folder: Path, name: str) -> Stage:

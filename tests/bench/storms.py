@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 import peers
 from report import show
-from staging import SAYS, WATCHED, WINDOW, Measured, Stage, Storm, measure, staged, thirds
+from staging import SAYS, WATCHED, Measured, Stage, Storm, measure, staged, thirds
 from weights import cell, contender
 
 from banditroute.pool import ModelSpec
+from sim.adaptation import WINDOW
 from sim.replay import Contender, Experiment, Replayer, Split
 
 RESET = "+reset"

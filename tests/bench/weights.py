@@ -37,7 +37,9 @@ from sim.datasets import Dataset, load
 from sim.prices import drawn
 from sim.references import References
 from sim.replay import Contender, Experiment, Split
+from sim.scored import picked
 from sim.supervised import Supervised
+from sim.trace import Trace
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.8)
 WITHOUT = {
@@ -157,9 +159,12 @@ def play(at: Stage, task: Task) -> Result:
     if task.contender in REFERENCES:
         quality, cost = _reference(at, task, learned, scored, references)
     else:
-        run = _run(at, task)
-        quality, cost, refused = run.quality, run.cost, run.refused
-        dearest = float(data.cost.max(axis=0)[run.share >= LEAST_SHARE].max())
+        chosen = _run(at, task).chosen
+        quality = float(picked(data.quality[scored], chosen).mean())
+        cost = float(picked(data.cost[scored], chosen).mean())
+        refused = float((chosen < 0).mean())
+        share = np.bincount(chosen[chosen >= 0], minlength=len(data.models)) / len(chosen)
+        dearest = float(data.cost.max(axis=0)[share >= LEAST_SHARE].max())
     return Result(
         quality=quality,
         cost=cost,
@@ -170,7 +175,7 @@ def play(at: Stage, task: Task) -> Result:
     )
 
 
-def _run(at: Stage, task: Task) -> replay.Run:
+def _run(at: Stage, task: Task) -> Trace:
     experiment = Experiment(
         dataset=at.dataset,
         features=at.features,

@@ -12,9 +12,9 @@ from banditroute.embedding import make_embedder
 from banditroute.learner import rebuild
 from banditroute.store import codec, engine, feedback, log
 from sim.errors import InputError
+from sim.metrics import stage_of
 from sim.prices import drawn
 from sim.replay import Contender, Experiment, Replayer, Split, run, run_all
-from sim.report import summarise
 from sim.synthetic import generate
 
 LINUCB = Contender(label="linucb", name="linucb", params={})
@@ -35,10 +35,13 @@ def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
 def test_learning_beats_the_zero_router_where_context_pays() -> None:
     plan = experiment(800)
     runs = run_all(plan, [LINUCB, Contender("random", "random", {})], range(3))
-    learned, random = summarise(runs[:3]), summarise(runs[3:])
-    assert learned.difference.mean > 0.03
-    assert random.difference.mean == pytest.approx(0.0, abs=0.04)
-    assert random.share == pytest.approx([1 / 3] * 3, abs=0.06)
+    learned, random = stage_of(title="", says="", traces=runs, budget_rate=None).contenders
+    gain, chance = learned.metrics["difference"].mean, random.metrics["difference"].mean
+    assert gain is not None and gain > 0.03
+    assert chance == pytest.approx(0.0, abs=0.04)
+    assert [one.mean for one in random.share.values()] == pytest.approx([1 / 3] * 3, abs=0.06)
+    assert random.metrics["propensity"].mean == pytest.approx(1 / 3)
+    assert random.metrics["entropy"].mean == pytest.approx(np.log(3))
 
 
 def test_same_seed_same_bits_whatever_the_number_of_processes() -> None:
@@ -46,7 +49,7 @@ def test_same_seed_same_bits_whatever_the_number_of_processes() -> None:
     alone = run_all(plan, [LINUCB], range(2), jobs=1)
     together = run_all(plan, [LINUCB], range(2), jobs=2)
     assert [one.digest for one in alone] == [one.digest for one in together]
-    assert [one.quality for one in alone] == [one.quality for one in together]
+    assert [one.chosen.tolist() for one in alone] == [one.chosen.tolist() for one in together]
     assert alone[0].digest != alone[1].digest
 
 
@@ -57,10 +60,11 @@ def test_every_row_is_learned_and_the_second_half_is_scored() -> None:
     order = np.random.default_rng([5, 0]).permutation(120)
     scored = order[30:]
     coder = plan.dataset.models.index("coder")
-    assert result.quality == pytest.approx(plan.dataset.quality[scored, coder].mean())
-    assert result.cost == pytest.approx(plan.dataset.cost[scored, coder].mean())
-    assert result.share.tolist() == [0.0, 1.0, 0.0]
-    assert result.references.zero(result.cost) >= result.quality - 1e-12
+    assert result.chosen.tolist() == [coder] * 90
+    assert result.world.rows.tolist() == scored.tolist()
+    assert result.world.quality.tolist() == plan.dataset.quality[scored].tolist()
+    assert result.propensity.tolist() == [1.0] * 90
+    assert result.entropy.tolist() == [0.0] * 90
 
 
 def test_named_splits_are_learned_from_and_scored() -> None:
