@@ -154,17 +154,14 @@ def plane(stage: Stage) -> Figure:
     right.axhline(0.0, color="black", lw=1.4)
     for one, letter in zip(stage.models, LETTERS, strict=False):
         best = any(p.name == f"best single: {one.name}" for p in stage.references)
-        note = " (best single)" if best else ""
-        handles += left.plot(
-            one.cost * PER,
-            one.quality,
-            ls="",
-            marker=_letter(letter),
-            ms=8,
-            color=GREY,
-            mew=0.0,
-            label=one.name + note,
+        at = one.cost * PER, one.quality
+        left.plot(*at, ls="", marker=".", color=GREY)
+        left.annotate(
+            letter, at, xytext=(-3, 4), textcoords="offset points", ha="right", color=GREY
         )
+        note = " (best single)" if best else ""
+        glyph = _letter(letter)
+        handles.append(Line2D([], [], ls="", marker=glyph, c=GREY, mew=0.0, label=one.name + note))
     for point, marker in _named(stage, {"oracle": "*", "random": "+"}):
         handles += left.plot(
             point.cost * PER,
