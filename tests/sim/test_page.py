@@ -16,7 +16,7 @@ from made_run import run_file
 from sim.cli import main
 from sim.page import page
 from sim.plots import pictures
-from sim.runfile import RunFile
+from sim.runfile import Measure, RunFile
 
 HOSTILE = "</script><script>alert(1)</script> \"'& --> $x^2$ <img src=x>"
 
@@ -148,6 +148,26 @@ def test_text_of_the_file_is_never_markup(made: RunFile) -> None:
     assert all((image["src"] or "").startswith("data:") for image in seen.all("img"))
     assert HOSTILE in seen.cells
     assert html.count("alert(1)") == html.count("&lt;script&gt;alert(1)&lt;/script&gt;")
+
+
+def test_models_that_cost_nothing_can_be_drawn(budgeted: RunFile) -> None:
+    (stage,) = budgeted.stages
+    free = {"cost": 0.0, "cost_se": 0.0}
+    first = [[of[0].model_copy(update=free), *of[1:]] for of in (stage.models, stage.frontier)]
+    none = Measure(mean=0.0, se=0.0)
+    idle = stage.contenders[0].model_copy(
+        update={"metrics": {**stage.contenders[0].metrics, "cost": none}}
+    )
+    for costs in (first, [[one.model_copy(update=free) for one in of[:1]] for of in first]):
+        shown = stage.model_copy(
+            update={"models": costs[0], "frontier": costs[1], "contenders": [idle]}
+        )
+        assert pictures(shown)[0].save("svg").startswith(b"<?xml")
+
+
+def test_a_stage_that_nobody_played_has_no_figures(budgeted: RunFile) -> None:
+    alone = budgeted.stages[0].model_copy(update={"contenders": []})
+    assert "<img" not in page(budgeted.model_copy(update={"stages": [alone]}))
 
 
 def call(*arguments: str) -> int:
