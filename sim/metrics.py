@@ -324,7 +324,8 @@ def _limit(references: References, played: Sequence[Yard]) -> list[Point]:
     """
     if any(yard.limit is None for yard in played):
         return []
-    low, high = np.maximum(references.span, 1e-12)
+    low, high = references.span
+    low, high = max(low, 1e-4 * high, 1e-12), max(high, 1e-12)
     rates = [*np.geomspace(low, high, LIMIT_POINTS), *references.frontier()[:, 0].tolist()]
     points: list[Point] = []
     for rate in sorted(rate for rate in rates if rate > 0.0):

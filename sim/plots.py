@@ -85,7 +85,9 @@ class Picture:
 
 
 def pictures(stage: Stage) -> list[Picture]:
-    """Return the figures that make sense for a stage."""
+    """Return the figures that make sense for a stage; none where nobody played it."""
+    if not stage.contenders or not stage.frontier:
+        return []
     who = ", ".join(one.label for one in stage.contenders)
     found = [
         Picture(
@@ -143,11 +145,16 @@ def plane(stage: Stage) -> Figure:
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
     corners = np.array([(one.cost * PER, one.quality) for one in stage.frontier])
-    whole = [one.cost * PER for one in [*stage.models, *stage.references] if one.cost > 0.0]
-    end = max([*whole, *(_mean(one, "cost") * PER for one in stage.contenders)])
-    flat = np.vstack([corners, [[max(end, corners[-1, 0]), corners[-1, 1]]]])
+    points = [*stage.models, *stage.references]
+    costs = [
+        *(one.cost * PER for one in points),
+        *(_mean(p, "cost") * PER for p in stage.contenders),
+    ]
+    flat = np.vstack([corners, [[max(*costs, corners[-1, 0]), corners[-1, 1]]]])
     # On a logarithmic axis a mix of two models is a curve.
-    dense = np.unique(np.concatenate([np.geomspace(flat[0, 0], flat[-1, 0], 400), flat[:, 0]]))
+    least = min((cost for cost in [*costs, *flat[:, 0]] if cost > 0.0), default=1.0)
+    curve = np.geomspace(least, max(flat[-1, 0], least), 400)
+    dense = np.unique(np.concatenate([curve, flat[:, 0]])).clip(flat[0, 0], flat[-1, 0])
     handles: list[Any] = left.plot(
         dense, np.interp(dense, flat[:, 0], flat[:, 1]), color="black", lw=1.4, label="zero router"
     )
@@ -182,8 +189,6 @@ def plane(stage: Stage) -> Figure:
         right.plot(at, between - np.interp(at, flat[:, 0], flat[:, 1]), **line)
     for k, policy in enumerate(stage.contenders):
         own = _mean(policy, "cost") * PER
-        if own <= 0.0:
-            continue
         for axis, metric in ((left, "quality"), (right, "difference")):
             drawn = axis.errorbar(
                 own,
@@ -195,11 +200,11 @@ def plane(stage: Stage) -> Figure:
                 **_marked(k),
             )
         handles.append(drawn)
-    left.set(xscale="log", xlabel=COST, ylabel="mean quality", title="Quality at its cost")
+    left.set(xlabel=COST, ylabel="mean quality", title="Quality at its cost")
     right.set(xlabel=COST, ylabel="quality above the zero router")
     right.set_title("Gain over the zero router at the same cost (± 2 standard errors)")
     for axis in (left, right):
-        _log_ticks(axis)
+        _log_scale(axis, least, free=min(costs) <= 0.0)
     _legend(figure, handles)
     return figure
 
@@ -286,7 +291,7 @@ def propensity(stage: Stage) -> Figure:
         edges = np.linspace(0.0, 1.0, len(counts) + 1)
         width = edges[1]
         axis.bar(edges[:-1], counts / counts.sum(), width=width, align="edge", color=BLUE)
-        axis.set(xlim=(0, 1), ylim=(0, 1))
+        axis.set_xlim(0, 1)
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
     _label(panels, "propensity of the choice", "share of choices, %")
     return figure
@@ -299,9 +304,7 @@ def _curves(axis: Axes, stage: Stage, name: str) -> list[Any]:
         if curve is None:
             continue
         at = [0, *one.at]
-        style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k // len(COLOURS) % len(STYLES)]}
-        if len(stage.contenders) <= len(STYLES):
-            style["ls"] = STYLES[k]
+        style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k % len(STYLES)]}
         handles += axis.plot(at, [0.0, *curve.mean], lw=1.8, label=one.label, **style)
         axis.fill_between(
             at, [0.0, *curve.low], [0.0, *curve.high], color=style["color"], alpha=0.15, lw=0
@@ -385,9 +388,18 @@ def _named(stage: Stage, markers: dict[str, str]) -> list[tuple[Point, str]]:
     return [(one, markers[one.name]) for one in stage.references if one.name in markers]
 
 
-def _log_ticks(axis: Axes) -> None:
-    """Label 1, 2 and 5 of each decade in plain numbers."""
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+def _log_scale(axis: Axes, least: float, *, free: bool) -> None:
+    """Scale costs, labelled in plain numbers.
+
+    Parameters
+    ----------
+    least : the least cost above 0; what is free stands at 0, below it.
+    """
+    if free:
+        axis.set_xscale("symlog", linthresh=least)
+    else:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
 

@@ -23,6 +23,7 @@ def show(console: Console, stage: Stage, *, tasks: bool = False) -> None:
     shown = [
         tables.results(stage),
         tables.scores(stage),
+        tables.exploration(stage),
         tables.adaptation(stage),
         tables.references(stage),
         tables.shares(stage),

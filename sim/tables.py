@@ -92,8 +92,10 @@ SCORES = (
     _Column("arena", "RouterArena score", number(2)),
     _Column("utility", "utility", QUALITY),
     _Column("utility_regret", "regret in utility", QUALITY),
-    _Column("propensity", "propensity", number(3)),
-    _Column("entropy", "entropy, nats", number(3)),
+)
+CHANCE = (
+    _Column("propensity", "mean propensity", number(3)),
+    _Column("entropy", "mean entropy, nats", number(3)),
 )
 
 
@@ -108,7 +110,7 @@ def results(stage: Stage) -> Table:
 
 
 def scores(stage: Stage) -> Table:
-    """Return published scores, and how much of a choice was chance."""
+    """Return published scores, shares of the best single model's, and utility if it is known."""
     zero = QUALITY(stage.zero_aiq)
     return _table(
         stage,
@@ -117,6 +119,13 @@ def scores(stage: Stage) -> Table:
         f"{ERRORS[stage.errors_over]}; AIQ: with mixes of the policy and the cheapest model, from "
         f"the cheapest model's mean cost to the dearest's; the zero router's is {zero}",
     )
+
+
+def exploration(stage: Stage) -> Table | None:
+    """Return how much of a choice was chance; None where no policy tells."""
+    if not _some(stage, "propensity"):
+        return None
+    return _table(stage, "Chance in the choices", CHANCE, ERRORS[stage.errors_over])
 
 
 def _table(stage: Stage, title: str, columns: Sequence[_Column], caption: str) -> Table:
