@@ -286,8 +286,9 @@ def _parse(name: str, file: Traversable) -> ScenarioFile:
 
 
 def _problem(error: ValidationError) -> str:
-    """Return the path and the reason of the first mistake."""
-    first = error.errors(include_url=False)[0]
+    """Return the path and the reason of one mistake; a misspelt key is told before its lack."""
+    found = error.errors(include_url=False)
+    first = min(found, key=lambda one: one["type"] != "extra_forbidden")
     at: list[int | str] = list(first["loc"])
     holder: type[BaseModel] = ScenarioFile
     if at[0] == "events" and len(at) > 2:

@@ -10,7 +10,7 @@ import typer
 def command(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME|FILE|FOLDER]...", help="These only; files are checked."),
+        typer.Argument(metavar="NAME|FILE|FOLDER", help="These only; files are checked."),
     ] = None,
 ) -> None:
     """List the shipped scenarios, or check your own."""

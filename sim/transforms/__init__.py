@@ -6,7 +6,7 @@ events are what scenario files are made of, see `sim.scenario`.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -20,17 +20,7 @@ AnyEvent = Annotated[
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Event]] = {
-    "add": Add,
-    "burst": Burst,
-    "delay": Delay,
-    "drain": Drain,
-    "judge": Judge,
-    "loss": Loss,
-    "mix": Mix,
-    "outage": Outage,
-    "poison": Poison,
-    "price": Price,
-    "quality": Quality,
+    event.model_fields["kind"].default: event for event in get_args(get_args(AnyEvent)[0])
 }
 
 __all__ = [

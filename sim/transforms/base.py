@@ -130,7 +130,7 @@ class Cast:
             elif name in BY_TASK and easy > 0:
                 chosen.extend(self.tasks[:easy] if name == "easy" else self.tasks[easy:])
             elif name in BY_TASK:
-                raise InputError(f"{field}: {name!r} among one task alone")
+                raise InputError(f"{field}: {name!r} among one task: the data has no others")
             else:
                 known = ", ".join(sorted(self.tasks))
                 raise InputError(f"{field}: no task {name!r}; the data has {known}; or easy, hard")

@@ -37,7 +37,7 @@ def _value(value: object) -> float | Literal["inverted"]:
         raise ValueError("a number from 0 to 1 is expected, or inverted") from None
 
 
-class OfModel(Spell):
+class OfAnswers(Spell):
     """Feedback on the answers of one model, or of all without `model`."""
 
     model: str | None = None
@@ -55,7 +55,7 @@ class OfModel(Spell):
         return text if self.model is None else f"{self.model}: {text}"
 
 
-class Delay(OfModel):
+class Delay(OfAnswers):
     """Feedback comes later, on top of the delay that it has.
 
     Attributes
@@ -93,7 +93,7 @@ class Delay(OfModel):
         )
 
 
-class Loss(OfModel):
+class Loss(OfAnswers):
     """A share of the feedback never comes.
 
     Attributes
@@ -127,7 +127,7 @@ class Loss(OfModel):
         )
 
 
-class Poison(OfModel):
+class Poison(OfAnswers):
     """A share of the feedback says something else than the judge.
 
     Attributes

@@ -14,7 +14,16 @@ from sim.transforms.base import Cast, Event, Spell, When, changed, one_of, posit
 from sim.world import World
 
 
-class Quality(Spell):
+class OfModel(Event):
+    """An event of one model, by name or role."""
+
+    model: str
+
+    def cast(self, cast: Cast) -> Self:
+        return self.model_copy(update={"model": cast.model(self.model, "model")})
+
+
+class Quality(OfModel, Spell):
     """A model answers better or worse, and feedback says so.
 
     Attributes
@@ -24,7 +33,6 @@ class Quality(Spell):
     """
 
     kind: Literal["quality"] = "quality"
-    model: str
     set: float | None = Field(None, ge=0, le=1)
     scale: float | None = Field(None, ge=0, le=1000)
     shift: float | None = Field(None, ge=-1, le=1)
@@ -33,9 +41,6 @@ class Quality(Spell):
     def _one(self) -> Self:
         one_of(self, "set", "scale", "shift")
         return self
-
-    def cast(self, cast: Cast) -> Self:
-        return self.model_copy(update={"model": cast.model(self.model, "model")})
 
     def _happen(self, world: World, rng: np.random.Generator) -> World:
         part, arm = self.part(world), world.models.index(self.model)
@@ -61,16 +66,12 @@ class Quality(Spell):
         return f"x {self.scale:g}" if self.scale is not None else f"{self.shift:+g}"
 
 
-class Price(Spell):
+class Price(OfModel, Spell):
     """A model costs `factor` times as much; the price list says so unless not `announced`."""
 
     kind: Literal["price"] = "price"
-    model: str
     factor: float = Field(ge=0, le=1000)
     announced: bool = True
-
-    def cast(self, cast: Cast) -> Self:
-        return self.model_copy(update={"model": cast.model(self.model, "model")})
 
     def _happen(self, world: World, rng: np.random.Generator) -> World:
         part, arm = self.part(world), world.models.index(self.model)
@@ -89,15 +90,11 @@ class Price(Spell):
         )
 
 
-class Add(Event):
+class Add(OfModel):
     """A model is offered only from `at` on."""
 
     kind: Literal["add"] = "add"
-    model: str
     at: When
-
-    def cast(self, cast: Cast) -> Self:
-        return self.model_copy(update={"model": cast.model(self.model, "model")})
 
     def _happen(self, world: World, rng: np.random.Generator) -> World:
         at, offered = position(self.at, len(world), "at"), world.offered.copy()
@@ -108,15 +105,11 @@ class Add(Event):
         return changed(world, label, slice(at, len(world)), "", offered=offered)
 
 
-class Drain(Event):
+class Drain(OfModel):
     """A model is offered only until `at`."""
 
     kind: Literal["drain"] = "drain"
-    model: str
     at: When
-
-    def cast(self, cast: Cast) -> Self:
-        return self.model_copy(update={"model": cast.model(self.model, "model")})
 
     def _happen(self, world: World, rng: np.random.Generator) -> World:
         at, offered = position(self.at, len(world), "at"), world.offered.copy()

@@ -236,10 +236,11 @@ def test_folders_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             "events[0].kind: unknown kind 'drop'; valid: add, burst, delay, drain, judge, loss, "
             "mix, outage, poison, price, quality",
         ),
+        ("title: x\nevents: [{kind: add, model: y}]", "events[0].at: missing"),
         ("title: x\nevents: [{model: y}]", "events[0].kind: missing; valid: add, burst"),
         (
             "title: x\nevents: [{kind: burst, factor: 2}, {kind: add, model: y, when: 1/3}]",
-            "events[1].at: missing",
+            "events[1].when: unknown key; valid: kind, model, at",
         ),
         (
             "title: x\nevents: [{kind: burst, factor: 2, form: 1/3}]",
