@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from sim.commands import drive, replay, report, synth
+from sim.commands import drive, replay, report, scenarios, synth
 from sim.errors import InputError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for _name, _module in (
     ("report", report),
     ("drive", drive),
     ("synth", synth),
+    ("scenarios", scenarios),
 ):
     app.command(_name)(_module.command)
 

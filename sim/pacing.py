@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from banditroute.frame import Asks, Decisions
 from banditroute.pool import NANO
 from banditroute.router import Router
 from policies import Pacing
+from policies.base import Float64
 from policies.pacing import WINDOW, Money
 
 
@@ -90,6 +93,17 @@ class Budget:
             reserved = decisions.reserved_nano[0, chosen] / NANO
             self.pacing.charge(float(decisions.cost[0, chosen]), float(reserved))
         return decisions
+
+    def reserve(self, worst: Float64 | None) -> None:
+        """Price the last requests as from now on, where other models are on offer, or dearer ones.
+
+        Parameters
+        ----------
+        worst : float64[K], US dollars to reserve for each model; None where tokens tell.
+        """
+        for k, asks in enumerate(self.recent):
+            n = len(asks.features)
+            self.recent[k] = replace(asks, worst=None if worst is None else np.tile(worst, (n, 1)))
 
     def settle(self, decisions: Decisions, cost: float) -> None:
         """Take in what the answer to a decision has cost."""

@@ -1,39 +1,32 @@
-"""Replay: the daemon's own router and fold, driven in process over logged rows.
+"""Replay: worlds of full information, of which each player sees the answers that it chose.
 
-Per decision it does what the daemon does, in the same order: score one request from the newest
-snapshot, draw, then fold the quality and the cost of the chosen model. The labels of the other
-models are never shown to anything but the references.
+There is one loop for everybody. What was not chosen is never shown to a player; it serves the
+references alone.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import heapq
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr
 
-from banditroute.fold import Event, Fold
-from banditroute.frame import Asks, Decisions
-from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, default_tau_cost
-from banditroute.router import Purse, Router
-from policies import Outcome, make_pacing
-from policies.base import Float32, Float64
-from policies.price import Price
+from banditroute.pool import ModelSpec
+from policies.base import Float32
+from sim import peers
+from sim.contenders import Contender
 from sim.datasets import Dataset
 from sim.errors import InputError
-from sim.pacing import Budget, following
+from sim.players import Choice, Player
 from sim.prices import drawn
+from sim.replayer import Replayer
 from sim.trace import Trace
-from sim.world import World
+from sim.world import Staging, World
 
-POOL = "replay"
-_SHUFFLE, _DRAWS = 0, 1
+_SHUFFLE, _DRAWS, _STAGING = 0, 1, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +84,9 @@ class Experiment:
     budget_rate : US dollars per request, or None. Learned and scored rows are a budget each, of
         the rate times their number; what a model may have to be paid is its largest cost in the
         data, and a request that finds no money for any is refused and scores 0.
+    scenario : what happens to the scored rows.
+    batch : so many requests are decided before anything is learned of them.
+    advance : see `Replayer`.
     """
 
     dataset: Dataset
@@ -100,264 +96,165 @@ class Experiment:
     preference: tuple[float, float, float]
     prices: Sequence[ModelSpec] | None = None
     budget_rate: float | None = None
+    scenario: Staging | None = None
+    batch: int = 1
+    advance: float | None = None
+
+    def worlds(self, seed: int) -> tuple[World | None, World]:
+        """Return what is learned from first, if anything is, and what is scored.
+
+        The models on offer at the first scored request are those to learn of before.
+        """
+        learned, scored = self._rows(seed)
+        if self.scenario is None:
+            world = World.still(self.dataset, scored)
+        else:
+            rng = np.random.default_rng([seed, _STAGING])
+            world = self.scenario.stage(self.dataset, scored, rng)
+        if len(learned) == 0:
+            return None, world
+        before = World.still(self.dataset, learned)
+        before.offered[:] = world.offered[0]
+        return before, world
+
+    def learned(self, seed: int) -> NDArray[np.intp]:
+        """Return the rows that are learned from first, in their order."""
+        return self._rows(seed)[0]
+
+    def _rows(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        return self.split.rows(self.dataset, np.random.default_rng([seed, _SHUFFLE]))
+
+    def specs(self, seed: int) -> Sequence[ModelSpec]:
+        """Return the models at their first prices."""
+        return self.prices or drawn(self.dataset, seed=seed)
 
 
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A policy as asked for: its label in reports, its name and its parameters.
-
-    `prior` is a `banditroute.prior.Prior` as text, "" for none; `reset_on_drift` as in a pool;
-    `pacing` is the mode that prices a budget's money.
-    """
-
-    label: str
-    name: str
-    params: dict[str, object]
-    prior: str = ""
-    reset_on_drift: bool = False
-    pacing: str = "history"
-
-
-class Replayer:
-    """One pool in process: a router, and the fold that it scores from.
+class Course:
+    """One contender on its way through worlds under one seed.
 
     Parameters
     ----------
-    specs : the models and their prices.
-    contender : the policy.
-    dim, embedder : of the features.
-    preference : weights of (quality, cost, latency), sum 1.
-    rng : source of the router's uniforms.
+    experiment, contender, seed : the same arguments give the same bits.
     """
 
-    def __init__(
-        self,
-        *,
-        specs: Sequence[ModelSpec],
-        contender: Contender,
-        dim: int,
-        embedder: str,
-        preference: tuple[float, float, float],
-        rng: np.random.Generator,
-    ) -> None:
-        options = PoolOptions(reset_on_drift=contender.reset_on_drift)
-        charter = Charter(
-            policy=contender.name,
-            params=contender.params,
-            embedder=embedder,
-            dim=dim,
-            tau_cost=options.tau_cost or default_tau_cost(list(specs)),
-            tau_latency_ms=options.tau_latency_ms,
-            prior=contender.prior,
+    def __init__(self, experiment: Experiment, contender: Contender, seed: int) -> None:
+        data = experiment.dataset
+        self._experiment, self._contender, self._seed = experiment, contender, seed
+        self._specs = experiment.specs(seed)
+        self._worst = data.cost.max(axis=0)
+        self._tokens = np.array(
+            [len(prompt.encode("utf-8", "surrogatepass")) for prompt in data.prompts], dtype=float
         )
-        self.fold = Fold(charter)
-        self._append(kind="policy_started", payload=charter.payload())
-        self.router = Router(options=options, snapshot=self.fold.snapshot(), models=[], rng=rng)
-        self.offer(specs)
-        self._preference = preference
-        self._weights = np.array([preference])
+        self._met: set[str] = set()
+        self._on_offer: tuple[list[bool], list[float]] | None = None
+        self._player: Player | None = None
 
-    def offer(self, specs: Sequence[ModelSpec], *, draining: Collection[str] = ()) -> None:
-        """Choose from these models at these prices from now on; a new one is added to the log."""
-        for spec in specs:
-            if spec.name not in self.fold.policy.arms:
-                self._append(kind="model_added", payload={"name": spec.name})
-        models = [
-            Model(
-                spec.name,
-                spec.input_price,
-                spec.output_price,
-                price_id=k,
-                draining=spec.name in draining,
-            )
-            for k, spec in enumerate(specs, start=1)
-        ]
-        self.router.swap(snapshot=self.fold.snapshot(), models=models)
+    def play(self, world: World) -> Trace:
+        """Play a world, going on from what was learned; return what was done.
 
-    def decide(
-        self,
-        x: Float32,
-        tokens: float,
-        *,
-        price: Price | None = None,
-        purse: Purse | None = None,
-        worst: Float64 | None = None,
-    ) -> Decisions:
-        """Decide one request of features x[d] and `tokens` bytes, from all that was learned.
-
-        Parameters
-        ----------
-        price, purse : see `Router.decide`.
-        worst : see `ask`.
+        Feedback is learned before the first request that comes when it is there, or later; in
+        order of arrival. What comes after the last request is learned at the end.
         """
-        return self.ready().decide(self.ask(x, tokens, worst=worst), price=price, purse=purse)
+        count, features = len(world), self._experiment.features
+        column = {name: k for k, name in enumerate(world.models)}
+        chosen = np.full(count, -1, dtype=np.intp)
+        propensity, entropy = np.full(count, math.nan), np.full(count, math.nan)
+        due: list[tuple[float, int, Choice]] = []
+        player = self._offered(world, 0)
+        player.begin(count)
 
-    def ready(self) -> Router:
-        """Return the router, scoring from all that was learned."""
-        self.router.swap(snapshot=self.fold.snapshot())
-        return self.router
+        def learn(until: float) -> None:
+            while due and due[0][0] <= until:
+                _, t, choice = heapq.heappop(due)
+                judged, cost = world.judged[t, chosen[t]], world.cost[t, chosen[t]]
+                player.feed(choice, quality=float(judged), cost=float(cost))
 
-    def ask(self, x: Float32, tokens: float, *, worst: Float64 | None = None) -> Asks:
-        """Return one request of features x[d] and `tokens` bytes.
-
-        Parameters
-        ----------
-        worst : float64[K], US dollars to reserve, where the models' prices do not tell.
-        """
-        return Asks(
-            features=x[None],
-            preference=self._weights,
-            input_tokens=np.array([tokens / 4.0]),
-            input_bound=np.array([tokens]),
-            worst=None if worst is None else worst[None],
+        for start, stop in _batches(world, self._experiment.batch):
+            learn(float(world.time[start]))
+            self._offered(world, start)
+            rows = world.rows[start:stop]
+            made = player.decide(features[rows], self._tokens[rows])
+            for t, choice in enumerate(made, start):
+                if choice.model is None:
+                    continue
+                arm = chosen[t] = column[choice.model]
+                propensity[t], entropy[t] = choice.propensity, choice.entropy
+                player.bill(choice, float(world.cost[t, arm]))
+                arrives = float(world.time[t] + world.delay[t, arm])
+                if math.isfinite(arrives):
+                    heapq.heappush(due, (arrives, t, choice))
+        learn(math.inf)
+        return Trace(
+            label=self._contender.label,
+            seed=self._seed,
+            world=world,
+            chosen=chosen,
+            propensity=propensity,
+            entropy=entropy,
+            digest=player.digest(),
         )
 
-    def feed(self, decisions: Decisions, *, quality: float, cost: float) -> None:
-        """Fold the outcome of the one decision, as the daemon logs it from one feedback."""
-        frame, chosen = decisions.frame, int(decisions.chosen[0])
-        input_cost = float(decisions.input_cost[0, chosen])
-        output = float(frame.output_prior[chosen])
-        for field, value in (("quality", quality), ("cost", cost)):
-            outcome = Outcome(
-                seq=self.fold.version + 1,
-                decision_id="",
-                arm=frame.models[chosen].name,
-                x=decisions.asks.features[0],
-                field=field,
-                value=value,
-                cost=cost,
-                propensity=float(decisions.pmf[0, chosen]),
-                preference=self._preference,
-                cost_prior=input_cost + output,
-                input_cost=input_cost,
-            )
-            self._append(kind="feedback", outcome=outcome)
-        if self.router.options.reset_on_drift:
-            for arm, trigger in self.fold.drift.alarms().items():
-                self._append(kind="reset", payload={"arm": arm, "trigger_seq": trigger})
+    def _offered(self, world: World, t: int) -> Player:
+        """Return the player, told what is on offer at request t if it does not know."""
+        here, factor = world.offered[t], world.factor[t]
+        now = (here.tolist(), factor.tolist())
+        if now == self._on_offer and self._player is not None:
+            return self._player
+        self._on_offer = now
+        self._met.update(spec.name for spec, on in zip(self._specs, here, strict=True) if on)
+        priced = [_priced(spec, by) for spec, by in zip(self._specs, now[1], strict=True)]
+        known = [spec for spec in priced if spec.name in self._met]
+        away = {spec.name for spec, on in zip(self._specs, here, strict=True) if not on}
+        worst = dict(zip(world.models, (self._worst * factor).tolist(), strict=True))
+        if self._player is None:
+            self._player = self._make(known)
+        self._player.offer(known, draining=away & self._met, worst=worst)
+        return self._player
 
-    def _append(
-        self,
-        *,
-        kind: str,
-        outcome: Outcome | None = None,
-        payload: dict[str, object] | None = None,
-    ) -> None:
-        self.fold.apply(
-            Event(
-                seq=self.fold.version + 1,
-                pool=POOL,
-                kind=kind,
-                outcome=outcome,
-                embedder=self.fold.charter.embedder,
-                payload=payload or {},
+    def _make(self, specs: Sequence[ModelSpec]) -> Player:
+        plan, contender = self._experiment, self._contender
+        if contender.name in peers.PEERS:
+            return peers.make(
+                contender.name,
+                specs,
+                params=contender.params,
+                dim=plan.features.shape[1],
+                preference=plan.preference,
+                rate=plan.budget_rate,
+                seed=self._seed,
             )
+        return Replayer(
+            specs=specs,
+            contender=contender,
+            dim=plan.features.shape[1],
+            embedder=plan.embedder,
+            preference=plan.preference,
+            rng=np.random.default_rng([self._seed, _DRAWS]),
+            rate=plan.budget_rate,
+            advance=plan.advance,
         )
 
 
 def run(experiment: Experiment, contender: Contender, seed: int) -> Trace:
-    """Replay one policy under one seed; the same arguments give the same bits."""
-    data = experiment.dataset
-    learned, scored = experiment.split.rows(data, np.random.default_rng([seed, _SHUFFLE]))
-    replayer = Replayer(
-        specs=experiment.prices or drawn(data, seed=seed),
-        contender=contender,
-        dim=experiment.features.shape[1],
-        embedder=experiment.embedder,
-        preference=experiment.preference,
-        rng=np.random.default_rng([seed, _DRAWS]),
-    )
-    rate, worst = experiment.budget_rate, data.cost.max(axis=0)
-    budget = Budget(make_pacing(contender.pacing), rate, len(learned)) if rate else None
-    chosen = np.empty(len(data), dtype=np.intp)
-    propensity, entropy = np.full((2, len(data)), np.nan)
-    for part in (learned, scored):
-        if budget is not None and part is scored:
-            budget = following(budget, len(scored))
-        for row in part.tolist():
-            tokens = float(len(data.prompts[row].encode("utf-8", "surrogatepass")))
-            asks = replayer.ask(experiment.features[row], tokens, worst=worst)
-            router = replayer.ready()
-            decisions = budget.decide(router, asks) if budget else router.decide(asks)
-            arm = chosen[row] = int(decisions.chosen[0])
-            if arm < 0:
-                continue
-            pmf = decisions.pmf[0]
-            propensity[row] = pmf[arm]
-            entropy[row] = entr(pmf).sum()
-            cost = float(data.cost[row, arm])
-            replayer.feed(decisions, quality=float(data.quality[row, arm]), cost=cost)
-            if budget:
-                budget.settle(decisions, cost)
-    return Trace(
-        label=contender.label,
-        seed=seed,
-        world=World.still(data, scored),
-        chosen=chosen[scored],
-        propensity=propensity[scored],
-        entropy=entropy[scored],
-        digest=replayer.fold.digest(),
-    )
+    """Play what is learned from and what is scored; the same arguments give the same bits."""
+    before, scored = experiment.worlds(seed)
+    course = Course(experiment, contender, seed)
+    if before is not None:
+        course.play(before)
+    return course.play(scored)
 
 
-def run_all(
-    experiment: Experiment,
-    contenders: Sequence[Contender],
-    seeds: Sequence[int],
-    *,
-    jobs: int = 1,
-    on_done: Callable[[], None] = lambda: None,
-) -> list[Trace]:
-    """Replay every policy under every seed, in processes when `jobs` is above 1.
-
-    Parameters
-    ----------
-    experiment, contenders, seeds : what to run; the result does not depend on `jobs`.
-    jobs : number of processes.
-    on_done : called after each run.
-
-    Returns
-    -------
-    list of Trace
-        By policy, then by seed.
-    """
-    tasks = [(contender, seed) for contender in contenders for seed in seeds]
-    if jobs <= 1 or len(tasks) == 1:
-        runs = []
-        for contender, seed in tasks:
-            runs.append(run(experiment, contender, seed))
-            on_done()
-        return runs
-    executor = ProcessPoolExecutor(
-        max_workers=min(jobs, len(tasks)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_enter,
-        initargs=(experiment,),
-    )
-    try:
-        futures = [executor.submit(_run, contender, seed) for contender, seed in tasks]
-        for future in as_completed(futures):
-            future.result()
-            on_done()
-        return [future.result() for future in futures]
-    except BaseException:
-        for process in list((executor._processes or {}).values()):
-            process.terminate()
-        raise
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+def _priced(spec: ModelSpec, factor: float) -> ModelSpec:
+    prices = {"input_price": spec.input_price * factor, "output_price": spec.output_price * factor}
+    return spec if factor == 1.0 else spec.model_copy(update=prices)
 
 
-_experiment: Experiment | None = None
-
-
-def _enter(experiment: Experiment) -> None:
-    global _experiment
-    _experiment = experiment
-    # The parent alone answers Ctrl-C, and ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _run(contender: Contender, seed: int) -> Trace:
-    assert _experiment is not None, f"worker {os.getpid()} was not set up"
-    return run(_experiment, contender, seed)
+def _batches(world: World, size: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of requests that are decided together, under one offer."""
+    offered, factor = world.offered, world.factor
+    changed = (offered[1:] != offered[:-1]).any(axis=1) | (factor[1:] != factor[:-1]).any(axis=1)
+    start, count = 0, len(world)
+    for stop in [*(np.flatnonzero(changed) + 1).tolist(), count]:
+        while start < stop:
+            yield start, min(start + size, stop)
+            start = min(start + size, stop)

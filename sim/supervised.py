@@ -68,6 +68,24 @@ class Supervised:
         )
 
     @classmethod
+    def left_out(cls, dataset: Dataset, features: Float32, rows: NDArray[np.intp]) -> Supervised:
+        """Predict rows from each other: every part of them from all other parts.
+
+        Parameters
+        ----------
+        dataset, features : as for `of`.
+        rows : in any random order, none of them twice.
+        """
+        parts = np.array_split(rows, min(FOLDS, len(rows)))
+        made = [cls.of(dataset, features, np.setdiff1d(rows, part), part) for part in parts]
+        return cls(
+            predicted_quality=np.concatenate([one.predicted_quality for one in made]),
+            predicted_cost=np.concatenate([one.predicted_cost for one in made]),
+            quality=dataset.quality[rows],
+            cost=dataset.cost[rows],
+        )
+
+    @classmethod
     def oracle(cls, quality: Float64, cost: Float64) -> Supervised:
         """Return the one whose predictions are the labels quality[n, K] and cost[n, K]."""
         return cls(predicted_quality=quality, predicted_cost=cost, quality=quality, cost=cost)

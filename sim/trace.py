@@ -32,3 +32,30 @@ class Trace:
     propensity: Float64
     entropy: Float64
     digest: str = ""
+
+    @property
+    def refused(self) -> float:
+        """Share of the requests that got no model."""
+        return float((self.chosen < 0).mean())
+
+    @property
+    def quality(self) -> float:
+        """Mean quality; a refused request has 0."""
+        return float(picked(self.world.quality, self.chosen).mean())
+
+    @property
+    def cost(self) -> float:
+        """Mean cost in US dollars; a refused request has 0."""
+        return float(picked(self.world.cost, self.chosen).mean())
+
+    @property
+    def share(self) -> Float64:
+        """float64[K], how often each model was chosen, of all requests."""
+        answered = self.chosen[self.chosen >= 0]
+        count: Float64 = np.bincount(answered, minlength=len(self.world.models)) / len(self.chosen)
+        return count
+
+
+def picked(values: Float64, chosen: NDArray[np.intp]) -> Float64:
+    """Return float64[n], the value of each choice of values[n, K], 0 where there was none."""
+    return np.where(chosen < 0, 0.0, values[np.arange(len(chosen)), chosen])

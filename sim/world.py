@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,8 @@ class World:
     factor : float64[n, K], what the price list says, relative to its first state.
     offered : bool[n, K], whether the model is in the pool and not drained.
     time : float64[n], seconds at which the requests come, ascending from 0.
-    delay : float64[n], seconds until the feedback comes; inf where it never does.
+    delay : float64[n, K], seconds until the feedback on each answer comes; inf where it never
+        does.
     changes : what happens when, in order.
     """
 
@@ -79,5 +81,12 @@ class World:
             factor=np.ones(cost.shape),
             offered=np.ones(cost.shape, dtype=np.bool_),
             time=np.arange(len(rows), dtype=np.float64),
-            delay=np.zeros(len(rows)),
+            delay=np.zeros(cost.shape),
         )
+
+
+class Staging(Protocol):
+    """What makes a world of rows; a scenario is one."""
+
+    def stage(self, dataset: Dataset, rows: NDArray[np.intp], rng: np.random.Generator) -> World:
+        """Return the rows of the data as they come; the same generator gives the same world."""

@@ -1,11 +1,10 @@
-"""`sim replay`: policies over logged data, in process."""
+"""`sim replay`: policies over logged data, in process, as it was or in a scenario."""
 
 from __future__ import annotations
 
 import os
 import sys
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,28 +13,54 @@ import typer
 from sim.commands import options
 
 if TYPE_CHECKING:
-    from sim.datasets import Dataset
-    from sim.replay import Contender, Split
+    from sim.contenders import Contender
+    from sim.replay import Split
+    from sim.scenario import Scenario
 
 
 def command(
     data: options.Data,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="NAME, NAME:key=value,.. or NAME@PRIOR_FILE:..; may be repeated."),
+        typer.Option(
+            help="NAME, NAME:key=value,.., NAME@PRIOR_FILE:.. or FILE.yaml with keys of a pool; "
+            "paretobandit and mabwiser are the packages; may be repeated."
+        ),
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(help="Of `sim scenarios`, or a file; each is played; may be repeated."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of shuffles.")] = 10,
     learn_split: Annotated[str | None, typer.Option(help="Split to learn from first.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Split to score.")] = None,
     learn_fraction: Annotated[
-        float | None, typer.Option(help="Share of rows before the scored ones (default 0.5).")
+        float | None,
+        typer.Option(
+            help="Share of rows before the scored ones (default 0.5, in a scenario 0).",
+            show_default=False,
+        ),
     ] = None,
     budget_rate: Annotated[
-        float | None, typer.Option(help="Spend at most this many USD per request.")
+        list[float] | None,
+        typer.Option(help="Spend at most this many USD per request; each is played."),
     ] = None,
     pacing: Annotated[
         str, typer.Option(help="What prices a budget's money: history, zcl or pacer.")
     ] = "history",
+    delay: Annotated[
+        str | None,
+        typer.Option(help="Feedback after SECONDS, exponential:SECONDS, or as in log:URL."),
+    ] = None,
+    missing: Annotated[
+        float | None, typer.Option(help="Share of the feedback that never comes.")
+    ] = None,
+    judge_noise: Annotated[
+        float | None, typer.Option(help="Standard deviation of the judge's error.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Decide so many requests before learning of any.")
+    ] = 1,
     prices: options.Prices = None,
     embedder: Annotated[str, typer.Option(help="hashing, minilm, ...")] = "hashing",
     tasks: Annotated[
@@ -45,99 +70,133 @@ def command(
         bool, typer.Option("--reset-on-drift", help="Answer drift alarms as such a pool does.")
     ] = False,
     preference: Annotated[
-        str | None, typer.Option(help="quality,cost,latency (default: the pool's).")
+        str | None,
+        typer.Option(help="quality,cost,latency (default: the scenario's, or a pool's)."),
     ] = None,
     models: options.Models = "",
     without: options.Without = None,
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 is one per core.")] = 0,
+    ray: Annotated[bool, typer.Option("--ray", help="Run on Ray, started here.")] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Run on this Ray cluster; auto finds a running one.")
+    ] = None,
     json_path: options.Json = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the run as one page that opens from disk.")
+    ] = None,
 ) -> None:
-    """Replay policies over logged data; the table shows the scored part."""
+    """Replay policies over logged data; tables show the scored part."""
     # One BLAS thread: these matrices are small, and results must not depend on the machine.
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    from banditroute.embedding import FEATURES, make_embedder
-    from banditroute.tasks import identity, widen
+    from banditroute.embedding import make_embedder
     from policies import make_pacing
+    from sim import stages
+    from sim.commands.report import needs_drawing, write_page
+    from sim.contenders import distinct, parse
     from sim.datasets import load
+    from sim.delays import with_feedback
     from sim.errors import InputError
-    from sim.metrics import stage_of
-    from sim.replay import Experiment, run_all
+    from sim.parallel import LOCAL, run_all
     from sim.report import show
     from sim.runfile import RunFile
     from sim.terminal import console, progress
 
-    if budget_rate is not None and not 0.0 < budget_rate < float("inf"):
-        raise InputError(f"--budget-rate: must be above 0, not {budget_rate:g}")
+    rates = budget_rate or []
+    for rate in rates:
+        if not 0.0 < rate < float("inf"):
+            raise InputError(f"--budget-rate: must be above 0, not {rate:g}")
+    for option, path in (("--json", json_path), ("--report", report)):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"{option}: {path}: no such folder")
+    if report is not None:
+        needs_drawing("--report")
     try:
         make_pacing(pacing)
     except ValueError as error:
         raise InputError(f"--{error}") from error
-    weights = options.preference(preference)
-    split = _split(learn_split, test_split, learn_fraction)
+    weights = options.preference(preference) if preference else None
     whole = load(data).restrict(models=options.names(models), without=without or [])
-    dataset = whole.complete()
-    if len(dataset) < len(whole):
-        left_out = len(whole) - len(dataset)
-        print(f"{left_out} of {len(whole)} rows left out: a model lacks there", file=sys.stderr)
+    split = _split(learn_split, test_split, learn_fraction, default=0.0 if scenario else 0.5)
     try:
         maker = make_embedder(embedder)
     except (ValueError, ImportError) as error:
         raise InputError(f"--embedder: {error}") from error
-    names = sorted(set(dataset.task) - {""}) if tasks else []
-    seen = identity(maker.identity, names)
-    contenders = [
-        replace(one, reset_on_drift=reset_on_drift, pacing=pacing)
-        for one in _contenders(policy or ["thompson"], dataset, seen, FEATURES + len(names))
+    contenders = [_settled(parse(spec), reset_on_drift, pacing) for spec in policy or ["thompson"]]
+    distinct(contenders)
+    played = [
+        with_feedback(one, delay=delay, missing=missing, judge_noise=judge_noise)
+        for one in (_scenarios(scenario) if scenario else [stages.as_it_is(whole)])
     ]
-    features = widen(maker.features(list(dataset.prompts)), dataset.task, names)
-    experiment = Experiment(
-        dataset=dataset,
-        features=features,
-        embedder=seen,
+    plan = stages.plan(
+        whole,
+        played,
+        rates=rates,
+        maker=maker,
+        tasks=tasks,
         split=split,
         preference=weights,
-        prices=options.specs(prices, dataset),
-        budget_rate=budget_rate,
+        prices=prices,
+        batch=batch,
     )
-    total = len(contenders) * seeds
-    with progress(total) as advance:
-        runs = run_all(
-            experiment,
+    for one in plan:
+        one.check(contenders)
+    fewest = min(len(one.experiment.dataset) for one in plan)
+    if fewest < len(whole):
+        left_out = len(whole) - fewest
+        print(f"{left_out} of {len(whole)} rows left out: a model lacks there", file=sys.stderr)
+    with progress(len(plan) * len(contenders) * seeds) as advance:
+        traces = run_all(
+            [one.experiment for one in plan],
             contenders,
             range(seeds),
             jobs=jobs or os.cpu_count() or 1,
+            ray=ray_address or (LOCAL if ray else None),
             on_done=advance,
         )
-    stage = stage_of(
-        title=f"{dataset.name}: {len(dataset)} rows, {len(dataset.models)} models, {seeds} seeds",
-        says="Nothing changes.",
-        traces=runs,
-        budget_rate=budget_rate,
+    run = RunFile(
+        title=", ".join([whole.name, *(scenario or ())]),
+        command=["python", "-m", "sim", *sys.argv[1:]],
+        versions=stages.versions(contenders),
+        data=stages.described(whole),
+        settings={
+            "seeds": seeds,
+            "preference": preference,
+            "embedder": maker.identity,
+            "learned first": (
+                f"{split.fraction:g} of the rows" if split.learn is None else split.learn
+            ),
+            "pacing": pacing,
+            "reset_on_drift": reset_on_drift,
+            "delay": delay,
+            "missing": missing,
+            "judge_noise": judge_noise,
+            "batch": batch,
+        },
+        stages=[one.judge(mine) for one, mine in zip(plan, traces, strict=True)],
     )
-    show(console(), stage)
     if json_path is not None:
-        RunFile(
-            title=dataset.name,
-            command=["sim", *sys.argv[1:]],
-            versions={name: version(name) for name in ("banditroute", "numpy", "scipy")},
-            data={
-                "name": dataset.name,
-                "digest": dataset.digest(),
-                "rows": len(dataset),
-                "models": list(dataset.models),
-            },
-            settings={
-                "seeds": seeds,
-                "embedder": seen,
-                "preference": list(weights),
-                "budget rate": budget_rate,
-            },
-            stages=[stage],
-        ).write(json_path)
+        run.write(json_path)
+    if report is not None:
+        write_page(run, report, "--report")
+    for stage in run.stages:
+        show(console(), stage)
 
 
-def _split(learn: str | None, test: str | None, fraction: float | None) -> Split:
+def _scenarios(names: list[str]) -> list[Scenario]:
+    from sim.errors import InputError
+    from sim.scenario import load_scenarios
+
+    found: list[Scenario] = []
+    for name in names:
+        try:
+            found += load_scenarios(name)
+        except InputError as error:
+            raise InputError(f"--scenario: {error}") from error
+    return found
+
+
+def _split(learn: str | None, test: str | None, fraction: float | None, *, default: float) -> Split:
     from sim.errors import InputError
     from sim.replay import Split
 
@@ -150,51 +209,12 @@ def _split(learn: str | None, test: str | None, fraction: float | None) -> Split
         raise InputError(f"--test-split: {test!r} is the split that is learned from")
     if fraction is not None and not 0.0 <= fraction < 1.0:
         raise InputError(f"--learn-fraction: in [0, 1), not {fraction:g}")
-    return Split(learn=learn, test=test, fraction=0.5 if fraction is None else fraction)
+    return Split(learn=learn, test=test, fraction=default if fraction is None else fraction)
 
 
-def _contenders(specs: list[str], dataset: Dataset, embedder: str, dim: int) -> list[Contender]:
-    from banditroute.prior import Prior
-    from policies import make_policy
-    from sim.errors import InputError
-    from sim.replay import Contender
-
-    contenders: list[Contender] = []
-    for spec in specs:
-        head, _, text = spec.partition(":")
-        name, at, file = head.partition("@")
-        if at and not file:
-            raise InputError(f"--policy: {spec!r}: a file is expected after @")
-        params = {}
-        for pair in options.names(text):
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise InputError(f"--policy: {spec!r}: {pair!r} is not key=value")
-            params[key] = _value(value)
-        try:
-            policy = make_policy(name, dim=dim, params=params)
-            prior = Prior.read(Path(file)) if file else None
-            if prior is not None:
-                prior.belongs_to(embedder)
-                policy.adopt(prior.arrays)
-            for model in dataset.models:
-                policy.add_arm(model)
-        except ValueError as error:
-            raise InputError(f"--policy: {spec!r}: {error}") from error
-        if params.get("arm", dataset.models[0]) not in dataset.models:
-            known = ", ".join(dataset.models)
-            raise InputError(f"--policy: {spec!r}: arm: no such model; the data has {known}")
-        if spec in [one.label for one in contenders]:
-            raise InputError(f"--policy: {spec!r} is given twice")
-        started = prior.text() if prior else ""
-        contenders.append(Contender(label=spec, name=name, params=params, prior=started))
-    return contenders
-
-
-def _value(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _settled(contender: Contender, reset_on_drift: bool, pacing: str) -> Contender:
+    """Return a contender with what the command says of all of them."""
+    options = contender.options
+    if reset_on_drift:
+        options = options.model_copy(update={"reset_on_drift": True})
+    return replace(contender, options=options, pacing=pacing)

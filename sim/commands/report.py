@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sim.runfile import RunFile
 
 
 def command(
@@ -17,7 +20,6 @@ def command(
     tasks: Annotated[bool, typer.Option("--tasks", help="Print tables by task, too.")] = False,
 ) -> None:
     """Show a run: its tables here, or its page and pictures as files."""
-    from sim.errors import InputError
     from sim.report import show
     from sim.runfile import RunFile
     from sim.terminal import console
@@ -27,16 +29,11 @@ def command(
         for stage in read.stages:
             show(console(), stage, tasks=tasks)
         return
-    try:
-        from sim.page import page
-        from sim.plots import pictures
-    except ImportError as error:
-        option = "--out" if out is not None else "--png"
-        raise InputError(
-            f"{option}: needs matplotlib: pip install 'banditroute[report]'"
-        ) from error
+    needs_drawing("--out" if out is not None else "--png")
+    from sim.plots import pictures
+
     if out is not None:
-        _write(out, page(read).encode("utf-8"), "--out")
+        write_page(read, out, "--out")
         print(out)
     if png is not None:
         for k, stage in enumerate(read.stages, start=1):
@@ -44,6 +41,23 @@ def command(
                 path = png / f"{k}-{picture.name}.png"
                 _write(path, picture.save("png"), "--png")
                 print(path)
+
+
+def needs_drawing(option: str) -> None:
+    """Refuse an option that needs matplotlib, where there is none."""
+    from importlib.util import find_spec
+
+    from sim.errors import InputError
+
+    if find_spec("matplotlib") is None:
+        raise InputError(f"{option}: needs matplotlib: pip install 'banditroute[report]'")
+
+
+def write_page(run: RunFile, path: Path, option: str) -> None:
+    """Write the page of a run; what the system says against it is an InputError."""
+    from sim.page import page
+
+    _write(path, page(run).encode("utf-8"), option)
 
 
 def _write(path: Path, content: bytes, option: str) -> None:

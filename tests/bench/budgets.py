@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import peers
 from report import show
 from weights import (
     Ledger,
@@ -61,7 +60,7 @@ def mix(ledger: Ledger, task: Task) -> Result | None:
 
 def priced(dataset: str, order: int) -> list[Task]:
     """Return MABWiser's runs under each of the prices."""
-    return [Task(dataset, peers.Mabwiser.name, order, p / (1.0 + p)) for p in PRICES]
+    return [Task(dataset, "mabwiser", order, p / (1.0 + p)) for p in PRICES]
 
 
 def main() -> None:

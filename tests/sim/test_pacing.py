@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 from banditroute.embedding import make_embedder
+from banditroute.frame import Asks
 from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from policies import PACINGS, make_pacing
 from policies.base import Float64
+from sim.contenders import Contender
 from sim.pacing import Budget, following
-from sim.replay import Contender, Experiment, Replayer, Split, run
-from sim.scored import Scored, Yard
+from sim.players import Choice
+from sim.references import References
+from sim.replay import Experiment, Split, run
+from sim.replayer import Replayer
 from sim.synthetic import COST, generate
+from sim.trace import Trace
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +35,23 @@ def plan() -> Experiment:
     )
 
 
-LINUCB = Contender(label="linucb", name="linucb", params={})
+LINUCB = Contender.of("linucb")
 
 
-def measured(plan: Experiment, contender: Contender, seed: int) -> tuple[dict[str, float], Yard]:
-    """Return the metrics of a run, and what it is measured by."""
-    trace = run(plan, contender, seed)
-    yard = Yard.of(trace.world, budget_rate=plan.budget_rate)
-    return Scored.of(trace, yard).metrics(), yard
+def references_of(trace: Trace, rate: float | None = None) -> References:
+    world = trace.world
+    return References.of(world.models, world.quality, world.cost, budget_rate=rate)
 
 
 @pytest.mark.parametrize("rate", [2e-4, 4e-4])
 @pytest.mark.parametrize("mode", PACINGS)
 def test_a_cap_is_held_and_used(plan: Experiment, rate: float, mode: str) -> None:
-    paced, _ = measured(replace(plan, budget_rate=rate), replace(LINUCB, pacing=mode), seed=0)
-    assert measured(plan, LINUCB, seed=0)[0]["cost"] > 1.1 * rate
-    assert 0.9 < paced["used"] <= 1.0 and paced["refused"] == 0.0
+    paced = run(replace(plan, budget_rate=rate), replace(LINUCB, pacing=mode), seed=0)
+    assert run(plan, LINUCB, seed=0).cost > 1.1 * rate
+    assert 0.9 < paced.cost / rate <= 1.0 and paced.refused == 0.0
     if mode == "history":
-        assert paced["used"] > 0.95
-        assert paced["difference"] > 0.03
+        assert paced.cost / rate > 0.95
+        assert paced.quality > references_of(paced).zero(paced.cost) + 0.03
 
 
 def test_rate_that_does_not_bind_changes_nothing(plan: Experiment) -> None:
@@ -59,8 +62,7 @@ def test_rate_that_does_not_bind_changes_nothing(plan: Experiment) -> None:
 
 def test_more_money_buys_no_less(plan: Experiment) -> None:
     levels = [
-        measured(replace(plan, budget_rate=rate), LINUCB, seed=2)[0]["quality"]
-        for rate in (1.5e-4, 4.5e-4)
+        run(replace(plan, budget_rate=rate), LINUCB, seed=2).quality for rate in (1.5e-4, 4.5e-4)
     ]
     assert np.diff(levels)[0] > 0.05
 
@@ -71,11 +73,12 @@ def test_requests_that_no_money_is_left_for_are_refused_and_score_0(
 ) -> None:
     """Half of what the cheapest model costs: the cap holds, the requests cannot all be served."""
     rate = 0.5 * float(plan.dataset.cost[:, 0].mean())
-    paced, yard = measured(replace(plan, budget_rate=rate), replace(LINUCB, pacing=mode), seed=0)
-    assert paced["cost"] <= rate
-    assert 0.3 < paced["refused"] < 0.7
-    assert paced["quality"] < 0.7 * yard.references.quality[0] / 0.5
-    assert yard.references.oracle[1] <= rate * (1 + 1e-9)
+    paced = run(replace(plan, budget_rate=rate), replace(LINUCB, pacing=mode), seed=0)
+    assert paced.cost <= rate
+    assert 0.3 < paced.refused < 0.7
+    assert paced.share.sum() == pytest.approx(1.0 - paced.refused)
+    assert paced.quality < 0.7 * references_of(paced).quality[0] / 0.5
+    assert references_of(paced, rate).oracle[1] <= rate * (1 + 1e-9)
 
 
 def replayer_of(plan: Experiment, policy: Contender, prior: dict[str, float]) -> Replayer:
@@ -93,15 +96,18 @@ def replayer_of(plan: Experiment, policy: Contender, prior: dict[str, float]) ->
     )
 
 
+def ask(replayer: Replayer, plan: Experiment, row: int, worst: Float64 | None) -> Asks:
+    asks = replayer.ask(plan.features[[row]], np.array([40.0]))
+    return replace(asks, worst=None if worst is None else worst[None])
+
+
 def spending(
     replayer: Replayer, budget: Budget, plan: Experiment, worst: Float64, rows: list[int]
 ) -> Float64:
     """Return what each request was predicted to cost, which is what it is billed."""
     spent = []
     for row in rows:
-        decided = budget.decide(
-            replayer.ready(), replayer.ask(plan.features[row], 40.0, worst=worst)
-        )
+        decided = budget.decide(replayer.ready(), ask(replayer, plan, row, worst))
         spent.append(float(decided.cost[0, decided.chosen[0]]))
         budget.settle(decided, spent[-1])
     return np.array(spent)
@@ -110,11 +116,11 @@ def spending(
 def test_a_rate_out_of_reach_does_not_buy_off_all_trying(plan: Experiment) -> None:
     """All models seem to cost more than the rate: the second cheapest is still tried at times."""
     prior = {"small": 3e-4, "coder": 4e-4, "large": 1e-3}
-    replayer = replayer_of(plan, Contender("thompson", "thompson", {}), prior)
+    replayer = replayer_of(plan, Contender.of("thompson"), prior)
     budget = Budget(make_pacing("history"), 2e-4, None, advance=1.0)
     worst = np.full(3, 1e-5)
     spending(replayer, budget, plan, worst, list(range(400)))
-    asks = replayer.ask(plan.features[400], 40.0, worst=worst)
+    asks = ask(replayer, plan, 400, worst)
     decided = budget.decide(replayer.ready(), asks)
     assert decided.pmf[0, 0] > 0.8 and decided.pmf[0, 1] > 0.02
 
@@ -125,12 +131,13 @@ def test_spend_lands_at_the_rate_where_one_price_turns_all_choices(
 ) -> None:
     """One prompt and a law without chance: the two prices about the step are mixed."""
     prior = {"small": 1e-4, "large": 1e-3}
-    replayer = replayer_of(plan, Contender("linucb", "linucb", {"alpha": 0.0}), prior)
+    replayer = replayer_of(plan, Contender.of("linucb", {"alpha": 0.0}), prior)
     for price in (0, 1) * 4:
         models = [model for k, model in enumerate(prior) if k == price]
-        asks = replace(replayer.ask(plan.features[0], 40.0), models=[frozenset(models)])
+        asks = replace(ask(replayer, plan, 0, None), models=[frozenset(models)])
         decided = replayer.ready().decide(asks)
-        replayer.feed(decided, quality=(0.5, 0.9)[price], cost=decided.cost[0, price])
+        choice = Choice(models[0], propensity=1.0, note=(decided, 0))
+        replayer.feed(choice, quality=(0.5, 0.9)[price], cost=decided.cost[0, price])
     budget = Budget(make_pacing("history"), 4e-4, requests, advance=1e-2)
     worst = np.array([1.5e-4, 1.5e-3])
     spent = spending(replayer, budget, plan, worst, [0] * 400)
@@ -144,7 +151,7 @@ def test_money_that_each_request_brings_is_never_spent_ahead_of_the_advance(
 ) -> None:
     prior = {"small": 1e-4, "coder": 3e-4, "large": 1e-3}
     for mode in PACINGS:
-        replayer = replayer_of(plan, Contender("thompson", "thompson", {}), prior)
+        replayer = replayer_of(plan, Contender.of("thompson"), prior)
         budget = Budget(make_pacing(mode), 3e-4, None, advance=2e-3)
         spent = spending(replayer, budget, plan, np.array([2e-4, 6e-4, 2e-3]), list(range(300)))
         assert (spent.cumsum() <= 3e-4 * np.arange(1, 301) + 2e-3).all()

@@ -1,23 +1,28 @@
-"""Replay: it learns, it repeats, and it folds exactly what the daemon would log."""
+"""Replay: it learns, it repeats, and nobody sees what he did not choose."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from banditroute.embedding import make_embedder
-from banditroute.learner import rebuild
-from banditroute.store import codec, engine, feedback, log
+from banditroute.pool import ModelSpec
+from sim import peers
+from sim.contenders import Contender
+from sim.datasets import Dataset
 from sim.errors import InputError
-from sim.metrics import stage_of
-from sim.prices import drawn
-from sim.replay import Contender, Experiment, Replayer, Split, run, run_all
+from sim.players import Choice
+from sim.references import References
+from sim.replay import Course, Experiment, Split, run
 from sim.synthetic import generate
+from sim.trace import Trace
+from sim.world import World
 
-LINUCB = Contender(label="linucb", name="linucb", params={})
+LINUCB = Contender.of("linucb")
 
 
 def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
@@ -32,39 +37,36 @@ def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
     )
 
 
+def above(trace: Trace) -> float:
+    """Return the quality above the zero router's at the same cost."""
+    world = trace.world
+    return trace.quality - References.of(world.models, world.quality, world.cost).zero(trace.cost)
+
+
 def test_learning_beats_the_zero_router_where_context_pays() -> None:
     plan = experiment(800)
-    runs = run_all(plan, [LINUCB, Contender("random", "random", {})], range(3))
-    learned, random = stage_of(title="", says="", traces=runs, budget_rate=None).contenders
-    gain, chance = learned.metrics["difference"].mean, random.metrics["difference"].mean
-    assert gain is not None and gain > 0.03
-    assert chance == pytest.approx(0.0, abs=0.04)
-    assert [one.mean for one in random.share.values()] == pytest.approx([1 / 3] * 3, abs=0.06)
-    assert random.metrics["propensity"].mean == pytest.approx(1 / 3)
-    assert random.metrics["entropy"].mean == pytest.approx(np.log(3))
-
-
-def test_same_seed_same_bits_whatever_the_number_of_processes() -> None:
-    plan = experiment()
-    alone = run_all(plan, [LINUCB], range(2), jobs=1)
-    together = run_all(plan, [LINUCB], range(2), jobs=2)
-    assert [one.digest for one in alone] == [one.digest for one in together]
-    assert [one.chosen.tolist() for one in alone] == [one.chosen.tolist() for one in together]
-    assert alone[0].digest != alone[1].digest
+    learned, random = (
+        [run(plan, who, seed) for seed in range(3)] for who in (LINUCB, Contender.of("random"))
+    )
+    assert np.mean([above(trace) for trace in learned]) > 0.03
+    assert np.mean([above(trace) for trace in random]) == pytest.approx(0.0, abs=0.04)
+    assert np.mean([trace.share for trace in random], axis=0) == pytest.approx(
+        [1 / 3] * 3, abs=0.06
+    )
 
 
 def test_every_row_is_learned_and_the_second_half_is_scored() -> None:
     plan = experiment(split=Split(fraction=0.25))
-    fixed = Contender("fixed:arm=coder", "fixed", {"arm": "coder"})
+    fixed = Contender.of("fixed", {"arm": "coder"})
     result = run(plan, fixed, seed=5)
     order = np.random.default_rng([5, 0]).permutation(120)
     scored = order[30:]
     coder = plan.dataset.models.index("coder")
-    assert result.chosen.tolist() == [coder] * 90
-    assert result.world.rows.tolist() == scored.tolist()
-    assert result.world.quality.tolist() == plan.dataset.quality[scored].tolist()
-    assert result.propensity.tolist() == [1.0] * 90
-    assert result.entropy.tolist() == [0.0] * 90
+    assert result.quality == pytest.approx(plan.dataset.quality[scored, coder].mean())
+    assert result.cost == pytest.approx(plan.dataset.cost[scored, coder].mean())
+    assert result.share.tolist() == [0.0, 1.0, 0.0]
+    assert above(result) <= 1e-12
+    assert result.refused == 0.0 and len(result.world) == 90
 
 
 def test_named_splits_are_learned_from_and_scored() -> None:
@@ -88,119 +90,161 @@ def test_labels_of_other_models_are_never_seen() -> None:
     """Spoiling what was not chosen changes nothing in what was learned."""
     plan = experiment()
     honest = run(plan, LINUCB, seed=1)
-    chosen = _chosen(plan, seed=1)
     quality, cost = np.zeros_like(plan.dataset.quality), plan.dataset.cost.copy()
-    for row, arm in chosen.items():
-        quality[row, arm] = plan.dataset.quality[row, arm]
+    course = Course(plan, LINUCB, seed=1)
+    for world in plan.worlds(seed=1):
+        assert world is not None
+        trace = course.play(world)
+        quality[world.rows, trace.chosen] = plan.dataset.quality[world.rows, trace.chosen]
     spoiled = replace(plan.dataset, quality=quality, cost=cost)
     assert run(replace(plan, dataset=spoiled), LINUCB, seed=1).digest == honest.digest
 
 
-def _chosen(plan: Experiment, *, seed: int) -> dict[int, int]:
-    replayer = _replayer(plan, seed=seed)
-    chosen = {}
-    for row in np.random.default_rng([seed, 0]).permutation(len(plan.dataset)).tolist():
-        tokens = float(len(plan.dataset.prompts[row].encode()))
-        decisions = replayer.decide(plan.features[row], tokens)
-        arm = chosen[row] = int(decisions.chosen[0])
-        quality, cost = plan.dataset.quality[row, arm], plan.dataset.cost[row, arm]
-        replayer.feed(decisions, quality=float(quality), cost=float(cost))
-    return chosen
+class Told:
+    """A player that chooses its first model on offer and writes down what it is told."""
+
+    name, package, params, budgets = "told", "told", (), True
+    heard: ClassVar[list[tuple[object, ...]]] = []
+
+    def __init__(self, specs: Sequence[ModelSpec], **rest: object) -> None:
+        self.heard.clear()
+        self.count = 0
+
+    def begin(self, requests: int) -> None:
+        self.heard.append(("begin", requests))
+
+    def offer(
+        self,
+        specs: Sequence[ModelSpec],
+        *,
+        draining: Collection[str] = (),
+        worst: Mapping[str, float] | None = None,
+    ) -> None:
+        self.names = [spec.name for spec in specs if spec.name not in draining]
+        prices = [round(spec.output_price, 6) for spec in specs]
+        self.heard.append(("offer", self.names, prices, worst))
+
+    def decide(self, x: np.ndarray, tokens: np.ndarray) -> list[Choice]:
+        first, self.count = self.count, self.count + len(x)
+        self.heard.append(("decide", len(x)))
+        return [Choice(self.names[0], note=first + k) for k in range(len(x))]
+
+    def bill(self, choice: Choice, cost: float) -> None:
+        self.heard.append(("bill", choice.note, cost))
+
+    def feed(self, choice: Choice, *, quality: float, cost: float) -> None:
+        self.heard.append(("feed", choice.note, quality))
+
+    def digest(self) -> str:
+        return ""
 
 
-def _replayer(plan: Experiment, *, seed: int) -> Replayer:
-    return Replayer(
-        specs=drawn(plan.dataset, seed=seed),
-        contender=LINUCB,
-        dim=plan.features.shape[1],
-        embedder=plan.embedder,
-        preference=plan.preference,
-        rng=np.random.default_rng([seed, 1]),
-    )
+@dataclass
+class Made:
+    """A scenario that changes columns of the still world."""
+
+    columns: dict[str, object]
+
+    def stage(self, dataset: Dataset, rows: np.ndarray, rng: np.random.Generator) -> World:
+        return replace(World.still(dataset, rows), **self.columns)
 
 
-def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> None:
-    plan = experiment(40)
-    replayer = _replayer(plan, seed=0)
-    database = engine.open_engine(f"sqlite:///{tmp_path / 'log.db'}")
-    engine.prepare(database)
-    store = log.Log(database)
-    with database.begin() as connection:
-        started = replayer.fold.charter.payload()
-        log.append_event(connection, pool="p", kind="policy_started", payload=started, now=0)
-        for name in plan.dataset.models:
-            log.append_event(
-                connection, pool="p", kind="model_added", payload={"name": name}, now=0
-            )
-    for row in range(40):
-        tokens = float(len(plan.dataset.prompts[row].encode()))
-        decisions = replayer.decide(plan.features[row], tokens)
-        arm = int(decisions.chosen[0])
-        quality, cost = float(plan.dataset.quality[row, arm]), float(plan.dataset.cost[row, arm])
-        replayer.feed(decisions, quality=quality, cost=cost)
-        rows = codec.encode(
-            decisions, [codec.Note(id=f"d{row}")], pool="p", created_at=row, expires_at=10**9
-        )
-        post = feedback.Post(decision_id=f"d{row}", key="default", quality=quality, cost_usd=cost)
-        with database.begin() as connection:
-            log.log_decisions(connection, [log.Entry(row) for row in rows])
-            assert feedback.record(connection, [post], now=row) == ["accepted"]
-    rebuilt = rebuild(store, "p")
-    database.dispose()
-    assert rebuilt is not None
-    assert rebuilt[1].digest() == replayer.fold.digest()
-    assert rebuilt[1].version == replayer.fold.version == 4 + 2 * 40
+def told(
+    monkeypatch: pytest.MonkeyPatch, rows: int = 6, *, batch: int = 1, **columns: object
+) -> tuple[Trace, Callable[..., list[tuple[object, ...]]]]:
+    """Play a world of so many rows, changed in some columns, and return what was done and heard."""
+    monkeypatch.setitem(peers.PEERS, "told", Told)  # type: ignore[arg-type]
+    plan = replace(experiment(rows, split=Split(fraction=0.0)), scenario=Made(columns), batch=batch)
+    trace = run(plan, Contender.of("told"), seed=0)
+    return trace, lambda *kinds: [one for one in Told.heard if one[0] in kinds]
 
 
-def test_drift_is_answered_in_the_log_as_the_daemon_answers_it() -> None:
-    """A model turns bad half-way: with resets on there is one per alarm, and the choice moves."""
-    data = generate(rows=600, seed=3).dataset
-    data = replace(data, quality=np.where(np.arange(3) == 2, 0.95, np.minimum(data.quality, 0.7)))
-    broken = data.quality.copy()
-    broken[:, 2] = 0.1
-    embedder = make_embedder("hashing")
-    features = embedder.features(list(data.prompts))
-    late: dict[bool, float] = {}
-    for switched_on in (False, True):
-        contender = Contender("thompson", "thompson", {}, reset_on_drift=switched_on)
-        replayer = Replayer(
-            specs=drawn(data, seed=0),
-            contender=contender,
-            dim=features.shape[1],
-            embedder=embedder.identity,
-            preference=(1.0, 0.0, 0.0),
-            rng=np.random.default_rng(7),
-        )
-        chosen = []
-        for row in range(600):
-            decided = replayer.decide(features[row], 100.0)
-            arm = int(decided.chosen[0])
-            truth = data.quality if row < 300 else broken
-            replayer.feed(decided, quality=float(truth[row, arm]), cost=1e-3)
-            chosen.append(arm)
-        late[switched_on] = float(np.mean(np.array(chosen[320:400]) == 2))
-        resets = replayer.fold.version - 4 - 2 * 600
-        assert (resets > 0) == switched_on
-        assert replayer.fold.drift.alarms() == {} or not switched_on
-    assert late[True] < 0.15 < late[False]
+def test_feedback_is_learned_in_order_of_arrival_before_the_request_that_comes_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delay = np.array([2.5, 0.0, 0.5, np.inf, 100.0, 10.0])
+    trace, heard = told(monkeypatch, delay=np.repeat(delay[:, None], 3, axis=1))
+    order = [one[:2] for one in heard("decide", "feed")]
+    decided, fed = ("decide", 1), "feed"
+    # 1 at once, 2 at 2.5 s and so with 0 before the request of 3 s; 5 at 15 s, 4 at 104 s, 3 never.
+    expected = [decided, decided, (fed, 1), decided, (fed, 0), (fed, 2), decided, decided, decided]
+    assert order == [*expected, (fed, 5), (fed, 4)]
+    assert len(heard("bill")) == 6
+    assert trace.chosen.tolist() == [0] * 6 and np.isnan(trace.propensity).all()
 
 
-def test_models_come_go_and_change_price_in_a_replay() -> None:
-    plan = experiment()
-    replayer = Replayer(
-        specs=drawn(plan.dataset, seed=1)[:2],
-        contender=LINUCB,
-        dim=plan.features.shape[1],
-        embedder=plan.embedder,
-        preference=plan.preference,
-        rng=np.random.default_rng(2),
-    )
-    specs = drawn(plan.dataset, seed=1)
-    before = replayer.decide(plan.features[0], 100.0)
-    assert [model.name for model in before.frame.models] == list(plan.dataset.models[:2])
-    dearer = specs[1].model_copy(update={"output_price": 2.0 * specs[1].output_price})
-    replayer.offer([specs[0], dearer, specs[2]], draining={specs[0].name})
-    after = replayer.decide(plan.features[0], 100.0)
-    assert [model.name for model in after.frame.models] == list(plan.dataset.models)
-    assert after.cost[0, 1] == pytest.approx(2.0 * before.cost[0, 1])
-    assert after.pmf[0, 0] == 0.0 and replayer.fold.version == 4
+def test_a_player_hears_the_judge_and_is_scored_by_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = np.linspace(0.0, 1.0, 18).reshape(6, 3)
+    trace, heard = told(monkeypatch, judged=judged)
+    assert [one[2] for one in heard("feed")] == judged[:, 0].tolist()
+    assert trace.quality == pytest.approx(trace.world.quality[:, 0].mean())
+
+
+def test_batches_are_decided_at_once_and_end_where_the_offer_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offered = np.ones((11, 3), dtype=np.bool_)
+    offered[:5, 2] = offered[5:, 0] = False
+    factor = np.ones((11, 3))
+    factor[10, 1] = 3.0
+    trace, heard = told(monkeypatch, rows=11, batch=4, offered=offered, factor=factor)
+    assert [one[1] for one in heard("decide")] == [4, 1, 4, 1, 1]
+    assert trace.chosen.tolist() == [0] * 5 + [1] * 6
+    _, *(first, second, third) = zip(*heard("offer"), strict=True)
+    assert list(first) == [["small", "coder"], ["coder", "large"], ["coder", "large"]]
+    small, coder, large = second[1]
+    assert second[0] == [small, coder]
+    assert second[2] == [small, pytest.approx(3.0 * coder, rel=1e-4), large]
+    assert third[2] == {name: pytest.approx(third[1][name] * by) for name, by in BY.items()}
+    firsts = [one for one in heard("decide", "feed")][:6]
+    assert [one[0] for one in firsts] == ["decide", *["feed"] * 4, "decide"]
+
+
+BY = {"small": 1.0, "coder": 3.0, "large": 1.0}
+
+
+def test_what_is_learned_first_knows_the_models_on_offer_at_the_first_scored_request() -> None:
+    offered = np.ones((60, 3), dtype=np.bool_)
+    offered[:30, 2] = False
+    plan = replace(experiment(split=Split(fraction=0.5)), scenario=Made({"offered": offered}))
+    before, scored = plan.worlds(seed=0)
+    assert before is not None and not before.offered[:, 2].any() and scored.offered[30:].all()
+    trace = run(plan, LINUCB, seed=0)
+    assert not (trace.chosen[:30] == 2).any() and (trace.chosen[30:] == 2).any()
+
+
+def test_a_newcomer_under_a_budget_and_a_price_change_keep_the_cap() -> None:
+    offered, factor = np.ones((200, 3), dtype=np.bool_), np.ones((200, 3))
+    offered[:60, 0] = False
+    factor[120:, 2] = 0.1
+    rate = 4e-4
+    plan = replace(experiment(200, split=Split(fraction=0.0)), budget_rate=rate)
+    data = plan.dataset
+
+    class Cut(Made):
+        def stage(self, dataset: Dataset, rows: np.ndarray, rng: np.random.Generator) -> World:
+            still = World.still(dataset, rows)
+            return replace(still, offered=offered, factor=factor, cost=still.cost * factor)
+
+    trace = run(replace(plan, scenario=Cut({})), Contender.of("thompson"), seed=0)
+    assert trace.cost <= rate and trace.refused == 0.0
+    assert not (trace.chosen[:60] == 0).any() and (trace.chosen[60:] == 0).any()
+    assert (trace.chosen[120:] == 2).mean() > (trace.chosen[60:120] == 2).mean()
+    assert data.models == trace.world.models
+
+
+def test_batches_equal_feedback_that_is_late_by_as_much() -> None:
+    """A batch of B learns what feedback until the next batch brings, one request at a time."""
+    plan = experiment(split=Split(fraction=0.0))
+    until_next = (8.0 - np.arange(120) % 8)[:, None] * np.ones(3)
+    late = run(replace(plan, scenario=Made({"delay": until_next})), LINUCB, seed=0)
+    batched = run(replace(plan, batch=8), LINUCB, seed=0)
+    at_once = run(plan, LINUCB, seed=0)
+    assert late.digest == batched.digest != at_once.digest
+    assert late.chosen.tolist() == batched.chosen.tolist()
+
+
+def test_propensities_and_entropies_are_those_of_the_law_of_the_choice() -> None:
+    trace = run(experiment(), Contender.of("random"), seed=0)
+    assert trace.propensity == pytest.approx(np.full(60, 1 / 3))
+    assert trace.entropy == pytest.approx(np.full(60, np.log(3.0)))

@@ -44,10 +44,10 @@ def test_replay_prints_a_table_and_writes_json(
     options = ("--seeds", "2", "--jobs", "1", "--without", "coder", "--json", str(out))
     assert call("replay", str(data), *policies, *options) == 0
     shown = capsys.readouterr().out
-    assert "stream: 80 rows, 2 models, 2 seeds" in shown
+    assert "stream: 80 rows, 2 models" in shown
     run = RunFile.read(out)
     assert run.data["models"] == ["small", "large"]
-    assert run.command == ["sim", "replay", str(data), *policies, *options]
+    assert run.command == ["python", "-m", "sim", "replay", str(data), *policies, *options]
     (stage,) = run.stages
     assert [one.label for one in stage.contenders] == [
         "linucb:alpha=0.3,ridge=30",
@@ -86,6 +86,13 @@ def test_replay_prints_a_table_and_writes_json(
         (["--pacing", "histori"], "--pacing: unknown mode 'histori'; did you mean 'history'"),
         (["--embedder", "nope"], "--embedder: unknown embedder 'nope'"),
         (["--prices", "absent.csv"], "--prices: absent.csv"),
+        (["--scenario", "absent"], "--scenario: absent: no such file, and no such scenario"),
+        (["--delay", "late"], "--delay: 'late': seconds, exponential:SECONDS or log:URL expected"),
+        (["--missing", "2"], "--missing: a share from 0 to 1, not 2"),
+        (["--policy", "mabwiser", "--budget-rate", "1"], "mabwiser"),
+        (["--policy", "absent.yaml"], "--policy: absent.yaml: cannot be read"),
+        (["--json", "absent/run.json"], "--json: absent/run.json: no such folder"),
+        (["--report", "absent/run.html"], "--report: absent/run.html: no such folder"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(
@@ -132,6 +139,33 @@ def test_a_budget_is_a_cap_whatever_prices_its_money(
     assert pilot.metrics["refused"].mean == 0.0
     oracle = next(point for point in stage.references if point.name == "oracle")
     assert oracle.cost <= 2e-4 * (1 + 1e-9)
+
+
+def test_a_scenario_is_played_at_each_budget_and_ends_in_a_page(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario, out, page = (tmp_path / name for name in ("s.yaml", "run.json", "run.html"))
+    scenario.write_text(
+        "title: large is gone\nbudget_rates: [2.0e-4]\n"
+        "events:\n  - {kind: drain, model: large, at: 1/2}\n"
+    )
+    policy = tmp_path / "p.yaml"
+    policy.write_text("policy: {name: linucb, alpha: 0.2}\nexploration_share: 0.1\n")
+    asked = ["--scenario", "still", "--scenario", str(scenario), "--policy", str(policy)]
+    feedback = ["--delay", "exponential:3", "--missing", "0.1", "--judge-noise", "0.05"]
+    rest = ["--batch", "4", "--seeds", "2", "--jobs", "1"]
+    files = ["--json", str(out), "--report", str(page)]
+    assert call("replay", str(data), *asked, *feedback, *rest, *files) == 0
+    assert "large is gone, 0.2 USD per 1,000 requests" in capsys.readouterr().out
+    run = RunFile.read(out)
+    still, gone = run.stages
+    assert (still.budget_rate, gone.budget_rate) == (None, 2e-4)
+    assert {still.requests, gone.requests} == {80}
+    (one,) = gone.contenders
+    assert one.label == str(policy) and one.shares["large"][-1] == 0.0
+    assert "large is drained" in [change.label for change in gone.changes]
+    assert run.settings["batch"] == 4 and run.settings["delay"] == "exponential:3"
+    assert run.versions["banditroute"] and "large is gone" in page.read_text()
 
 
 def test_missing_data_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:

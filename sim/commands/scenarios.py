@@ -1,0 +1,27 @@
+"""`sim scenarios`: what may happen to a world."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME|FILE|FOLDER]...", help="These only; files are checked."),
+    ] = None,
+) -> None:
+    """List the shipped scenarios, or check your own."""
+    from rich.table import Table
+
+    from sim.scenario import load_scenarios, shipped
+    from sim.terminal import console
+
+    table = Table("name", "title", "budgets", "what happens")
+    for name in names or shipped():
+        for one in load_scenarios(name):
+            rates = ", ".join(f"{rate:.1e}" for rate in one.budget_rates)
+            table.add_row(one.name, one.title, rates, one.says)
+    console().print(table)

@@ -1,0 +1,207 @@
+"""Who is judged: a policy with the pool's settings around it, as a person names it.
+
+What is said of a policy is checked here, before anything is played, and told in one line. A prior
+is read once and travels as text, so that no file is needed where the policy then runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from banditroute.pool import PolicySpec, PoolOptions
+from banditroute.prior import Prior, parsed
+from policies import make_policy
+from sim import peers
+from sim.errors import InputError
+
+KEYS = (
+    "policy",
+    "prior",
+    "exploration_share",
+    "exploration_cost_share",
+    "min_propensity",
+    "newcomer_share",
+    "newcomer_pulls",
+    "newcomer_optimism",
+    "reset_on_drift",
+    "recheck_share",
+    "tau_cost",
+    "tau_latency_ms",
+)
+"""The keys of a pool that are a policy's own; all others are the data's or the command's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A policy as asked for.
+
+    Attributes
+    ----------
+    label : in reports.
+    options : of the pool that it decides in; of `options.policy.name`, one of `policies.POLICIES`
+        or `sim.peers.PEERS`.
+    prior : a `banditroute.prior.Prior` as text, "" for none; never in `options`.
+    pacing : the mode that prices a budget's money.
+    """
+
+    label: str
+    options: PoolOptions
+    prior: str = ""
+    pacing: str = "history"
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        params: dict[str, object] | None = None,
+        *,
+        label: str = "",
+        prior: str = "",
+        pacing: str = "history",
+        **options: Any,
+    ) -> Contender:
+        """Return the policy `name` with its parameters; `options` are keys of a pool."""
+        policy = PolicySpec.model_validate({"name": name, **(params or {})})
+        pool = PoolOptions.model_validate({"policy": policy, **options})
+        return cls(label or name, pool, prior, pacing)
+
+    @property
+    def name(self) -> str:
+        """Name of the policy."""
+        return self.options.policy.name
+
+    @property
+    def params(self) -> dict[str, object]:
+        """Its keyword parameters."""
+        return self.options.policy.params
+
+    def check(
+        self, *, models: Sequence[str], embedder: str, dim: int, budget: bool = False
+    ) -> None:
+        """Refuse what does not fit the data.
+
+        Parameters
+        ----------
+        models : names in the data.
+        embedder, dim : of the features.
+        budget : whether there is one.
+
+        Raises
+        ------
+        InputError
+            Naming the policy and its parameter.
+        """
+        where = f"--policy: {self.label!r}"
+        if self.params.get("arm", models[0]) not in models:
+            known = ", ".join(models)
+            raise InputError(f"{where}: arm: no such model; the data has {known}")
+        if self.name in peers.PEERS:
+            if budget and not peers.PEERS[self.name].budgets:
+                raise InputError(f"{where}: {self.name} has no budget control")
+            return
+        try:
+            policy = make_policy(self.name, dim=dim, params=self.params)
+            if self.prior:
+                prior = parsed(self.prior)
+                prior.belongs_to(embedder)
+                policy.adopt(prior.arrays)
+            for model in models:
+                policy.add_arm(model)
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from error
+
+
+def parse(spec: str) -> Contender:
+    """Return the policy that a person means.
+
+    Parameters
+    ----------
+    spec : ``NAME``, ``NAME:key=value,..``, ``NAME@PRIOR_FILE:..`` or ``FILE.yaml``, which holds
+        those keys of a pool that are in `KEYS`. The text is the label.
+
+    Raises
+    ------
+    InputError
+        Naming the text or the file, and the key.
+    """
+    if spec.endswith((".yaml", ".yml")):
+        return _read(Path(spec))
+    head, _, text = spec.partition(":")
+    name, at, file = head.partition("@")
+    where = f"--policy: {spec!r}"
+    if at and not file:
+        raise InputError(f"{where}: a file is expected after @")
+    params: dict[str, object] = {}
+    for pair in filter(None, map(str.strip, text.split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"{where}: {pair!r} is not key=value")
+        params[key] = _value(value)
+    try:
+        _known(name, params)
+        prior = Prior.read(Path(file)).text() if file else ""
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    return Contender.of(name, params, label=spec, prior=prior)
+
+
+def distinct(contenders: Sequence[Contender]) -> None:
+    """Refuse two of one label, as an InputError."""
+    labels: set[str] = set()
+    for one in contenders:
+        if one.label in labels:
+            raise InputError(f"--policy: {one.label!r} is given twice")
+        labels.add(one.label)
+
+
+def _read(path: Path) -> Contender:
+    where = f"--policy: {path}"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{where}: cannot be read") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: a mapping of keys is expected")
+    for key in content:
+        if key not in KEYS:
+            raise InputError(f"{where}: {key}: not a key of a policy; valid: {', '.join(KEYS)}")
+    try:
+        options = PoolOptions.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{where}: {key}: {first['msg']}") from error
+    try:
+        _known(options.policy.name, options.policy.params)
+    except ValueError as error:
+        raise InputError(f"{where}: policy.{error}") from error
+    try:
+        prior = Prior.read(path.parent / options.prior).text() if options.prior else ""
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    return Contender(str(path), options.model_copy(update={"prior": None}), prior)
+
+
+def _known(name: str, params: dict[str, object]) -> None:
+    """Refuse, as a ValueError, a policy or a parameter that there is not."""
+    if name in peers.PEERS:
+        peers.check(name, params)
+    else:
+        make_policy(name, dim=1, params=params)
+
+
+def _value(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)

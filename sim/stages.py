@@ -1,0 +1,179 @@
+"""From what was asked for to a run: one stage for each scenario and budget, and what it shows.
+
+Nothing here plays a policy; what is said of the traces is said by `sim.metrics`.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from banditroute.embedding import Embedder
+from banditroute.pool import PoolOptions, default_tau_cost
+from banditroute.tasks import identity, widen
+from policies.base import Float64
+from sim import metrics
+from sim.contenders import Contender
+from sim.datasets import Dataset
+from sim.peers import PEERS
+from sim.prices import listed
+from sim.replay import Experiment, Split
+from sim.runfile import Stage
+from sim.scenario import Scenario
+from sim.supervised import Supervised
+from sim.trace import Trace
+
+PACKAGES = ("banditroute", "numpy", "scipy", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One stage before it is played: an experiment, and how it is called."""
+
+    title: str
+    says: str
+    experiment: Experiment
+
+    def check(self, contenders: Sequence[Contender]) -> None:
+        """Refuse, as an InputError, whoever does not fit the data or the budget."""
+        for one in contenders:
+            one.check(
+                models=self.experiment.dataset.models,
+                embedder=self.experiment.embedder,
+                dim=self.experiment.features.shape[1],
+                budget=self.experiment.budget_rate is not None,
+            )
+
+    def judge(self, traces: Sequence[Trace]) -> Stage:
+        """Return what is said of everybody who played it."""
+        worlds = {trace.seed: trace for trace in traces}
+        limits = {seed: limit(self.experiment, one) for seed, one in worlds.items()}
+        known = {seed: one for seed, one in limits.items() if one is not None}
+        weighs_cost = self.experiment.preference[1] > 0.0
+        return metrics.stage_of(
+            title=self.title,
+            says=self.says,
+            traces=traces,
+            budget_rate=self.experiment.budget_rate,
+            supervised=known if len(known) == len(worlds) else None,
+            utility={seed: utility(self.experiment, one) for seed, one in worlds.items()}
+            if weighs_cost
+            else None,
+        )
+
+
+def plan(
+    whole: Dataset,
+    scenarios: Sequence[Scenario],
+    *,
+    rates: Sequence[float],
+    maker: Embedder,
+    tasks: bool,
+    split: Split,
+    preference: tuple[float, float, float] | None,
+    prices: Path | None,
+    batch: int,
+) -> list[Planned]:
+    """Return a stage for each scenario and each of its budgets.
+
+    Parameters
+    ----------
+    whole : the data, which may have gaps; each scenario takes its models of it, and the rows that
+        have them all.
+    rates : US dollars per request, for every scenario instead of its own; may be empty.
+    maker : embeds the prompts.
+    tasks : whether policies are given the data's task as columns.
+    prices : a price list, None to draw prices.
+    split, batch : see `Experiment`.
+    preference : weights that policies are asked for, None for each scenario's own or a pool's.
+    """
+    made: dict[tuple[str, ...], Experiment] = {}
+    planned = []
+    for scenario in scenarios:
+        data = scenario.restrict(whole)
+        if data.models not in made:
+            names = sorted(set(data.task) - {""}) if tasks else []
+            made[data.models] = Experiment(
+                dataset=data,
+                features=widen(maker.features(list(data.prompts)), data.task, names),
+                embedder=identity(maker.identity, names),
+                split=split,
+                preference=(1.0, 0.0, 0.0),
+                prices=None if prices is None else listed(prices, data.models),
+                batch=batch,
+            )
+        asked = scenario.preference or PoolOptions().preference
+        weights = preference or asked.weights()
+        common = replace(made[data.models], scenario=scenario, preference=weights)
+        for rate in rates or scenario.budget_rates or (None,):
+            budget = "" if rate is None else f", {rate * 1_000:.3g} USD per 1,000 requests"
+            experiment = replace(common, budget_rate=rate)
+            planned.append(Planned(f"{scenario.title}{budget}", scenario.says, experiment))
+    return planned
+
+
+def as_it_is(whole: Dataset) -> Scenario:
+    """Return the scenario of data to which nothing happens."""
+    rows, models = len(whole.complete()), len(whole.models)
+    return Scenario(name=whole.name, title=f"{whole.name}: {rows} rows, {models} models")
+
+
+def utility(experiment: Experiment, trace: Trace) -> Float64:
+    """Return w_q q - w_c min(c / tau, 1), float64[n, K], of the preference that was asked for."""
+    world, (quality, cost, _) = trace.world, experiment.preference
+    first = [
+        spec
+        for spec, offered in zip(experiment.specs(trace.seed), world.offered[0], strict=True)
+        if offered
+    ]
+    fine: Float64 = np.minimum(world.cost / default_tau_cost(first), 1.0)
+    return quality * world.quality - cost * fine
+
+
+def limit(experiment: Experiment, trace: Trace) -> Supervised | None:
+    """Return the supervised limit on the scored requests, None where the world departs from data.
+
+    It is fitted on the rows that are learned from first; where there are none, on the other
+    scored rows, a fifth left out at a time.
+    """
+    data, world, x = experiment.dataset, trace.world, experiment.features
+    rows = world.rows
+    as_logged = (
+        world.offered.all()
+        and len(np.unique(rows)) == len(rows)
+        and np.array_equal(world.quality, data.quality[rows])
+        and np.array_equal(world.cost, data.cost[rows])
+    )
+    if not as_logged:
+        return None
+    learned = experiment.learned(trace.seed)
+    if len(learned):
+        return Supervised.of(data, x, learned, rows)
+    return Supervised.left_out(data, x, rows)
+
+
+def versions(contenders: Sequence[Contender]) -> dict[str, str]:
+    """Return the versions of what figures depend on, by package."""
+    peers = {one.name for one in contenders} & PEERS.keys()
+    found = {"python": platform.python_version()}
+    for package in (*PACKAGES, *sorted(peers)):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def described(dataset: Dataset) -> dict[str, str | int | list[str]]:
+    """Return the data as a run file names it."""
+    return {
+        "name": dataset.name,
+        "digest": dataset.digest(),
+        "rows": len(dataset),
+        "models": list(dataset.models),
+    }

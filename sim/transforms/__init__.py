@@ -1,0 +1,52 @@
+"""Events: each a small pure function from a world to another, and composing in order.
+
+``Delay(seconds=60.0).apply(world, rng)`` is a world in which feedback is a minute late. The same
+events are what scenario files are made of, see `sim.scenario`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from sim.transforms.base import Cast, Event
+from sim.transforms.feedback import Delay, Judge, Loss, Poison
+from sim.transforms.models import Add, Drain, Outage, Price, Quality
+from sim.transforms.traffic import Burst, Mix
+
+AnyEvent = Annotated[
+    Add | Burst | Delay | Drain | Judge | Loss | Mix | Outage | Poison | Price | Quality,
+    Field(discriminator="kind"),
+]
+KINDS: dict[str, type[Event]] = {
+    "add": Add,
+    "burst": Burst,
+    "delay": Delay,
+    "drain": Drain,
+    "judge": Judge,
+    "loss": Loss,
+    "mix": Mix,
+    "outage": Outage,
+    "poison": Poison,
+    "price": Price,
+    "quality": Quality,
+}
+
+__all__ = [
+    "KINDS",
+    "Add",
+    "AnyEvent",
+    "Burst",
+    "Cast",
+    "Delay",
+    "Drain",
+    "Event",
+    "Judge",
+    "Loss",
+    "Mix",
+    "Outage",
+    "Poison",
+    "Price",
+    "Quality",
+]

@@ -1,0 +1,109 @@
+"""Policies as people name them: what is meant, and what is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from banditroute.prior import Prior
+from sim import contenders, peers
+from sim.contenders import Contender, distinct, parse
+from sim.errors import InputError
+
+MODELS = ("small", "large")
+
+
+def test_a_name_and_its_parameters() -> None:
+    one = parse("linucb:alpha=0.3, ridge=30")
+    assert (one.label, one.name) == ("linucb:alpha=0.3, ridge=30", "linucb")
+    assert one.params == {"alpha": 0.3, "ridge": 30}
+    assert (one.prior, one.pacing, one.options.exploration_share) == ("", "history", 0.0)
+    assert parse("thompson") == Contender.of("thompson")
+    assert parse("fixed:arm=large").params == {"arm": "large"}
+
+
+def test_a_file_holds_the_keys_of_a_pool_that_are_a_policys_own(tmp_path: Path) -> None:
+    path = tmp_path / "linucb.yaml"
+    path.write_text(
+        "policy: {name: linucb, alpha: 0.5}\nexploration_share: 0.25\nexploration_cost_share: 1\n"
+    )
+    one = parse(str(path))
+    assert one == Contender.of(
+        "linucb",
+        {"alpha": 0.5},
+        label=str(path),
+        exploration_share=0.25,
+        exploration_cost_share=1.0,
+    )
+    path.write_text("policy: pilot\n")
+    assert parse(str(path)).name == "pilot"
+    assert contenders.KEYS[0] == "policy" and "reset_on_drift" in contenders.KEYS
+
+
+def test_a_prior_lies_beside_the_file_and_travels_as_text(tmp_path: Path) -> None:
+    sums = {
+        "arms": np.array(["small"]),
+        "gram": np.eye(2)[None],
+        "moment": np.array([[0.0, 0.7]]),
+        "square": np.array([0.5]),
+        "count": np.array([1.0]),
+    }
+    prior = Prior("sums", "mine", sums)
+    (tmp_path / "p.npz").write_bytes(prior.dump())
+    path = tmp_path / "warm.yaml"
+    path.write_text("policy: linucb\nprior: p.npz\n")
+    one = parse(str(path))
+    assert (one.prior, one.options.prior) == (prior.text(), None)
+    assert parse(f"linucb@{tmp_path / 'p.npz'}").prior == prior.text()
+    one.check(models=MODELS, embedder="mine", dim=2)
+    with pytest.raises(InputError, match="warm.yaml': prior: fitted on features of embedder"):
+        one.check(models=MODELS, embedder="another", dim=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "cannot be read"),
+        ("policy: [", "not YAML: "),
+        ("- linucb", "a mapping of keys is expected"),
+        ("policy: linucbb", "policy.name: unknown policy 'linucbb'; did you mean 'linucb'"),
+        ("policy: {name: linucb, alfa: 1}", "policy.alfa: unknown parameter of linucb"),
+        ("embedder: minilm", "embedder: not a key of a policy; valid: policy, prior"),
+        ("exploration_share: 2", "exploration_share: Input should be less than 1"),
+        ("policy: linucb\nprior: absent.npz", "prior: "),
+    ],
+)
+def test_a_wrong_file_is_told_with_its_name_and_key(
+    tmp_path: Path, text: str | None, told: str
+) -> None:
+    path = tmp_path / "p.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError) as error:
+        parse(str(path))
+    assert str(error.value).startswith(f"--policy: {path}: ")
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_does_not_fit_the_data_is_refused() -> None:
+    with pytest.raises(InputError, match="'fixed:arm=x': arm: no such model; the data has small"):
+        parse("fixed:arm=x").check(models=MODELS, embedder="e", dim=3)
+    with pytest.raises(InputError, match="'linucb' is given twice"):
+        distinct([parse("linucb"), parse("linucb")])
+
+
+def test_a_published_package_is_a_policy_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda package: package)
+    one = parse("paretobandit:forgetting_factor=1")
+    assert (one.name, one.params) == ("paretobandit", {"forgetting_factor": 1})
+    with pytest.raises(InputError, match="alfa: unknown parameter of mabwiser; valid: alpha"):
+        parse("mabwiser:alfa=1")
+    with pytest.raises(InputError, match="alpha: not a valid value: 'x'"):
+        parse("mabwiser:alpha=x")
+    monkeypatch.setattr(peers, "find_spec", lambda package: None)
+    with pytest.raises(
+        InputError, match=r"mabwiser is not installed: pip install 'banditroute\[peers"
+    ):
+        parse("mabwiser")
