@@ -71,8 +71,8 @@ def _stage(k: int, stage: Stage) -> str:
     if stage.says:
         parts.append(f'<p class="says">{escape(stage.says)}</p>')
     first = [tables.results(stage), tables.adaptation(stage)]
-    rest = [tables.scores(stage), tables.exploration(stage), tables.references(stage)]
-    rest += [tables.models(stage), tables.shares(stage)]
+    rest = [tables.utility(stage), tables.scores(stage), tables.exploration(stage)]
+    rest += [tables.references(stage), tables.models(stage), tables.shares(stage)]
     shown = [_table(f"table-{k}-{i}", one) for i, one in enumerate([*first, *rest]) if one]
     drawn = [_figure(one) for one in pictures(stage)]
     cut = sum(one is not None for one in first)

@@ -22,6 +22,7 @@ def show(console: Console, stage: Stage, *, tasks: bool = False) -> None:
         console.print(Text(stage.says))
     shown = [
         tables.results(stage),
+        tables.utility(stage),
         tables.scores(stage),
         tables.exploration(stage),
         tables.adaptation(stage),

@@ -97,6 +97,20 @@ def test_references_models_and_shares(stages: dict[str, Stage]) -> None:
     assert "<b>bold</b> & $co$" in text
 
 
+def test_utility_and_chance_are_shown_where_they_are_known(stages: dict[str, Stage]) -> None:
+    assert tables.utility(stages["still"]) is None
+    table = tables.utility(stages["drop, on a budget"])
+    assert table is not None
+    assert table.columns == ["policy", "utility", "regret to the highest"]
+    stage = stages["still"]
+    assert tables.exploration(stage) is not None
+    silent = [
+        one.model_copy(update={"metrics": one.metrics | {"propensity": Measure(mean=None)}})
+        for one in stage.contenders
+    ]
+    assert tables.exploration(stage.model_copy(update={"contenders": silent})) is None
+
+
 def test_tasks_are_shown_on_request_alone(stages: dict[str, Stage]) -> None:
     assert "learner by task" not in shown(stages["still"])
     text = shown(stages["still"], tasks=True)
