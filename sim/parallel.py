@@ -147,22 +147,20 @@ def _on_ray(
         remote = ray.remote(max_retries=0)(function)
         put = ray.put(shared)
         running = {remote.remote(put, task): index for index, task in enumerate(tasks)}
-        try:
-            while running:
-                for done in ray.wait(list(running))[0]:
-                    index = running.pop(done)
-                    results[index] = ray.get(done)
-                    on_done(tasks[index], results[index])
-        except BaseException:
-            for reference in running:
-                ray.cancel(reference, force=True)
-            raise
+        while running:
+            for done in ray.wait(list(running))[0]:
+                index = running.pop(done)
+                results[index] = ray.get(done)
+                on_done(tasks[index], results[index])
     return [results[index] for index in range(len(tasks))]
 
 
 @contextmanager
 def _cluster(address: str) -> Iterator[None]:
-    """Connect to a cluster, or start one; what was started is shut down, and only that."""
+    """Connect to a cluster, or start one; what was started is shut down, and only that.
+
+    Tasks still to run end with the connection, also on a cluster that goes on.
+    """
     import ray
 
     host, _, port = address.rpartition("//")[2].rpartition(":")
