@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from sim.commands import drive, replay, synth
+from sim.commands import convert, describe, drive, replay, synth
 from sim.errors import InputError
 
 app = typer.Typer(
@@ -19,7 +19,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _name, _module in (("replay", replay), ("drive", drive), ("synth", synth)):
+for _name, _module in (
+    ("describe", describe),
+    ("convert", convert),
+    ("replay", replay),
+    ("drive", drive),
+    ("synth", synth),
+):
     app.command(_name)(_module.command)
 
 

@@ -36,6 +36,8 @@ def command(
         str, typer.Option(help="What prices a budget's money: history, zcl or pacer.")
     ] = "history",
     prices: options.Prices = None,
+    format: options.Format = None,
+    trust_pickle: options.TrustPickle = False,
     embedder: Annotated[str, typer.Option(help="hashing, minilm, ...")] = "hashing",
     tasks: Annotated[
         bool, typer.Option("--tasks", help="Give policies the data's task as columns.")
@@ -58,7 +60,6 @@ def command(
     from banditroute.embedding import FEATURES, make_embedder
     from banditroute.tasks import identity, widen
     from policies import make_pacing
-    from sim.datasets import load
     from sim.errors import InputError
     from sim.references import References
     from sim.replay import Experiment, run_all
@@ -73,7 +74,8 @@ def command(
         raise InputError(f"--{error}") from error
     weights = options.preference(preference)
     split = _split(learn_split, test_split, learn_fraction)
-    whole = load(data).restrict(models=options.names(models), without=without or [])
+    source = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
+    whole = source.restrict(models=options.names(models), without=without or [])
     dataset = whole.complete()
     if len(dataset) < len(whole):
         left_out = len(whole) - len(dataset)

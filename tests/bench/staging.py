@@ -12,7 +12,8 @@ import numpy as np
 from banditroute.embedding import make_embedder
 from banditroute.pool import ModelSpec, PoolOptions, default_tau_cost
 from policies.base import Float32, Float64
-from sim.datasets import Dataset, load
+from sim.datasets import Dataset
+from sim.formats import load
 from sim.prices import drawn
 
 CHEAP, GOOD, DEAR, NEW = (

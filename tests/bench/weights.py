@@ -33,7 +33,8 @@ from banditroute.pool import default_tau_cost
 from policies import POLICIES
 from policies.base import Float32
 from sim import replay
-from sim.datasets import Dataset, load
+from sim.datasets import Dataset
+from sim.formats import load
 from sim.prices import drawn
 from sim.references import References
 from sim.replay import Contender, Experiment, Split
