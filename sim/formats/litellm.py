@@ -93,7 +93,7 @@ def _time(row: Row) -> float:
 
 def _tags(row: Row) -> str:
     """Return the tags, separated by commas; they are a list, or one written out as JSON."""
-    tags = _json(row, "request_tags")
+    tags = _json(row, "request_tags") or []
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise row.fault("request_tags", "not a list of texts")
     return ",".join(tags)

@@ -99,7 +99,10 @@ class Source:
             file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(self.content))
             columns_once(self.file, file.schema_arrow.names)
             return file.read()
-        except (pyarrow.ArrowException, OSError) as error:
+        except InputError:
+            raise
+        # A name that is not UTF-8 is a ValueError.
+        except (pyarrow.ArrowException, ValueError, OSError) as error:
             reason = (str(error) or "empty").splitlines()[0]
             raise InputError(f"{self.file}: not a parquet file ({reason})") from error
 
@@ -111,7 +114,8 @@ class Source:
             try:
                 records = batch.to_pylist()
             except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-                raise InputError(f"{self.file}: a value cannot be read ({error})") from error
+                reason = f"row {number + 1} or soon after it: not to be read"
+                raise InputError(f"{self.file}: {reason} ({str(error)[:80]!r})") from error
             for values in records:
                 number += 1
                 yield Row(self.file, number, values, typed=False)
