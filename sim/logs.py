@@ -24,6 +24,9 @@ def opened(url: str, option: str = "--log") -> Iterator[Log]:
     """
     try:
         engine = open_engine(url)
+    except ValueError as error:
+        raise InputError(f"{option}: {error}") from error
+    try:
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
             raise InputError(f"{option}: there is no file {engine.url.database}")
         try:

@@ -142,7 +142,7 @@ def mutated(rows: Rows, random: random.Random) -> Rows:
         owner, key = random.choice(spots)
         match random.choice(("value", "value", "drop", "rename", "swap")):
             case "value":
-                owner[key] = random.choice(ODD)
+                owner[key] = copy.deepcopy(random.choice(ODD))
             case "drop":
                 del owner[key]
             case "rename":
