@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from sim.datasets import Dataset, Float64
@@ -83,17 +84,24 @@ def table(path: Path) -> dict[str, ModelSpec]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--prices: {path}: cannot be read") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    for column in _COLUMNS:
-        if column not in (reader.fieldnames or ()):
-            raise InputError(f"--prices: {path}: column {column!r} is missing")
     found: dict[str, ModelSpec] = {}
-    for number, row in enumerate(reader, start=1):
-        where = f"--prices: {path}: row {number}"
-        if row["model"] in found:
-            raise InputError(f"{where}, column 'model': {row['model']!r} appears twice")
-        prices = {column: _price(where, column, row[column]) for column in _COLUMNS[1:]}
-        if row["model"]:
-            found[row["model"]] = _spec(row["model"], prices)
+    try:
+        for column in _COLUMNS:
+            if column not in (reader.fieldnames or ()):
+                raise InputError(f"--prices: {path}: column {column!r} is missing")
+        for number, row in enumerate(reader, start=1):
+            where = f"--prices: {path}: row {number}"
+            if row["model"] in found:
+                raise InputError(f"{where}, column 'model': {row['model']!r} appears twice")
+            prices = {column: _price(where, column, row[column]) for column in _COLUMNS[1:]}
+            if row["model"]:
+                found[row["model"]] = _spec(row["model"], prices)
+    except csv.Error as error:
+        raise InputError(f"--prices: {path}: not CSV ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        column = "model" if first["loc"][0] == "name" else str(first["loc"][0])
+        raise InputError(f"{where}, column {column!r}: {first['msg']}") from error
     return found
 
 

@@ -1,8 +1,9 @@
 """LLMRouter's jsonl and json: ``query`` and what became of it.
 
-There are three kinds: routing data, an answer of one model a row (``model_name``, ``performance``,
-token counts); score lists, a prompt a row (``llm_name_list``, ``perf_list``); and query data, which
-holds prompts and no outcomes.
+There are four kinds: routing data, an answer of one model a row (``model_name``, ``performance``,
+token counts); score lists, a prompt a row (``llm_name_list``, ``perf_list``); what it makes of
+those for RouterDC, which is that router's own format; and query data, which holds prompts and no
+outcomes.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from collections.abc import Set
 
 from sim.datasets import Dataset
 from sim.formats.cells import Cells
+from sim.formats.routerdc import add_scores
 from sim.formats.rows import Row
 from sim.formats.source import Source
 
 CONTAINERS = ("json",)
+_KINDS = ("model_name", "llm_name_list", "scores")
 
 
 def fits(names: Set[str]) -> bool:
@@ -37,6 +40,8 @@ def read(source: Source) -> Dataset:
             kind = next((one for one in _KINDS if one in row.values), "query")
         if kind == "model_name":
             _routed(cells, row)
+        elif kind == "scores":
+            add_scores(cells, row)
         elif kind == "llm_name_list":
             _scored(cells, row)
         else:
@@ -45,9 +50,6 @@ def read(source: Source) -> Dataset:
                     raise row.fault(column, "an outcome, where the rows before have none")
             cells.prompt(row.text("query"), task=row.label("task_name"))
     return cells.dataset(source)
-
-
-_KINDS = ("model_name", "llm_name_list")
 
 
 def _routed(cells: Cells, row: Row) -> None:

@@ -52,7 +52,7 @@ def read(source: Source) -> Dataset:
 
 
 def unlisted(text: str) -> str:
-    """Return the turns of a prompt that is a written-out Python list, else the text as it is.
+    """Return the turns of a written-out Python list, a blank line between; else the text itself.
 
     Examples
     --------
@@ -71,5 +71,5 @@ def unlisted(text: str) -> str:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
     if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
-        return "\n".join(turns)
+        return "\n\n".join(turns)
     return text

@@ -6,6 +6,7 @@ from collections.abc import Set
 
 from sim.datasets import Dataset
 from sim.formats.cells import Cells
+from sim.formats.rows import Row
 from sim.formats.source import Source
 
 CONTAINERS = ("json",)
@@ -26,10 +27,15 @@ def read(source: Source) -> Dataset:
     """
     cells = Cells()
     for row in source.rows():
-        if row.missing("scores"):
-            raise row.fault("scores", "missing")
-        scores = row.part("scores")
-        at = cells.prompt(row.text("question"))
-        for model in scores.values:
-            cells.answer(at, model, quality=scores.quality(model))
+        add_scores(cells, row)
     return cells.dataset(source)
+
+
+def add_scores(cells: Cells, row: Row) -> None:
+    """Add a question and the scores of its answers."""
+    if row.missing("scores"):
+        raise row.fault("scores", "missing")
+    scores = row.part("scores")
+    at = cells.prompt(row.text("question"))
+    for model in scores.values:
+        cells.answer(at, model, quality=scores.quality(model))

@@ -60,7 +60,7 @@ def written(folder: Path, rows: list[dict[str, Any]], suffix: str = ".csv") -> P
 def test_scores_and_costs_are_paired_by_name(tmp_path: Path, suffix: str) -> None:
     data = load(written(tmp_path, ROWS, suffix))
     assert data.models == ("b/x", "a")
-    assert data.prompts == ('What is \\d, "really"?', "first turn\nsecond turn")
+    assert data.prompts == ('What is \\d, "really"?', "first turn\n\nsecond turn")
     assert data.task == ("mmlu", "mbpp")
     np.testing.assert_array_equal(data.quality, [[1.0, 0.25], [np.nan, 0.0]])
     np.testing.assert_array_equal(data.cost, [[1e-3, 2e-5], [np.nan, 3e-5]])
