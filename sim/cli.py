@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from sim.commands import drive, evaluate, replay, report, scenarios, synth
+from sim.commands import convert, describe, drive, evaluate, replay, report, scenarios, synth
 from sim.errors import InputError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _name, _module in (
+    ("describe", describe),
+    ("convert", convert),
     ("replay", replay),
     ("evaluate", evaluate),
     ("report", report),

@@ -132,8 +132,8 @@ def _microseconds(text: str | None) -> int | None:
 
 def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> Trail:
     from sim.errors import InputError
+    from sim.logs import opened
     from sim.ope import daemon, files
-    from sim.warm import opened
 
     if "://" in log:
         with opened(log) as store:

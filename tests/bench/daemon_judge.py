@@ -18,13 +18,14 @@ from servers import daemon
 
 from banditroute.embedding import make_embedder
 from sim.contenders import parse
-from sim.datasets import Dataset, load
+from sim.datasets import Dataset
 from sim.drive import Drive, run_drive
+from sim.formats import load
+from sim.logs import opened
 from sim.ope import daemon as logs
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
 from sim.prices import drawn
-from sim.warm import opened
 
 POOL = "judged"
 LOGGERS: dict[str, dict[str, Any]] = {

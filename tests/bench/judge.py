@@ -29,7 +29,8 @@ from banditroute.frame import Asks
 from banditroute.pool import Model, ModelSpec, PoolOptions
 from policies.base import Float32
 from sim.contenders import Contender, parse
-from sim.datasets import Dataset, load
+from sim.datasets import Dataset
+from sim.formats import load
 from sim.ope.judge import Judge, Target
 from sim.ope.made import made
 from sim.ope.targets import law, trained
