@@ -115,7 +115,7 @@ def test_replay_takes_any_format_with_prices(
     options = ("--policy", "linucb", "--seeds", "1", "--jobs", "1")
     assert call("replay", folder / "mmlu.csv", "--prices", folder / "prices.csv", *options) == 0
     told = capsys.readouterr()
-    assert "mmlu: 24 rows, 2 models, 1 seeds" in told.out
+    assert "mmlu: 24 rows, 2 models\n" in told.out
     assert "are estimates" in told.err
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -75,7 +76,6 @@ def content(suffix: str, rows: Rows) -> bytes:
         writer.writerows(rows)
         return out.getvalue().encode("utf-8", "surrogatepass")
     if suffix == ".pkl":
-        pandas = pytest.importorskip("pandas")
         return pickle.dumps(pandas.DataFrame(rows))
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
@@ -171,11 +171,12 @@ def test_changed_values_keys_and_columns(tmp_path: Path, kind: str) -> None:
     assert refused > 3 and loaded > 3
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
+# A pickle of random bytes may run anything.
+@pytest.mark.parametrize(
+    "kind", [kind for kind, (suffix, _) in SAMPLES.items() if suffix != ".pkl"]
+)
 def test_changed_bytes(tmp_path: Path, kind: str) -> None:
     suffix, rows = SAMPLES[kind]
-    if suffix == ".pkl":
-        pytest.skip("a pickle of random bytes may run anything")
     whole = content(suffix, rows)
     rng = np.random.default_rng(7)
     for _ in range(100):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -122,7 +123,6 @@ def test_without_pandas_a_pickle_says_what_it_needs(
 
 
 def test_a_trusted_pickle_is_read_as_the_csv_is(tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(ROWS).astype({"a": object, "b/x": object})
     frame.to_pickle(tmp_path / "rb.pkl")
     data = load(tmp_path / "rb.pkl", trust_pickle=True)
