@@ -77,7 +77,10 @@ class Supervised:
         rows : in any random order, none of them twice.
         """
         parts = np.array_split(rows, min(FOLDS, len(rows)))
-        made = [cls.of(dataset, features, np.setdiff1d(rows, part), part) for part in parts]
+        made = [
+            cls.of(dataset, features, np.concatenate([*parts[:k], *parts[k + 1 :]]), part)
+            for k, part in enumerate(parts)
+        ]
         return cls(
             predicted_quality=np.concatenate([one.predicted_quality for one in made]),
             predicted_cost=np.concatenate([one.predicted_cost for one in made]),

@@ -156,6 +156,7 @@ def command(
             ray=ray_address or (LOCAL if ray else None),
             on_done=advance,
         )
+    asked = {one.experiment.preference for one in plan}
     run = RunFile(
         title=", ".join([whole.name, *(scenario or ())]),
         command=["python", "-m", "sim", *sys.argv[1:]],
@@ -163,7 +164,7 @@ def command(
         data=stages.described(whole),
         settings={
             "seeds": seeds,
-            "preference": preference,
+            "preference": list(asked.pop()) if len(asked) == 1 else None,
             "embedder": maker.identity,
             "learned first": (
                 f"{split.fraction:g} of the rows" if split.learn is None else split.learn

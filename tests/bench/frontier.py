@@ -16,9 +16,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import argparse
 import copy
 import json
-import multiprocessing
-import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,9 +36,11 @@ from policies.barp import Barp
 from policies.base import Float32, Float64
 from sim.datasets import Dataset
 from sim.formats import load
+from sim.parallel import each
 from sim.prices import drawn
 from sim.references import References
 from sim.supervised import Supervised
+from sim.terminal import progress
 
 GRID = np.linspace(0.0, 1.0, 11)
 AT_ONCE = 16
@@ -239,6 +238,10 @@ def pretrained(
 Key = tuple[str, str, int]
 
 
+def _run(stages: dict[str, Stage], key: Key) -> Traced:
+    return run(stages[key[0]], *key[1:])
+
+
 def results(given: argparse.Namespace, labels: list[str]) -> dict[Key, Traced]:
     """Return what was run before, as `given.json` has it, and what was lacking there."""
     known: dict[Key, Traced] = {}
@@ -250,16 +253,16 @@ def results(given: argparse.Namespace, labels: list[str]) -> dict[Key, Traced]:
     orders = range(given.first, given.first + given.orders)
     wanted = [(name, label, order) for order in orders for name in stages for label in labels]
     left = [key for key in wanted if key not in known]
-    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as executor:
-        futures = {executor.submit(run, stages[key[0]], *key[1:]): key for key in left}
-        for done, future in enumerate(as_completed(futures), start=1):
-            key = futures[future]
-            known[key] = future.result()
+    with progress(len(left)) as advance:
+
+        def keep(key: Key, traced: Traced) -> None:
+            known[key] = traced
             if given.json is not None:
                 with given.json.open("a") as stream:
-                    stream.write(json.dumps([*key, asdict(known[key])]) + "\n")
-            if sys.stderr.isatty():
-                print(f"{done} of {len(left)}", end="\r", file=sys.stderr)
+                    stream.write(json.dumps([*key, asdict(traced)]) + "\n")
+            advance()
+
+        each(_run, stages, left, jobs=given.jobs, on_done=keep)
     return {key: known[key] for key in wanted}
 
 

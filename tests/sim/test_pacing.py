@@ -165,3 +165,16 @@ def test_the_next_budget_starts_from_what_the_last_one_saw(plan: Experiment) -> 
     second = following(first, 50)
     assert second.cap.limit == 10**9 * 50 * 2e-4 and second.cap.spent == 0
     assert len(second.recent) == 100 and second.pacing is first.pacing
+
+
+def test_the_last_requests_are_priced_as_from_now_on_when_the_offer_changes(
+    plan: Experiment,
+) -> None:
+    replayer = replayer_of(plan, LINUCB, {"small": 1e-4, "coder": 3e-4, "large": 1e-3})
+    budget = Budget(make_pacing("history"), 2e-4, 100)
+    spending(replayer, budget, plan, np.array([2e-4, 6e-4, 2e-3]), list(range(5)))
+    budget.reserve(np.array([1e-4, 6e-4]))
+    for asks in budget.recent:
+        assert asks.worst is not None and asks.worst.tolist() == [[1e-4, 6e-4]]
+    budget.reserve(None)
+    assert all(asks.worst is None for asks in budget.recent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,3 +64,20 @@ def test_costs_are_right_on_average_and_the_planted_effect_is_found() -> None:
     paced, spent = limit.at_rate(rate)
     assert spent == pytest.approx(rate, rel=0.02)
     assert paced > references.zero(rate)
+
+
+def test_rows_are_predicted_from_the_others_alone() -> None:
+    """A row's own labels change nothing in what is predicted of it, and context still tells."""
+    data = generate(rows=400, seed=2).dataset
+    embedder = make_embedder("hashing")
+    features = embedder.features(list(data.prompts))
+    rows = np.random.default_rng(0).permutation(400)
+    told = Supervised.left_out(data, features, rows)
+    assert told.quality.tolist() == data.quality[rows].tolist()
+    spoiled = data.quality.copy()
+    spoiled[rows[0]] = 0.0
+    again = Supervised.left_out(replace(data, quality=spoiled), features, rows)
+    assert again.predicted_quality[0].tolist() == told.predicted_quality[0].tolist()
+    assert again.predicted_quality[-1].tolist() != told.predicted_quality[-1].tolist()
+    plain = References.of(data.models, data.quality, data.cost)
+    assert told.at_rate(np.inf)[0] > plain.quality.max() + 0.02
