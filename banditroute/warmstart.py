@@ -147,7 +147,7 @@ def fit(
     ratios: Mapping[str, Float64] | None = None,
     cluster: NDArray[np.intp] | None = None,
 ) -> Arrays:
-    """Return the arrays of a prior of all models that have a label of quality.
+    """Return the arrays of a prior of all models that have a label of quality or cost.
 
     Parameters
     ----------
@@ -157,7 +157,12 @@ def fit(
     ratios : per model float64[n], see `log_ratios`; None fits no prior of costs.
     cluster : int[n], see `clusters`; None takes the rows as they are.
     """
-    labelled = [name for name, values in quality.items() if not np.isnan(values).all()]
+    known = ratios or {}
+    labelled = [
+        name
+        for name, values in quality.items()
+        if not (np.isnan(values).all() and np.isnan(known.get(name, np.nan)).all())
+    ]
 
     def sums(values: Float64) -> Sums:
         if cluster is None:

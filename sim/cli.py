@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from sim.commands import drive, replay, report, scenarios, synth
+from sim.commands import convert, describe, drive, evaluate, replay, report, scenarios, synth
 from sim.errors import InputError
 
 app = typer.Typer(
@@ -20,11 +20,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _name, _module in (
+    ("describe", describe),
+    ("convert", convert),
     ("replay", replay),
+    ("evaluate", evaluate),
     ("report", report),
+    ("scenarios", scenarios),
     ("drive", drive),
     ("synth", synth),
-    ("scenarios", scenarios),
 ):
     app.command(_name)(_module.command)
 

@@ -1,32 +1,33 @@
-"""Full-information routing data: every prompt with the quality and cost of every model.
+"""Routing data: prompts with the quality and cost of the models that answered them.
 
-Two formats come in, the canonical wide parquet and ParetoBandit's jsonl, and one frozen `Dataset`
-goes out. A loader must never guess: what is missing stays NaN, what is impossible is refused with
-the file, row and column, and nothing is ever fetched or written here.
+One frozen `Dataset` is what every loader of `sim.formats` makes and every command works on, and
+here is what they have in common: which values are possible, and which rows can be replayed. What
+is missing is NaN and never 0; what is impossible is refused with the file, row and column.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import InputError
 
-if TYPE_CHECKING:
-    import pyarrow
-
 Float64 = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 # Some metrics dip a little below 0 or above 1; further out the column holds something else.
 QUALITY_SLACK = 0.1
+# No request costs a million dollars; what does is in another unit.
+MOST_COST = 1e6
+NOTES = b"banditroute:notes"
+"""Key of the notes in the metadata of a canonical parquet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,11 @@ class Dataset:
     Attributes
     ----------
     name : where it came from, for messages and reports.
-    prompts, task, split : n strings each; task and split may be empty strings.
-    models : K names, in the order of the file.
+    prompts, task, split : n strings each; any of them may be empty strings.
+    models : K names, in the order of the file; none where there are prompts without outcomes.
     quality : float64[n, K] in [0, 1]; NaN where the model was not judged on the prompt.
     cost : float64[n, K], US dollars per request; NaN where it is not known.
+    notes : what a user must know of how the data came about, a sentence each.
     """
 
     name: str
@@ -49,12 +51,13 @@ class Dataset:
     models: tuple[str, ...]
     quality: Float64
     cost: Float64
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def digest(self) -> str:
-        """Return a SHA-256 of everything but the name: equal digests, equal data."""
+        """Return a SHA-256 of everything but name and notes: equal digests, equal data."""
         sha = hashlib.sha256()
         sha.update(json.dumps([self.models, self.prompts, self.task, self.split]).encode())
         sha.update(np.ascontiguousarray(self.quality).tobytes())
@@ -86,6 +89,8 @@ class Dataset:
         InputError
             For a name that the data does not have, or when no model is left.
         """
+        if not models and not without:
+            return self
         for option, names in (("--models", models), ("--without", without)):
             for name in names:
                 if name not in self.models:
@@ -114,40 +119,43 @@ class Dataset:
         Raises
         ------
         InputError
-            When no row is complete.
+            When no row is complete, saying what the data lacks.
         """
-        gaps = np.isnan(self.quality) | np.isnan(self.cost)
-        rows = np.flatnonzero(~gaps.any(axis=1))
+        if not self.models:
+            raise InputError(
+                f"{self.name} holds prompts without outcomes: nothing to replay; "
+                "`sim describe` shows them"
+            )
+        unjudged, unpriced = np.isnan(self.quality), np.isnan(self.cost)
+        rows = np.flatnonzero(~(unjudged | unpriced).any(axis=1))
         if len(rows) == 0:
-            worst = self.models[int(gaps.sum(axis=0).argmax())]
-            raise InputError(f"{self.name}: no row has every model; most often {worst!r} lacks")
+            raise InputError(f"{self.name}: {self._lacking(unjudged, unpriced)}")
         return self if len(rows) == len(self) else self.take(rows)
 
+    def _lacking(self, unjudged: Bools, unpriced: Bools) -> str:
+        """Say why no row is complete."""
+        if unjudged.all():
+            return "no answer is judged: nothing to replay without quality"
+        if unjudged.any(axis=1).all():
+            worst = self.models[int(unjudged.sum(axis=0).argmax())]
+            return (
+                "no row has the quality of every model: a partial log, where some models answered "
+                f"each prompt; most often {worst!r} lacks"
+            )
+        if unpriced.all():
+            return "no answer has a cost; --prices FILE gives them one"
+        worst = self.models[int((unjudged | unpriced).sum(axis=0).argmax())]
+        return f"no row has quality and cost of every model; most often {worst!r} lacks"
 
-def load(path: Path) -> Dataset:
-    """Read a dataset; the format follows from the name of the file.
 
-    Parameters
-    ----------
-    path : a ``.parquet`` in the canonical wide form (``prompt``, optional ``task`` and ``split``,
-        then ``quality:<model>`` and ``cost:<model>``), or a ParetoBandit ``.jsonl``.
+def save(dataset: Dataset, path: Path) -> None:
+    """Write the canonical wide parquet; its metadata holds the notes.
 
     Raises
     ------
     InputError
-        Naming the file, and the row (from 1) and column where there is one.
+        Naming what cannot be written: prompts without outcomes, half a character, the file itself.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix == ".parquet":
-        return _load_parquet(path)
-    if path.suffix == ".jsonl":
-        return _load_jsonl(path)
-    raise InputError(f"{path}: unknown format {path.suffix!r}; valid: .parquet, .jsonl")
-
-
-def save(dataset: Dataset, path: Path) -> None:
-    """Write the canonical wide parquet."""
     import pyarrow
     import pyarrow.parquet
 
@@ -160,152 +168,47 @@ def save(dataset: Dataset, path: Path) -> None:
     for k, model in enumerate(dataset.models):
         columns[f"quality:{model}"] = dataset.quality[:, k]
         columns[f"cost:{model}"] = dataset.cost[:, k]
+    if not dataset.models:
+        raise InputError(f"{dataset.name} holds prompts without outcomes: nothing to write")
+    for row, prompt in enumerate(dataset.prompts, start=1):
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            half = f"{dataset.name}: row {row}, column 'prompt': half a surrogate pair"
+            raise InputError(half) from error
+    metadata = {NOTES: json.dumps(dataset.notes).encode()}
     try:
-        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        table = pyarrow.table(columns).replace_schema_metadata(metadata)
+        pyarrow.parquet.write_table(table, path)
+    except (pyarrow.ArrowException, UnicodeEncodeError) as error:
+        raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
-def _load_parquet(path: Path) -> Dataset:
-    import pyarrow
-    import pyarrow.parquet
+def checked(file: str, models: Sequence[str], quality: Float64, cost: Float64) -> Float64:
+    """Return quality[n, K] clipped to [0, 1].
 
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
-    names = table.column_names
-    models = [name.removeprefix("quality:") for name in names if name.startswith("quality:")]
-    if "prompt" not in names:
-        raise InputError(f"{path}: column 'prompt' is missing")
-    if not models:
-        raise InputError(f"{path}: no column 'quality:<model>'")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: column {name!r} appears twice")
-    for model in models:
-        if f"cost:{model}" not in names:
-            raise InputError(f"{path}: column 'cost:{model}' is missing")
-    quality = np.column_stack([_numbers(path, table, f"quality:{model}") for model in models])
-    cost = np.column_stack([_numbers(path, table, f"cost:{model}") for model in models])
-    return _checked(
-        path,
-        prompts=_texts(path, table, "prompt"),
-        task=_texts(path, table, "task"),
-        split=_texts(path, table, "split"),
-        models=models,
-        quality=quality,
-        cost=cost,
-    )
+    Parameters
+    ----------
+    file : for messages, where row i of the arrays is the row i + 1.
 
-
-def _numbers(path: Path, table: pyarrow.Table, name: str) -> Float64:
-    import pyarrow
-
-    try:
-        column = table[name].cast(pyarrow.float64())
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: column {name!r} is not numeric") from error
-    values: Float64 = column.to_numpy()
-    return values
-
-
-def _texts(path: Path, table: pyarrow.Table, name: str) -> list[str]:
-    if name not in table.column_names:
-        return [""] * table.num_rows
-    values = table[name].to_pylist()
-    for row, value in enumerate(values, start=1):
-        if name == "prompt" and not isinstance(value, str):
-            raise InputError(f"{path}: row {row}, column 'prompt': not a text")
-    return ["" if value is None else str(value) for value in values]
-
-
-def _load_jsonl(path: Path) -> Dataset:
-    rows: list[dict[str, Any]] = []
-    # Not splitlines(): U+2028 and its kin may stand inside a string.
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            rows.append(_json_row(path, number, line))
-    models = list(dict.fromkeys(model for row in rows for model in row["arms"]))
-    position = {model: k for k, model in enumerate(models)}
-    quality = np.full((len(rows), len(models)), np.nan)
-    cost = np.full((len(rows), len(models)), np.nan)
-    for i, row in enumerate(rows):
-        for model, (reward, dollars) in row["arms"].items():
-            quality[i, position[model]] = reward
-            cost[i, position[model]] = dollars
-    return _checked(
-        path,
-        prompts=[row["prompt"] for row in rows],
-        task=[row["source"] for row in rows],
-        split=[row["split"] for row in rows],
-        models=models,
-        quality=quality,
-        cost=cost,
-    )
-
-
-def _json_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    where = f"{path}: row {number}"
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: not an object")
-    for field, kind in (("prompt", str), ("arms", dict)):
-        if not isinstance(row.get(field), kind):
-            raise InputError(f"{where}, column {field!r}: missing or of the wrong type")
-    arms = {}
-    for model, arm in row["arms"].items():
-        if not isinstance(arm, dict):
-            raise InputError(f"{where}, column 'arms.{model}': not an object")
-        pair = []
-        for field in ("reward", "cost"):
-            value = arm.get(field, math.nan)
-            if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise InputError(f"{where}, column 'arms.{model}.{field}': not a number")
-            pair.append(math.nan if value is None else float(value))
-        arms[model] = pair
-    texts = {field: str(row.get(field) or "") for field in ("source", "split")}
-    return {"prompt": row["prompt"], "arms": arms} | texts
-
-
-def _checked(
-    path: Path,
-    *,
-    prompts: Sequence[str],
-    task: Sequence[str],
-    split: Sequence[str],
-    models: Sequence[str],
-    quality: Float64,
-    cost: Float64,
-) -> Dataset:
-    if not prompts:
-        raise InputError(f"{path}: no rows")
+    Raises
+    ------
+    InputError
+        For a quality far out of [0, 1] and an impossible cost, naming row and column.
+    """
     low, high = -QUALITY_SLACK, 1.0 + QUALITY_SLACK
-    _refuse(path, models, "quality", quality, (quality < low) | (quality > high), "not in [0, 1]")
-    _refuse(path, models, "cost", cost, (cost < 0.0) | np.isinf(cost), "not a cost in US dollars")
-    return Dataset(
-        name=path.stem,
-        prompts=tuple(prompts),
-        task=tuple(task),
-        split=tuple(split),
-        models=tuple(models),
-        quality=np.clip(quality, 0.0, 1.0),
-        cost=cost,
-    )
+    _refuse(file, models, "quality", quality, (quality < low) | (quality > high), "not in [0, 1]")
+    bad = (cost < 0.0) | (cost > MOST_COST)
+    _refuse(file, models, "cost", cost, bad, "not a cost in US dollars")
+    return np.clip(quality, 0.0, 1.0)
 
 
 def _refuse(
-    path: Path,
-    models: Sequence[str],
-    field: str,
-    values: Float64,
-    bad: NDArray[np.bool_],
-    reason: str,
+    file: str, models: Sequence[str], field: str, values: Float64, bad: Bools, reason: str
 ) -> None:
     if bad.any():
         row, k = (int(i) for i in np.argwhere(bad)[0])
-        at = f"{path}: row {row + 1}, column '{field}:{models[k]}'"
+        at = f"{file}: row {row + 1}, column '{field}:{models[k]}'"
         raise InputError(f"{at}: {values[row, k]:g} is {reason}")

@@ -220,8 +220,8 @@ def _adapted(runs: Sequence[Scored]) -> list[Adapted]:
     starts = _starts(world)
     needed = []
     for run in runs:
-        starts_here = _starts(run.yard.world)
-        needed.append(adaptation(run.yard.values, run.trace.chosen, starts_here)[0])
+        own = _starts(run.yard.world)
+        needed.append(adaptation(run.yard.values(own), run.trace.chosen, own)[0])
     found = []
     for start, column in zip(starts, np.array(needed).T, strict=True):
         middle, known = median(column), column[~np.isnan(column)]

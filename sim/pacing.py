@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -93,6 +94,12 @@ class Budget:
             reserved = decisions.reserved_nano[0, chosen] / NANO
             self.pacing.charge(float(decisions.cost[0, chosen]), float(reserved))
         return decisions
+
+    def fork(self) -> Budget:
+        """Return a budget in the same state, which goes its own way from here."""
+        twin = replace(self, pacing=deepcopy(self.pacing), recent=self.recent.copy())
+        twin.cap, twin._count = replace(self.cap), self._count
+        return twin
 
     def reserve(self, worst: Float64 | None) -> None:
         """Price the last requests as from now on, where other models are on offer, or dearer ones.

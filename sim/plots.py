@@ -221,7 +221,9 @@ def spent(stage: Stage) -> Figure:
     axis.axhline(1.0, color="black", lw=1.2)
     handles += mark(changes(stage), axis)
     axis.set(xlabel=REQUESTS, ylabel="spent, % of the whole budget")
-    axis.set_ylim(bottom=0.0)
+    # A band of few seeds may reach far above a cap that no seed did.
+    ends = [one.curves["spent"].mean[-1] for one in stage.contenders if "spent" in one.curves]
+    axis.set_ylim(0.0, 1.08 * max(1.0, *ends))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
     legend(figure, handles, columns=3)
     return figure

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.warm import fail, features, opened, rows
+from sim.commands.options import Format, Prices, TrustPickle, loaded
+from sim.warm import fail, features, rows
 
 if TYPE_CHECKING:
     from banditroute.pretraining import Answers
     from policies.base import Arrays
+    from sim.datasets import Dataset
 
 
 def command(
     data: Annotated[
         Path | None,
-        typer.Argument(metavar="DATA", help="Wide .parquet or ParetoBandit .jsonl; or --log."),
+        typer.Argument(metavar="DATA", help="A file of routing data, see --format; or --log."),
     ] = None,
     *,
     out: Annotated[Path, typer.Option(help="File to write.")],
@@ -39,6 +41,9 @@ def command(
     task: Annotated[
         list[str] | None, typer.Option(help="A task of the pool, in its order; repeatable.")
     ] = None,
+    prices: Prices = None,
+    format: Format = None,
+    trust_pickle: TrustPickle = False,
     split: Annotated[str | None, typer.Option(help="Only this split of DATA.")] = None,
     without: Annotated[
         list[str] | None, typer.Option(help="Leave out a model; repeatable.")
@@ -51,8 +56,13 @@ def command(
     """Train policy barp's net: of DATA it sees one model's answer at a time. Needs torch."""
     if (data is None) == (log is None):
         fail("one of DATA and --log is expected")
-    if log is not None and (task or split or without or embedder != "hashing" or tau_cost):
-        fail("--log: takes no --embedder, --tau-cost, --task, --split or --without: they are in it")
+    if log is not None and (
+        prices or task or split or without or embedder != "hashing" or tau_cost
+    ):
+        fail(
+            "--log: takes no --embedder, --tau-cost, --task, --prices, --split or --without: "
+            "they are in it"
+        )
     if len(set(task or [])) < len(task or []):
         fail("--task: given twice")
     if tau_cost is not None and not 0.0 < tau_cost < float("inf"):
@@ -68,8 +78,9 @@ def command(
         options = Options(epochs=epochs, seed=seed)
         require_torch()
         if data is not None:
+            whole = loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
             identity, answers, own, tau = _of_data(
-                data, embedder, task or [], split, without or [], tau_cost
+                rows(whole, split, without or []), embedder, task or [], tau_cost
             )
         else:
             identity, answers, own, tau = _of_log(str(log), pool)
@@ -88,11 +99,9 @@ def command(
 
 
 def _of_data(
-    path: Path,
+    dataset: Dataset,
     embedder: str,
     tasks: list[str],
-    split: str | None,
-    without: list[str],
     tau: float | None,
 ) -> tuple[str, Answers, Arrays, float]:
     import numpy as np
@@ -101,14 +110,13 @@ def _of_data(
     from banditroute.tasks import identity, widen
     from sim.errors import InputError
 
-    dataset = rows(path, split, without)
     for name, cost in zip(dataset.models, dataset.cost.T, strict=True):
         if np.isnan(cost).all():
-            raise InputError(f"{path}: column 'cost:{name}': there is none to learn from")
+            raise InputError(f"{dataset.name}: column 'cost:{name}': there is none to learn from")
     dataset = dataset.complete()
     tau = float(dataset.cost.mean(axis=0).max()) if tau is None else tau
     if tau <= 0.0:
-        raise InputError(f"{path}: every cost is 0; --tau-cost says what counts as 1")
+        raise InputError(f"{dataset.name}: every cost is 0; --tau-cost says what counts as 1")
     made, x, basis = features(embedder, dataset.prompts)
     own: Arrays = {} if basis is None else {"basis_mean": basis.mean, "basis_matrix": basis.matrix}
     answers = Answers(dataset.models, widen(x, dataset.task, tasks), dataset.quality, dataset.cost)
@@ -118,6 +126,7 @@ def _of_data(
 def _of_log(url: str, pool: str) -> tuple[str, Answers, Arrays, float]:
     from banditroute.pretraining import logged
     from banditroute.warmstart import basis_arrays
+    from sim.logs import opened
 
     with opened(url) as log:
         charter, answers = logged(log, pool)

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
-from sim.datasets import Dataset
+from sim.datasets import Dataset, Float64
 from sim.errors import InputError
 
 PRIOR_SD = 0.5
@@ -47,12 +48,31 @@ def drawn(dataset: Dataset, *, seed: int) -> list[ModelSpec]:
 
 
 def listed(path: Path, models: Sequence[str]) -> list[ModelSpec]:
+    """Read a price list for some models.
+
+    Parameters
+    ----------
+    path : see `table`. Further models are ignored.
+    models : the models that need a price, in the order of the result.
+
+    Raises
+    ------
+    InputError
+        Naming the file, row and column, or the model that has no price.
+    """
+    found = table(path)
+    for model in models:
+        if model not in found:
+            raise InputError(f"--prices: {path}: no price for model {model!r}")
+    return [found[model] for model in models]
+
+
+def table(path: Path) -> dict[str, ModelSpec]:
     """Read a price list: CSV with the columns model, input_price, output_price.
 
     Parameters
     ----------
-    path : the file; prices are US dollars per million tokens. Further models are ignored.
-    models : the models that need a price, in the order of the result.
+    path : the file; prices are US dollars per million tokens.
 
     Raises
     ------
@@ -64,21 +84,30 @@ def listed(path: Path, models: Sequence[str]) -> list[ModelSpec]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--prices: {path}: cannot be read") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    for column in _COLUMNS:
-        if column not in (reader.fieldnames or ()):
-            raise InputError(f"--prices: {path}: column {column!r} is missing")
     found: dict[str, ModelSpec] = {}
-    for number, row in enumerate(reader, start=1):
-        where = f"--prices: {path}: row {number}"
-        if row["model"] in found:
-            raise InputError(f"{where}, column 'model': {row['model']!r} appears twice")
-        prices = {column: _price(where, column, row[column]) for column in _COLUMNS[1:]}
-        if row["model"]:
-            found[row["model"]] = _spec(row["model"], prices)
-    for model in models:
-        if model not in found:
-            raise InputError(f"--prices: {path}: no price for model {model!r}")
-    return [found[model] for model in models]
+    try:
+        for column in _COLUMNS:
+            if column not in (reader.fieldnames or ()):
+                raise InputError(f"--prices: {path}: column {column!r} is missing")
+        for number, row in enumerate(reader, start=1):
+            where = f"--prices: {path}: row {number}"
+            if row["model"] in found:
+                raise InputError(f"{where}, column 'model': {row['model']!r} appears twice")
+            prices = {column: _price(where, column, row[column]) for column in _COLUMNS[1:]}
+            if row["model"]:
+                found[row["model"]] = _spec(row["model"], prices)
+    except csv.Error as error:
+        raise InputError(f"--prices: {path}: not CSV ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        column = "model" if first["loc"][0] == "name" else str(first["loc"][0])
+        raise InputError(f"{where}, column {column!r}: {first['msg']}") from error
+    return found
+
+
+def input_tokens(prompts: Sequence[str]) -> Float64:
+    """Return how many input tokens each prompt is taken for where nobody counted: bytes / 4."""
+    return np.array([len(one.encode("utf-8", "surrogatepass")) / 4.0 for one in prompts])
 
 
 def _spec(name: str, prices: Mapping[str, float]) -> ModelSpec:

@@ -95,6 +95,14 @@ class Frontier:
         """Return the quality at a mean cost; flat beyond both ends."""
         return level(self.corners, cost)
 
+    def slope(self, cost: float) -> float:
+        """Return the quality that a further dollar buys at a mean cost, 0 where it buys none."""
+        k, _ = self.at(cost)
+        if k + 1 == len(self.corners):
+            return 0.0
+        dear, good = self.corners[k + 1] - self.corners[k]
+        return float(good / dear)
+
     def at(self, cost: float) -> tuple[int, float]:
         """Return the corner that is played at a mean cost, and how much of the next is mixed in."""
         costs = self.corners[:, 0]

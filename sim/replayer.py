@@ -156,24 +156,7 @@ class Replayer:
 
     def feed(self, choice: Choice, *, quality: float, cost: float) -> None:
         """Fold the outcome of a choice, as the daemon logs it from one feedback."""
-        decisions, row = choice.note
-        frame, chosen = decisions.frame, int(decisions.chosen[row])
-        input_cost = float(decisions.input_cost[row, chosen])
-        output = float(frame.output_prior[chosen])
-        for field, value in (("quality", quality), ("cost", cost)):
-            outcome = Outcome(
-                seq=self.fold.version + 1,
-                decision_id="",
-                arm=frame.models[chosen].name,
-                x=decisions.asks.features[row],
-                field=field,
-                value=value,
-                cost=cost,
-                propensity=choice.propensity,
-                preference=self._preference,
-                cost_prior=input_cost + output,
-                input_cost=input_cost,
-            )
+        for outcome in outcomes(choice, quality=quality, cost=cost, after=self.fold.version):
             self._append(kind="feedback", outcome=outcome)
         if self.router.options.reset_on_drift:
             for arm, trigger in self.fold.drift.alarms().items():
@@ -200,6 +183,38 @@ class Replayer:
                 payload=payload or {},
             )
         )
+
+
+def outcomes(
+    choice: Choice, *, quality: float, cost: float, after: int, decision_id: str = ""
+) -> list[Outcome]:
+    """Return what the daemon would log of one feedback on a choice of our own player.
+
+    Parameters
+    ----------
+    cost : US dollars.
+    after : log position; theirs are the next ones.
+    """
+    decisions, row = choice.note
+    frame, chosen = decisions.frame, int(decisions.chosen[row])
+    input_cost = float(decisions.input_cost[row, chosen])
+    weights = decisions.asks.preference[row].tolist()
+    return [
+        Outcome(
+            seq=seq,
+            decision_id=decision_id,
+            arm=frame.models[chosen].name,
+            x=decisions.asks.features[row],
+            field=field,
+            value=value,
+            cost=cost,
+            propensity=choice.propensity,
+            preference=(weights[0], weights[1], weights[2]),
+            cost_prior=input_cost + float(frame.output_prior[chosen]),
+            input_cost=input_cost,
+        )
+        for seq, (field, value) in enumerate((("quality", quality), ("cost", cost)), after + 1)
+    ]
 
 
 def _choices(decisions: Decisions) -> list[Choice]:

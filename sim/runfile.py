@@ -60,7 +60,7 @@ class Adapted(Part):
     at : the request at which the change comes.
     outcome : "never" where that is the median, "settled" where in most seeds the choices made
         before were about as good as any after; `requests` is None for both.
-    requests : see `sim.adaptation`.
+    requests : see `sim.adaptation`; of the values in `sim.scored.Yard.values`.
     low, high : the quartiles over the seeds in which there was a way to go; None for never.
     seeds : how many these are.
     """

@@ -6,6 +6,7 @@ A refused request has quality, cost and utility 0. Means over seeds are taken el
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,11 +88,29 @@ class Yard:
         names = np.array(self.world.task)
         return {name: np.flatnonzero(names == name) for name in sorted({*self.world.task} - {""})}
 
-    @property
-    def values(self) -> Float64:
-        """float64[n, K], what policies are asked for: utility, or quality; NaN without an offer."""
-        values = self.world.quality if self.utility is None else self.utility
-        return np.where(self.world.offered, values, np.nan)
+    def values(self, starts: Sequence[int] = ()) -> Float64:
+        """Return float64[n, K], what policies are asked for, NaN where a model is not on offer.
+
+        Parameters
+        ----------
+        starts : requests in [1, n) before which the world changes, ascending.
+
+        Notes
+        -----
+        Utility, or quality where none is given. On a budget no model alone may be within reach of
+        anybody: a dollar then counts as what it buys a zero router that spends the rate in that
+        part of the world, so that the models which this mixes are worth the same.
+        """
+        world = self.world
+        asked = world.quality if self.utility is None else self.utility
+        values = np.where(world.offered, asked, np.nan)
+        if self.rate is None:
+            return values
+        edges = [0, *starts, len(world)]
+        for part in (slice(a, b) for a, b in zip(edges, edges[1:], strict=False)):
+            found = offers(asked[part], world.cost[part], world.offered[part])
+            values[part] -= Frontier.of(found).slope(self.rate) * world.cost[part]
+        return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,13 +222,16 @@ def adaptation(stage: Stage) -> Table | None:
     said = changes(stage)
     if not said or not any(one.adapted for one in stage.contenders):
         return None
+    value = "utility" if _some(stage, "utility") else "quality"
+    if stage.budget_rate is not None:
+        value += " minus what its money would buy the zero router at the budget's rate"
     return Table(
         "Requests until adapted",
         ["policy", *(f"{label} (at {at:,})" for at, label in said.items())],
         [[one.label, *map(_adapted, one.adapted)] for one in stage.contenders],
-        "until the mean of 40 choices has gone 90 % of the way from those before the change to the "
-        "best single model after it; median and quartiles over the seeds in which there was a way "
-        "to go; settled: there was none in most of them",
+        f"until the mean {value} of 40 choices has gone 90 % of the way from those before the "
+        "change to the best single model after it; median and quartiles over the seeds in which "
+        "there was a way to go; settled: there was none in most of them",
     )
 
 

@@ -7,19 +7,19 @@ inside, so that ``--help`` is quick.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from sim.commands.options import Format, TrustPickle, loaded
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from banditroute.basis import Basis
     from banditroute.embedding import Embedder
     from banditroute.prior import Prior
-    from banditroute.store.log import Log
     from policies.base import Arrays, Float32, Float64
     from sim.datasets import Dataset
 
@@ -29,7 +29,7 @@ AT_ONCE = 64
 def command(
     data: Annotated[
         Path | None,
-        typer.Argument(metavar="DATA", help="Wide .parquet or ParetoBandit .jsonl; or --log."),
+        typer.Argument(metavar="DATA", help="A file of routing data, see --format; or --log."),
     ] = None,
     *,
     n_effective: Annotated[
@@ -55,6 +55,8 @@ def command(
     clusters: Annotated[
         int | None, typer.Option(min=1, help="Keep only mean qualities of so many clusters.")
     ] = None,
+    format: Format = None,
+    trust_pickle: TrustPickle = False,
     split: Annotated[str | None, typer.Option(help="Only this split of DATA.")] = None,
     without: Annotated[
         list[str] | None, typer.Option(help="Leave out a model; repeatable.")
@@ -79,8 +81,11 @@ def command(
         fail(f"--n-effective: above 0, not {n_effective:g}")
     try:
         if data is not None:
+            whole = loaded(
+                data, format=format, prices=prices, trust_pickle=trust_pickle, estimates=False
+            )
             prior, means = _from_data(
-                rows(data, split, without or []),
+                rows(whole, split, without or []),
                 embedder,
                 task or [],
                 prices,
@@ -97,20 +102,19 @@ def command(
     _show(out, prior, means)
 
 
-def rows(path: Path, split: str | None, without: list[str]) -> Dataset:
+def rows(dataset: Dataset, split: str | None, without: list[str]) -> Dataset:
     """Return the rows of a data set, of one split and without some models."""
     import numpy as np
 
-    from sim.datasets import load
     from sim.errors import InputError
 
-    dataset = load(path).restrict(without=without)
-    if split is not None:
-        rows = np.flatnonzero(np.array(dataset.split) == split)
-        dataset = dataset.take(rows)
-        if not len(rows):
-            raise InputError(f"--split: {dataset.name} has no split {split!r}")
-    return dataset
+    dataset = dataset.restrict(without=without)
+    if split is None:
+        return dataset
+    kept = np.flatnonzero(np.array(dataset.split) == split)
+    if not len(kept):
+        raise InputError(f"--split: {dataset.name} has no split {split!r}")
+    return dataset.take(kept)
 
 
 def _from_data(
@@ -126,12 +130,13 @@ def _from_data(
     from banditroute.prior import Prior
     from banditroute.tasks import identity, widen
     from banditroute.warmstart import clusters, fit, log_ratios
-    from sim.prices import listed
+    from sim.errors import InputError
+    from sim.prices import input_tokens, listed
 
     specs = None if prices is None else listed(prices, dataset.models)
     made, x, basis = features(embedder, dataset.prompts)
     x = widen(x, dataset.task, tasks)
-    tokens = np.array([len(one.encode("utf-8", "surrogatepass")) / 4.0 for one in dataset.prompts])
+    tokens = input_tokens(dataset.prompts)
     quality = dict(zip(dataset.models, dataset.quality.T, strict=True))
     ratios = None
     if specs is not None:
@@ -139,6 +144,12 @@ def _from_data(
             spec.name: log_ratios(dataset.cost[:, k], spec=spec, tokens=tokens)
             for k, spec in enumerate(specs)
         }
+    labels = [*quality.values(), *(ratios or {}).values()]
+    if all(np.isnan(values).all() for values in labels):
+        raise InputError(
+            f"{dataset.name}: no answer is judged, nor has a cost with a price of --prices: "
+            "nothing to fit"
+        )
     cluster = clusters(x, groups) if groups else None
     arrays = fit(x, quality, n_effective=n_effective, ratios=ratios, cluster=cluster)
     own: Arrays = {} if basis is None else {"basis_mean": basis.mean, "basis_matrix": basis.matrix}
@@ -179,33 +190,13 @@ def _from_log(
 ) -> tuple[Prior, dict[str, Float64]]:
     from banditroute.prior import Prior
     from banditroute.warmstart import basis_arrays, clusters, fit, logged
+    from sim.logs import opened
 
     with opened(url) as log:
         charter, x, quality, ratios = logged(log, pool)
     cluster = clusters(x, groups) if groups else None
     arrays = fit(x, quality, n_effective=n_effective, ratios=ratios, cluster=cluster)
     return Prior("sums", charter.embedder, arrays | basis_arrays(charter)), quality
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Log]:
-    """Yield the log at a database URL; what the database says against it is an InputError."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from banditroute.store.engine import open_engine
-    from banditroute.store.log import Log
-    from sim.errors import InputError
-
-    try:
-        engine = open_engine(url)
-        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-            raise InputError(f"--log: there is no file {engine.url.database}")
-        try:
-            yield Log(engine)
-        finally:
-            engine.dispose()
-    except SQLAlchemyError as error:
-        raise InputError(f"--log: {str(error).splitlines()[0]}") from error
 
 
 def _show(out: Path, prior: Prior, quality: dict[str, Float64]) -> None:
@@ -226,8 +217,10 @@ def _show(out: Path, prior: Prior, quality: dict[str, Float64]) -> None:
             continue
         one = known[name]
         worth = f"{costs[name].count:g}" if costs else "none: no --prices"
-        mean = one.moment[-1] / one.count
-        numbers = f"{seen.mean():.4f}", f"{mean:.4f}", f"{one.count:g}"
+        means = "none", "none"
+        if len(seen):
+            means = f"{seen.mean():.4f}", f"{one.moment[-1] / one.count:.4f}"
+        numbers = *means, f"{one.count:g}"
         table.add_row(name, f"{len(seen):,}", *numbers, worth)
     shown = console()
     shown.print(table)

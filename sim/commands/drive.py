@@ -18,6 +18,8 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many rows.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the shuffle and the prices.")] = 0,
     prices: options.Prices = None,
+    format: options.Format = None,
+    trust_pickle: options.TrustPickle = False,
     models: options.Models = "",
     without: options.Without = None,
     preference: Annotated[
@@ -36,19 +38,19 @@ def command(
     json_path: options.Json = None,
 ) -> None:
     """Replay logged data over HTTP against a running daemon."""
-    from sim.datasets import load
     from sim.drive import Drive, run_drive, show
     from sim.prices import drawn
     from sim.terminal import console, progress
 
     weights = options.preference(preference) if preference else None
-    dataset = load(data).restrict(models=options.names(models), without=without or []).complete()
+    whole = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
+    dataset = whole.restrict(models=options.names(models), without=without or []).complete()
     specs = options.specs(prices, dataset) or drawn(dataset, seed=seed)
     plan = Drive(
         dataset=dataset,
         specs=specs,
         url=url,
-        pool=pool or data.stem,
+        pool=pool or Path(data).stem,
         concurrency=concurrency,
         limit=limit,
         seed=seed,

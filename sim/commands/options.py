@@ -14,13 +14,60 @@ if TYPE_CHECKING:
     from banditroute.pool import ModelSpec
     from sim.datasets import Dataset
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Wide .parquet or ParetoBandit .jsonl.")]
+FORMATS = "canonical, routerbench, sprout, paretobandit, routellm, llmrouter, routerdc, routerarena"
+"""Without LiteLLM's, which is named last in the help."""
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="A file of any format below, or the URL of a daemon's log."
+    ),
+]
+Format = Annotated[
+    str | None, typer.Option(help=f"Of DATA: {FORMATS} or litellm (default: by its content).")
+]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="Open DATA if it is a pickle, which runs its code.")
+]
 Models = Annotated[str, typer.Option(help="Only these models, separated by commas.")]
 Without = Annotated[list[str] | None, typer.Option(help="Leave out a model; may be repeated.")]
 Prices = Annotated[
     Path | None, typer.Option(help="CSV of model,input_price,output_price in USD per million.")
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")]
+
+
+def loaded(
+    data: str | Path,
+    *,
+    format: str | None = None,
+    prices: Path | None = None,
+    trust_pickle: bool = False,
+    pool: str | None = None,
+    estimates: bool = True,
+) -> Dataset:
+    """Load a data set, see `sim.formats.load`, and say on stderr what must be known of it."""
+    from sim.formats import load
+
+    dataset = load(
+        data,
+        format=format,
+        prices=prices,
+        trust_pickle=trust_pickle,
+        pool=pool,
+        estimates=estimates,
+    )
+    for note in dataset.notes:
+        typer.echo(f"{dataset.name}: {note}", err=True)
+    return dataset
+
+
+def parquet(out: Path) -> None:
+    """Refuse the name of a canonical parquet to write if it would not be read as one."""
+    from sim.errors import InputError
+
+    if out.suffix != ".parquet":
+        raise InputError(f"OUT.parquet: the name must end in .parquet, not {out.name!r}")
 
 
 def names(text: str) -> list[str]:

@@ -62,6 +62,8 @@ def command(
         int, typer.Option(min=1, help="Decide so many requests before learning of any.")
     ] = 1,
     prices: options.Prices = None,
+    format: options.Format = None,
+    trust_pickle: options.TrustPickle = False,
     embedder: Annotated[str, typer.Option(help="hashing, minilm, ...")] = "hashing",
     tasks: Annotated[
         bool, typer.Option("--tasks", help="Give policies the data's task as columns.")
@@ -94,7 +96,6 @@ def command(
     from sim import stages
     from sim.commands.report import needs_drawing, write_page
     from sim.contenders import distinct, parse
-    from sim.datasets import load
     from sim.delays import with_feedback
     from sim.errors import InputError
     from sim.parallel import LOCAL, run_all
@@ -116,7 +117,8 @@ def command(
     except ValueError as error:
         raise InputError(f"--{error}") from error
     weights = options.preference(preference) if preference else None
-    whole = load(data).restrict(models=options.names(models), without=without or [])
+    source = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
+    whole = source.restrict(models=options.names(models), without=without or [])
     split = _split(learn_split, test_split, learn_fraction, default=0.0 if scenario else 0.5)
     try:
         maker = make_embedder(embedder)

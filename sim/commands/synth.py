@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sim.commands import options
+
 
 def command(
     out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="File to write.")],
@@ -15,10 +17,8 @@ def command(
 ) -> None:
     """Write a stream with a planted context effect, to try things on."""
     from sim.datasets import save
-    from sim.errors import InputError
     from sim.synthetic import generate
 
-    if out.suffix != ".parquet":
-        raise InputError(f"OUT.parquet: the name must end in .parquet, not {out.name!r}")
+    options.parquet(out)
     save(generate(rows=rows, seed=seed).dataset, out)
     print(f"{out}: {rows} rows")

@@ -34,7 +34,8 @@ from banditroute.router import Router
 from policies import Outcome
 from policies.barp import Barp
 from policies.base import Float32, Float64
-from sim.datasets import Dataset, load
+from sim.datasets import Dataset
+from sim.formats import load
 from sim.parallel import each
 from sim.prices import drawn
 from sim.references import References

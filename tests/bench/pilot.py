@@ -28,7 +28,8 @@ from banditroute.preferences import Options, fit
 from policies import Outcome, make_policy
 from policies.base import Arrays, Float32, Float64
 from policies.laws import draw
-from sim.datasets import Dataset, load
+from sim.datasets import Dataset
+from sim.formats import load
 from sim.supervised import ridge
 
 FITTED = 100

@@ -12,7 +12,7 @@ from banditroute.embedding import make_embedder
 from banditroute.pool import PoolOptions
 from policies.base import Float64
 from sim.adaptation import adaptation, median
-from sim.datasets import load
+from sim.formats import load
 from sim.replay import Experiment, Split
 from sim.scenario import Act, Scenario
 from sim.stages import utility

@@ -31,7 +31,8 @@ from policies import POLICIES
 from policies.base import Float32
 from sim import replay
 from sim.contenders import Contender, parse
-from sim.datasets import Dataset, load
+from sim.datasets import Dataset
+from sim.formats import load
 from sim.parallel import each
 from sim.prices import drawn
 from sim.references import References

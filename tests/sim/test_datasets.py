@@ -1,133 +1,61 @@
-"""Loaders: what they take, what they refuse, and that nothing is lost on the way."""
+"""The data set: what it keeps, what it refuses, and that nothing is lost on the way to a file."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 
-from sim.datasets import load, save
+from sim.datasets import Dataset, checked, save
 from sim.errors import InputError
+from sim.formats import load
 from sim.synthetic import generate
 
-GOOD: dict[str, list[Any]] = {
-    "prompt": ["one", "two"],
-    "quality:a": [0.25, 1.0],
-    "cost:a": [1e-5, 2e-5],
-    "quality:b/c": [0.5, 0.75],
-    "cost:b/c": [1e-3, 2e-3],
-}
+NAN = float("nan")
 
 
-def parquet(folder: Path, columns: dict[str, list[Any]]) -> Path:
-    path = folder / "data.parquet"
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    return path
+def made(quality: list[list[float]], cost: list[list[float]]) -> Dataset:
+    models = tuple("abc"[: len(quality[0])])
+    empty = ("",) * len(quality)
+    return Dataset("log", empty, empty, empty, models, np.array(quality), np.array(cost))
 
 
-def jsonl(folder: Path, *rows: object) -> Path:
-    path = folder / "data.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return path
-
-
-def test_parquet_holds_models_in_file_order(tmp_path: Path) -> None:
-    data = load(parquet(tmp_path, GOOD))
-    assert data.models == ("a", "b/c")
-    assert data.prompts == ("one", "two")
-    assert data.task == data.split == ("", "")
-    assert data.quality.tolist() == [[0.25, 0.5], [1.0, 0.75]]
-    assert data.cost.tolist() == [[1e-5, 1e-3], [2e-5, 2e-3]]
-
-
-def test_round_trip_keeps_the_digest(tmp_path: Path) -> None:
-    dataset = generate(rows=30, seed=4).dataset
+def test_round_trip_keeps_the_digest_and_the_notes(tmp_path: Path) -> None:
+    dataset = replace(generate(rows=30, seed=4).dataset, notes=("12 cache hits left out",))
     save(dataset, tmp_path / "out.parquet")
     again = load(tmp_path / "out.parquet")
     assert again.digest() == dataset.digest()
+    assert again.notes == dataset.notes
     assert again.take(np.arange(29)).digest() != dataset.digest()
 
 
-def test_missing_labels_are_nan_and_leave_complete_rows(tmp_path: Path) -> None:
-    data = load(parquet(tmp_path, GOOD | {"quality:a": [None, 1.0]}))
-    assert np.isnan(data.quality[0, 0])
-    assert data.complete().prompts == ("two",)
-    assert data.restrict(without=["a"]).complete().prompts == ("one", "two")
-
-
-def test_slightly_negative_metric_is_clipped(tmp_path: Path) -> None:
-    data = load(parquet(tmp_path, GOOD | {"quality:a": [-0.02, 1.01]}))
-    assert data.quality[:, 0].tolist() == [0.0, 1.0]
+def test_only_rows_with_everything_are_complete() -> None:
+    data = made([[0.5, 0.5], [NAN, 0.5], [0.5, 0.5]], [[1.0, 1.0], [1.0, 1.0], [1.0, NAN]])
+    assert len(data.complete()) == 1
+    assert len(data.restrict(without=["a"]).complete()) == 2
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("quality", "cost", "told"),
     [
-        ({"quality:a": [0.5, 7.0]}, r"row 2, column 'quality:a': 7 is not in \[0, 1\]"),
-        ({"quality:a": [-0.5, 1.0]}, "row 1, column 'quality:a'"),
-        ({"cost:b/c": [1.0, -1.0]}, "row 2, column 'cost:b/c'"),
-        ({"cost:b/c": [float("inf"), 1.0]}, "row 1, column 'cost:b/c'"),
-        ({"quality:a": ["good", "bad"]}, "column 'quality:a' is not numeric"),
-        ({"prompt": ["one", None]}, "row 2, column 'prompt'"),
-        ({"quality:d": [0.1, 0.2]}, "column 'cost:d' is missing"),
+        ([[]], [[]], "log holds prompts without outcomes: nothing to replay; `sim describe` shows"),
+        ([[NAN, NAN]], [[0.1, 0.1]], "log: no answer is judged"),
+        (
+            [[0.5, NAN], [NAN, 0.5], [0.5, NAN]],
+            [[0.1, 0.1]] * 3,
+            "log: no row has the quality of every model: a partial log, .* most often 'b' lacks",
+        ),
+        ([[0.5, 0.5]], [[NAN, NAN]], "log: no answer has a cost; --prices FILE"),
+        ([[0.5, 0.5]], [[0.1, NAN]], "log: no row has quality and cost .* 'b' lacks"),
     ],
 )
-def test_bad_parquet_is_refused_by_name(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
-        load(parquet(tmp_path, GOOD | change))
-    assert "data.parquet" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("lacking", ["prompt", "quality"])
-def test_other_tables_are_refused(tmp_path: Path, lacking: str) -> None:
-    columns = {name: values for name, values in GOOD.items() if not name.startswith(lacking)}
-    with pytest.raises(InputError, match=lacking):
-        load(parquet(tmp_path, columns))
-
-
-@pytest.mark.parametrize("name", ["absent.parquet", "data.csv", "broken.parquet"])
-def test_unreadable_files_are_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "data.csv").write_text("a,b\n")
-    (tmp_path / "broken.parquet").write_text("PAR?")
-    with pytest.raises(InputError, match=name):
-        load(tmp_path / name)
-
-
-def test_jsonl_with_line_separators_and_uneven_arms(tmp_path: Path) -> None:
-    rows = [
-        {"prompt": "a\u2028b\x85c", "arms": {"x": {"reward": 0.5, "cost": 1e-4}}, "source": "gsm"},
-        {"prompt": "d", "arms": {"y": {"reward": 1, "cost": 2e-4}, "x": {"reward": None}}},
-    ]
-    data = load(jsonl(tmp_path, *rows))
-    assert data.prompts == ("a\u2028b\x85c", "d")
-    assert data.models == ("x", "y")
-    assert data.task == ("gsm", "")
-    np.testing.assert_array_equal(data.quality, [[0.5, np.nan], [np.nan, 1.0]])
-    np.testing.assert_array_equal(data.cost, [[1e-4, np.nan], [np.nan, 2e-4]])
-    with pytest.raises(InputError, match="no row has every model"):
-        data.complete()
-
-
-@pytest.mark.parametrize(
-    ("row", "told"),
-    [
-        ({"arms": {}}, "row 2, column 'prompt'"),
-        ({"prompt": "p"}, "row 2, column 'arms'"),
-        ({"prompt": "p", "arms": {"x": {"reward": "1"}}}, "row 2, column 'arms.x.reward'"),
-        ({"prompt": "p", "arms": {"x": {"reward": 3}}}, "row 2, column 'quality:x'"),
-        ([], "row 2: not an object"),
-    ],
-)
-def test_bad_jsonl_is_refused_by_row(tmp_path: Path, row: object, told: str) -> None:
-    good = {"prompt": "p", "arms": {"x": {"reward": 0.5, "cost": 0.1}}}
+def test_data_that_cannot_be_replayed_says_what_it_lacks(
+    quality: list[list[float]], cost: list[list[float]], told: str
+) -> None:
     with pytest.raises(InputError, match=told):
-        load(jsonl(tmp_path, good, row))
+        made(quality, cost).complete()
 
 
 def test_restrict_names_the_option_and_the_models() -> None:
@@ -137,3 +65,36 @@ def test_restrict_names_the_option_and_the_models() -> None:
         data.restrict(without=["lage"])
     with pytest.raises(InputError, match="no model"):
         data.restrict(without=["small", "coder", "large"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prompts": ("a", "\ud800")}, "row 2, column 'prompt': half a surrogate pair"),
+        ({"models": (), "quality": np.empty((2, 0))}, "prompts without outcomes: nothing to write"),
+    ],
+)
+def test_what_a_parquet_cannot_hold_is_refused(
+    tmp_path: Path, change: dict[str, object], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        save(replace(generate(rows=2).dataset, **change), tmp_path / "out.parquet")  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone/out\.parquet: .*No such file"):
+        save(generate(rows=2).dataset, tmp_path / "gone" / "out.parquet")
+
+
+def test_values_are_clipped_near_the_edge_and_refused_beyond() -> None:
+    cost = np.array([[0.0, NAN]])
+    assert checked("f", "ab", np.array([[-0.02, 1.01]]), cost).tolist() == [[0.0, 1.0]]
+    for quality, dollars, told in (
+        (7.0, 0.0, r"f: row 1, column 'quality:b': 7 is not in \[0, 1\]"),
+        (float("inf"), 0.0, "column 'quality:b'"),
+        (0.5, -1.0, "f: row 1, column 'cost:b': -1 is not a cost in US dollars"),
+        (0.5, 1e9, "column 'cost:b'"),
+        (0.5, float("inf"), "column 'cost:b'"),
+    ):
+        with pytest.raises(InputError, match=told):
+            checked("f", "ab", np.array([[0.5, quality]]), np.array([[0.1, dollars]]))

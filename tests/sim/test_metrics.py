@@ -231,6 +231,20 @@ def test_adaptation_is_the_median_over_seeds() -> None:
     assert staged(trace(flat, [0] * n)).contenders[0].adapted[0].outcome == "settled"
 
 
+def test_on_a_budget_money_counts_as_what_it_buys() -> None:
+    """Two dollars buy an even mix; nobody can play dear alone, which would be the best."""
+    n = 400
+    quality = np.where(np.arange(n)[:, None] < 200, [0.2, 0.8], [0.4, 0.8])
+    made = world(quality, np.array([[1.0, 3.0]] * n), changes=(Change(200, "better"),))
+    even = staged(trace(made, [0, 1] * 200), budget_rate=2.0).contenders[0]
+    assert even.adapted[0].outcome == "settled"
+    assert staged(trace(made, [0, 1] * 200)).contenders[0].adapted[0].outcome == "never"
+    refusing = trace(made, [-1] * 210 + [0, 1] * 95)
+    after = staged(refusing, budget_rate=2.0).contenders[0].adapted[0]
+    # A dollar is worth 0.2 after the change: both models 0.2, refusals 0.
+    assert (after.outcome, after.requests) == ("adapted", 10 - 4 + 20)
+
+
 def test_utility_is_what_was_asked_for() -> None:
     utility = FOUR.quality - 0.4 * FOUR.cost
     stage = staged(trace(FOUR, [1, 0, 0, -1]), utility={0: utility})

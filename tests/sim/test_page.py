@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import builtins
+import importlib.util
 import re
 import sys
-from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -233,22 +232,10 @@ def test_without_matplotlib_it_says_what_to_install(
 ) -> None:
     run = tmp_path / "run.json"
     made.write(run)
-    plain = builtins.__import__
-
-    def lacking(
-        name: str,
-        globals: Mapping[str, object] | None = None,
-        locals: Mapping[str, object] | None = None,
-        fromlist: Sequence[str] = (),
-        level: int = 0,
-    ) -> object:
-        if name.partition(".")[0] == "matplotlib":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return plain(name, globals, locals, fromlist, level)
-
-    for name in ("sim.page", "sim.plots"):
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", lacking)
+    plain = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else plain(name)
+    )
     assert call("report", str(run), "--out", str(tmp_path / "x.html")) == 2
     told = "error: --out: needs matplotlib: pip install 'banditroute[report]'\n"
     assert capsys.readouterr().err == told

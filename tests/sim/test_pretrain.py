@@ -15,7 +15,8 @@ from banditroute.pool import PoolOptions
 from banditroute.prior import Prior, fitting
 from banditroute.tasks import identity
 from sim.cli import app as sim_app
-from sim.datasets import Dataset, load, save
+from sim.datasets import Dataset, save
+from sim.formats import load
 from sim.pretrain import command
 from sim.synthetic import generate
 

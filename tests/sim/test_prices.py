@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sim.errors import InputError
-from sim.prices import drawn, listed
+from sim.prices import drawn, input_tokens, listed
 from sim.synthetic import generate
 
 
@@ -42,6 +42,8 @@ def test_price_list_is_read_in_the_order_of_the_models(tmp_path: Path) -> None:
         ("model,input_price,output_price\na,1\n", "row 1, column 'output_price'"),
         ("model,input_price,output_price\nb,1,1\n", "no price for model 'a'"),
         ("model,input_price,output_price\na,1,1\na,1,1\n", "row 2, column 'model'"),
+        ("model,input_price,output_price\nb,1,1\na,1e18,1\n", "row 2, column 'input_price': Input"),
+        (f"model,input_price,output_price\n{'a' * 300},1,1\n", "row 1, column 'model': String"),
     ],
 )
 def test_bad_price_list_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
@@ -49,3 +51,7 @@ def test_bad_price_list_is_told_in_one_line(tmp_path: Path, text: str, told: str
     path.write_text(text)
     with pytest.raises(InputError, match=f"--prices: .*{told}"):
         listed(path, ["a"])
+
+
+def test_prompts_are_taken_for_a_token_every_four_bytes() -> None:
+    assert input_tokens(["", "abcd", "\u00e9\ud800"]).tolist() == [0.0, 1.0, 1.25]

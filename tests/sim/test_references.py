@@ -29,6 +29,8 @@ def test_zero_router_is_the_upper_left_hull_from_the_cheapest() -> None:
     assert references.zero(2.0) == pytest.approx(0.7)
     assert references.zero(7.0) == pytest.approx(0.95)
     assert references.zero(0.1) == 0.5
+    slopes = [references.mixes().slope(cost) for cost in (0.1, 2.0, 3.0, 7.0, 11.0)]
+    assert slopes == pytest.approx([0.2, 0.2, 0.0125, 0.0125, 0.0])
     assert references.zero(99.0) == 1.0
 
 

@@ -14,7 +14,8 @@ from banditroute.prior import Prior
 from banditroute.tasks import identity
 from policies import make_policy
 from policies.base import sums_of
-from sim.datasets import Dataset, load, save
+from sim.datasets import Dataset, save
+from sim.formats import load
 from sim.synthetic import generate
 
 PRICES = "model,input_price,output_price\nsmall,0,1\ncoder,0,2\nlarge,1,4\n"

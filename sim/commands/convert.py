@@ -1,0 +1,32 @@
+"""`sim convert`: any format into the canonical parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.commands import options
+
+
+def command(
+    data: options.Data,
+    out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="File to write.")],
+    format: options.Format = None,
+    prices: options.Prices = None,
+    trust_pickle: options.TrustPickle = False,
+    pool: Annotated[str | None, typer.Option(help="Of a daemon's log: which pool.")] = None,
+) -> None:
+    """Write a data set as the canonical parquet, notes and all."""
+    from sim.datasets import save
+    from sim.errors import InputError
+
+    options.parquet(out)
+    dataset = options.loaded(
+        data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool
+    )
+    if out.exists() and Path(data).exists() and out.samefile(data):
+        raise InputError("OUT.parquet: it is the file that is read")
+    save(dataset, out)
+    typer.echo(f"{out}: {len(dataset)} rows, {len(dataset.models)} models")

@@ -1,0 +1,30 @@
+"""`sim describe`: what is in a data set, and what is suspicious about it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sim.commands import options
+
+
+def command(
+    data: options.Data,
+    format: options.Format = None,
+    prices: options.Prices = None,
+    trust_pickle: options.TrustPickle = False,
+    pool: Annotated[str | None, typer.Option(help="Of a daemon's log: which pool.")] = None,
+    json_path: options.Json = None,
+) -> None:
+    """Show quality, cost and references of a data set, and warn of what looks wrong."""
+    from sim.describe import as_json, describe, show
+    from sim.terminal import console
+
+    dataset = options.loaded(
+        data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool
+    )
+    found = describe(dataset)
+    show(console(), found)
+    if json_path is not None:
+        options.write_json(json_path, as_json(found) | {"digest": dataset.digest()})

@@ -1,0 +1,67 @@
+"""The canonical wide parquet, which `sim convert` writes.
+
+Columns ``prompt``, optional ``task`` and ``split``, then ``quality:<model>`` and ``cost:<model>``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Set
+
+import numpy as np
+
+from sim.datasets import NOTES, Dataset, checked
+from sim.errors import InputError
+from sim.formats.columns import numbers, texts
+from sim.formats.source import Source
+
+CONTAINERS = ("parquet",)
+_QUALITY, _COST = "quality:", "cost:"
+
+
+def fits(names: Set[str]) -> bool:
+    """Tell whether columns are of this format."""
+    return any(name.startswith(_QUALITY) for name in names)
+
+
+def read(source: Source) -> Dataset:
+    """Return the data set, with the notes that it was written with.
+
+    Raises
+    ------
+    InputError
+        Naming the file, and row and column where there are any.
+    """
+    table = source.table
+    names = table.column_names
+    prompts = texts(source, "prompt", required=True)
+    models = [name.removeprefix(_QUALITY) for name in names if name.startswith(_QUALITY)]
+    if not models:
+        raise InputError(f"{source.file}: no column 'quality:<model>'")
+    if not prompts:
+        raise InputError(f"{source.file}: no rows")
+    for model in models:
+        if f"{_COST}{model}" not in names:
+            raise InputError(f"{source.file}: column '{_COST}{model}' is missing")
+    quality, cost = (
+        np.column_stack([numbers(source, table[kind + name], kind + name) for name in models])
+        for kind in (_QUALITY, _COST)
+    )
+    return Dataset(
+        name=source.path.stem,
+        prompts=tuple(prompts),
+        task=tuple(texts(source, "task")),
+        split=tuple(texts(source, "split")),
+        models=tuple(models),
+        quality=checked(source.file, models, quality, cost),
+        cost=cost,
+        notes=_notes(table.schema.metadata or {}),
+    )
+
+
+def _notes(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
+    try:
+        notes = json.loads(metadata.get(NOTES, b"[]"))
+    except ValueError:
+        return ()
+    return tuple(str(note) for note in notes) if isinstance(notes, list) else ()

@@ -1,0 +1,120 @@
+"""LiteLLM's spend logs, as csv or jsonl: what each request cost, and nothing of how good it was.
+
+There are no propensities in it and no judgement, so it can teach costs and be joined with quality,
+but never be replayed or weighted. Cache hits and failures say nothing of a model: they are dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Set
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from sim.datasets import Dataset
+from sim.errors import InputError
+from sim.formats.cells import PARTIAL, Cells
+from sim.formats.rows import Row
+from sim.formats.source import Source
+
+CONTAINERS = ("csv", "json")
+_HIT, _MISS = ("true", "t", "1"), ("false", "f", "0", "none", "null", "")
+
+
+def fits(names: Set[str]) -> bool:
+    """Tell whether columns are of this format."""
+    return names >= {"request_id", "model"} and not names.isdisjoint({"spend", "prompt_tokens"})
+
+
+def read(source: Source) -> Dataset:
+    """Return the data set, in the order in which the requests started.
+
+    Raises
+    ------
+    InputError
+        Naming the file, row and column; when no row is left.
+    """
+    cells = Cells()
+    dropped: Counter[str] = Counter()
+    started: list[float] = []
+    seen: set[str] = set()
+    for row in source.rows():
+        request = row.name("request_id")
+        if request in seen:
+            raise row.fault("request_id", f"{request!r} appears twice")
+        seen.add(request)
+        if _cached(row):
+            dropped["cache hits"] += 1
+        elif row.label("status").lower() not in ("", "success"):
+            dropped["failures"] += 1
+        elif not row.text("model"):
+            dropped["requests without a model"] += 1
+        else:
+            started.append(_time(row))
+            at = cells.prompt(_prompt(row), task=_tags(row))
+            cells.answer(
+                at,
+                row.text("model"),
+                cost=row.cost("spend"),
+                input_tokens=row.tokens("prompt_tokens"),
+                output_tokens=row.tokens("completion_tokens"),
+            )
+    notes = [f"{count} {kind} left out" for kind, count in dropped.items()]
+    if dropped and not cells.prompts:
+        raise InputError(f"{source.file}: no rows are left: {', '.join(notes)}")
+    notes.append(f"no quality and {PARTIAL}")
+    if not any(cells.prompts):
+        notes.append("its prompts were not stored")
+    dataset = cells.dataset(source, notes=notes)
+    return dataset.take(np.argsort(np.array(started), kind="stable"))
+
+
+def _cached(row: Row) -> bool:
+    value = row.label("cache_hit").lower()
+    if value not in _HIT + _MISS:
+        raise row.fault("cache_hit", f"{value[:40]!r} is neither true nor false")
+    return value in _HIT
+
+
+def _time(row: Row) -> float:
+    """Return seconds since the epoch, 0 where the row has no time."""
+    text = row.label("startTime")
+    if not text:
+        return 0.0
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise row.fault("startTime", f"{text[:40]!r} is not a time") from error
+
+
+def _tags(row: Row) -> str:
+    """Return the tags, separated by commas; they are a list, or one written out as JSON."""
+    tags = _json(row, "request_tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise row.fault("request_tags", "not a list of texts")
+    return ",".join(tags)
+
+
+def _prompt(row: Row) -> str:
+    """Return what was said in the request, "" where the gateway does not store it."""
+    messages = _json(row, "messages") or []
+    if not isinstance(messages, list):
+        raise row.fault("messages", "not a list")
+    contents = [one.get("content") if isinstance(one, dict) else None for one in messages]
+    return "\n".join(one for one in contents if isinstance(one, str))
+
+
+def _json(row: Row, column: str) -> Any:
+    value = row.values.get(column)
+    if row.missing(column):
+        return []
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise row.fault(column, "not JSON") from error

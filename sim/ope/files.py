@@ -1,0 +1,185 @@
+"""Bandit logs in files: the Open Bandit Dataset, and a parquet of our own.
+
+The own one has the columns ``arm``, ``propensity`` and ``reward``, and may have ``cost``,
+``session``, ``pmf:<arm>`` for every arm, and numeric features ``x:<name>``. Other columns are
+tags to select rows by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from banditroute.fold import Event
+from banditroute.frame import Asks
+from banditroute.pool import Charter, Model
+from policies import Outcome
+from policies.base import Float32, Float64
+from sim.errors import InputError
+from sim.ope.log import BanditLog, sessions
+from sim.ope.trail import Requests, Trail
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_OPEN_BANDIT = {"item_id": "arm", "propensity_score": "propensity", "click": "reward"}
+QUALITY_ALONE = (1.0, 0.0, 0.0)
+EMBEDDER = "file"
+
+
+def read(path: Path, *, tags: Mapping[str, str] | None = None) -> BanditLog:
+    """Read a log.
+
+    Parameters
+    ----------
+    path : a parquet file.
+    tags : only rows with these values in these columns.
+
+    Raises
+    ------
+    InputError
+        Naming the file, and the row (from 1) and column where there is one.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
+    if set(_OPEN_BANDIT) <= set(table.column_names):
+        table = table.rename_columns([_OPEN_BANDIT.get(n, n) for n in table.column_names])
+    for name in ("arm", "propensity", "reward"):
+        if name not in table.column_names:
+            raise InputError(f"{path}: column {name!r} is missing")
+    models = sorted(set(map(str, table["arm"].to_pylist())), key=_natural)
+    chosen = _selected(path, table, tags or {})
+    if not len(chosen):
+        raise InputError(f"--tag: no row of {path} is left")
+    return _log(path, table, models, chosen)
+
+
+def _natural(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdigit() else (1 << 62, name)
+
+
+def _selected(path: Path, table: pyarrow.Table, tags: Mapping[str, str]) -> np.ndarray:
+    kept = np.ones(table.num_rows, dtype=np.bool_)
+    for key, value in tags.items():
+        if key not in table.column_names:
+            raise InputError(f"--tag: {path} has no column {key!r}")
+        kept &= np.array([str(one) == value for one in table[key].to_pylist()], dtype=np.bool_)
+    return np.flatnonzero(kept)
+
+
+def _log(path: Path, table: pyarrow.Table, models: Sequence[str], rows: np.ndarray) -> BanditLog:
+    n, names = len(rows), table.column_names
+    propensity = _numbers(path, table, "propensity", rows)
+    bad = ~((propensity > 0.0) & (propensity <= 1.0))
+    if bad.any():
+        raise InputError(
+            f"{path}: row {rows[bad][0] + 1}, column 'propensity': "
+            f"{propensity[bad][0]:g} is not in (0, 1]"
+        )
+    listed = [f"pmf:{model}" for model in models]
+    law = None
+    if any(name.startswith("pmf:") for name in names):
+        for name in listed:
+            if name not in names:
+                raise InputError(f"{path}: column {name!r} is missing")
+        law = np.column_stack([_numbers(path, table, name, rows) for name in listed])
+        at = np.array([models.index(str(table["arm"][int(i)].as_py())) for i in rows])
+        apart = np.abs(law[np.arange(n), at] - propensity) > 1e-6
+        if apart.any():
+            raise InputError(
+                f"{path}: row {rows[apart][0] + 1}, column 'propensity': not that of its pmf"
+            )
+    arms = table["arm"].to_pylist()
+    column = {model: k for k, model in enumerate(models)}
+    cost = _numbers(path, table, "cost", rows) if "cost" in names else np.full(n, np.nan)
+    named: list[Any] = table["session"].to_pylist() if "session" in names else []
+    return BanditLog(
+        name=path.stem,
+        models=tuple(models),
+        features=_features(path, table, rows),
+        chosen=np.array([column[str(arms[i])] for i in rows.tolist()]),
+        propensity=propensity,
+        law=law,
+        open=np.ones((n, len(models)), dtype=np.bool_),
+        quality=_numbers(path, table, "reward", rows),
+        cost=cost,
+        preference=np.tile(QUALITY_ALONE, (n, 1)),
+        tau_cost=np.ones(n),
+        session=sessions([_text(named[i]) if named else None for i in rows.tolist()]),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _features(path: Path, table: pyarrow.Table, rows: np.ndarray) -> Float32:
+    names = [name for name in table.column_names if name.startswith("x:")]
+    columns = [_numbers(path, table, name, rows) for name in names]
+    for name, values in zip(names, columns, strict=True):
+        if np.isnan(values).any():
+            row = int(rows[np.isnan(values)][0]) + 1
+            raise InputError(f"{path}: row {row}, column {name!r}: missing")
+    return np.column_stack([*columns, np.ones(len(rows))]).astype(np.float32)
+
+
+def _numbers(path: Path, table: pyarrow.Table, name: str, rows: np.ndarray) -> Float64:
+    import pyarrow
+
+    try:
+        values = table[name].cast(pyarrow.float64()).to_numpy().astype(np.float64)[rows]
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: column {name!r} is not numeric") from error
+    if np.isinf(values).any():
+        row = int(rows[np.isinf(values)][0]) + 1
+        raise InputError(f"{path}: row {row}, column {name!r}: not finite")
+    found: Float64 = values
+    return found
+
+
+def trail(log: BanditLog) -> Trail:
+    """Return what policies need to decide and learn from a log that has no prices.
+
+    Parameters
+    ----------
+    log : money and latency play no part in what is decided on it.
+    """
+    n, dim = len(log), log.features.shape[1]
+    charter = Charter("random", {}, EMBEDDER, dim, tau_cost=1.0, tau_latency_ms=1.0)
+    ids = [str(i) for i in range(n)]
+    events = [
+        Event(k, log.name, "model_added", payload={"name": name})
+        for k, name in enumerate(log.models, start=1)
+    ]
+    for i in np.flatnonzero(~np.isnan(log.quality)).tolist():
+        seq = len(events) + 1
+        outcome = Outcome(
+            seq=seq,
+            decision_id=ids[i],
+            arm=log.models[log.chosen[i]],
+            x=log.features[i],
+            field="quality",
+            value=float(log.quality[i]),
+            propensity=float(log.propensity[i]),
+            preference=QUALITY_ALONE,
+        )
+        events.append(Event(seq, log.name, "feedback", outcome, EMBEDDER))
+    asks = Asks(
+        features=log.features,
+        preference=log.preference,
+        input_tokens=np.zeros(n),
+        input_bound=np.zeros(n),
+    )
+    models = tuple(Model(name, 0.0, 0.0, price_id=k) for k, name in enumerate(log.models))
+    requests = Requests(asks, [(np.arange(n), models)], np.full(n, np.nan))
+    return Trail(log, requests, ids, charter, events)

@@ -1,0 +1,173 @@
+"""From a log and what targets would do in it to verdicts: estimates, intervals, differences.
+
+Here everything meets that the estimators need: the reward model, the probability of being
+observed, the weights. No estimate leaves that the log does not support.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from policies.base import Float64
+from sim.ope.estimators import ESTIMATORS
+from sim.ope.intervals import Interval, bootstrap, empirical_bernstein, normal
+from sim.ope.log import BanditLog
+from sim.ope.outcomes import observed, predicted
+from sim.ope.sample import Sample
+from sim.ope.support import Support
+
+HEADLINE = "dr"
+LOGGED = "logged"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A policy to be judged: its pmf[n, K] in every judged row. None is the logged law itself."""
+
+    label: str
+    pmf: Float64 | None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One estimator's say on one target: the estimate with three intervals.
+
+    `guaranteed` is the empirical Bernstein interval; None for the direct method, whose bias no
+    interval shows, and where it holds every value that there could be.
+    """
+
+    normal: Interval
+    bootstrap: Interval
+    guaranteed: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a log says of a target, by measure and estimator; `refusal` is why it says nothing.
+
+    `support` is None for the logged law, which needs none.
+    """
+
+    label: str
+    support: Support | None
+    refusal: str | None
+    warnings: Sequence[str]
+    estimates: Mapping[str, Mapping[str, Estimate]]
+    values: Mapping[str, Mapping[str, Float64]]
+
+
+class Judge:
+    """Judges targets on the rows of a log from `first` on; what came before only teaches.
+
+    Parameters
+    ----------
+    log : the whole log.
+    first : row from which targets are judged; at least one row must be left.
+    seed : of the bootstrap.
+    measures : names of `BanditLog.measure`, all by default; what nobody observed is left out.
+    """
+
+    def __init__(
+        self, log: BanditLog, *, first: int = 0, seed: int = 0, measures: Sequence[str] = ()
+    ) -> None:
+        self.log = log
+        self.judged = log.rows(slice(first, None))
+        self.seed = seed
+        self._rewards: dict[str, Float64] = {}
+        self._guesses: dict[str, Float64] = {}
+        self._seen: dict[str, Float64] = {}
+        for name in measures or log.measures:
+            reward, arms = log.measure(name), len(log.models)
+            known = ~np.isnan(reward)
+            if not known[first:].any():
+                continue
+            guess = predicted(log.features, log.chosen, reward, arms)
+            chance = observed(log.features, log.chosen, known, arms)
+            self._rewards[name] = np.where(known, reward, 0.0)[first:]
+            self._guesses[name] = guess[first:]
+            self._seen[name] = np.where(known, 1.0 / chance, 0.0)[first:]
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures that were observed."""
+        return list(self._rewards)
+
+    def observed(self, measure: str) -> float:
+        """Return the share of the judged rows whose outcome is known."""
+        return float((self._seen[measure] > 0.0).mean())
+
+    def verdict(self, target: Target) -> Verdict:
+        """Judge one target; the same arguments give the same numbers."""
+        support = self.support(target)
+        refusal = support.refusal() if support else None
+        values = {} if refusal else {name: self.values(target, name) for name in self.measures}
+        most = support.most_weight if support else 1.0
+        return Verdict(
+            label=target.label,
+            support=support,
+            refusal=refusal,
+            warnings=support.warnings() if support else [],
+            estimates={name: self._estimates(name, one, most) for name, one in values.items()},
+            values=values,
+        )
+
+    def support(self, target: Target) -> Support | None:
+        """Return how much of the log the target can use; None for the logged law itself."""
+        if target.pmf is None:
+            return None
+        weight = self._weight(target)
+        seen = next(iter(self._seen.values()), np.ones(len(weight)))
+        return Support.of(weight, weight * seen, target.pmf, self.judged.law)
+
+    def values(self, target: Target, measure: str) -> dict[str, Float64]:
+        """Return one value per judged row by estimator, whether or not the log supports it."""
+        sample = self._sample(measure, target)
+        return {how: of(sample) for how, of in ESTIMATORS.items()}
+
+    def difference(self, a: Verdict, b: Verdict, measure: str) -> dict[str, Estimate]:
+        """Return a - b by estimator, paired row by row; neither may have been refused."""
+        most = sum(one.support.most_weight if one.support else 1.0 for one in (a, b))
+        apart = {how: a.values[measure][how] - b.values[measure][how] for how in ESTIMATORS}
+        return self._estimates(measure, apart, most)
+
+    def interval(self, values: Float64) -> Interval:
+        """Return the normal interval of the mean of values[n], one per judged row."""
+        return normal(values, self.judged.session)
+
+    def _weight(self, target: Target) -> Float64:
+        log = self.judged
+        if target.pmf is None:
+            return np.ones(len(log))
+        weight: Float64 = target.pmf[np.arange(len(log)), log.chosen] / log.propensity
+        return weight
+
+    def _sample(self, measure: str, target: Target) -> Sample:
+        guesses, log = self._guesses[measure], self.judged
+        pmf = log.law if target.pmf is None else target.pmf
+        guess = guesses[np.arange(len(log)), log.chosen]
+        return Sample(
+            reward=self._rewards[measure],
+            weight=self._weight(target),
+            seen=self._seen[measure],
+            guess=guess,
+            value=guess if pmf is None else (pmf * guesses).sum(axis=1),
+        )
+
+    def _estimates(
+        self, measure: str, values: Mapping[str, Float64], most_weight: float
+    ) -> dict[str, Estimate]:
+        session, seen = self.judged.session, self._seen[measure]
+        columns = np.column_stack(list(values.values()))
+        resampled = bootstrap(columns, session, np.random.default_rng(self.seed))
+        # No value is further from another than the rewards are, times what weights allow.
+        span = float(np.ptp(self._rewards[measure][seen > 0.0]))
+        allowed = 1.0 + 2.0 * most_weight * float(seen.max())
+        found = {}
+        for (how, one), again in zip(values.items(), resampled, strict=True):
+            sure = empirical_bernstein(one, session, span * allowed)
+            told = how != "dm" and sure.half_width < span
+            found[how] = Estimate(self.interval(one), again, sure if told else None)
+        return found

@@ -1,0 +1,117 @@
+"""Whether a log says anything of a target at all: weights, support, and reasons to refuse.
+
+An estimate without overlap is a number that looks like all others, so it is not printed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from policies.base import Bools, Float64
+
+LEAST_ESS, LEAST_SHARE, MOST_OUTSIDE = 50.0, 0.01, 0.05
+SUSPICIOUS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """How much of a log a target can use.
+
+    Attributes
+    ----------
+    rows : how many were judged, observed or not.
+    ess : effective sample size, ``(sum w)^2 / sum w^2``.
+    largest : the largest weight's share of all weight.
+    mean_weight : mean of pi / p, 1 in expectation where propensities are right, and its s.e.
+    mean_weight_error : that standard error.
+    outside : mass that the target puts on models that the log never would have chosen; None where
+        the log has propensities of the chosen ones alone.
+    most_weight : the largest weight that a row could have had, as far as that is known.
+    """
+
+    rows: int
+    ess: float
+    largest: float
+    mean_weight: float
+    mean_weight_error: float
+    outside: float | None
+    most_weight: float
+
+    @classmethod
+    def of(
+        cls,
+        weight: Float64,
+        importance: Float64,
+        target: Float64,
+        law: Float64 | None,
+        counted: Bools | None = None,
+    ) -> Support:
+        """Diagnose n rows.
+
+        Parameters
+        ----------
+        weight, importance : float64[n], see `Sample`.
+        target : float64[n, K], the target's pmf.
+        law : float64[n, K], the logged pmf; None where only propensities are known.
+        counted : bool[n], rows whose mean weight is asked for; None for all.
+        """
+        n, total = len(weight), float(importance.sum())
+        square = float(importance @ importance)
+        plain = weight if counted is None else weight[counted]
+        outside, most = None, float(weight.max(initial=0.0))
+        if law is not None:
+            outside = float(np.where(law > 0.0, 0.0, target).sum() / n)
+            ratio = np.divide(target, law, out=np.zeros_like(target), where=law > 0.0)
+            most = float(ratio.max(initial=0.0))
+        return cls(
+            rows=n,
+            ess=total**2 / square if square > 0.0 else 0.0,
+            largest=float(importance.max(initial=0.0)) / total if total > 0.0 else 0.0,
+            mean_weight=float(plain.mean()),
+            mean_weight_error=float(plain.std(ddof=1)) / math.sqrt(len(plain)) if n > 1 else 0.0,
+            outside=outside,
+            most_weight=most,
+        )
+
+    def refusal(self) -> str | None:
+        """Return why no estimate may be printed, and what would change that; None if it may."""
+        remedy = (
+            "log with exploration: set the pool's exploration_share above 0 (0.1, say) with an "
+            "exploration_cost_share that pays for it, and evaluate what is logged from then on"
+        )
+        if self.outside is not None and self.outside > MOST_OUTSIDE:
+            return (
+                f"{self.outside:.1%} of the target's choices are of models that the log gave "
+                f"probability 0 (at most {MOST_OUTSIDE:.0%}); {remedy}"
+            )
+        least = max(LEAST_ESS, LEAST_SHARE * self.rows)
+        if self.ess < least:
+            return (
+                f"effective sample size {self.ess:.1f} of {self.rows} rows, at least {least:.0f} "
+                f"is needed; {remedy}, or wait for more rows"
+            )
+        return None
+
+    def warnings(self) -> list[str]:
+        """Return what speaks against an estimate without forbidding it."""
+        found = []
+        apart = abs(self.mean_weight - (1.0 - (self.outside or 0.0)))
+        if apart > SUSPICIOUS * self.mean_weight_error + 1e-9:
+            found.append(
+                f"the mean weight is {self.mean_weight:.3f} +- {self.mean_weight_error:.3f}, not "
+                f"{1.0 - (self.outside or 0.0):.3f}: "
+                "the logged propensities are not those that choices were drawn with"
+            )
+        if self.outside is None:
+            found.append(
+                "the log has the propensity of the chosen model alone: whether the target stays "
+                "where the log went cannot be checked"
+            )
+        elif self.outside > 0.0:
+            found.append(f"{self.outside:.2%} of the target's mass is on models of probability 0")
+        if self.largest > 0.1:
+            found.append(f"one row has {self.largest:.0%} of all weight")
+        return found

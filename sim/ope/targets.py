@@ -1,0 +1,98 @@
+"""What a policy would have done: trained on the first part of a log, frozen, scored on the rest.
+
+The policy learns by the daemon's own fold, and decides by its own router; only the models that
+were open to the logged decision, at the prices of that moment, are open to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute.fold import Fold
+from banditroute.frame import Asks
+from banditroute.pool import Charter, PoolOptions
+from banditroute.router import Router
+from policies.base import Float64
+from policies.price import Price
+from sim.contenders import Contender
+from sim.ope.trail import Requests, Trail
+
+_TAUGHT = ("model_added", "prior")
+
+
+def charter_of(contender: Contender, given: Charter) -> Charter:
+    """Return the charter of a policy that learns from the log of another."""
+    return Charter(
+        policy=contender.name,
+        params=contender.params,
+        embedder=given.embedder,
+        dim=given.dim,
+        tau_cost=given.tau_cost,
+        tau_latency_ms=given.tau_latency_ms,
+        prior=contender.prior,
+    )
+
+
+def trained(trail: Trail, contender: Contender, *, until: int) -> Fold:
+    """Return the fold of a policy that has learned what came of the first `until` decisions."""
+    fold = Fold(charter_of(contender, trail.charter))
+    decisions = set(trail.ids[:until])
+    for event in trail.events:
+        about = event.outcome or event.comparison
+        if event.kind in _TAUGHT or (about is not None and about.decision_id in decisions):
+            fold.apply(event)
+    return fold
+
+
+def law(
+    requests: Requests,
+    models: Sequence[str],
+    options: PoolOptions,
+    fold: Fold,
+    *,
+    rows: NDArray[np.intp],
+) -> Float64:
+    """Return the pmf of a frozen policy in some rows of a log, float64[m, K].
+
+    Parameters
+    ----------
+    models : K names, the columns of the result.
+    options : what the router adds to the policy: exploration, trials.
+    rows : int[m], of the requests.
+    """
+    column = {name: k for k, name in enumerate(models)}
+    pmf = np.zeros((len(requests.spend_rate), len(models)))
+    snapshot = fold.snapshot()
+    for stretch, offered in requests.frames:
+        judged = stretch[np.isin(stretch, rows)]
+        if not len(judged):
+            continue
+        # What is drawn is of no interest, only the law of the draw.
+        router = Router(
+            options=options, snapshot=snapshot, models=offered, rng=np.random.default_rng(0)
+        )
+        decided = router.decide(_asked(requests.asks, judged), price=_price(requests, judged))
+        at = np.array([column[model.name] for model in decided.frame.models])
+        pmf[np.ix_(judged, at)] = decided.pmf
+    return pmf[rows]
+
+
+def _price(requests: Requests, rows: NDArray[np.intp]) -> Price:
+    price = Price.flat(len(rows))
+    price.rate[:, 0] = requests.spend_rate[rows]
+    return price
+
+
+def _asked(asks: Asks, rows: NDArray[np.intp]) -> Asks:
+    limit, allowed = asks.max_output_tokens, asks.models
+    return Asks(
+        features=asks.features[rows],
+        preference=asks.preference[rows],
+        input_tokens=asks.input_tokens[rows],
+        input_bound=asks.input_bound[rows],
+        max_output_tokens=None if limit is None else limit[rows],
+        models=None if allowed is None else [allowed[i] for i in rows.tolist()],
+    )

@@ -1,0 +1,53 @@
+"""A bandit log with all that a policy needs to decide its requests anew, and to learn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute.fold import Event
+from banditroute.frame import Asks
+from banditroute.pool import Charter, Model
+from policies.base import Float64
+from sim.ope.log import BanditLog
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What the decisions of a log were asked, row by row, as a router takes it.
+
+    Attributes
+    ----------
+    asks : n requests, the models open to each named.
+    frames : the models and prices of each stretch of rows, as (rows, models).
+    spend_rate : float64[n], US dollars per request that exploration's budget was a share of; NaN
+        where nobody knows.
+    priced : how many were decided while a budget priced money.
+    """
+
+    asks: Asks
+    frames: Sequence[tuple[NDArray[np.intp], tuple[Model, ...]]]
+    spend_rate: Float64
+    priced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """A log and what surrounds it.
+
+    Attributes
+    ----------
+    log, requests : the same n rows.
+    ids : n names of the decisions, as `events` know them.
+    charter : of the policy that decided.
+    events : all that was learned, in order.
+    """
+
+    log: BanditLog
+    requests: Requests
+    ids: Sequence[str]
+    charter: Charter
+    events: Sequence[Event]

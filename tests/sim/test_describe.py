@@ -1,0 +1,118 @@
+"""What `describe` finds in a data set, against counts made by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from sim.datasets import Dataset
+from sim.describe import as_json, describe, show
+
+NAN = float("nan")
+
+
+def made(
+    quality: list[list[float]], cost: list[list[float]], prompts: str = "", notes: str = ""
+) -> Dataset:
+    n = len(quality)
+    return Dataset(
+        name="data",
+        prompts=tuple(prompts) or tuple(f"p{i}" for i in range(n)),
+        task=("x", "y", "x", "x", "")[:n],
+        split=("",) * n,
+        models=tuple("abc"[: len(quality[0])]),
+        quality=np.array(quality),
+        cost=np.array(cost),
+        notes=(notes,) if notes else (),
+    )
+
+
+DATA = made(
+    [[0.5, 0.5, 1.0], [1.0, 1.0, 1.0], [0.0, 0.5, 0.25], [1.0, NAN, 0.0]],
+    [[1e-3, 2e-3, 0.0], [1e-3, 3e-3, 0.0], [1e-3, NAN, 0.0], [1e-3, NAN, 4e-3]],
+    prompts="pqqp",
+    notes="12 cache hits left out",
+)
+
+
+def test_means_shares_and_references_are_those_of_the_rows_that_have_them() -> None:
+    found = describe(DATA)
+    assert (found.rows, found.complete) == (4, 2)
+    a, b, c = found.models
+    assert a.quality == pytest.approx(0.625) and b.quality == pytest.approx(2 / 3)
+    assert a.quality_se == pytest.approx(np.std([0.5, 1.0, 0.0, 1.0], ddof=1) / 2)
+    assert b.cost == pytest.approx(2.5e-3) and c.cost == pytest.approx(1e-3)
+    assert (a.judged, b.judged) == (1.0, 0.75)
+    # Of the three rows that all are judged on: c alone, nobody alone, b alone.
+    assert [one.unique_best for one in found.models] == pytest.approx([0.0, 1 / 3, 1 / 3])
+    assert found.references is not None
+    assert found.references.models[found.references.best_single] == "c"
+    assert found.references.oracle == pytest.approx((1.0, 0.0))
+    assert found.tasks == {"x": 3, "y": 1}
+
+
+def test_gaps_and_duplicates_are_counted() -> None:
+    found = describe(DATA)
+    # ("p", "x") stands in the first and the last row; "q" has two tasks.
+    assert (found.duplicates, found.empty_prompts) == (1, 0)
+    assert (found.unjudged, found.unpriced, found.free) == (1, 1, 3)
+
+
+def test_what_looks_wrong_is_said() -> None:
+    assert describe(DATA).warnings == (
+        "a: its cost is 0.001 on every row: a price, not a cost?",
+        "b: 1 judged answers have no cost; see --prices",
+        "c: 3 of 4 costs are exactly 0: free, or rather unpriced?",
+    )
+    copied = made([[0.5, 1.0, 0.5], [1.0, 1.0, 1.0]], [[NAN] * 3] * 2)
+    assert describe(copied).warnings == (
+        "no answer has a cost; see --prices",
+        "b: its quality is 1 on every row: is it judged at all?",
+        "c: its quality is a copy of a's",
+    )
+    sound = made([[0.5, 1.0], [1.0, 0.0]], [[0.1, 0.2], [0.3, 0.4]])
+    assert describe(sound).warnings == ()
+
+
+def test_a_model_alone_has_no_rival() -> None:
+    (one,) = describe(made([[0.5], [1.0]], [[0.1], [0.2]])).models
+    assert np.isnan(one.unique_best)
+
+
+def test_prompts_without_outcomes_and_logs_without_judges() -> None:
+    bare = describe(made([[], []], [[], []]))
+    assert bare.models == () and bare.references is None and bare.complete == 0
+    assert bare.warnings == ("prompts without outcomes: there is nothing to replay",)
+    spend = describe(made([[NAN], [NAN]], [[0.1], [0.2]], prompts="ab"))
+    assert "no answer is judged" in spend.warnings[0]
+    assert spend.models[0].cost == pytest.approx(0.15) and np.isnan(spend.models[0].quality)
+
+
+def shown(dataset: Dataset) -> str:
+    out = io.StringIO()
+    show(Console(file=out, width=160), describe(dataset))
+    return out.getvalue()
+
+
+def test_the_tables_and_the_json_hold_it() -> None:
+    text = shown(DATA)
+    for part in ("data: 4 rows, 3 models", "0.6250 ± 0.2394", "on the 2 complete rows", "75.0%"):
+        assert part in text
+    assert "1 duplicate prompts" in text and "warning: c: 3 of 4 costs" in text
+    for bare in (made([[], []], [[], []]), made([[NAN]], [[0.1]])):
+        assert "warning: " in shown(bare)
+    report = json.loads(json.dumps(as_json(describe(DATA)), allow_nan=False))
+    assert report["models"][1]["judged"] == 0.75
+    assert report["references"]["best_single"] == "c"
+    assert report["notes"] == ["12 cache hits left out"]
+    assert as_json(describe(made([[NAN]], [[0.1]])))["models"][0]["quality"] is None
+
+
+def test_names_are_not_taken_for_markup() -> None:
+    dataset = made([[0.5], [0.5]], [[0.0], [0.0]])
+    marked = Dataset(**{**{f: getattr(dataset, f) for f in Dataset.__dataclass_fields__}, "models": ("[bold]m",)})  # fmt: skip
+    assert "[bold]m" in shown(marked)
