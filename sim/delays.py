@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from pydantic import ValidationError
 
@@ -81,30 +79,18 @@ def logged(url: str) -> list[float]:
     InputError
         Naming the option, where there is no such database or no feedback in it.
     """
-    from sqlalchemy import make_url, select
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy import select
 
-    from banditroute.store.engine import open_engine
     from banditroute.store.tables import decisions, feedback
+    from sim.logs import opened
 
-    where = f"--delay: log:{url}"
-    try:
-        engine = open_engine(url)
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-            raise InputError(f"{where}: no such file")
-        waited = feedback.c.received_at - decisions.c.created_at
-        query = select(waited).join(decisions, decisions.c.id == feedback.c.decision_id)
-        with engine.connect() as connection:
-            microseconds = connection.execute(query).scalars().all()
-        engine.dispose()
-    except InputError:
-        raise
-    except (SQLAlchemyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{where}: {reason}") from error
+    where = "--delay: log"
+    waited = feedback.c.received_at - decisions.c.created_at
+    query = select(waited).join(decisions, decisions.c.id == feedback.c.decision_id)
+    with opened(url, where) as log, log.engine.connect() as connection:
+        microseconds = connection.execute(query).scalars().all()
     if not microseconds:
-        raise InputError(f"{where}: no feedback in this log")
+        raise InputError(f"{where}: {url}: no feedback in this log")
     seconds = np.maximum(np.array(microseconds, dtype=np.float64) / 1e6, 0.0)
     if len(seconds) > _MOST:
         seconds = np.quantile(seconds, (np.arange(_MOST) + 0.5) / _MOST)

@@ -90,11 +90,11 @@ def test_delays_of_a_log_are_drawn_from(tmp_path: Path) -> None:
 
 def test_a_log_without_feedback_or_a_file_is_told(tmp_path: Path) -> None:
     url = log_of(tmp_path / "log.db", [])
-    with pytest.raises(InputError, match="--delay: log:sqlite:.*: no feedback in this log"):
+    with pytest.raises(InputError, match="--delay: log: sqlite:.*: no feedback in this log"):
         parse_delay(f"log:{url}")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="--delay: log: there is no file .*absent.db"):
         parse_delay(f"log:sqlite:///{tmp_path / 'absent.db'}")
     assert not (tmp_path / "absent.db").exists()
     (tmp_path / "other.db").write_bytes(b"")
-    with pytest.raises(InputError, match="--delay: log:.*no such table"):
+    with pytest.raises(InputError, match="--delay: log: .*no such table"):
         parse_delay(f"log:sqlite:///{tmp_path / 'other.db'}")
