@@ -6,6 +6,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from policies.barp import Barp
@@ -84,26 +85,28 @@ def make_pacing(name: str, **params: Any) -> Pacing:
 
 def _check(name: str, kind: type, given: Mapping[str, object]) -> None:
     """Raise ValueError for a parameter that a policy or mode does not have or take."""
-    known = {key for key in inspect.signature(kind).parameters if key not in _OWN}
+    known = _defaults(kind)
     for key, value in given.items():
         if key not in known:
             raise ValueError(f"{key}: unknown parameter of {name}{_nearest(key, known)}")
-        if not _fits(value, _default(kind, key)):
+        if not _fits(value, known[key]):
             raise ValueError(f"{key}: not a valid value: {value!r}")
 
 
 def full_params(name: str, params: Mapping[str, object]) -> dict[str, object]:
     """Return `params` with the policy's defaults filled in, so that they can be kept."""
-    defaults = inspect.signature(POLICIES[name].__init__).parameters
-    filled = {key: value.default for key, value in defaults.items() if key not in _OWN}
-    return filled | dict(params)
+    return _defaults(POLICIES[name]) | dict(params)
 
 
 _OWN = {"self", "dim"}
 
 
-def _default(kind: type, key: str) -> object:
-    return inspect.signature(kind).parameters[key].default
+@cache
+def _defaults(kind: type) -> dict[str, object]:
+    """Return the keyword parameters of a policy or mode, with their defaults."""
+    # Every snapshot makes a policy anew; a signature takes longer than all the rest of that.
+    parameters = inspect.signature(kind).parameters
+    return {key: one.default for key, one in parameters.items() if key not in _OWN}
 
 
 def _fits(value: object, default: object) -> bool:

@@ -113,7 +113,7 @@ def stage_of(
         models=_models(played),
         frontier=_frontier(references),
         references=_references(references, played),
-        limit=_limit(played),
+        limit=_limit(references, played),
         zero_aiq=measure([_zero_aiq(yard.references) for yard in played]),
         single_regret=band(np.array([_single_regret(yard, at) for yard in played])),
         errors_over="seeds" if len(played) > 1 else "requests",
@@ -317,13 +317,18 @@ def _random(yard: Yard) -> Float64:
     )
 
 
-def _limit(played: Sequence[Yard]) -> list[Point]:
-    """Return the supervised limit at costs from the cheapest model's to the dearest's."""
+def _limit(references: References, played: Sequence[Yard]) -> list[Point]:
+    """Return the supervised limit at costs from the cheapest model's to the dearest's.
+
+    Those of the zero router's corners are among them, so that lines between may be compared.
+    """
     if any(yard.limit is None for yard in played):
         return []
-    low, high = np.mean([yard.references.span for yard in played], axis=0)
+    low, high = references.span
+    low, high = max(low, 1e-4 * high, 1e-12), max(high, 1e-12)
+    rates = [*np.geomspace(low, high, LIMIT_POINTS), *references.frontier()[:, 0].tolist()]
     points: list[Point] = []
-    for rate in np.geomspace(max(low, 1e-12), max(high, 1e-12), LIMIT_POINTS):
+    for rate in sorted(rate for rate in rates if rate > 0.0):
         pairs = [yard.limit.at_rate(float(rate)) for yard in played if yard.limit is not None]
         point = _point("supervised limit", np.array(pairs))
         if not points or point.cost > points[-1].cost * (1.0 + 1e-6):

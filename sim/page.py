@@ -18,6 +18,8 @@ from sim.plots import Picture, pictures
 from sim.runfile import RunFile, Stage
 
 SMALL = ("budget",)
+NAME = 40
+"""Characters of a name that a wide window has room for."""
 
 
 def page(run: RunFile) -> str:
@@ -68,13 +70,13 @@ def _stage(k: int, stage: Stage) -> str:
     parts = [f'<section id="stage-{k}">', f"<h2>{escape(stage.title)}</h2>"]
     if stage.says:
         parts.append(f'<p class="says">{escape(stage.says)}</p>')
-    drawn = {one.name: one for one in pictures(stage)}
     first = [tables.results(stage), tables.adaptation(stage)]
-    parts += [_table(f"table-{k}-{i}", one) for i, one in enumerate(first) if one is not None]
-    parts += [_figure(one) for one in drawn.values()]
-    rest = [tables.scores(stage), tables.references(stage), tables.models(stage)]
-    rest.append(tables.shares(stage))
-    parts += [_table(f"table-{k}-{i}", one) for i, one in enumerate(rest, start=len(first))]
+    rest = [tables.utility(stage), tables.scores(stage), tables.exploration(stage)]
+    rest += [tables.references(stage), tables.models(stage), tables.shares(stage)]
+    shown = [_table(f"table-{k}-{i}", one) for i, one in enumerate([*first, *rest]) if one]
+    drawn = [_figure(one) for one in pictures(stage)]
+    cut = sum(one is not None for one in first)
+    parts += [*shown[:cut], *drawn, *shown[cut:]]
     by_task = [tables.tasks(stage, one) for one in stage.contenders]
     found = [one for one in by_task if one is not None]
     if found:
@@ -102,11 +104,13 @@ def _table(name: str, table: tables.Table) -> str:
         + "</tr>"
         for row in table.rows
     ]
+    longest = max(len(row[0]) for row in [table.columns, *table.rows])
     caption = f'<p class="caption">{escape(table.caption)}</p>' if table.caption else ""
     return (
         f'<div class="block"><div class="head"><h3 id="{name}-title">{escape(table.title)}</h3>'
         f'<button type="button" data-copies="{name}" hidden>copy as TSV</button></div>\n'
-        f'<div class="table" tabindex="0"><table id="{name}" aria-labelledby="{name}-title">'
+        f'<div class="table" tabindex="0"><table id="{name}" aria-labelledby="{name}-title" '
+        f'style="--name: {min(longest, NAME)}ch">'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
         f"</div>{caption}</div>"
     )

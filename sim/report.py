@@ -22,7 +22,9 @@ def show(console: Console, stage: Stage, *, tasks: bool = False) -> None:
         console.print(Text(stage.says))
     shown = [
         tables.results(stage),
+        tables.utility(stage),
         tables.scores(stage),
+        tables.exploration(stage),
         tables.adaptation(stage),
         tables.references(stage),
         tables.shares(stage),

@@ -15,7 +15,7 @@ from policies.base import Bools, Float64
 from sim.references import Frontier, References, level, offers, oracle_plan, planned
 from sim.scores import aiq, arena_score
 from sim.supervised import Supervised
-from sim.trace import Trace
+from sim.trace import Trace, picked
 from sim.world import World
 
 Rows = NDArray[np.intp]
@@ -197,11 +197,6 @@ class Scored:
         quality, spent = self.yard.limit.at_rate(cost)
         met = spent <= cost * (1.0 + 1e-9)
         return quality - self.yard.references.zero(cost) if met else math.nan
-
-
-def picked(values: Float64, chosen: NDArray[np.intp]) -> Float64:
-    """Return float64[n], the value of each choice of values[n, K], 0 where there was none."""
-    return np.where(chosen < 0, 0.0, values[np.arange(len(chosen)), chosen])
 
 
 def _mean(values: Float64) -> float:

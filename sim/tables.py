@@ -90,10 +90,14 @@ SCORES = (
     _Column("cost_of_single", "$, % of best single", PERCENT),
     _Column("aiq", "AIQ", QUALITY),
     _Column("arena", "RouterArena score", number(2)),
+)
+UTILITY = (
     _Column("utility", "utility", QUALITY),
-    _Column("utility_regret", "regret in utility", QUALITY),
-    _Column("propensity", "propensity", number(3)),
-    _Column("entropy", "entropy, nats", number(3)),
+    _Column("utility_regret", "regret to the highest", QUALITY),
+)
+CHANCE = (
+    _Column("propensity", "mean propensity", number(3)),
+    _Column("entropy", "mean entropy, nats", number(3)),
 )
 
 
@@ -108,7 +112,7 @@ def results(stage: Stage) -> Table:
 
 
 def scores(stage: Stage) -> Table:
-    """Return published scores, and how much of a choice was chance."""
+    """Return published scores, and shares of the best single model's quality and cost."""
     zero = QUALITY(stage.zero_aiq)
     return _table(
         stage,
@@ -117,6 +121,20 @@ def scores(stage: Stage) -> Table:
         f"{ERRORS[stage.errors_over]}; AIQ: with mixes of the policy and the cheapest model, from "
         f"the cheapest model's mean cost to the dearest's; the zero router's is {zero}",
     )
+
+
+def utility(stage: Stage) -> Table | None:
+    """Return the utility that policies were asked for; None where none is given."""
+    if not _some(stage, "utility"):
+        return None
+    return _table(stage, "Utility", UTILITY, ERRORS[stage.errors_over])
+
+
+def exploration(stage: Stage) -> Table | None:
+    """Return how much of a choice was chance; None where no policy tells."""
+    if not _some(stage, "propensity"):
+        return None
+    return _table(stage, "Chance in the choices", CHANCE, ERRORS[stage.errors_over])
 
 
 def _table(stage: Stage, title: str, columns: Sequence[_Column], caption: str) -> Table:

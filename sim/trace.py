@@ -41,12 +41,12 @@ class Trace:
     @property
     def quality(self) -> float:
         """Mean quality; a refused request has 0."""
-        return self._mean(self.world.quality)
+        return float(picked(self.world.quality, self.chosen).mean())
 
     @property
     def cost(self) -> float:
         """Mean cost in US dollars; a refused request has 0."""
-        return self._mean(self.world.cost)
+        return float(picked(self.world.cost, self.chosen).mean())
 
     @property
     def share(self) -> Float64:
@@ -55,6 +55,7 @@ class Trace:
         count: Float64 = np.bincount(answered, minlength=len(self.world.models)) / len(self.chosen)
         return count
 
-    def _mean(self, of: Float64) -> float:
-        at = np.flatnonzero(self.chosen >= 0)
-        return float(of[at, self.chosen[at]].sum() / len(self.chosen))
+
+def picked(values: Float64, chosen: NDArray[np.intp]) -> Float64:
+    """Return float64[n], the value of each choice of values[n, K], 0 where there was none."""
+    return np.where(chosen < 0, 0.0, values[np.arange(len(chosen)), chosen])

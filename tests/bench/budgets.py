@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import peers
 from report import show
 from weights import (
     Ledger,
@@ -19,12 +18,12 @@ from weights import (
     Task,
     cell,
     contenders,
-    mean_and_error,
     parser,
     work,
 )
 
 from sim.references import References
+from sim.scores import LEAST_GAIN, captured_gain
 
 RATES = {
     "paretobandit_val": (2.92e-5, 8.26e-5, 2.34e-4, 6.61e-4, 1.87e-3, 5.29e-3, 1.50e-2),
@@ -36,7 +35,6 @@ PRICES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 MIXED_ORDERS = 3
 LIMIT = "supervised"
 BESIDE = ("best single", "oracle")
-LEAST = 0.005
 
 
 def mix(ledger: Ledger, task: Task) -> Result | None:
@@ -62,7 +60,7 @@ def mix(ledger: Ledger, task: Task) -> Result | None:
 
 def priced(dataset: str, order: int) -> list[Task]:
     """Return MABWiser's runs under each of the prices."""
-    return [Task(dataset, peers.Mabwiser.name, order, p / (1.0 + p)) for p in PRICES]
+    return [Task(dataset, "mabwiser", order, p / (1.0 + p)) for p in PRICES]
 
 
 def main() -> None:
@@ -100,17 +98,16 @@ def main() -> None:
             for rate, limit in zip(rates, limits, strict=True):
                 mine = tasks(dataset, name, rate)
                 gain = ledger.gains(mine)
-                mean, error = mean_and_error(limit)
-                # A contender of fewer orders is held to the limit of the same ones.
-                share = gain.mean() / limit[: len(gain)].mean()
-                defined = mean > max(LEAST, 2.0 * error)
-                if defined:
-                    captured.append(share)
                 if np.isnan(gain).any():
                     cells.append("none fits")
                     used.append("")
                     continue
-                cells.append(f"{share:.2f}   {cell(gain)}" if defined else f"-   {cell(gain)}")
+                # A contender of fewer orders is held to the limit of the same ones.
+                share = captured_gain(gain, limit[: len(gain)]).mean
+                if share is not None:
+                    captured.append(share)
+                shown = "-" if share is None else f"{share:.2f}"
+                cells.append(f"{shown}   {cell(gain)}")
                 used.append(f"{np.mean([ledger.results[one].cost for one in mine]) / rate:.3f}")
             average = f"{np.mean(captured):.3f}" if captured else "-"
             rows.append((name, *cells, average))
@@ -124,7 +121,7 @@ def main() -> None:
             ("contender", *columns, "mean captured"),
             rows,
             f"{given.orders} orders ({MIXED_ORDERS} at most of {names[-1]}, mixed in hindsight); - "
-            f"where supervision gains less than {LEAST} or 2 standard errors",
+            f"where supervision gains less than {LEAST_GAIN} or 2 standard errors",
         )
         show(f"{dataset}: mean cost / rate", ("contender", *columns), spent)
 

@@ -24,7 +24,7 @@ from policies.base import Float32, Float64
 from policies.drift import Drift
 from sim.contenders import Contender
 from sim.prices import drawn
-from sim.replay import Replayer
+from sim.replayer import Replayer
 
 DROPS = (0.05, 0.1, 0.2)
 HISTORIES = (300, 2_000)
@@ -94,9 +94,10 @@ def chosen(at: weights.Stage, count: int, seed: int) -> int:
     )
     learned = 0
     for row in rng.integers(len(data), size=count).tolist():
-        decided = replayer.decide(at.features[row], float(len(data.prompts[row].encode())))
-        k = int(decided.chosen[0])
-        replayer.feed(decided, quality=float(data.quality[row, k]), cost=float(data.cost[row, k]))
+        tokens = np.array([float(len(data.prompts[row].encode()))])
+        (choice,) = replayer.decide(at.features[[row]], tokens)
+        k = data.models.index(choice.model or "")
+        replayer.feed(choice, quality=float(data.quality[row, k]), cost=float(data.cost[row, k]))
         learned += 2
     models = len(data.models)
     return replayer.fold.version - learned - models - 1

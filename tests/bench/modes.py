@@ -9,9 +9,8 @@ it spent, both as quality above the zero router's there.
 from __future__ import annotations
 
 import numpy as np
-import peers
 from report import show
-from weights import SLACK, Ledger, Task, cell, mean_and_error, parser, stage, work
+from weights import PARETO, SLACK, Ledger, Task, cell, mean_and_error, parser, stage, work
 
 DATASET = "paretobandit_val"
 CONTENDERS = ("thompson", "thompson+zcl", "thompson+pacer", "pilot+zcl")
@@ -30,7 +29,7 @@ def main() -> None:
     mean, requests = data.cost.mean(axis=0), len(data) - round(0.5 * len(data))
     rates = [float(r) for r in np.geomspace(1.3 * mean.min(), 0.8 * mean.max(), given.rates)]
     ledger = Ledger(given.json)
-    pareto, ours = peers.ParetoBandit.name, given.policy[0]
+    pareto, ours = PARETO["ours"], given.policy[0]
     names = [*given.policy, pareto]
 
     def tasks(name: str, rate: float | None) -> list[Task]:

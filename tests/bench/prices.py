@@ -14,28 +14,26 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import json
-import multiprocessing
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import peers
 from report import show
-from staging import DEAR, Stage, Storm, staged, thirds
+from staging import DEAR, MIDDLE, staged, thirds
 from weights import cell, contender, mean_and_error
 
-from policies import make_pacing
-from sim.pacing import Budget
-from sim.prices import drawn
-from sim.replay import Experiment, Replayer, Split
+from sim.parallel import each
+from sim.replay import Experiment, run
+from sim.scenario import Act, Scenario
+from sim.terminal import progress
+from sim.trace import picked
+from sim.transforms import Price
 
 CUTS = ((5.3e-3, 0.5), (1.9e-3, 0.5), (3.0e-4, 0.0178))
 """Rate in US dollars per request, and the factor of the middle third."""
 
-PARETO = peers.ParetoBandit.name
+PARETO = "paretobandit"
 FREE = "freely"
 QUALITY_ALONE = (1.0, 0.0, 0.0)
 LEAST, MOST, BINDS = 0.93, 1.03, 1.1
@@ -61,102 +59,31 @@ class Result:
     refused: int
 
 
-def storm_of(stage: Stage, task: Task) -> Storm:
-    """Return the rows of an order, and what they cost."""
-    data, rng = stage.dataset, np.random.default_rng([task.order, 0])
-    rows = rng.permutation(len(data))
-    factor = np.ones(data.cost.shape)
-    factor[thirds(len(rows))[1], data.models.index(DEAR)] = task.factor
-    specs = drawn(data, seed=task.order)
-    return Storm(rows, data.quality[rows], data.cost[rows] * factor, factor, specs)
-
-
-def play(stage: Stage, task: Task) -> Result:
+def play(plain: Experiment, task: Task) -> Result:
     """Run one task; the same task gives the same result."""
-    storm = storm_of(stage, task)
-    offers = {t: specs for t, specs, _ in storm.offers()}
-    chosen = (_play_pareto if task.who == PARETO else _play)(stage, storm, offers, task)
-    rows, answered = np.arange(len(chosen)), chosen >= 0
-    quality = np.where(answered, storm.quality[rows, chosen], 0.0)
-    cost = np.where(answered, storm.cost[rows, chosen], 0.0)
-    parts = thirds(len(rows))
-    ahead = cost.cumsum() - (task.rate or 0.0) * (rows + 1)
+    cut = Price.model_validate({"model": DEAR, "factor": task.factor, **MIDDLE})
+    experiment = replace(
+        plain,
+        scenario=Scenario(name="cut", title="cut", acts=(Act(cut, "cut"),)),
+        budget_rate=task.rate,
+        advance=float(plain.dataset.cost.max()),
+    )
+    who = contender("thompson" if task.who == FREE else task.who)
+    trace = run(experiment, who, task.order)
+    quality, cost = (picked(of, trace.chosen) for of in (trace.world.quality, trace.world.cost))
+    parts = thirds(len(trace.chosen))
+    ahead = cost.cumsum() - (task.rate or 0.0) * np.arange(1, len(cost) + 1)
     return Result(
         quality=tuple(float(quality[part].mean()) for part in parts),
         cost=tuple(float(cost[part].mean()) for part in parts),
         ahead=float(ahead.max()),
-        refused=int((~answered).sum()),
+        refused=int((trace.chosen < 0).sum()),
     )
 
 
-def _play(stage: Stage, storm: Storm, offers: dict[int, list], task: Task) -> np.ndarray:
-    who = contender("thompson" if task.who == FREE else task.who)
-    worst = stage.dataset.cost.max(axis=0)
-    replayer = Replayer(
-        specs=offers[0],
-        contender=who,
-        dim=stage.features.shape[1],
-        embedder=stage.embedder,
-        preference=QUALITY_ALONE,
-        rng=np.random.default_rng([task.order, 1]),
-    )
-    budget = None
-    if task.rate is not None:
-        advance = float(worst.max())
-        budget = Budget(make_pacing(who.pacing), task.rate, None, advance=advance)
-    chosen = np.zeros(len(storm.rows), dtype=np.intp)
-    for t, row in enumerate(storm.rows.tolist()):
-        changed = t in offers and t > 0
-        if changed:
-            replayer.offer(offers[t])
-        tokens = float(len(stage.dataset.prompts[row].encode()))
-        asks = replayer.ask(stage.features[row], tokens, worst=worst * storm.factor[t])
-        router = replayer.ready()
-        decided = budget.decide(router, asks, changed=changed) if budget else router.decide(asks)
-        arm = chosen[t] = int(decided.chosen[0])
-        if arm < 0:
-            continue
-        cost = float(storm.cost[t, arm])
-        replayer.feed(decided, quality=float(storm.quality[t, arm]), cost=cost)
-        if budget:
-            budget.settle(decided, cost)
-    return chosen
-
-
-def _play_pareto(stage: Stage, storm: Storm, offers: dict[int, list], task: Task) -> np.ndarray:
-    experiment = Experiment(
-        dataset=stage.dataset,
-        features=stage.features,
-        embedder=stage.embedder,
-        split=Split(),
-        preference=QUALITY_ALONE,
-        budget_rate=task.rate,
-    )
-    peer = peers.ParetoBandit(experiment, offers[0], task.order)
-    x = stage.features.astype(np.float64)
-    chosen = np.zeros(len(storm.rows), dtype=np.intp)
-    for t, row in enumerate(storm.rows.tolist()):
-        if t in offers and t > 0:
-            peer.offer(offers[t])
-        arm = chosen[t] = peer.decide(x[row])
-        peer.feed(float(storm.quality[t, arm]), float(storm.cost[t, arm]))
-    return chosen
-
-
-_stage: Stage | None = None
-
-
-def _enter(stage: Stage) -> None:
-    global _stage
-    _stage = stage
-
-
-def _work(task: Task) -> Result:
-    assert _stage is not None
-    return play(_stage, task)
-
-
-def run(given: argparse.Namespace, stage: Stage, tasks: Sequence[Task]) -> dict[Task, Result]:
+def results(
+    given: argparse.Namespace, experiment: Experiment, tasks: Sequence[Task]
+) -> dict[Task, Result]:
     """Return all results; what `--json` holds is not run again."""
     done: dict[Task, Result] = {}
     if given.json is not None and given.json.exists():
@@ -164,23 +91,18 @@ def run(given: argparse.Namespace, stage: Stage, tasks: Sequence[Task]) -> dict[
             task, (quality, cost, ahead, refused) = json.loads(line)
             done[Task(*task)] = Result(tuple(quality), tuple(cost), ahead, refused)
     left = [task for task in dict.fromkeys(tasks) if task not in done]
-    with ProcessPoolExecutor(
-        max_workers=given.jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_enter,
-        initargs=(stage,),
-    ) as executor:
-        futures = {executor.submit(_work, task): task for task in left}
-        for count, future in enumerate(as_completed(futures), start=1):
-            task, one = futures[future], future.result()
+    with progress(len(left)) as advance:
+
+        def keep(task: Task, one: Result) -> None:
             done[task] = one
             if given.json is not None:
                 key = [task.who, task.rate, task.factor, task.order]
                 with given.json.open("a") as stream:
                     values = [one.quality, one.cost, one.ahead, one.refused]
                     stream.write(json.dumps([key, values]) + "\n")
-            if sys.stderr.isatty():
-                print(f"{count} of {len(left)}", end="\r", file=sys.stderr)
+            advance()
+
+        each(play, experiment, left, jobs=given.jobs, on_done=keep)
     return done
 
 
@@ -193,7 +115,7 @@ def main() -> None:
     made.add_argument("--jobs", type=int, default=2)
     made.add_argument("--json", type=Path, help="results, one a line; kept and taken up")
     given = made.parse_args()
-    stage = replace(staged(given.data, "still"), preference=QUALITY_ALONE)
+    experiment = replace(staged(given.data, "still"), preference=QUALITY_ALONE)
     names, orders = [*given.policy, PARETO], range(given.orders)
     tasks = [
         Task(who, rate, factor, order)
@@ -203,8 +125,8 @@ def main() -> None:
         for who in names
     ]
     tasks += [Task(FREE, None, cut, order) for order in orders for _, cut in CUTS]
-    done = run(given, stage, tasks)
-    advance = float(stage.dataset.cost.max())
+    done = results(given, experiment, tasks)
+    advance = float(experiment.dataset.cost.max())
     missed = []
     for rate, cut in CUTS:
 

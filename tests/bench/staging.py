@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from banditroute.embedding import make_embedder
-from banditroute.pool import ModelSpec, PoolOptions, default_tau_cost
-from policies.base import Float32, Float64
-from sim.datasets import Dataset, load
-from sim.prices import drawn
+from banditroute.pool import PoolOptions
+from policies.base import Float64
+from sim.adaptation import adaptation, median
+from sim.datasets import load
+from sim.replay import Experiment, Split
+from sim.scenario import Act, Scenario
+from sim.stages import utility
+from sim.trace import Trace, picked
+from sim.transforms import Add, Drain, Event, Mix, Price, Quality
 
 CHEAP, GOOD, DEAR, NEW = (
     "meta-llama/llama-3.1-8b-instruct",
@@ -29,87 +33,20 @@ SAYS = {
     "drop": "quality of mistral-large is 0.75 in the middle third",
     "price": "price and cost of gemini-2.5-pro x 0.0178 in the middle third, and announced",
     "pool": "gemini-2.5-flash comes at one third, mistral-large is drained at two",
-    "mix": "gsm8k, arc and mmlu in the first and last third, all other tasks in the middle",
+    "mix": "gsm8k, arc and mmlu are a tenth of the prompts in the middle third, and more else",
 }
-BROKEN, CUT = 0.75, 0.0178
-EASY = ("gsm8k", "arc_challenge", "mmlu")
-WINDOW = 40
-ADAPTED = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """The prompts of one storm, with what routers see of them."""
-
-    dataset: Dataset
-    features: Float32
-    embedder: str
-    preference: tuple[float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Storm:
-    """One storm in one order of the rows, as the world is at each of n requests.
-
-    Attributes
-    ----------
-    rows : int[n], into the dataset.
-    quality, cost : float64[n, K]; NaN where a model is not to be had.
-    factor : float64[n, K], of the price list.
-    specs : K models at their first prices.
-    """
-
-    rows: np.ndarray
-    quality: Float64
-    cost: Float64
-    factor: Float64
-    specs: Sequence[ModelSpec]
-
-    @classmethod
-    def of(cls, dataset: Dataset, name: str, order: int) -> Storm:
-        """Stage storm `name`; the same order gives the same rows and prices for everybody."""
-        rng = np.random.default_rng([order, 0])
-        specs = drawn(dataset, seed=order)
-        rows = rng.permutation(len(dataset))
-        if name == "mix":
-            easy = np.isin(np.array(dataset.task)[rows], EASY)
-            third = min(int(easy.sum()) // 2, int((~easy).sum()))
-            first, last = np.split(rows[easy][: 2 * third], 2)
-            rows = np.concatenate([first, rows[~easy][:third], last])
-        rows = rows[: len(rows) // 3 * 3]
-        quality, cost = dataset.quality[rows].copy(), dataset.cost[rows].copy()
-        factor = np.ones(quality.shape)
-        first, middle, last = thirds(len(rows))
-        at = dataset.models.index
-        if name == "drop":
-            quality[middle, at(GOOD)] = BROKEN
-        elif name == "price":
-            factor[middle, at(DEAR)] = CUT
-        elif name == "pool":
-            quality[first, at(NEW)] = quality[last, at(GOOD)] = np.nan
-        return cls(rows, quality, cost * factor, factor, specs)
-
-    def utility(self, preference: tuple[float, float, float]) -> Float64:
-        """Return w_q q - w_c min(c / tau, 1), float64[n, K]."""
-        tau = default_tau_cost(list(self.specs))
-        return preference[0] * self.quality - preference[1] * np.minimum(self.cost / tau, 1.0)
-
-    def offers(self) -> Iterable[tuple[int, list[ModelSpec], set[str]]]:
-        """Yield (request, models at their prices, names that are draining) at each change."""
-        before: object = None
-        for t, (quality, factor) in enumerate(zip(self.quality, self.factor, strict=True)):
-            here = ~np.isnan(quality)
-            now = (here.tolist(), factor.tolist())
-            if now != before:
-                known = [s for k, s in enumerate(self.specs) if here[k] or t > 0]
-                specs = [_priced(s, factor[self.specs.index(s)]) for s in known]
-                gone = {s.name for k, s in enumerate(self.specs) if not here[k]}
-                yield t, specs, gone
-                before = now
-
-
-def _priced(spec: ModelSpec, factor: float) -> ModelSpec:
-    return spec.model_copy(update={"output_price": spec.output_price * float(factor)})
+EASY = ["gsm8k", "arc_challenge", "mmlu"]
+MIDDLE = {"from": "1/3", "to": "2/3"}
+EVENTS: dict[str, list[Event]] = {
+    "still": [],
+    "drop": [Quality.model_validate({"model": GOOD, "set": 0.75, **MIDDLE})],
+    "price": [Price.model_validate({"model": DEAR, "factor": 0.0178, **MIDDLE})],
+    "pool": [
+        Add.model_validate({"model": NEW, "at": "1/3"}),
+        Drain.model_validate({"model": GOOD, "at": "2/3"}),
+    ],
+    "mix": [Mix.model_validate({"tasks": EASY, "share": 0.1, **MIDDLE})],
+}
 
 
 def thirds(n: int) -> tuple[slice, slice, slice]:
@@ -126,9 +63,8 @@ class Measured:
     share : float64[3], of the watched model.
     curve, shares : float64[n], mean over orders: utility by the mean of the model chosen in that
         third (so without the luck of the row), and whether the watched model was chosen.
-    adapted : requests from each change until the mean of 40 choices is 90 % of the way from those
-        before it to the best single model of the new third, median over the orders in which there
-        was a way to go; inf for never, NaN where there was none in most orders.
+    adapted : requests until each change is adapted to, see `sim.adaptation`; median over the
+        orders in which there was a way to go.
     """
 
     regret: Float64
@@ -138,24 +74,23 @@ class Measured:
     adapted: tuple[float, float]
 
 
-def measure(stage: Stage, name: str, choices: Sequence[np.ndarray]) -> Measured:
-    """Judge the choices of one contender, one array for each order from 0 on."""
+def measure(experiment: Experiment, name: str, traces: Sequence[Trace]) -> Measured:
+    """Judge one contender, one trace for each order."""
     regret, curves, shares, adapted = [], [], [], []
-    watched = stage.dataset.models.index(WATCHED[name])
-    for order, chosen in enumerate(choices):
-        storm = Storm.of(stage.dataset, name, order)
-        utility, parts = storm.utility(stage.preference), thirds(len(chosen))
-        got = utility[np.arange(len(chosen)), chosen]
-        means = [utility[part].mean(axis=0) for part in parts]
-        best = [float(np.nanmax(mean)) for mean in means]
+    watched = experiment.dataset.models.index(WATCHED[name])
+    for trace in traces:
+        chosen = trace.chosen
+        values = np.where(trace.world.offered, utility(experiment, trace), np.nan)
+        parts = thirds(len(chosen))
+        best = [float(np.nanmax(values[part].mean(axis=0))) for part in parts]
+        got = picked(values, chosen)
         regret.append([b - got[part].mean() for b, part in zip(best, parts, strict=True)])
-        valued = [mean[chosen[part]] for mean, part in zip(means, parts, strict=True)]
-        curves.append(np.concatenate(valued))
         shares.append(chosen == watched)
-        before = [_before(means[k], chosen[parts[k - 1]]) for k in (1, 2)]
-        adapted.append([_adapted(valued[k], before[k - 1], best[k]) for k in (1, 2)])
+        needed, worth = adaptation(values, chosen, [part.start for part in parts[1:]])
+        curves.append(worth)
+        adapted.append(needed)
     shown = np.mean(shares, axis=0)
-    after = [_median(np.array(column)) for column in zip(*adapted, strict=True)]
+    after = [median(column) for column in zip(*adapted, strict=True)]
     return Measured(
         regret=np.array(regret),
         share=np.array([shown[part].mean() for part in thirds(len(shown))]),
@@ -165,33 +100,17 @@ def measure(stage: Stage, name: str, choices: Sequence[np.ndarray]) -> Measured:
     )
 
 
-def _before(means: Float64, chosen: np.ndarray) -> float:
-    """Return what the new third gives to the choices made just before it."""
-    valued = np.where(np.isnan(means), np.nanmin(means), means)
-    return float(valued[chosen[-2 * WINDOW :]].mean())
-
-
-def _median(values: Float64) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if 2 * len(known) > len(values) else math.nan
-
-
-def _adapted(curve: Float64, start: float, goal: float) -> float:
-    if goal - start < 0.005:
-        return math.nan
-    smooth = np.convolve(curve, np.full(WINDOW, 1.0 / WINDOW), mode="valid")
-    reached = np.flatnonzero(smooth >= start + ADAPTED * (goal - start))
-    return float(reached[0] + WINDOW // 2) if len(reached) else math.inf
-
-
-def staged(folder: Path, name: str) -> Stage:
-    """Return the prompts and models of one storm; gemini-2.5-flash only where it comes."""
+def staged(folder: Path, name: str) -> Experiment:
+    """Return one storm on all prompts; gemini-2.5-flash only where it comes."""
     whole = load(folder / "paretobandit_val.parquet")
     dataset = whole.restrict(without=[] if name == "pool" else [NEW]).complete()
     embedder = make_embedder("hashing")
-    return Stage(
+    acts = tuple(Act(event, name) for event in EVENTS[name])
+    return Experiment(
         dataset=dataset,
         features=embedder.features(list(dataset.prompts)),
         embedder=embedder.identity,
+        split=Split(fraction=0.0),
         preference=PoolOptions().preference.weights(),
+        scenario=Scenario(name=name, title=name, says=SAYS[name], acts=acts),
     )

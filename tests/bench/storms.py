@@ -15,24 +15,23 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import argparse
 import json
 import math
-import multiprocessing
-import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import peers
 from report import show
-from staging import SAYS, WATCHED, WINDOW, Measured, Stage, Storm, measure, staged, thirds
+from staging import SAYS, WATCHED, Measured, measure, staged, thirds
 from weights import cell, contender
 
-from banditroute.pool import ModelSpec
+from sim.adaptation import WINDOW
 from sim.contenders import Contender
-from sim.replay import Experiment, Replayer, Split
+from sim.parallel import each
+from sim.replay import Experiment, run
+from sim.terminal import progress
+from sim.trace import Trace
 
 RESET = "+reset"
-PARETO = ("paretobandit", "paretobandit, no forgetting")
+PARETO = ("paretobandit", "paretobandit:forgetting_factor=1")
 POLICIES = (
     "thompson",
     "thompson+reset",
@@ -53,101 +52,44 @@ POLICIES = (
 )
 
 
-def play(stage: Stage, name: str, who: str, order: int) -> np.ndarray:
-    """Return which model `who` chose for each request, int[n]."""
-    storm = Storm.of(stage.dataset, name, order)
-    offers = {t: (specs, gone) for t, specs, gone in storm.offers()}
-    columns = {spec.name: k for k, spec in enumerate(storm.specs)}
-    if who in PARETO:
-        return _play_pareto(stage, storm, offers, columns, who, order)
-    replayer = Replayer(
-        specs=[s for s in offers[0][0] if s.name not in offers[0][1]],
-        contender=_contender(who),
-        dim=stage.features.shape[1],
-        embedder=stage.embedder,
-        preference=stage.preference,
-        rng=np.random.default_rng([order, 1]),
-    )
-    chosen = np.zeros(len(storm.rows), dtype=np.intp)
-    for t, row in enumerate(storm.rows.tolist()):
-        if t in offers and t > 0:
-            replayer.offer(offers[t][0], draining=offers[t][1])
-        tokens = float(len(stage.dataset.prompts[row].encode()))
-        decided = replayer.decide(stage.features[row], tokens)
-        arm = columns[decided.frame.models[int(decided.chosen[0])].name]
-        replayer.feed(decided, quality=float(storm.quality[t, arm]), cost=float(storm.cost[t, arm]))
-        chosen[t] = arm
-    return chosen
-
-
 def _contender(who: str) -> Contender:
     plain = contender(who.removesuffix(RESET))
-    return replace(plain, label=who, reset_on_drift=who.endswith(RESET))
+    options = plain.options.model_copy(update={"reset_on_drift": who.endswith(RESET)})
+    return replace(plain, label=who, options=options)
 
 
-def _play_pareto(
-    stage: Stage,
-    storm: Storm,
-    offers: dict[int, tuple[list[ModelSpec], set[str]]],
-    columns: dict[str, int],
-    who: str,
-    order: int,
-) -> np.ndarray:
-    experiment = Experiment(
-        dataset=stage.dataset,
-        features=stage.features,
-        embedder=stage.embedder,
-        split=Split(),
-        preference=stage.preference,
-    )
-    specs, gone = offers[0]
-    first = [spec for spec in specs if spec.name not in gone]
-    peer = peers.ParetoBandit(experiment, first, order, forgets=who == PARETO[0])
-    x = stage.features.astype(np.float64)
-    chosen = np.zeros(len(storm.rows), dtype=np.intp)
-    for t, row in enumerate(storm.rows.tolist()):
-        if t in offers and t > 0:
-            peer.offer(offers[t][0], gone=offers[t][1])
-        arm = columns[peer.decide_name(x[row])]
-        peer.feed(float(storm.quality[t, arm]), float(storm.cost[t, arm]))
-        chosen[t] = arm
-    return chosen
+Task = tuple[str, str, int]
+"""(storm, contender, order)."""
 
 
-_stages: dict[str, Stage] = {}
+def _play(experiments: dict[str, Experiment], task: Task) -> Trace:
+    storm, who, order = task
+    return run(experiments[storm], _contender(who), order)
 
 
-def _enter(stages: dict[str, Stage]) -> None:
-    _stages.update(stages)
-
-
-def _work(name: str, who: str, order: int) -> list[int]:
-    return play(_stages[name], name, who, order).tolist()
-
-
-def run(given: argparse.Namespace, stages: dict[str, Stage]) -> dict[tuple[str, str, int], list]:
-    """Return the choices by (storm, contender, order); what `--json` holds is not run again."""
-    done: dict[tuple[str, str, int], list[int]] = {}
+def played(given: argparse.Namespace, experiments: dict[str, Experiment]) -> dict[Task, Trace]:
+    """Return all traces; of those that `--json` holds, only the choices are known."""
+    done: dict[Task, Trace] = {}
     if given.json is not None and given.json.exists():
         for line in given.json.read_text().splitlines():
             storm, who, order, chosen = json.loads(line)
-            done[storm, who, order] = chosen
+            if storm in experiments:
+                world, unknown = experiments[storm].worlds(order)[1], np.full(len(chosen), np.nan)
+                done[storm, who, order] = Trace(
+                    who, order, world, np.array(chosen), unknown, unknown
+                )
     wanted = [(s, w, o) for o in range(given.orders) for s in given.storm for w in given.policy]
     left = [task for task in wanted if task not in done]
-    with ProcessPoolExecutor(
-        max_workers=given.jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_enter,
-        initargs=(stages,),
-    ) as executor:
-        futures = {executor.submit(_work, *task): task for task in left}
-        for count, future in enumerate(as_completed(futures), start=1):
-            done[futures[future]] = future.result()
+    with progress(len(left)) as advance:
+
+        def keep(task: Task, trace: Trace) -> None:
+            done[task] = trace
             if given.json is not None:
                 with given.json.open("a") as stream:
-                    stream.write(json.dumps([*futures[future], future.result()]) + "\n")
-            if sys.stderr.isatty():
-                print(f"{count} of {len(left)}", end="\r", file=sys.stderr)
+                    stream.write(json.dumps([*task, trace.chosen.tolist()]) + "\n")
+            advance()
+
+        each(_play, experiments, left, jobs=given.jobs, on_done=keep)
     return done
 
 
@@ -206,12 +148,12 @@ def main() -> None:
     made.add_argument("--json", type=Path, help="choices, one run a line; kept and taken up")
     made.add_argument("--plot", type=Path, metavar="DIR", help="where to draw a PNG per storm")
     given = made.parse_args()
-    stages = {name: staged(given.data, name) for name in given.storm}
-    done = run(given, stages)
+    experiments = {name: staged(given.data, name) for name in given.storm}
+    done = played(given, experiments)
     for name in given.storm:
         found = {
             who: measure(
-                stages[name], name, [np.array(done[name, who, o]) for o in range(given.orders)]
+                experiments[name], name, [done[name, who, order] for order in range(given.orders)]
             )
             for who in given.policy
         }

@@ -16,16 +16,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import argparse
 import json
 import math
-import multiprocessing
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import peers
+from pareto import pareto_features
 from report import show
 
 from banditroute.embedding import make_embedder
@@ -33,12 +30,15 @@ from banditroute.pool import default_tau_cost
 from policies import POLICIES
 from policies.base import Float32
 from sim import replay
-from sim.contenders import Contender
+from sim.contenders import Contender, parse
 from sim.datasets import Dataset, load
+from sim.parallel import each
 from sim.prices import drawn
 from sim.references import References
 from sim.replay import Experiment, Split
 from sim.supervised import Supervised
+from sim.terminal import progress
+from sim.trace import Trace
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.8)
 WITHOUT = {
@@ -49,7 +49,7 @@ WITHOUT = {
 SAMPLE = {"routellm_mmlu": 6_000}
 CONTEXT_FREE = "context-free"
 PARETO = {"ours": "paretobandit", "own": "paretobandit, own features"}
-LIBRARIES = (*PARETO.values(), peers.Mabwiser.name)
+LIBRARIES = (*PARETO.values(), "mabwiser")
 REFERENCES = ("best single", "supervised", "oracle")
 SLACK = 0.002
 LEAST_SHARE = 0.01
@@ -143,7 +143,7 @@ def stage(folder: Path, name: str, *, pareto: bool, cache: Path) -> Stage:
         dataset=dataset,
         features=embedder.features(list(dataset.prompts)),
         embedder=embedder.identity,
-        pareto=peers.pareto_features(dataset, cache) if pareto else None,
+        pareto=pareto_features(dataset, cache) if pareto else None,
     )
 
 
@@ -158,9 +158,9 @@ def play(at: Stage, task: Task) -> Result:
     if task.contender in REFERENCES:
         quality, cost = _reference(at, task, learned, scored, references)
     else:
-        run = _run(at, task)
-        quality, cost, refused = run.quality, run.cost, run.refused
-        dearest = float(data.cost.max(axis=0)[run.share >= LEAST_SHARE].max())
+        trace = _run(at, task)
+        quality, cost, refused = trace.quality, trace.cost, trace.refused
+        dearest = float(data.cost.max(axis=0)[trace.share >= LEAST_SHARE].max())
     return Result(
         quality=quality,
         cost=cost,
@@ -171,7 +171,7 @@ def play(at: Stage, task: Task) -> Result:
     )
 
 
-def _run(at: Stage, task: Task) -> replay.Run:
+def _run(at: Stage, task: Task) -> Trace:
     experiment = Experiment(
         dataset=at.dataset,
         features=at.features,
@@ -184,13 +184,11 @@ def _run(at: Stage, task: Task) -> replay.Run:
     if name == CONTEXT_FREE:
         intercept = np.ones((len(at.dataset), 1), dtype=np.float32)
         alone = replace(experiment, features=intercept, embedder="intercept")
-        return replay.run(alone, Contender(name, "linucb", {}), task.order)
+        return replay.run(alone, Contender.of("linucb", label=name), task.order)
     if name == PARETO["own"]:
         assert at.pareto is not None
-        experiment = replace(experiment, features=at.pareto)
-        return peers.run(experiment, peers.ParetoBandit.name, task.order)
-    if name in peers.PEERS:
-        return peers.run(experiment, name, task.order)
+        own = replace(experiment, features=at.pareto)
+        return replay.run(own, contender(PARETO["ours"]), task.order)
     return replay.run(experiment, contender(name), task.order)
 
 
@@ -223,21 +221,11 @@ def _reference(
 def contender(spec: str) -> Contender:
     """Return the policy of NAME[:key=value,key=value][+MODE], MODE what prices a budget's money."""
     policy, _, mode = spec.partition("+")
-    name, _, text = policy.partition(":")
-    pairs = (pair.partition("=") for pair in text.split(",") if pair)
-    params = {key: json.loads(value) for key, _, value in pairs}
-    return Contender(spec, name, params, pacing=mode or "history")
+    return replace(parse(policy), label=spec, pacing=mode or "history")
 
 
-_stages: dict[str, Stage] = {}
-
-
-def _enter(stages: dict[str, Stage]) -> None:
-    _stages.update(stages)
-
-
-def _play(task: Task) -> Result:
-    return play(_stages[task.dataset], task)
+def _play(stages: dict[str, Stage], task: Task) -> Result:
+    return play(stages[task.dataset], task)
 
 
 def work(tasks: Sequence[Task], ledger: Ledger, given: argparse.Namespace) -> None:
@@ -250,20 +238,13 @@ def work(tasks: Sequence[Task], ledger: Ledger, given: argparse.Namespace) -> No
     for name in dict.fromkeys(task.dataset for task in left):
         mine = {task.contender for task in left if task.dataset == name}
         stages[name] = stage(given.data, name, pareto=PARETO["own"] in mine, cache=given.cache)
-    executor = ProcessPoolExecutor(
-        max_workers=given.jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_enter,
-        initargs=(stages,),
-    )
-    try:
-        futures = {executor.submit(_play, task): task for task in left}
-        for done, future in enumerate(as_completed(futures), start=1):
-            ledger.add(futures[future], future.result())
-            if sys.stderr.isatty():
-                print(f"{done} of {len(left)}", end="\r", file=sys.stderr)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    with progress(len(left)) as advance:
+
+        def done(task: Task, result: Result) -> None:
+            ledger.add(task, result)
+            advance()
+
+        each(_play, stages, left, jobs=given.jobs, on_done=done)
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
@@ -306,7 +287,7 @@ def contenders(given: argparse.Namespace) -> list[str]:
     """Return what learns online, ours first."""
     pareto = [PARETO[which] for which in given.pareto_features]
     own = dict.fromkeys([*given.policy, "knn", CONTEXT_FREE])
-    return [*own, *pareto, peers.Mabwiser.name]
+    return [*own, *pareto, "mabwiser"]
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.metrics import stage_of
-from sim.runfile import RunFile
+from sim.runfile import RunFile, Stage
 from sim.supervised import Supervised
 from sim.trace import Trace
 from sim.world import Change, World
 
 MODELS = ("cheap/8b", "<b>bold</b> & $co$", "large-latest", "dear/pro-2.5-preview")
-QUALITY, COST = (0.62, 0.7, 0.86, 0.9), (3e-5, 1.5e-4, 9e-4, 1.4e-2)
-POLICIES = (("learner", 0.85), ("learner, slow", 0.6), ("coin", 0.0))
+QUALITY, COST = (0.83, 0.84, 0.86, 0.88), (3e-5, 1.5e-4, 9e-4, 1.4e-2)
+POLICIES = (("learner", 0.95), ("learner, slow", 0.8), ("coin", 0.0))
 
 
 def world(seed: int, n: int, *, dropped: bool = False, gone: bool = False) -> World:
     """Return prompts of two tasks, of which the last two models alone can do the second well."""
     rng = np.random.default_rng([seed, 7])
     hard = rng.random(n) < 0.4
-    mean = np.where(hard[:, None], np.array(QUALITY) - np.array([0.3, 0.2, 0.0, -0.02]), QUALITY)
+    mean = np.where(hard[:, None], np.array(QUALITY) - np.array([0.5, 0.3, 0.02, 0.0]), QUALITY)
     quality = np.clip(mean + rng.normal(0.0, 0.12, (n, 4)), 0.0, 1.0)
     cost = np.array(COST) * rng.lognormal(0.0, 0.5, (n, 4))
     offered = np.ones((n, 4), dtype=np.bool_)
@@ -55,9 +56,9 @@ def play(at: World, label: str, skill: float, seed: int, rate: float | None = No
     hard = np.array([task == "hard" for task in at.task])
     wanted = np.where(hard, 2, 0)
     recent = np.array([at.quality[max(0, t - 60) : t + 1, 2].mean() for t in range(n)])
-    wanted = np.where(hard & (recent < 0.65), 3 if rate is None else 1, wanted)
+    wanted = np.where(hard & (recent < 0.7), 3 if rate is None else 1, wanted)
     wanted = np.where(at.offered[np.arange(n), wanted], wanted, 0)
-    certain = skill * np.minimum(1.0, np.arange(n) / (n / 5))
+    certain = skill * np.minimum(1.0, np.arange(1, n + 1) / (n / 8))
     tried = at.offered if rate is None else at.offered & (np.arange(k) < 3)
     pmf = (1.0 - certain)[:, None] * tried / tried.sum(axis=1, keepdims=True)
     pmf[np.arange(n), wanted] += certain
@@ -71,48 +72,64 @@ def play(at: World, label: str, skill: float, seed: int, rate: float | None = No
     return Trace(label, seed, at, chosen, propensity, entropy)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """One stage, before it is played."""
+
+    title: str
+    says: str
+    rate: float | None = None
+    dropped: bool = False
+    gone: bool = False
+
+
+PLANS = (
+    Plan("still", "Nothing changes."),
+    Plan("drop, on a budget", "One model is worse for a third of the time.", 4e-4, dropped=True),
+    Plan("drained", "A model is taken out half-way.", gone=True),
+)
+
+
+def staged(plan: Plan, *, seeds: int, n: int, policies: Sequence[tuple[str, float]]) -> Stage:
+    """Return a stage with the supervised limit, and of the drop with a utility."""
+    worlds = [world(seed, n, dropped=plan.dropped, gone=plan.gone) for seed in range(seeds)]
+    traces = [
+        play(at, label, skill, seed, plan.rate)
+        for label, skill in policies
+        for seed, at in enumerate(worlds)
+    ]
+    utility = {
+        seed: at.quality - 60.0 * np.minimum(at.cost, 0.01) for seed, at in enumerate(worlds)
+    }
+    return stage_of(
+        title=plan.title,
+        says=plan.says,
+        traces=traces,
+        budget_rate=plan.rate,
+        supervised=None if plan.gone else dict(enumerate(map(limit, worlds))),
+        utility=utility if plan.dropped else None,
+    )
+
+
+def limit(at: World) -> Supervised:
+    """Return choices from the mean of each task."""
+    hard = np.array([task == "hard" for task in at.task])
+    quality, cost = (
+        np.where(hard[:, None], of[hard].mean(axis=0), of[~hard].mean(axis=0))
+        for of in (at.quality, at.cost)
+    )
+    return Supervised(quality, cost, at.quality, at.cost)
+
+
 def run_file(
     *, seeds: int = 6, n: int = 900, policies: Sequence[tuple[str, float]] = POLICIES
 ) -> RunFile:
     """Return a run of three stages: as it is, a drop under a budget, and a model drained."""
-    stages = []
-    for title, says, rate, what in (
-        ("still", "Nothing changes.", None, {}),
-        (
-            "drop, on a budget",
-            "One model is worse for a third of the time.",
-            1e-3,
-            {"dropped": True},
-        ),
-        ("drained", "A model is taken out half-way.", None, {"gone": True}),
-    ):
-        worlds = [world(seed, n, **what) for seed in range(seeds)]
-        traces = [
-            play(at, label, skill, seed, rate)
-            for label, skill in policies
-            for seed, at in enumerate(worlds)
-        ]
-        limits = {}
-        for seed, at in enumerate(worlds):
-            hard = np.array([task == "hard" for task in at.task])
-            means = [of[hard].mean(axis=0) for of in (at.quality, at.cost)]
-            others = [of[~hard].mean(axis=0) for of in (at.quality, at.cost)]
-            told = [np.where(hard[:, None], a, b) for a, b in zip(means, others, strict=True)]
-            limits[seed] = Supervised(*told, at.quality, at.cost)
-        stages.append(
-            stage_of(
-                title=title,
-                says=says,
-                traces=traces,
-                budget_rate=rate,
-                supervised=None if what.get("gone") else limits,
-            )
-        )
     return RunFile(
         title="made-up run",
         command=["sim", "replay", "a file.parquet", "--policy", "learner"],
         versions={"banditroute": "0.1.0", "numpy": "2.0"},
         data={"name": "made up", "digest": "0123abcd", "rows": n, "models": list(MODELS)},
         settings={"seeds": seeds, "preference": [0.7, 0.3, 0.0]},
-        stages=stages,
+        stages=[staged(plan, seeds=seeds, n=n, policies=policies) for plan in PLANS],
     )

@@ -10,6 +10,7 @@ import pytest
 
 from sim.metrics import stage_of
 from sim.runfile import Contender, Stage
+from sim.supervised import Supervised
 from sim.trace import Trace
 from sim.world import Change, World
 
@@ -100,3 +101,169 @@ def test_means_of_one_trace() -> None:
     assert one.at == [1, 2, 3, 4]
     assert one.curves["regret"].mean == [0.0, 0.0, 1.0, 1.0]
     assert one.shares["dear"] == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_errors_of_one_seed_are_over_its_requests() -> None:
+    rng = np.random.default_rng(3)
+    quality = rng.random((400, 2))
+    made = world(quality, np.tile([1.0, 3.0], (400, 1)))
+    stage = staged(trace(made, [0, 1] * 200))
+    (one,) = stage.contenders
+    assert stage.errors_over == "requests"
+    got = quality[np.arange(400), [0, 1] * 200]
+    assert one.metrics["quality"].se == pytest.approx(got.std() / 20, rel=0.15)
+    assert one.metrics["cost"].se == pytest.approx(1 / 20, rel=0.15)
+    # The mix is resampled with the policy: what both get of a good prompt cancels.
+    assert one.metrics["difference"].se is not None
+    assert 0.0 < one.metrics["difference"].se < one.metrics["quality"].se
+    assert one.share["cheap"].se == pytest.approx(0.5 / 20)
+    assert all(point.quality_se for point in [*stage.models, *stage.references])
+    again = staged(trace(made, [0, 1] * 200))
+    assert again == stage
+
+
+def test_differences_are_paired_within_a_seed() -> None:
+    # The level of the requests moves with the seed; the distance to the zero router hardly does.
+    worlds = [
+        world(np.array([[0.4 + lift, 0.8 + lift]] * 4), np.array([[1.0, 3.0]] * 4))
+        for lift in (0.0, 0.1, 0.2)
+    ]
+    stage = staged(*(trace(at, [0, 1, 0, 1], seed=k) for k, at in enumerate(worlds)))
+    (one,) = stage.contenders
+    assert stage.errors_over == "seeds"
+    assert mean(one, "quality") == pytest.approx(0.7)
+    assert one.metrics["quality"].se == pytest.approx(0.1 / math.sqrt(3))
+    assert mean(one, "difference") == pytest.approx(0.0)
+    assert one.metrics["difference"].se == pytest.approx(0.0, abs=1e-12)
+    assert one.per_seed["quality"] == pytest.approx([0.6, 0.7, 0.8])
+    assert one.curves["gain"].mean[-1] == pytest.approx(0.0)
+    assert one.curves["regret"].mean == pytest.approx([0.4, 0.4, 0.8, 0.8])
+    assert [(p.name, p.quality) for p in stage.models] == [
+        ("cheap", 0.5),
+        ("dear", pytest.approx(0.9)),
+    ]
+
+
+def test_bands_are_t_intervals_over_seeds() -> None:
+    worlds = [world(np.array([[lift, 1.0]] * 2), np.array([[1.0, 3.0]] * 2)) for lift in (0.4, 0.6)]
+    stage = staged(*(trace(at, [0, 0], seed=k) for k, at in enumerate(worlds)))
+    band = stage.contenders[0].curves["regret"]
+    # Two seeds: 12.706 standard errors of 0.1.
+    assert band.mean == pytest.approx([0.5, 1.0])
+    assert band.high[0] - band.mean[0] == pytest.approx(12.706 * 0.1, rel=1e-4)
+    assert band.mean[0] - band.low[0] == pytest.approx(12.706 * 0.1, rel=1e-4)
+
+
+def test_a_budget_and_refusals() -> None:
+    stage = staged(trace(FOUR, [1, 0, -1, -1]), budget_rate=1.25)
+    (one,) = stage.contenders
+    assert mean(one, "quality") == 0.5
+    assert mean(one, "cost") == 1.0
+    assert mean(one, "used") == pytest.approx(0.8)
+    assert mean(one, "refused") == 0.5
+    assert one.share["cheap"].mean == 0.5
+    assert one.curves["spent"].mean == pytest.approx([0.6, 0.8, 0.8, 0.8])
+    assert one.shares["cheap"] == [0.0, 1.0, 0.0, 0.0]
+    # Five dollars: three cheap answers, and half of what the first dear one would add.
+    oracle = stage.references[2]
+    assert (oracle.quality, oracle.cost) == pytest.approx((2.5 / 4, 1.25))
+    assert mean(one, "regret") == pytest.approx(0.125)
+    assert one.curves["regret"].mean[-1] == pytest.approx(0.5)
+
+
+def test_a_model_is_judged_where_it_is_on_offer() -> None:
+    """Dear is on offer in the second half alone, so the zero router can play it there alone."""
+    offered = np.array([[True, False]] * 2 + [[True, True]] * 2)
+    quality = np.array([[0.5, 1.0], [0.5, 1.0], [0.5, 0.9], [0.5, 0.7]])
+    made = world(quality, np.array([[1.0, 3.0]] * 4), offered=offered)
+    stage = staged(trace(made, [0, 0, 1, 0]))
+    (one,) = stage.contenders
+    assert [(p.name, p.quality) for p in stage.models] == [
+        ("cheap", 0.5),
+        ("dear", pytest.approx(0.8)),
+    ]
+    corners = [(p.cost, p.quality) for p in stage.frontier]
+    assert corners == [(1.0, 0.5), (2.0, pytest.approx(0.65))]
+    assert [p.name for p in stage.frontier] == ["cheap", "a mix over time"]
+    # Half-way between the corners, so half of the second half goes to dear.
+    assert mean(one, "zero") == pytest.approx(0.575)
+    assert one.curves["gain"].mean == pytest.approx([0.0, 0.0, 0.2, 0.1])
+    # The best single model is one that can be played all the time.
+    assert stage.references[1].name == "best single: cheap"
+    assert stage.references[2].quality == pytest.approx((0.5 + 0.5 + 0.9 + 0.7) / 4)
+    assert stage.references[0].quality == pytest.approx((0.5 + 0.5 + 0.7 + 0.6) / 4)
+
+
+def test_captured_gain_is_at_the_policys_cost() -> None:
+    told = Supervised.oracle(FOUR.quality, FOUR.cost)
+    stage = staged(trace(FOUR, [1, 0, 0, 0]), supervised={0: told})
+    (one,) = stage.contenders
+    # At 1.5 dollars the limit answers three prompts well; the zero router has 0.5625.
+    assert mean(one, "captured") == pytest.approx((0.75 - 0.5625) / (0.75 - 0.5625))
+    assert one.metrics["captured"].se is not None
+    assert stage.references[-1].name == "supervised limit"
+    assert (stage.references[-1].quality, stage.references[-1].cost) == (1.0, 2.0)
+    costs = [point.cost for point in stage.limit]
+    assert costs == sorted(costs)
+    assert stage.limit[-1].quality == 1.0
+
+
+def test_adaptation_is_the_median_over_seeds() -> None:
+    n = 400
+    quality = np.where(np.arange(n)[:, None] < 200, [0.2, 0.8], [0.8, 0.2])
+    made = world(
+        quality, np.array([[1.0, 3.0]] * n), changes=(Change(200, "swap"), Change(200, "too"))
+    )
+
+    def turning(after: int, seed: int) -> Trace:
+        return trace(made, [1] * (200 + after) + [0] * (200 - after), seed=seed)
+
+    stage = staged(*(turning(after, seed) for seed, after in enumerate((10, 50, 200))))
+    (one,) = stage.contenders
+    (adapted,) = one.adapted
+    # A window of 40 needs 36 good choices; it is dated at its middle.
+    assert (adapted.at, adapted.outcome, adapted.seeds) == (200, "adapted", 3)
+    assert adapted.requests == 50 - 4 + 20
+    assert (adapted.low, adapted.high) == (26, None)
+    never = staged(*(turning(200, seed) for seed in range(3))).contenders[0].adapted[0]
+    assert (never.outcome, never.requests) == ("never", None)
+    flat = replace(made, quality=np.full((n, 2), 0.5))
+    assert staged(trace(flat, [0] * n)).contenders[0].adapted[0].outcome == "settled"
+
+
+def test_utility_is_what_was_asked_for() -> None:
+    utility = FOUR.quality - 0.4 * FOUR.cost
+    stage = staged(trace(FOUR, [1, 0, 0, -1]), utility={0: utility})
+    (one,) = stage.contenders
+    assert mean(one, "utility") == pytest.approx((-0.2 + 0.6 - 0.4 + 0.0) / 4)
+    assert mean(one, "utility_regret") == pytest.approx((0.0 + 0.0 + 0.2 + 0.6) / 4)
+    assert len(one.curves["utility"].mean) == 4
+
+
+def test_policies_without_propensities_have_no_histogram() -> None:
+    (one,) = staged(trace(FOUR, [0, 0, 0, 0])).contenders
+    assert one.propensity is None
+    assert one.metrics["propensity"].mean is None
+    assert one.per_seed["propensity"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("traces", "told"),
+    [
+        ([], "traces: none"),
+        (
+            [trace(FOUR, [0] * 4), trace(replace(FOUR, rows=np.arange(4) + 1), [0] * 4)],
+            "another world",
+        ),
+        (
+            [
+                trace(FOUR, [0] * 4),
+                trace(replace(FOUR, changes=(Change(2, "x"),)), [0] * 4, seed=1),
+            ],
+            "equally many changes",
+        ),
+    ],
+)
+def test_worlds_that_do_not_go_together(traces: list[Trace], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        staged(*traces)

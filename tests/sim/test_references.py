@@ -75,3 +75,47 @@ def test_oracle_refuses_what_not_even_the_cheapest_answers_fit() -> None:
     quality, cost = np.array([[0.2, 1.0], [0.6, 0.7]]), np.array([[1.0, 1.0], [1.0, 2.0]])
     references = References.of(["a", "b"], quality, cost, budget_rate=0.5)
     assert references.oracle == pytest.approx((0.5, 0.5))
+
+
+def test_zero_router_knows_what_is_on_offer() -> None:
+    """Money goes where it buys the most: to the steep offer first, whatever comes first."""
+    offered = np.array([[True, True, False]] * 2 + [[True, False, True]] * 2)
+    quality = np.array([[0.5, 0.6, 9.0]] * 2 + [[0.4, 9.0, 0.8]] * 2)
+    cost = np.array([[1.0, 3.0, 2.0]] * 4)
+    found = References.of(["a", "b", "c"], quality, cost, offered=offered)
+    assert found.quality.tolist() == pytest.approx([0.45, 0.6, 0.8])
+    corners = [[1.0, 0.45], [1.5, 0.65], [2.5, 0.7]]
+    assert found.frontier() == pytest.approx(np.array(corners))
+    assert found.mixes().at(2.0) == (1, 0.5)
+    assert found.mixes().at(0.1) == (0, 0.0)
+    assert found.mixes().at(99.0) == (2, 0.0)
+    assert found.span == pytest.approx((1.0, 2.5))
+    assert found.random == pytest.approx((0.5 * (0.55 + 0.6), 0.5 * (2.0 + 1.5)))
+    # It alone can be played at all times.
+    assert found.best_single == 0
+    assert found.oracle == pytest.approx((0.7, 2.5))
+    again = References.mean([found, found])
+    assert again.frontier() == pytest.approx(np.array(corners))
+
+
+def test_offers_of_several_seeds_are_merged() -> None:
+    def half(cut: int, lift: float) -> References:
+        offered = np.ones((4, 2), dtype=np.bool_)
+        offered[cut:, 1] = False
+        quality = np.array([[0.5 + lift, 0.9 + lift]] * 4)
+        return References.of(["a", "b"], quality, np.array([[1.0, 3.0]] * 4), offered=offered)
+
+    merged = References.mean([half(2, 0.0), half(1, 0.1), half(0, 0.1), half(4, 0.0)])
+    shares = {tuple(np.isnan(one.quality)): one.share for one in merged.offers}
+    assert shares == pytest.approx({(False, True): 9 / 16, (False, False): 7 / 16})
+    assert merged.quality[0] == pytest.approx(0.55)
+    assert merged.quality[1] == pytest.approx((2 * 0.9 + 1.0 + 4 * 0.9) / 7)
+
+
+def test_a_request_with_nothing_on_offer_is_worth_nothing_to_anybody() -> None:
+    offered = np.array([[True, True], [False, False]])
+    quality, cost = np.array([[0.5, 0.9]] * 2), np.array([[1.0, 3.0]] * 2)
+    found = References.of(["a", "b"], quality, cost, offered=offered)
+    assert found.frontier() == pytest.approx(np.array([[0.5, 0.25], [1.5, 0.45]]))
+    assert found.oracle == pytest.approx((0.45, 1.5))
+    assert found.random == pytest.approx((0.35, 1.0))

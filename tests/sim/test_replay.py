@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from banditroute.embedding import make_embedder
+from banditroute.pool import ModelSpec
+from sim import peers
 from sim.contenders import Contender
+from sim.datasets import Dataset
 from sim.errors import InputError
+from sim.players import Choice
 from sim.references import References
 from sim.replay import Course, Experiment, Split, run
 from sim.synthetic import generate
 from sim.trace import Trace
+from sim.world import World
 
 LINUCB = Contender.of("linucb")
 
@@ -91,3 +98,153 @@ def test_labels_of_other_models_are_never_seen() -> None:
         quality[world.rows, trace.chosen] = plan.dataset.quality[world.rows, trace.chosen]
     spoiled = replace(plan.dataset, quality=quality, cost=cost)
     assert run(replace(plan, dataset=spoiled), LINUCB, seed=1).digest == honest.digest
+
+
+class Told:
+    """A player that chooses its first model on offer and writes down what it is told."""
+
+    name, package, params, budgets = "told", "told", (), True
+    heard: ClassVar[list[tuple[object, ...]]] = []
+
+    def __init__(self, specs: Sequence[ModelSpec], **rest: object) -> None:
+        self.heard.clear()
+        self.count = 0
+
+    def begin(self, requests: int) -> None:
+        self.heard.append(("begin", requests))
+
+    def offer(
+        self,
+        specs: Sequence[ModelSpec],
+        *,
+        draining: Collection[str] = (),
+        worst: Mapping[str, float] | None = None,
+    ) -> None:
+        self.names = [spec.name for spec in specs if spec.name not in draining]
+        prices = [round(spec.output_price, 6) for spec in specs]
+        self.heard.append(("offer", self.names, prices, worst))
+
+    def decide(self, x: np.ndarray, tokens: np.ndarray) -> list[Choice]:
+        first, self.count = self.count, self.count + len(x)
+        self.heard.append(("decide", len(x)))
+        return [Choice(self.names[0], note=first + k) for k in range(len(x))]
+
+    def bill(self, choice: Choice, cost: float) -> None:
+        self.heard.append(("bill", choice.note, cost))
+
+    def feed(self, choice: Choice, *, quality: float, cost: float) -> None:
+        self.heard.append(("feed", choice.note, quality))
+
+    def digest(self) -> str:
+        return ""
+
+
+@dataclass
+class Made:
+    """A scenario that changes columns of the still world."""
+
+    columns: dict[str, object]
+
+    def stage(self, dataset: Dataset, rows: np.ndarray, rng: np.random.Generator) -> World:
+        return replace(World.still(dataset, rows), **self.columns)
+
+
+def told(
+    monkeypatch: pytest.MonkeyPatch, rows: int = 6, *, batch: int = 1, **columns: object
+) -> tuple[Trace, Callable[..., list[tuple[object, ...]]]]:
+    """Play a world of so many rows, changed in some columns, and return what was done and heard."""
+    monkeypatch.setitem(peers.PEERS, "told", Told)  # type: ignore[arg-type]
+    plan = replace(experiment(rows, split=Split(fraction=0.0)), scenario=Made(columns), batch=batch)
+    trace = run(plan, Contender.of("told"), seed=0)
+    return trace, lambda *kinds: [one for one in Told.heard if one[0] in kinds]
+
+
+def test_feedback_is_learned_in_order_of_arrival_before_the_request_that_comes_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delay = np.array([2.5, 0.0, 0.5, np.inf, 100.0, 10.0])
+    trace, heard = told(monkeypatch, delay=np.repeat(delay[:, None], 3, axis=1))
+    order = [one[:2] for one in heard("decide", "feed")]
+    decided, fed = ("decide", 1), "feed"
+    # 1 at once, 2 at 2.5 s and so with 0 before the request of 3 s; 5 at 15 s, 4 at 104 s, 3 never.
+    expected = [decided, decided, (fed, 1), decided, (fed, 0), (fed, 2), decided, decided, decided]
+    assert order == [*expected, (fed, 5), (fed, 4)]
+    assert len(heard("bill")) == 6
+    assert trace.chosen.tolist() == [0] * 6 and np.isnan(trace.propensity).all()
+
+
+def test_a_player_hears_the_judge_and_is_scored_by_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = np.linspace(0.0, 1.0, 18).reshape(6, 3)
+    trace, heard = told(monkeypatch, judged=judged)
+    assert [one[2] for one in heard("feed")] == judged[:, 0].tolist()
+    assert trace.quality == pytest.approx(trace.world.quality[:, 0].mean())
+
+
+def test_batches_are_decided_at_once_and_end_where_the_offer_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offered = np.ones((11, 3), dtype=np.bool_)
+    offered[:5, 2] = offered[5:, 0] = False
+    factor = np.ones((11, 3))
+    factor[10, 1] = 3.0
+    trace, heard = told(monkeypatch, rows=11, batch=4, offered=offered, factor=factor)
+    assert [one[1] for one in heard("decide")] == [4, 1, 4, 1, 1]
+    assert trace.chosen.tolist() == [0] * 5 + [1] * 6
+    _, *(first, second, third) = zip(*heard("offer"), strict=True)
+    assert list(first) == [["small", "coder"], ["coder", "large"], ["coder", "large"]]
+    small, coder, large = second[1]
+    assert second[0] == [small, coder]
+    assert second[2] == [small, pytest.approx(3.0 * coder, rel=1e-4), large]
+    assert third[2] == {name: pytest.approx(third[1][name] * by) for name, by in BY.items()}
+    firsts = [one for one in heard("decide", "feed")][:6]
+    assert [one[0] for one in firsts] == ["decide", *["feed"] * 4, "decide"]
+
+
+BY = {"small": 1.0, "coder": 3.0, "large": 1.0}
+
+
+def test_what_is_learned_first_knows_the_models_on_offer_at_the_first_scored_request() -> None:
+    offered = np.ones((60, 3), dtype=np.bool_)
+    offered[:30, 2] = False
+    plan = replace(experiment(split=Split(fraction=0.5)), scenario=Made({"offered": offered}))
+    before, scored = plan.worlds(seed=0)
+    assert before is not None and not before.offered[:, 2].any() and scored.offered[30:].all()
+    trace = run(plan, LINUCB, seed=0)
+    assert not (trace.chosen[:30] == 2).any() and (trace.chosen[30:] == 2).any()
+
+
+def test_a_newcomer_under_a_budget_and_a_price_change_keep_the_cap() -> None:
+    offered, factor = np.ones((200, 3), dtype=np.bool_), np.ones((200, 3))
+    offered[:60, 0] = False
+    factor[120:, 2] = 0.1
+    rate = 4e-4
+    plan = replace(experiment(200, split=Split(fraction=0.0)), budget_rate=rate)
+    data = plan.dataset
+
+    class Cut(Made):
+        def stage(self, dataset: Dataset, rows: np.ndarray, rng: np.random.Generator) -> World:
+            still = World.still(dataset, rows)
+            return replace(still, offered=offered, factor=factor, cost=still.cost * factor)
+
+    trace = run(replace(plan, scenario=Cut({})), Contender.of("thompson"), seed=0)
+    assert trace.cost <= rate and trace.refused == 0.0
+    assert not (trace.chosen[:60] == 0).any() and (trace.chosen[60:] == 0).any()
+    assert (trace.chosen[120:] == 2).mean() > (trace.chosen[60:120] == 2).mean()
+    assert data.models == trace.world.models
+
+
+def test_batches_equal_feedback_that_is_late_by_as_much() -> None:
+    """A batch of B learns what feedback until the next batch brings, one request at a time."""
+    plan = experiment(split=Split(fraction=0.0))
+    until_next = (8.0 - np.arange(120) % 8)[:, None] * np.ones(3)
+    late = run(replace(plan, scenario=Made({"delay": until_next})), LINUCB, seed=0)
+    batched = run(replace(plan, batch=8), LINUCB, seed=0)
+    at_once = run(plan, LINUCB, seed=0)
+    assert late.digest == batched.digest != at_once.digest
+    assert late.chosen.tolist() == batched.chosen.tolist()
+
+
+def test_propensities_and_entropies_are_those_of_the_law_of_the_choice() -> None:
+    trace = run(experiment(), Contender.of("random"), seed=0)
+    assert trace.propensity == pytest.approx(np.full(60, 1 / 3))
+    assert trace.entropy == pytest.approx(np.full(60, np.log(3.0)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typer.testing import CliRunner
 
 from banditroute.cli import app as banditroute_app
 from sim.cli import main
+from sim.runfile import RunFile
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +44,23 @@ def test_replay_prints_a_table_and_writes_json(
     options = ("--seeds", "2", "--jobs", "1", "--without", "coder", "--json", str(out))
     assert call("replay", str(data), *policies, *options) == 0
     shown = capsys.readouterr().out
-    assert "stream: 80 rows, 2 models, 2 seeds" in shown
-    report = json.loads(out.read_text())
-    assert report["models"] == ["small", "large"]
-    assert list(report["policies"]) == ["linucb:alpha=0.3,ridge=30", "fixed:arm=large"]
-    fixed = report["policies"]["fixed:arm=large"]
-    assert fixed["share"] == {"small": 0.0, "large": 1.0}
-    assert fixed["difference"] == pytest.approx(0.0, abs=1e-9)
-    corners = report["references"]["zero_router"]
-    assert corners == sorted(corners)
-    assert report["references"]["best_single"]["model"] == "large"
+    assert "stream: 80 rows, 2 models" in shown
+    run = RunFile.read(out)
+    assert run.data["models"] == ["small", "large"]
+    assert run.command == ["python", "-m", "sim", "replay", str(data), *policies, *options]
+    (stage,) = run.stages
+    assert [one.label for one in stage.contenders] == [
+        "linucb:alpha=0.3,ridge=30",
+        "fixed:arm=large",
+    ]
+    fixed = stage.contenders[1]
+    assert {name: one.mean for name, one in fixed.share.items()} == {"small": 0.0, "large": 1.0}
+    assert fixed.metrics["difference"].mean == pytest.approx(0.0, abs=1e-9)
+    assert fixed.metrics["propensity"].mean == 1.0
+    assert fixed.metrics["entropy"].mean == 0.0
+    costs = [point.cost for point in stage.frontier]
+    assert costs == sorted(costs)
+    assert stage.references[1].name == "best single: large"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +86,13 @@ def test_replay_prints_a_table_and_writes_json(
         (["--pacing", "histori"], "--pacing: unknown mode 'histori'; did you mean 'history'"),
         (["--embedder", "nope"], "--embedder: unknown embedder 'nope'"),
         (["--prices", "absent.csv"], "--prices: absent.csv"),
+        (["--scenario", "absent"], "--scenario: absent: no such file, and no such scenario"),
+        (["--delay", "late"], "--delay: 'late': seconds, exponential:SECONDS or log:URL expected"),
+        (["--missing", "2"], "--missing: a share from 0 to 1, not 2"),
+        (["--policy", "mabwiser", "--budget-rate", "1"], "mabwiser"),
+        (["--policy", "absent.yaml"], "--policy: absent.yaml: cannot be read"),
+        (["--json", "absent/run.json"], "--json: absent/run.json: no such folder"),
+        (["--report", "absent/run.html"], "--report: absent/run.html: no such folder"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(
@@ -102,8 +116,9 @@ def test_a_policy_may_start_from_a_prior(
     policies = ("--policy", "thompson", "--policy", f"thompson@{prior}:alpha=1.0")
     options = ("--learn-fraction", "0", "--seeds", "2", "--jobs", "1", "--json", str(out))
     assert call("replay", str(data), *policies, *options) == 0
-    cold, warm = json.loads(out.read_text())["policies"].values()
-    assert warm["quality"] > cold["quality"]
+    cold, warm = (one.metrics["quality"] for one in RunFile.read(out).stages[0].contenders)
+    assert warm.mean is not None and cold.mean is not None
+    assert warm.mean > cold.mean
     assert call("replay", str(data), "--jobs", "1", "--policy", f"knn@{prior}") == 2
     assert "prior: knn has no use for this kind of prior" in capsys.readouterr().err
     assert call("replay", str(data), "--jobs", "1", "--policy", f"linucb@{prior}", "--tasks") == 2
@@ -117,11 +132,40 @@ def test_a_budget_is_a_cap_whatever_prices_its_money(
     out = tmp_path / "out.json"
     options = ("--budget-rate", "2e-4", "--pacing", mode, "--seeds", "2", "--jobs", "1")
     assert call("replay", str(data), "--policy", "pilot", *options, "--json", str(out)) == 0
-    assert "oracle (knapsack)" in capsys.readouterr().out
-    report = json.loads(out.read_text())
-    assert max(report["policies"]["pilot"]["per_seed"]["cost"]) <= 2e-4
-    assert report["policies"]["pilot"]["refused"] == 0.0
-    assert report["references"]["oracle"]["cost"] <= 2e-4 * (1 + 1e-9)
+    assert "budget used, %" in capsys.readouterr().out
+    (stage,) = RunFile.read(out).stages
+    (pilot,) = stage.contenders
+    assert max(cost for cost in pilot.per_seed["cost"] if cost is not None) <= 2e-4
+    assert pilot.metrics["refused"].mean == 0.0
+    oracle = next(point for point in stage.references if point.name == "oracle")
+    assert oracle.cost <= 2e-4 * (1 + 1e-9)
+
+
+def test_a_scenario_is_played_at_each_budget_and_ends_in_a_page(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario, out, page = (tmp_path / name for name in ("s.yaml", "run.json", "run.html"))
+    scenario.write_text(
+        "title: large is gone\nbudget_rates: [2.0e-4]\n"
+        "events:\n  - {kind: drain, model: large, at: 1/2}\n"
+    )
+    policy = tmp_path / "p.yaml"
+    policy.write_text("policy: {name: linucb, alpha: 0.2}\nexploration_share: 0.1\n")
+    asked = ["--scenario", "still", "--scenario", str(scenario), "--policy", str(policy)]
+    feedback = ["--delay", "exponential:3", "--missing", "0.1", "--judge-noise", "0.05"]
+    rest = ["--batch", "4", "--seeds", "2", "--jobs", "1"]
+    files = ["--json", str(out), "--report", str(page)]
+    assert call("replay", str(data), *asked, *feedback, *rest, *files) == 0
+    assert "large is gone, 0.2 USD per 1,000 requests" in capsys.readouterr().out
+    run = RunFile.read(out)
+    still, gone = run.stages
+    assert (still.budget_rate, gone.budget_rate) == (None, 2e-4)
+    assert {still.requests, gone.requests} == {80}
+    (one,) = gone.contenders
+    assert one.label == str(policy) and one.shares["large"][-1] == 0.0
+    assert "large is drained" in [change.label for change in gone.changes]
+    assert run.settings["batch"] == 4 and run.settings["delay"] == "exponential:3"
+    assert run.versions["banditroute"] and "large is gone" in page.read_text()
 
 
 def test_missing_data_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
