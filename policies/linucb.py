@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,7 +107,7 @@ class LinUCB(Policy):
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)
 
     def learn_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64) -> None:
-        if not np.isfinite(values).all():
+        if not all(map(math.isfinite, values.tolist())):
             raise ValueError("values: every value finite")
         self.ridge.update_rows(arms, self._checked(x), values, self.clock)
         self.clock += len(arms)

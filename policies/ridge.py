@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dger, dsyr
+from scipy.linalg.blas import dger, dsyr, dsyrk
 from scipy.linalg.lapack import dpotrf, dpotri
 
 from policies.base import Arrays, Bools, Float32, Float64, Sums
@@ -38,9 +38,9 @@ class RidgeArms:
     that is not played grows back to that of its prior, and never above.
 
     `steps` is for simulators of streams that nobody folds again, and 0 for all others: without
-    forgetting, a solution is moved by Sherman-Morrison and solved anew at every so many outcomes
-    of its arm. The sums stay what they are, but the last bits of what is published then depend
-    on when it was published before.
+    forgetting, the outcomes of a batch are then added as one product, and a single one moves the
+    solution by Sherman-Morrison, until it is solved anew at every so many outcomes of its arm.
+    The last bits then depend on how the stream was cut, and what was published moves as well.
     """
 
     steps = 0
@@ -102,20 +102,28 @@ class RidgeArms:
 
     def update_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64, clock: int) -> None:
         """Add outcomes[n] of arms[n], to the same bits as `update` from `clock` + 1 on would."""
-        if self.gamma < 1.0 or (self.steps and len(arms) == 1):
+        if self.gamma < 1.0 or len(arms) == 1:
             rows = zip(arms.tolist(), x, values.tolist(), strict=True)
             for position, (arm, row, value) in enumerate(rows, clock + 1):
                 self.update(arm, row, value, position)
             return
-        wide = x.astype(np.float64)
-        grams, moments = [gram.T for gram in self.gram], list(self.moment)
-        for arm, row, pull in zip(arms.tolist(), wide, values[:, None] * wide, strict=True):
-            dsyr(1.0, row, a=grams[arm], overwrite_a=1)
-            moments[arm] += pull
-            self._solved[arm] = None
+        wide, changed = x.astype(np.float64), set(arms.tolist())
+        if self.steps:
+            for arm in changed:
+                mine = np.flatnonzero(arms == arm)
+                own = wide[mine]
+                dsyrk(1.0, own.T, beta=1.0, c=self.gram[arm].T, overwrite_c=1)
+                self.moment[arm] += values[mine] @ own
+        else:
+            grams, moments = [gram.T for gram in self.gram], list(self.moment)
+            for arm, row, pull in zip(arms.tolist(), wide, values[:, None] * wide, strict=True):
+                dsyr(1.0, row, a=grams[arm], overwrite_a=1)
+                moments[arm] += pull
         np.add.at(self.square, arms, values * values)
         np.add.at(self.count, arms, 1.0)
         self.last[arms] = np.arange(clock + 1, clock + 1 + len(arms))
+        for arm in changed:
+            self._solved[arm] = None
 
     def add(self, arm: int, sums: Sums, clock: int) -> None:
         """Add at once what `sums.count` imaginary outcomes of `arm` have taught."""
@@ -173,8 +181,7 @@ class RidgeArms:
         if not self._solved:
             d = self.moment.shape[1]
             return np.zeros((0, d)), np.zeros((0, d, d))
-        solved = [self.solve_one(arm, clock) for arm in range(len(self._solved))]
-        thetas, inverses = zip(*solved, strict=True)
+        thetas, inverses = zip(*self._all(clock), strict=True)
         return np.stack(thetas), np.stack(inverses)
 
     def narrowed(self, clock: int) -> tuple[Float32, Float32]:
@@ -182,7 +189,7 @@ class RidgeArms:
 
         Arms that are solved as they were last time are not converted anew.
         """
-        solved = [self.solve_one(arm, clock) for arm in range(len(self._solved))]
+        solved = self._all(clock)
         theta, inverse = self._narrow
         if len(theta) != len(solved):
             k, d = len(solved), self.moment.shape[1]
@@ -191,11 +198,10 @@ class RidgeArms:
         else:
             pairs = enumerate(zip(solved, self._shown, strict=True))
             changed = [arm for arm, (new, old) in pairs if new is not old]
-            if changed:
+            if changed and not self.steps:
                 theta, inverse = theta.copy(), inverse.copy()
         for arm in changed:
             theta[arm], inverse[arm] = solved[arm]
-        theta.flags.writeable = inverse.flags.writeable = False
         self._narrow, self._shown = (theta, inverse), solved
         return self._narrow
 
@@ -240,6 +246,13 @@ class RidgeArms:
         if known is None or self.gamma < 1.0:
             known = self._solved[arm] = self._solve(arm, clock)
         return known
+
+    def _all(self, clock: int) -> list[tuple[Float64, Float64]]:
+        if self.gamma == 1.0:
+            known = [solved for solved in self._solved if solved is not None]
+            if len(known) == len(self._solved):
+                return known
+        return [self.solve_one(arm, clock) for arm in range(len(self._solved))]
 
     def _solve(self, arm: int, clock: int) -> tuple[Float64, Float64]:
         decay = self.gamma ** (clock - int(self.last[arm]))
@@ -352,7 +365,7 @@ def widths(x: Float32, inverse: Float32) -> Float32:
     if n == 1:
         row = x[0]
         squares = inverse.reshape(k * d, d).dot(row).reshape(k, d).dot(row)[None]
-    elif d < 2 * _BLOCK or n < _BLOCK:
+    elif d <= 2 * _BLOCK or n < _BLOCK:
         projected = (x @ inverse.reshape(k * d, d).T).reshape(n, k, d)
         squares = np.matmul(projected, x[:, :, None])[:, :, 0]
     else:

@@ -55,16 +55,16 @@ def race(
             part.steps = steps
     preference = np.tile((1.0, 0.0, 0.0), (batch, 1))
     eligible, penalty = np.ones((batch, k), dtype=np.bool_), np.zeros((batch, k))
-    chosen = np.empty(n, dtype=np.intp)
+    chosen, each = np.empty(n, dtype=np.intp), np.arange(batch)
     policy.refresh()
     unseen = 0
     for start in range(0, n, batch):
-        rows = x[start : start + batch]
+        rows, earned = x[start : start + batch], rewards[start : start + batch]
         m = len(rows)
         scores, _, _ = policy.assess(rows, preference[:m])
         arms = draw(policy.pmf(scores, eligible[:m], penalty[:m]), rng.random(m))
         chosen[start : start + m] = arms
-        policy.learn_rows(arms, rows, rewards[np.arange(start, start + m), arms])
+        policy.learn_rows(arms, rows, earned[each[:m], arms])
         unseen += m
         if unseen >= refresh:
             policy.refresh()
