@@ -130,13 +130,15 @@ class LinUCB(Policy):
 
     def _publish(self) -> Arrays:
         theta, inverse = self._solve()
-        width = np.full(len(self.arms), self.alpha)
+        width: NDArray[Any] = np.full(len(self.arms), self.alpha, dtype=np.float32)
         if self.theoretical:
             gained = self._log_det(inverse) - np.log(self.ridge.fresh[0]).sum()
             radius = np.sqrt(2.0 * np.log(1.0 / self.delta) + np.maximum(gained, 0.0))
             width = self.noise * radius + self.bound
         view = {"theta": theta, "inverse": inverse, "width": width}
-        return {name: array.astype(np.float32, copy=False) for name, array in view.items()}
+        if theta.dtype == width.dtype == np.float32:
+            return view
+        return {name: array.astype(np.float32) for name, array in view.items()}
 
     def _solve(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return theta[K, d] and the M[K, d, d] of the bonus ``width sqrt(x' M x)``.

@@ -102,7 +102,10 @@ class RidgeArms:
 
     def update_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64, clock: int) -> None:
         """Add outcomes[n] of arms[n], to the same bits as `update` from `clock` + 1 on would."""
-        if self.gamma < 1.0 or len(arms) == 1:
+        if len(arms) == 1:
+            self.update(arms.item(), x[0], values.item(), clock + 1)
+            return
+        if self.gamma < 1.0:
             rows = zip(arms.tolist(), x, values.tolist(), strict=True)
             for position, (arm, row, value) in enumerate(rows, clock + 1):
                 self.update(arm, row, value, position)
@@ -365,7 +368,7 @@ def widths(x: Float32, inverse: Float32) -> Float32:
     if n == 1:
         row = x[0]
         squares = inverse.reshape(k * d, d).dot(row).reshape(k, d).dot(row)[None]
-    elif d <= 2 * _BLOCK or n < _BLOCK:
+    elif d < 2 * _BLOCK or n < _BLOCK:
         projected = (x @ inverse.reshape(k * d, d).T).reshape(n, k, d)
         squares = np.matmul(projected, x[:, :, None])[:, :, 0]
     else:

@@ -55,6 +55,7 @@ def race(
             part.steps = steps
     preference = np.tile((1.0, 0.0, 0.0), (batch, 1))
     eligible, penalty = np.ones((batch, k), dtype=np.bool_), np.zeros((batch, k))
+    u = rng.random((n,))
     chosen, each = np.empty(n, dtype=np.intp), np.arange(batch)
     policy.refresh()
     unseen = 0
@@ -62,7 +63,7 @@ def race(
         rows, earned = x[start : start + batch], rewards[start : start + batch]
         m = len(rows)
         scores, _, _ = policy.assess(rows, preference[:m])
-        arms = draw(policy.pmf(scores, eligible[:m], penalty[:m]), rng.random(m))
+        arms = draw(policy.pmf(scores, eligible[:m], penalty[:m]), u[start : start + m])
         chosen[start : start + m] = arms
         policy.learn_rows(arms, rows, earned[each[:m], arms])
         unseen += m
