@@ -101,7 +101,10 @@ class RidgeArms:
             self._solved[arm] = _stepped(*known, wide, value)
 
     def update_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64, clock: int) -> None:
-        """Add outcomes[n] of arms[n], to the same bits as `update` from `clock` + 1 on would."""
+        """Add outcomes[n] of arms[n] as `update` would from `clock` + 1 on.
+
+        Without `steps` it is the same to the bit.
+        """
         if len(arms) == 1:
             self.update(arms.item(), x[0], values.item(), clock + 1)
             return
@@ -127,6 +130,11 @@ class RidgeArms:
         self.last[arms] = np.arange(clock + 1, clock + 1 + len(arms))
         for arm in changed:
             self._solved[arm] = None
+
+    def pace(self, steps: int) -> None:
+        """Set `steps`, and solve all arms anew when next asked."""
+        self.steps, self._solved = steps, [None] * len(self._solved)
+        self._narrow = self._narrow[0][:0], self._narrow[1][:0]
 
     def add(self, arm: int, sums: Sums, clock: int) -> None:
         """Add at once what `sums.count` imaginary outcomes of `arm` have taught."""

@@ -30,7 +30,7 @@ def race(
 
     Parameters
     ----------
-    policy : with its K arms; it goes on from what it has learned.
+    policy : with its K arms; it goes on from what it has learned. Publish it anew afterwards.
     x : float32[n, d], the features.
     rewards : float64[n, K] in [0, 1], what each arm would earn.
     rng : source of the uniforms.
@@ -50,9 +50,9 @@ def race(
         raise ValueError(f"policy: {policy.name} weighs money, which is not here")
     if (len(x), len(policy.arms)) != (n, k) or min(batch, refresh) < 1 or k < 1:
         raise ValueError(f"rewards: {n} rows of {k} arms for {len(x)} of {len(policy.arms)}")
-    for part in vars(policy).values():
-        if isinstance(part, RidgeArms):
-            part.steps = steps
+    ridges = [part for part in vars(policy).values() if isinstance(part, RidgeArms)]
+    for ridge in ridges:
+        ridge.pace(steps)
     preference = np.tile((1.0, 0.0, 0.0), (batch, 1))
     eligible, penalty = np.ones((batch, k), dtype=np.bool_), np.zeros((batch, k))
     u = rng.random((n,))
@@ -70,4 +70,6 @@ def race(
         if unseen >= refresh:
             policy.refresh()
             unseen = 0
+    for ridge in ridges:
+        ridge.pace(0)
     return chosen

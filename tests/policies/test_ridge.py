@@ -223,9 +223,9 @@ def test_steps_stay_near_what_is_solved(gap: int) -> None:
     n = 20_000
     x, r, arm = _log(n)
     quick, exact = RidgeArms(precision=PRECISION, mean=MEAN), _fold(x, r, arm, gamma=1.0)
-    quick.steps = 64
     for _ in range(3):
         quick.grow()
+    quick.pace(64)
     quick.narrowed(0)
     for at in range(0, n, gap):
         to = slice(at, at + gap)
@@ -241,8 +241,8 @@ def test_steps_stay_near_what_is_solved(gap: int) -> None:
 def test_a_step_is_taken_between_two_solutions() -> None:
     x, r, _ = _log(70)
     ridge = RidgeArms(precision=PRECISION, mean=MEAN)
-    ridge.steps = 64
     ridge.grow()
+    ridge.pace(64)
     solved = []
     for i in range(70):
         ridge.narrowed(i)
