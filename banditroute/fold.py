@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -168,24 +169,31 @@ class Fold:
 
     def snapshot(self) -> Snapshot:
         """Publish, as a snapshot for a router."""
-        return install(self.charter, self.version, self.publish())
+        # Scoring reads nothing but the view that is installed: a shallow copy is a fresh scorer.
+        scorers = copy(self.policy), copy(self.cost), copy(self.latency)
+        views = {part: owner.publish() for part, owner in self._parts().items()}
+        return _snapshot(self.charter, self.version, *scorers, views)
 
 
 def install(charter: Charter, version: int, view: Arrays) -> Snapshot:
     """Return the snapshot that scores from a published `view`."""
-    policy = _policy(charter)
-    cost, latency = CostModel(dim=charter.dim), LatencyModel()
-    policy.install(_below("policy", view))
-    cost.install(_below("cost", view))
-    latency.install(_below("latency", view))
-    return Snapshot(
-        version=version,
-        charter=charter,
-        policy=policy,
-        cost=cost,
-        latency=latency,
-        drift=_below("drift", view),
-    )
+    scorers = _policy(charter), CostModel(dim=charter.dim), LatencyModel()
+    views = {part: _below(part, view) for part in ("policy", "cost", "latency", "drift")}
+    return _snapshot(charter, version, *scorers, views)
+
+
+def _snapshot(
+    charter: Charter,
+    version: int,
+    policy: Policy,
+    cost: CostModel,
+    latency: LatencyModel,
+    views: Mapping[str, Arrays],
+) -> Snapshot:
+    policy.install(views["policy"])
+    cost.install(views["cost"])
+    latency.install(views["latency"])
+    return Snapshot(version, charter, policy, cost, latency, views["drift"])
 
 
 def _policy(charter: Charter) -> Policy:

@@ -199,12 +199,7 @@ class Policy(ABC):
         return self._score(self._checked(x), preference)
 
     def estimate(self, x: Float32) -> tuple[Float32, Float32]:
-        """Return mean[n, K] and standard deviation[n, K] of quality, in reward units.
-
-        Parameters
-        ----------
-        x : float32[n, d]; another shape, or a value that is not finite, is a ValueError.
-        """
+        """Return mean[n, K] and deviation[n, K] of quality, in reward units; x as in `score`."""
         return self._estimate(self._checked(x))
 
     def weighed(self, x: Float32, preference: Float64) -> Float64:
@@ -283,6 +278,11 @@ class Policy(ABC):
             self.clock += 1
             self.pulls[arm] += 1
             self._learn(arm, outcome)
+
+    def learn_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64) -> None:
+        """Fold qualities[n] of arms[n] at x[n, d] as `learn` does, to the same bits."""
+        rows = zip(arms.tolist(), x, values.tolist(), strict=True)
+        self.learn(Outcome(0, "", self.arms[k], row, "quality", value) for k, row, value in rows)
 
     def compare(self, comparison: Comparison) -> None:
         """Fold which of two answers was preferred; not every policy has a use for it.

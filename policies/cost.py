@@ -109,9 +109,10 @@ class CostModel:
 
     def publish(self) -> Arrays:
         """Return theta[K, d] and half the residual variance[K], all that prediction reads."""
-        theta, inverse = self.ridge.solve(self.clock)
-        smear = _smear(*self.ridge.residuals(theta, inverse))
-        return {"theta": theta.astype(np.float32), "smear": smear.astype(np.float32)}
+        smear = _smear(*self.ridge.left(self.clock))
+        thetas = [self.ridge.solve_one(arm, self.clock)[0] for arm in range(len(self.arms))]
+        theta = np.array(thetas, dtype=np.float32).reshape(-1, len(self.common))
+        return {"theta": theta, "smear": smear.astype(np.float32)}
 
     def install(self, view: Arrays) -> None:
         """Predict from a published `view`."""

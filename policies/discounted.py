@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Sums
+from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
 from policies.baselines import Shrinking
 from policies.laws import optimistic
 from policies.linucb import LinUCB
@@ -193,6 +193,8 @@ class DLinUCB(LinUCB):
         super()._learn(arm, outcome)
         self.squared.update(arm, outcome.x, outcome.value, self.clock)
 
+    learn_rows = Policy.learn_rows  # two sums follow every outcome
+
     def _teach(self, arm: int, sums: Sums) -> None:
         super()._teach(arm, sums)
         self.squared.add(arm, sums, self.clock)
@@ -214,7 +216,7 @@ class DLinUCB(LinUCB):
         self.squared.load({name: state[f"squared_{name}"] for name in self.squared.state()})
 
     def _solve(self) -> tuple[Float64, Float64]:
-        theta, inverse = super()._solve()
+        theta, inverse = self.ridge.solve(self.clock)
         return theta, inverse @ self.squared.matrices(self.clock) @ inverse
 
     def _log_det(self, inverse: Float64) -> Float64:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +106,13 @@ class LinUCB(Policy):
     def _learn(self, arm: int, outcome: Outcome) -> None:
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)
 
+    def learn_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64) -> None:
+        if not all(map(math.isfinite, values.tolist())):
+            raise ValueError("values: every value finite")
+        self.ridge.update_rows(arms, self._checked(x), values, self.clock)
+        self.clock += len(arms)
+        np.add.at(self.pulls, arms, 1)
+
     def _teach(self, arm: int, sums: Sums) -> None:
         self.ridge.add(arm, sums, self.clock)
 
@@ -121,17 +130,23 @@ class LinUCB(Policy):
 
     def _publish(self) -> Arrays:
         theta, inverse = self._solve()
-        width = np.full(len(self.arms), self.alpha)
+        width: NDArray[Any] = np.full(len(self.arms), self.alpha, dtype=np.float32)
         if self.theoretical:
             gained = self._log_det(inverse) - np.log(self.ridge.fresh[0]).sum()
             radius = np.sqrt(2.0 * np.log(1.0 / self.delta) + np.maximum(gained, 0.0))
             width = self.noise * radius + self.bound
         view = {"theta": theta, "inverse": inverse, "width": width}
+        if theta.dtype == width.dtype == np.float32:
+            return view
         return {name: array.astype(np.float32) for name, array in view.items()}
 
-    def _solve(self) -> tuple[Float64, Float64]:
-        """Return theta[K, d] and the M[K, d, d] of the bonus ``width sqrt(x' M x)``."""
-        return self.ridge.solve(self.clock)
+    def _solve(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return theta[K, d] and the M[K, d, d] of the bonus ``width sqrt(x' M x)``.
+
+        In float64 where `_log_det` is to read M, else in float32 at least.
+        """
+        ridge = self.ridge
+        return ridge.solve(self.clock) if self.theoretical else ridge.narrowed(self.clock)
 
     def _log_det(self, inverse: Float64) -> Float64:
         """Return the log det A[K] of the theoretical width, of the M that `_solve` returned."""

@@ -3,19 +3,21 @@
 Sums are kept in float64 and moved by BLAS rank-1 updates, one outcome at a time, so they do not
 depend on how a log is cut into batches. The regulariser is never decayed and inverses are never
 updated in place: Sherman-Morrison under forgetting is unstable (errors of 1e29 after 100,000
-float64 steps), so inverses are solved anew from the sums when they are published.
+float64 steps), so inverses are solved anew from the sums when they are published. Only
+simulators may ask for steps in between, see `RidgeArms.steps`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dsyr
+from scipy.linalg.blas import dger, dsyr, dsyrk
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from policies.base import Arrays, Float32, Float64, Sums
+from policies.base import Arrays, Bools, Float32, Float64, Sums
 
 _ALL = slice(None)
 
@@ -34,7 +36,14 @@ class RidgeArms:
     Decay is applied to an arm when it next learns, and to a copy of its sums when they are
     solved, so publishing changes nothing. Only the sums decay: the variance x' A^-1 x of an arm
     that is not played grows back to that of its prior, and never above.
+
+    `steps` is for simulators of streams that nobody folds again, and 0 for all others: without
+    forgetting, the outcomes of a batch are then added as one product, and a single one moves the
+    solution by Sherman-Morrison, until it is solved anew at every so many outcomes of its arm.
+    The last bits then depend on how the stream was cut, and what was published moves as well.
     """
+
+    steps = 0
 
     def __init__(self, *, precision: Float64, mean: Float64, gamma: float = 1.0) -> None:
         if not 0.0 < gamma <= 1.0:
@@ -51,6 +60,9 @@ class RidgeArms:
         self.count = np.zeros(0)
         self.last = np.zeros(0, dtype=np.int64)
         self._solved: list[tuple[Float64, Float64] | None] = []
+        self._shown: list[tuple[Float64, Float64]] = []
+        self._narrow = np.zeros((0, d), np.float32), np.zeros((0, d, d), np.float32)
+        self._left: dict[int, tuple[tuple[Float64, Float64], Float64, Float64]] = {}
 
     def grow(self) -> None:
         """Add an arm that has learned nothing."""
@@ -78,12 +90,51 @@ class RidgeArms:
 
     def update(self, arm: int, x: Float32, value: float, clock: int) -> None:
         """Add one outcome of `arm` at fold position `clock` (a count of outcomes)."""
+        known = self._solved[arm]
         self._age(arm, clock)
         wide = x.astype(np.float64)
         dsyr(1.0, wide, a=self.gram[arm].T, overwrite_a=1)
         self.moment[arm] += value * wide
         self.square[arm] += value * value
         self.count[arm] += 1.0
+        if self.steps and known is not None and self.gamma == 1.0 and self.count[arm] % self.steps:
+            self._solved[arm] = _stepped(*known, wide, value)
+
+    def update_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64, clock: int) -> None:
+        """Add outcomes[n] of arms[n] as `update` would from `clock` + 1 on.
+
+        Without `steps` it is the same to the bit.
+        """
+        if len(arms) == 1:
+            self.update(arms.item(), x[0], values.item(), clock + 1)
+            return
+        if self.gamma < 1.0:
+            rows = zip(arms.tolist(), x, values.tolist(), strict=True)
+            for position, (arm, row, value) in enumerate(rows, clock + 1):
+                self.update(arm, row, value, position)
+            return
+        wide, changed = x.astype(np.float64), set(arms.tolist())
+        if self.steps:
+            for arm in changed:
+                mine = np.flatnonzero(arms == arm)
+                own = wide[mine]
+                dsyrk(1.0, own.T, beta=1.0, c=self.gram[arm].T, overwrite_c=1)
+                self.moment[arm] += values[mine] @ own
+        else:
+            grams, moments = [gram.T for gram in self.gram], list(self.moment)
+            for arm, row, pull in zip(arms.tolist(), wide, values[:, None] * wide, strict=True):
+                dsyr(1.0, row, a=grams[arm], overwrite_a=1)
+                moments[arm] += pull
+        np.add.at(self.square, arms, values * values)
+        np.add.at(self.count, arms, 1.0)
+        self.last[arms] = np.arange(clock + 1, clock + 1 + len(arms))
+        for arm in changed:
+            self._solved[arm] = None
+
+    def pace(self, steps: int) -> None:
+        """Set `steps`, and solve all arms anew when next asked."""
+        self.steps, self._solved = steps, [None] * len(self._solved)
+        self._narrow = self._narrow[0][:0], self._narrow[1][:0]
 
     def add(self, arm: int, sums: Sums, clock: int) -> None:
         """Add at once what `sums.count` imaginary outcomes of `arm` have taught."""
@@ -141,9 +192,42 @@ class RidgeArms:
         if not self._solved:
             d = self.moment.shape[1]
             return np.zeros((0, d)), np.zeros((0, d, d))
-        solved = [self.solve_one(arm, clock) for arm in range(len(self._solved))]
-        thetas, inverses = zip(*solved, strict=True)
+        thetas, inverses = zip(*self._all(clock), strict=True)
         return np.stack(thetas), np.stack(inverses)
+
+    def narrowed(self, clock: int) -> tuple[Float32, Float32]:
+        """Return `solve` in float32; nobody may write to it, since it is given out again.
+
+        Arms that are solved as they were last time are not converted anew.
+        """
+        solved = self._all(clock)
+        theta, inverse = self._narrow
+        if len(theta) != len(solved):
+            k, d = len(solved), self.moment.shape[1]
+            theta, inverse = np.empty((k, d), np.float32), np.empty((k, d, d), np.float32)
+            changed = list(range(k))
+        else:
+            pairs = enumerate(zip(solved, self._shown, strict=True))
+            changed = [arm for arm, (new, old) in pairs if new is not old]
+            if changed and not self.steps:
+                theta, inverse = theta.copy(), inverse.copy()
+        for arm in changed:
+            theta[arm], inverse[arm] = solved[arm]
+        self._narrow, self._shown = (theta, inverse), solved
+        return self._narrow
+
+    def left(self, clock: int) -> tuple[Float64, Float64]:
+        """Return the `residuals` around what is solved at `clock`, of changed arms anew."""
+        error, freedom = np.zeros((2, len(self._solved)))
+        for arm in range(len(self._solved)):
+            solved, known = self.solve_one(arm, clock), self._left.get(arm)
+            if known is None or known[0] is not solved:
+                theta, inverse = solved
+                at = slice(arm, arm + 1)
+                known = solved, *self.residuals(theta[None], inverse[None], at)
+                self._left[arm] = known
+            error[arm], freedom[arm] = known[1][0], known[2][0]
+        return error, freedom
 
     def belief(self, arm: int, x: Float64, clock: int) -> tuple[float, float]:
         """Return the mean x' theta and the variance x' A^-1 x of one arm at `clock`."""
@@ -174,9 +258,16 @@ class RidgeArms:
             known = self._solved[arm] = self._solve(arm, clock)
         return known
 
+    def _all(self, clock: int) -> list[tuple[Float64, Float64]]:
+        if self.gamma == 1.0:
+            known = [solved for solved in self._solved if solved is not None]
+            if len(known) == len(self._solved):
+                return known
+        return [self.solve_one(arm, clock) for arm in range(len(self._solved))]
+
     def _solve(self, arm: int, clock: int) -> tuple[Float64, Float64]:
         decay = self.gamma ** (clock - int(self.last[arm]))
-        inverse = invert(self.gram[arm] * decay, self.precision[arm])[0]
+        inverse = _whole(_factor(self.gram[arm] * decay, self.precision[arm]))
         prior = self.precision[arm] * self.mean[arm]
         return inverse @ (self.moment[arm] * decay + prior), inverse
 
@@ -196,8 +287,8 @@ class RidgeArms:
 
     def symmetric(self, arms: slice = _ALL) -> Float64:
         """Return S[K, d, d] with both triangles, at each arm's last outcome."""
-        lower = np.tril(self.gram[arms], -1)
-        whole: Float64 = np.tril(self.gram[arms]) + lower.transpose(0, 2, 1)
+        gram = self.gram[arms]
+        whole: Float64 = np.where(_lower(gram.shape[-1]), gram, gram.transpose(0, 2, 1))
         return whole
 
     def state(self) -> Arrays:
@@ -232,20 +323,49 @@ def next_position(clock: int, *, forgets: bool = False) -> int:
 
 def invert(gram: Float64, precision: Float64) -> tuple[Float64, float]:
     """Return (S + P)^-1[d, d] and log det(S + P), of the lower triangle S and the diagonal P[d]."""
-    a = gram.copy()
-    a[np.diag_indices_from(a)] += precision
+    factor = _factor(gram.copy(), precision)
+    log_det = 2.0 * float(np.log(np.diagonal(factor)).sum())
+    return _whole(factor), log_det
+
+
+def _factor(a: Float64, precision: Float64) -> Float64:
+    """Return the upper Cholesky factor of S + P, zeros below; `a`, S in C order, is overwritten."""
+    diagonal = a.reshape(-1)[:: len(a) + 1]
+    diagonal += precision
+    factor: Float64
     factor, failed = dpotrf(a.T, lower=0)
     more = 1e-12
     while failed and more < 1.0:
         # Sums this large have rounded the prior away: a little more of their own keeps them whole.
-        a[np.diag_indices_from(a)] *= 1.0 + more
+        diagonal *= 1.0 + more
         factor, failed = dpotrf(a.T, lower=0)
         more *= 10.0
     if failed:
         raise FloatingPointError("gram: not a sum of squares")
-    log_det = 2.0 * float(np.log(np.diagonal(factor)).sum())
+    return factor
+
+
+def _whole(factor: Float64) -> Float64:
+    """Return the inverse[d, d], in C order, of a matrix by its upper Cholesky factor."""
     upper, _ = dpotri(factor, lower=0)
-    return np.triu(upper) + np.triu(upper, 1).T, log_det
+    whole = np.empty(upper.shape)
+    np.add(upper, upper.T, out=whole)
+    whole.reshape(-1)[:: len(whole) + 1] = upper.diagonal()
+    return whole
+
+
+def _stepped(theta: Float64, inverse: Float64, x: Float64, value: float) -> tuple[Float64, Float64]:
+    """Return the solution after one more outcome, by Sherman-Morrison; the inverse moves itself."""
+    moved = inverse.dot(x)
+    gain = 1.0 / (1.0 + float(moved.dot(x)))
+    dger(-gain, moved, moved, a=inverse.T, overwrite_a=1)
+    return theta + gain * (value - float(theta.dot(x))) * moved, inverse
+
+
+@cache
+def _lower(d: int) -> Bools:
+    """Return the mask[d, d] of the lower triangle with the diagonal."""
+    return np.tri(d, dtype=np.bool_)
 
 
 def widths(x: Float32, inverse: Float32) -> Float32:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Float64, Outcome, Sums
+from policies.base import Arrays, Float64, Outcome, Policy, Sums
 from policies.discounted import DUCB
 from policies.linucb import LinUCB
 from policies.ridge import invert
@@ -151,6 +151,8 @@ class SWLinUCB(LinUCB):
         place = (self.clock - 1) % len(self.kept["owner"])
         self.kept["owner"][place], self.kept["value"][place] = arm, outcome.value
         self.kept["x"][place] = outcome.x
+
+    learn_rows = Policy.learn_rows  # a window has no sums to add to
 
     def teachable(self) -> bool:
         return False

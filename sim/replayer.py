@@ -143,10 +143,10 @@ class Replayer:
         n = len(x)
         return Asks(
             features=x,
-            preference=np.tile(self._preference, (n, 1)),
+            preference=np.full((n, 3), self._preference),
             input_tokens=tokens / 4.0,
             input_bound=tokens,
-            worst=None if self._worst is None else np.tile(self._worst, (n, 1)),
+            worst=None if self._worst is None else np.full((n, len(self._worst)), self._worst),
         )
 
     def bill(self, choice: Choice, cost: float) -> None:

@@ -58,6 +58,35 @@ def test_state_does_not_depend_on_batches_or_on_publishing(case: Case) -> None:
     assert same_bits(pieces.publish(), whole.publish())
 
 
+@pytest.mark.parametrize("gap", [1, 7, 150])
+def test_rows_are_learned_to_the_bits_of_their_outcomes(case: Case, gap: int) -> None:
+    one, rows_alone = build(case), build(case)
+    if one.reads_preference:
+        pytest.skip("learns from more than rows can tell")
+    log = outcomes(150)
+    one.learn(log)
+    arms = np.array([ARMS.index(outcome.arm) for outcome in log])
+    x = np.stack([outcome.x for outcome in log])
+    values = np.array([outcome.value for outcome in log])
+    for at in range(0, len(log), gap):
+        rows_alone.learn_rows(arms[at : at + gap], x[at : at + gap], values[at : at + gap])
+        rows_alone.publish()
+    assert same_bits(one.state(), rows_alone.state())
+    assert same_bits(one.publish(), rows_alone.publish())
+
+
+def test_a_bad_row_changes_nothing(case: Case) -> None:
+    policy = trained(case)
+    before = policy.state()
+    x, arms = contexts(3), np.array([0, 1, 2])
+    with pytest.raises(ValueError, match="finite"):
+        policy.learn_rows(arms, x, np.array([0.5, np.nan, 0.5]))
+    x[2, 0] = np.inf
+    with pytest.raises(ValueError, match="finite"):
+        policy.learn_rows(arms, x, np.array([0.5, 0.5, 0.5]))
+    assert same_bits(policy.state(), before)
+
+
 def test_publish_is_pure(case: Case) -> None:
     policy = trained(case)
     before = policy.state()

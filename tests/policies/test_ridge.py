@@ -190,3 +190,62 @@ def test_an_arm_of_few_outcomes_is_not_made_surer_by_loosening() -> None:
         ridge.update(0, x, 0.5, 1)
     ridge.loosen(0, shift=-0.2, worth=9.0, clock=2)
     assert ridge.levels(2)[0] == 2.0 and ridge.moment[0, -1] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.97])
+def test_narrowed_is_what_is_solved_and_keeps_what_was_given_out(gamma: float) -> None:
+    x, r, arm = _log(60)
+    ridge = _fold(x[:50], r[:50], arm[:50], gamma=gamma)
+    given = ridge.narrowed(50)
+    before = [array.copy() for array in given]
+    for i in range(50, 60):
+        ridge.update(int(arm[i]), x[i], float(r[i]), i + 1)
+        for narrow, wide in zip(ridge.narrowed(i + 1), ridge.solve(i + 1), strict=True):
+            assert np.array_equal(narrow, wide.astype(np.float32))
+    assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
+    ridge.grow()
+    assert np.array_equal(ridge.narrowed(60)[0], ridge.solve(60)[0].astype(np.float32))
+
+
+def test_what_is_left_of_changed_arms_is_what_all_leave() -> None:
+    x, r, arm = _log(60)
+    ridge = _fold(x[:40], r[:40], arm[:40], gamma=1.0)
+    for i in range(40, 60):
+        ridge.update(int(arm[i]), x[i], float(r[i]), i + 1)
+        if i == 50:
+            ridge.anchor(precision=2.0 * PRECISION, mean=0.5 * MEAN)
+        found, direct = ridge.left(i + 1), ridge.residuals(*ridge.solve(i + 1))
+        assert all(np.array_equal(a, b) for a, b in zip(found, direct, strict=True))
+
+
+@pytest.mark.parametrize("gap", [1, 50])
+def test_steps_stay_near_what_is_solved(gap: int) -> None:
+    n = 20_000
+    x, r, arm = _log(n)
+    quick, exact = RidgeArms(precision=PRECISION, mean=MEAN), _fold(x, r, arm, gamma=1.0)
+    for _ in range(3):
+        quick.grow()
+    quick.pace(64)
+    quick.narrowed(0)
+    for at in range(0, n, gap):
+        to = slice(at, at + gap)
+        quick.update_rows(arm[to].astype(np.intp), x[to], r[to], at)
+        if at % 1_000 == 0:
+            quick.narrowed(at + gap)
+    for found, expected in zip(quick.solve(n), exact.solve(n), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    for name, sums in exact.state().items():
+        np.testing.assert_allclose(quick.state()[name], sums, rtol=1e-12, atol=1e-10)
+
+
+def test_a_step_is_taken_between_two_solutions() -> None:
+    x, r, _ = _log(70)
+    ridge = RidgeArms(precision=PRECISION, mean=MEAN)
+    ridge.grow()
+    ridge.pace(64)
+    solved = []
+    for i in range(70):
+        ridge.narrowed(i)
+        ridge.update(0, x[i], float(r[i]), i + 1)
+        solved.append(ridge._solved[0] is None)
+    assert np.flatnonzero(solved).tolist() == [63]
