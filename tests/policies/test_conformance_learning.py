@@ -25,7 +25,7 @@ from conformance import (
     trained,
 )
 
-from policies import POLICIES, Policy, make_policy
+from policies import POLICIES, Outcome, Policy, make_policy
 from policies.laws import draw
 
 # --- learning ------------------------------------------------------------------------------------
@@ -61,9 +61,10 @@ def test_state_does_not_depend_on_batches_or_on_publishing(case: Case) -> None:
 @pytest.mark.parametrize("gap", [1, 7, 150])
 def test_rows_are_learned_to_the_bits_of_their_outcomes(case: Case, gap: int) -> None:
     one, rows_alone = build(case), build(case)
-    if one.reads_preference:
-        pytest.skip("learns from more than rows can tell")
-    log = outcomes(150)
+    log = [
+        Outcome(0, "", outcome.arm, outcome.x, "quality", outcome.value)
+        for outcome in outcomes(150)
+    ]
     one.learn(log)
     arms = np.array([ARMS.index(outcome.arm) for outcome in log])
     x = np.stack([outcome.x for outcome in log])
