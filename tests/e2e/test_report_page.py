@@ -41,6 +41,11 @@ def run(chromium: str, profile: Path, *options: str) -> tuple[str, str]:
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
+            # Nothing but the page is asked for: no network is needed, and none is tried.
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
             "--hide-scrollbars",
             "--enable-logging=stderr",
             "--v=0",
