@@ -91,7 +91,7 @@ def _ground(stages: Sequence[Stage]) -> tuple[Figure, tuple[Axes, Axes], list[An
         handles += drawn if label else []
     if stage.limit:
         handles.append(_limit(left, right, stage.limit, dense, zero))
-    left.set(xlabel=COST, ylabel="mean quality", title="Quality at its cost")
+    left.set(xlabel=COST, ylabel="mean quality", title="Quality at its cost (± 2 standard errors)")
     right.set(xlabel=COST, ylabel="quality above the zero router")
     right.set_title("Gain over the zero router at the same cost (± 2 standard errors)")
     for axis in (left, right):
@@ -101,10 +101,14 @@ def _ground(stages: Sequence[Stage]) -> tuple[Figure, tuple[Axes, Axes], list[An
 
 def _references(stages: Sequence[Stage]) -> list[tuple[Point, str, str]]:
     """Return points with their markers and labels, of which the oracle has one at each budget."""
-    found = [(one, "+", one.name) for one in stages[0].references if one.name == "random"]
+    # A policy may be called random, too.
+    chance = [one for one in stages[0].references if one.name == "random"]
     oracles = [one for stage in stages for one in stage.references if one.name == "oracle"]
     name = "oracle" if len(stages) == 1 else "oracle at each budget"
-    return found + [(one, "*", "" if k else name) for k, one in enumerate(oracles)]
+    return [
+        *((one, "+", "random (reference)") for one in chance),
+        *((one, "*", "" if k else name) for k, one in enumerate(oracles)),
+    ]
 
 
 def _models(axis: Axes, stage: Stage) -> list[Any]:

@@ -154,7 +154,9 @@ def by_scenario(stages: Sequence[Stage]) -> list[list[Stage]]:
     """Return the stages in their order, grouped where several budgets of a scenario follow."""
     groups: list[list[Stage]] = []
     for stage in stages:
-        if groups and stage.scenario and stage.scenario == groups[-1][0].scenario:
+        before = groups[-1][0] if groups else None
+        alike = before is not None and stage.scenario and stage.scenario == before.scenario
+        if alike and stage.budget_rate is not None:
             groups[-1].append(stage)
         else:
             groups.append([stage])

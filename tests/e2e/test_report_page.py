@@ -15,7 +15,7 @@ from sim.page import page
 
 pytestmark = pytest.mark.slow
 
-SIZES = {"wide": (1280, 3000), "narrow": (500, 3000)}
+SIZES = {"wide": (1280, 3000), "narrow": (500, 6000)}
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def test_a_scenario_under_several_budgets_has_one_figure() -> None:
     left, right = figure.axes
     told = [one.get_text() for one in figure.legends[0].get_texts()]
     assert told[-2:] == ["learner", "learner, slow"]
-    assert told.count("oracle at each budget") == 1
+    assert [told.count(one) for one in ("oracle at each budget", "random (reference)")] == [1, 1]
     for axis, metric in ((left, "quality"), (right, "difference")):
         lines = [one.lines[0] for one in axis.containers]
         for k, line in enumerate(lines):

@@ -78,10 +78,10 @@ def test_files_that_are_not_there(made: RunFile, tmp_path: Path) -> None:
 
 
 def test_stages_of_one_scenario_are_grouped_where_they_follow(made: RunFile) -> None:
-    names = ["", "", "a", "a", "b", "a"]
+    named = [("", 1.0), ("", 2.0), ("a", 1.0), ("a", 2.0), ("b", 1.0), ("a", 1.0), ("a", None)]
     stages = [
-        made.stages[0].model_copy(update={"title": str(k), "scenario": name})
-        for k, name in enumerate(names)
+        made.stages[0].model_copy(update={"title": str(k), "scenario": name, "budget_rate": rate})
+        for k, (name, rate) in enumerate(named)
     ]
     groups = [[stage.title for stage in group] for group in by_scenario(stages)]
-    assert groups == [["0"], ["1"], ["2", "3"], ["4"], ["5"]]
+    assert groups == [["0"], ["1"], ["2", "3"], ["4"], ["5"], ["6"]]
