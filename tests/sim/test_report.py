@@ -159,6 +159,15 @@ def test_the_overview_has_a_row_for_each_stage_and_policy(stages: dict[str, Stag
     assert budgeted[9] == adapted.rows[0][1]
 
 
+def test_the_overview_tells_of_the_first_change(stages: dict[str, Stage]) -> None:
+    stage = stages["drop, on a budget"]
+    adapted = [Adapted(at=at, outcome="adapted", requests=at / 10, seeds=1) for at in (50, 100)]
+    one = stage.contenders[0].model_copy(update={"adapted": adapted})
+    table = tables.overview([stages["still"], stage.model_copy(update={"contenders": [one]})])
+    assert table is not None
+    assert table.rows[-1][-1] == "5"
+
+
 def test_the_overview_leaves_out_what_no_stage_has(stages: dict[str, Stage]) -> None:
     still = stages["still"]
     assert tables.overview([still]) is None

@@ -85,6 +85,7 @@ def test_the_supervised_limit_stands_beside_worlds_that_are_as_the_data(fraction
     judged = drop.judge(dropped)
     assert "supervised limit" not in [point.name for point in judged.references]
     assert [change.label for change in judged.changes] == ["large: quality 0.1"]
+    assert judged.title.startswith("drop, 0.1 USD") and judged.scenario == "drop"
 
 
 def test_utility_is_what_was_asked_for_at_the_first_prices() -> None:
