@@ -53,6 +53,7 @@ def stage_of(
     *,
     title: str,
     says: str,
+    scenario: str = "",
     traces: Sequence[Trace],
     budget_rate: float | None,
     supervised: Mapping[int, Supervised] | None = None,
@@ -63,6 +64,7 @@ def stage_of(
     Parameters
     ----------
     title : a few words; says : one sentence on what happens.
+    scenario : see `Stage`.
     traces : one for each policy and seed, in any order; policies are listed as they first come.
         All traces of a seed have the same world, and all worlds are of one length and change
         equally often.
@@ -107,6 +109,7 @@ def stage_of(
     return Stage(
         title=title,
         says=says,
+        scenario=scenario,
         requests=len(world),
         budget_rate=budget_rate,
         changes=[Event(at=one.at, label=one.label) for one in world.changes],

@@ -14,10 +14,9 @@ from importlib.resources import files
 from string import Template
 
 from sim import tables
-from sim.plots import Picture, pictures
-from sim.runfile import RunFile, Stage
+from sim.plots import Picture, frontiers, pictures
+from sim.runfile import RunFile, Stage, by_scenario
 
-SMALL = ("budget",)
 NAME = 40
 """Characters of a name that a wide window has room for."""
 
@@ -31,7 +30,9 @@ def page(run: RunFile) -> str:
         facts="\n".join(
             f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(run)
         ),
+        errors=escape(tables.errors(run.stages)),
         contents=_contents(run.stages),
+        overview=_overview(run.stages),
         stages="\n".join(_stage(k, stage) for k, stage in enumerate(run.stages, start=1)),
     )
 
@@ -55,15 +56,31 @@ def _text(value: object) -> str:
 
 
 def _contents(stages: Sequence[Stage]) -> str:
+    """Return links to all stages, those of one scenario in a line."""
     if len(stages) < 2:
         return ""
-    lines = [
-        f'<li><a href="#stage-{k}">{escape(stage.title)}</a>'
-        + (f" <span class='says'>{escape(stage.says)}</span>" if stage.says else "")
-        + "</li>"
-        for k, stage in enumerate(stages, start=1)
-    ]
-    return "<nav aria-label='Stages'><ol>\n" + "\n".join(lines) + "\n</ol></nav>"
+    lines, k = [], 0
+    for group in by_scenario(stages):
+        first, alone = group[0], len(group) == 1
+        links = []
+        for stage in group:
+            k += 1
+            text = stage.title if alone else tables.budget(stage)
+            links.append(f'<a href="#stage-{k}">{escape(text)}</a>')
+        found = ", ".join(links)
+        if not alone:
+            found = f"{escape(first.scenario)}, at $ per 1k: {found}"
+        says = f' <span class="says">{escape(first.says)}</span>' if first.says else ""
+        lines.append(f"<li>{found}{says}</li>")
+    return '<nav aria-label="Stages"><ul>\n' + "\n".join(lines) + "\n</ul></nav>"
+
+
+def _overview(stages: Sequence[Stage]) -> str:
+    table = tables.overview(stages)
+    if table is None:
+        return ""
+    parts = ['<section id="overview">', "<h2>Overview</h2>", _table("table-overview", table)]
+    return "\n".join([*parts, *map(_figure, frontiers(stages)), "</section>"])
 
 
 def _stage(k: int, stage: Stage) -> str:
@@ -88,29 +105,37 @@ def _stage(k: int, stage: Stage) -> str:
 
 def _figure(picture: Picture) -> str:
     source = base64.b64encode(picture.save("svg")).decode("ascii")
-    kind = ' class="small"' if picture.name in SMALL else ""
     return (
         f'<div class="block"><h3>{escape(picture.title)}</h3>\n'
-        f'<figure{kind} tabindex="0"><img alt="{escape(picture.alt)}" '
+        f'<figure tabindex="0"><img alt="{escape(picture.alt)}" '
         f'src="data:image/svg+xml;base64,{source}"></figure></div>'
     )
 
 
 def _table(name: str, table: tables.Table) -> str:
-    heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in table.columns)
+    cut = table.names
+    named, numbers = table.columns[:cut], table.columns[cut:]
+    heads = _cells('th scope="col" class="name"', named) + _cells('th scope="col"', numbers)
     rows = [
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        "<tr>"
+        + _cells('th scope="row" class="name"', row[:cut])
+        + _cells("td", row[cut:])
         + "</tr>"
         for row in table.rows
     ]
     longest = max(len(row[0]) for row in [table.columns, *table.rows])
     caption = f'<p class="caption">{escape(table.caption)}</p>' if table.caption else ""
+    kind = ' class="wide"' if cut > 1 else ""
     return (
         f'<div class="block"><div class="head"><h3 id="{name}-title">{escape(table.title)}</h3>'
         f'<button type="button" data-copies="{name}" hidden>copy as TSV</button></div>\n'
-        f'<div class="table" tabindex="0"><table id="{name}" aria-labelledby="{name}-title" '
+        f'<div class="table" tabindex="0"><table{kind} id="{name}" aria-labelledby="{name}-title" '
         f'style="--name: {min(longest, NAME)}ch">'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
         f"</div>{caption}</div>"
     )
+
+
+def _cells(tag: str, texts: Sequence[str]) -> str:
+    end = tag.partition(" ")[0]
+    return "".join(f"<{tag}>{escape(text)}</{end}>" for text in texts)

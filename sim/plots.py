@@ -1,4 +1,4 @@
-"""The figures of a stage, as files: SVG for the page, PNG for wherever else.
+"""The figures of a run, as files: SVG for the page, PNG for wherever else.
 
 Everything drawn is in the run's file already. Names come from data and policies, so they are never
 read as formulas. The same run gives the same bytes. Needs matplotlib, the extra `report`.
@@ -7,14 +7,14 @@ read as formulas. The same run gives the same bytes. Needs matplotlib, the extra
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
@@ -22,26 +22,22 @@ from sim.drawing import (
     AREAS,
     BLUE,
     COLOURS,
-    GREY,
-    LETTERS,
     SETTINGS,
     STYLES,
     label,
     legend,
-    letter,
-    log_scale,
     mark,
-    marker,
     panels,
+    slim,
 )
-from sim.runfile import Band, Contender, Point, Stage
-from sim.tables import PER, changes
+from sim.planes import frontier, mean, plane
+from sim.runfile import Band, Stage, by_scenario
+from sim.tables import changes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 REQUESTS = "scored requests"
-COST = "US dollars per 1,000 requests (log scale)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +47,18 @@ class Picture:
     name: str
     title: str
     alt: str
-    draw: Callable[[Stage], Figure]
-    stage: Stage
+    draw: Callable[[], Figure]
 
     def save(self, form: Literal["svg", "png"]) -> bytes:
         """Return the file."""
         out = io.BytesIO()
         # What a user has set for other figures must not change these.
         with style.context(["default", SETTINGS]):
-            figure = self.draw(self.stage)
+            figure = self.draw()
             stamp = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
             figure.savefig(out, format=form, dpi=150, metadata=stamp)
-        return out.getvalue()
+        drawn = out.getvalue()
+        return slim(drawn.decode()).encode() if form == "svg" else drawn
 
 
 def pictures(stage: Stage) -> list[Picture]:
@@ -77,24 +73,21 @@ def pictures(stage: Stage) -> list[Picture]:
             "Two charts over cost on a logarithmic axis. Left: mean quality of every model alone, "
             f"the zero router's hull, the oracle, and the policies {who}. Right: how far above the "
             "zero router each policy is at its own cost. All values are in the tables.",
-            plane,
-            stage,
+            partial(plane, stage),
         ),
         Picture(
             "regret",
             "Regret over time",
             f"Two line charts over requests with 95 % bands for {who}: quality lost to the oracle, "
             "cumulated, and quality gained over the zero router of the same mean cost, cumulated.",
-            regret,
-            stage,
+            partial(regret, stage),
         ),
         Picture(
             "shares",
             "Share per model over time",
             f"One stacked area chart for each of {who}: which part of the requests went to which "
             "model, over requests.",
-            shares,
-            stage,
+            partial(shares, stage),
         ),
     ]
     if any("spent" in one.curves for one in stage.contenders):
@@ -103,8 +96,7 @@ def pictures(stage: Stage) -> list[Picture]:
                 "budget",
                 "Budget use over time",
                 f"A line chart over requests of the share of the budget that {who} had spent.",
-                spent,
-                stage,
+                partial(spent, stage),
             )
         )
     if any(one.propensity for one in stage.contenders):
@@ -114,79 +106,31 @@ def pictures(stage: Stage) -> list[Picture]:
                 "Propensity of the choices",
                 f"One histogram for each of {who}: the probability with which the chosen model was "
                 "chosen.",
-                propensity,
-                stage,
+                partial(propensity, stage),
             )
         )
     return found
 
 
-def plane(stage: Stage) -> Figure:
-    """Draw the quality-cost plane, and the gain over the zero router."""
-    figure = Figure(figsize=(11, 5.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
-    corners = np.array([(one.cost * PER, one.quality) for one in stage.frontier])
-    points = [*stage.models, *stage.references]
-    costs = [
-        *(one.cost * PER for one in points),
-        *(_mean(p, "cost") * PER for p in stage.contenders),
-    ]
-    flat = np.vstack([corners, [[max(*costs, corners[-1, 0]), corners[-1, 1]]]])
-    # On a logarithmic axis a mix of two models is a curve.
-    least = min((cost for cost in [*costs, *flat[:, 0]] if cost > 0.0), default=1.0)
-    curve = np.geomspace(least, max(flat[-1, 0], least), 400)
-    dense = np.unique(np.concatenate([curve, flat[:, 0]])).clip(flat[0, 0], flat[-1, 0])
-    handles: list[Any] = left.plot(
-        dense, np.interp(dense, flat[:, 0], flat[:, 1]), color="black", lw=1.4, label="zero router"
-    )
-    right.axhline(0.0, color="black", lw=1.4)
-    for k, one in enumerate(stage.models):
-        which = LETTERS[k] if k < len(LETTERS) else str(k)
-        best = any(p.name == f"best single: {one.name}" for p in stage.references)
-        at = one.cost * PER, one.quality
-        left.plot(*at, ls="", marker=".", color=GREY)
-        left.annotate(which, at, xytext=(-3, 4), textcoords="offset points", ha="right", color=GREY)
-        note = " (best single)" if best else ""
-        glyph = letter(which)
-        handles.append(Line2D([], [], ls="", marker=glyph, c=GREY, mew=0.0, label=one.name + note))
-    for point, symbol in _named(stage, {"oracle": "*", "random": "+"}):
-        handles += left.plot(
-            point.cost * PER,
-            point.quality,
-            ls="",
-            marker=symbol,
-            ms=11,
-            color="black",
-            label=point.name,
-        )
-    if stage.limit:
-        cost = np.array([one.cost * PER for one in stage.limit])
-        quality = np.array([one.quality for one in stage.limit])
-        line = {"color": "black", "ls": (0, (1, 2)), "lw": 1.4}
-        at = dense[(dense >= cost[0]) & (dense <= cost[-1])]
-        between = np.interp(at, cost, quality)
-        handles += left.plot(at, between, label="supervised limit", **line)
-        right.plot(at, between - np.interp(at, flat[:, 0], flat[:, 1]), **line)
-    for k, policy in enumerate(stage.contenders):
-        own = _mean(policy, "cost") * PER
-        for axis, metric in ((left, "quality"), (right, "difference")):
-            drawn = axis.errorbar(
-                own,
-                _mean(policy, metric),
-                xerr=min(2.0 * _error(policy, "cost") * PER, 0.999 * own),
-                yerr=2.0 * _error(policy, metric),
-                capsize=3,
-                label=policy.label,
-                **marker(k),
+def frontiers(stages: Sequence[Stage]) -> list[Picture]:
+    """Return a figure for each scenario that was played under several budgets."""
+    found = []
+    for group in by_scenario(stages):
+        if len(group) < 2 or not all(stage.contenders and stage.frontier for stage in group):
+            continue
+        who = ", ".join(dict.fromkeys(one.label for stage in group for one in stage.contenders))
+        found.append(
+            Picture(
+                "frontier",
+                f"{group[0].scenario}: {len(group)} budgets",
+                "Two charts over cost on a logarithmic axis. Left: mean quality of every model "
+                "alone, the zero router's hull, the oracle at each budget, and a line through the "
+                f"budgets for each of {who}. Right: how far above the zero router each is at its "
+                "own cost. All values are in the table.",
+                partial(frontier, group),
             )
-        handles.append(drawn)
-    left.set(xlabel=COST, ylabel="mean quality", title="Quality at its cost")
-    right.set(xlabel=COST, ylabel="quality above the zero router")
-    right.set_title("Gain over the zero router at the same cost (± 2 standard errors)")
-    for axis in (left, right):
-        log_scale(axis, least, free=min(costs) <= 0.0)
-    legend(figure, handles)
-    return figure
+        )
+    return found
 
 
 def regret(stage: Stage) -> Figure:
@@ -258,7 +202,7 @@ def shares(stage: Stage) -> Figure:
     ]
     if rest:
         handles.append(Patch(color="0.75", label=f"{len(rest)} other models"))
-    if any((_mean(one, "refused") or 0.0) > 0.0 for one in stage.contenders):
+    if any(mean(one, "refused") > 0.0 for one in stage.contenders):
         handles.append(Patch(facecolor="white", edgecolor="0.5", label="refused"))
     legend(figure, [*handles, *mark(changes(stage), *axes, colour="white")])
     return figure
@@ -293,17 +237,3 @@ def _curves(axis: Axes, stage: Stage, name: str) -> list[Any]:
         )
     axis.set_xlim(0, stage.requests)
     return handles
-
-
-def _named(stage: Stage, markers: dict[str, str]) -> list[tuple[Point, str]]:
-    return [(one, markers[one.name]) for one in stage.references if one.name in markers]
-
-
-def _mean(one: Contender, metric: str) -> float:
-    found = one.metrics.get(metric)
-    return 0.0 if found is None or found.mean is None else found.mean
-
-
-def _error(one: Contender, metric: str) -> float:
-    found = one.metrics.get(metric)
-    return 0.0 if found is None or found.se is None else found.se

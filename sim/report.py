@@ -1,6 +1,8 @@
-"""A stage of a run on the terminal. Nothing here computes a figure, or runs a policy."""
+"""A run on the terminal. Nothing here computes a figure, or runs a policy."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -9,19 +11,42 @@ from rich.text import Text
 from sim import tables
 from sim.runfile import Stage
 
+FEW = 3
+"""Stages of which all tables are printed without being asked for."""
 
-def show(console: Console, stage: Stage, *, tasks: bool = False) -> None:
-    """Print the tables of a stage.
+
+def show(
+    console: Console, stages: Sequence[Stage], *, full: bool = False, tasks: bool = False
+) -> None:
+    """Print the tables of a run, the one over all stages last, where a terminal stays.
 
     Parameters
     ----------
+    full : whether to print all tables of more than `FEW` stages, else their results alone.
     tasks : whether to print a table by task for every policy, too.
     """
-    console.print(Text(stage.title, style="bold"))
-    if stage.says:
-        console.print(Text(stage.says))
-    shown = [
-        tables.results(stage),
+    full = full or len(stages) <= FEW
+    for stage in stages:
+        console.print(Text(stage.title, style="bold"))
+        if stage.says:
+            console.print(Text(stage.says))
+        shown = [tables.results(stage)]
+        if full:
+            shown += _rest(stage)
+        if tasks:
+            shown += [one for policy in stage.contenders if (one := tables.tasks(stage, policy))]
+        for table in shown:
+            console.print(_rich(table))
+    overview = tables.overview(stages)
+    if overview is not None:
+        console.print(_rich(overview))
+    console.print(Text(tables.errors(stages)))
+    if not full:
+        console.print(Text(f"Results alone of {len(stages)} stages; all tables: --full."))
+
+
+def _rest(stage: Stage) -> list[tables.Table]:
+    found = [
         tables.utility(stage),
         tables.scores(stage),
         tables.exploration(stage),
@@ -29,11 +54,7 @@ def show(console: Console, stage: Stage, *, tasks: bool = False) -> None:
         tables.references(stage),
         tables.shares(stage),
     ]
-    if tasks:
-        shown += [tables.tasks(stage, one) for one in stage.contenders]
-    for table in shown:
-        if table is not None:
-            console.print(_rich(table))
+    return [one for one in found if one is not None]
 
 
 def _rich(of: tables.Table) -> Table:
@@ -46,7 +67,9 @@ def _rich(of: tables.Table) -> Table:
         show_lines=False,
     )
     for k, heading in enumerate(of.columns):
-        table.add_column(Text(heading), justify="right" if k else "left", overflow="fold")
+        table.add_column(
+            Text(heading), justify="left" if k < of.names else "right", overflow="fold"
+        )
     for row in of.rows:
         table.add_row(*map(Text, row))
     return table

@@ -8,6 +8,7 @@ where there are several and else over requests.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -119,6 +120,8 @@ class Stage(Part):
     Attributes
     ----------
     title : a few words; says : one sentence on what happens in it.
+    scenario : the title without the budget. Stages of one scenario are one world under several
+        budgets; "" for a stage that stands alone.
     requests : how many are scored.
     budget_rate : US dollars per request, None for no budget.
     frontier : corners of the zero router, cost ascending.
@@ -133,6 +136,7 @@ class Stage(Part):
 
     title: str
     says: str = ""
+    scenario: str = ""
     requests: int
     budget_rate: float | None = None
     changes: list[Event] = []
@@ -144,6 +148,19 @@ class Stage(Part):
     single_regret: Band | None = None
     errors_over: Literal["seeds", "requests"] = "seeds"
     contenders: list[Contender]
+
+
+def by_scenario(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Return the stages in their order, grouped where several budgets of a scenario follow."""
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        before = groups[-1][0] if groups else None
+        alike = before is not None and stage.scenario and stage.scenario == before.scenario
+        if alike and stage.budget_rate is not None:
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    return groups
 
 
 class RunFile(Part):

@@ -33,10 +33,11 @@ PACKAGES = ("banditroute", "numpy", "scipy", "ray")
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One stage before it is played: an experiment, and how it is called."""
+    """One stage before it is played: an experiment, and how it and its scenario are called."""
 
     title: str
     says: str
+    scenario: str
     experiment: Experiment
 
     def check(self, contenders: Sequence[Contender]) -> None:
@@ -58,6 +59,7 @@ class Planned:
         return metrics.stage_of(
             title=self.title,
             says=self.says,
+            scenario=self.scenario,
             traces=traces,
             budget_rate=self.experiment.budget_rate,
             supervised=known if len(known) == len(worlds) else None,
@@ -113,7 +115,8 @@ def plan(
         for rate in rates or scenario.budget_rates or (None,):
             budget = "" if rate is None else f", {rate * 1_000:.3g} USD per 1,000 requests"
             experiment = replace(common, budget_rate=rate)
-            planned.append(Planned(f"{scenario.title}{budget}", scenario.says, experiment))
+            title = f"{scenario.title}{budget}"
+            planned.append(Planned(title, scenario.says, scenario.title, experiment))
     return planned
 
 

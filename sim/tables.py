@@ -1,4 +1,4 @@
-"""The tables of a stage as text: what the terminal prints and the page shows, in one place.
+"""The tables of a run as text: what the terminal prints and the page shows, in one place.
 
 Every mean stands with its standard error, and the zero router beside every policy. Costs are in US
 dollars per 1,000 requests here, and only here and in plots.
@@ -14,23 +14,23 @@ from sim.runfile import Adapted, Contender, Measure, Point, Stage
 
 PER = 1_000
 ERRORS = {
-    "seeds": "± standard error over seeds",
-    "requests": "one seed: ± standard error over requests (bootstrap, the choices as they were "
-    "made), which leaves out what other draws or another order would change",
+    "seeds": "±: standard error over seeds.",
+    "requests": "±: with one seed, standard error over requests (bootstrap, the choices as they "
+    "were made), which leaves out what other draws or another order would change.",
 }
-
 
 Show = Callable[[Measure | None], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under headings; the first column names the row, all others are numbers."""
+    """Rows of text under headings; the first columns name the row, all others are numbers."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    names: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ RESULTS = (
     _Column("used", "budget used, %", PERCENT),
     _Column("refused", "refused, %", PERCENT),
 )
+OVERVIEW = ("quality", "cost", "zero", "difference", "used", "refused")
 SCORES = (
     _Column("single_regret", "regret to best single", GAIN),
     _Column("quality_of_single", "quality, % of best single", PERCENT),
@@ -101,9 +102,44 @@ CHANCE = (
 )
 
 
+def errors(stages: Sequence[Stage]) -> str:
+    """Return what ± means in the tables of these stages: said once, it holds for all."""
+    return " ".join(dict.fromkeys(ERRORS[stage.errors_over] for stage in stages))
+
+
+def budget(stage: Stage) -> str:
+    """Write a stage's budget in US dollars per 1,000 requests."""
+    return money(Measure(mean=stage.budget_rate))
+
+
+def overview(stages: Sequence[Stage]) -> Table | None:
+    """Return every policy of every stage in a row, None where there is one stage alone."""
+    if len(stages) < 2:
+        return None
+    shown = _shown(stages, [one for one in RESULTS if one.metric in OVERVIEW])
+    heads = ["stage", "policy", *(one.heading for one in shown)]
+    rows = [
+        [stage.scenario or stage.title, one.label, *_cells(one, shown)]
+        for stage in stages
+        for one in stage.contenders
+    ]
+    played = [(stage, one) for stage in stages for one in stage.contenders]
+    if any(stage.budget_rate is not None for stage in stages):
+        heads.insert(2, "budget, $ per 1k")
+        for row, (stage, _) in zip(rows, played, strict=True):
+            row.insert(2, budget(stage))
+    caption = ""
+    if any(changes(stage) and one.adapted for stage, one in played):
+        caption = "adapted: requests until adapted to a stage's first change, as its own table says"
+        heads.append("adapted")
+        for row, (stage, one) in zip(rows, played, strict=True):
+            row.append(_adapted(one.adapted[0]) if changes(stage) and one.adapted else "-")
+    return Table("All stages", heads, rows, caption, names=2)
+
+
 def results(stage: Stage) -> Table:
     """Return quality and cost of every policy, and the zero router beside it."""
-    notes = [ERRORS[stage.errors_over]]
+    notes = []
     if _some(stage, "captured"):
         notes.append("captured gain: share of what the supervised limit gains at the same $")
     if any(one.seeds > 1 for one in stage.contenders):
@@ -118,7 +154,7 @@ def scores(stage: Stage) -> Table:
         stage,
         "Scores",
         SCORES,
-        f"{ERRORS[stage.errors_over]}; AIQ: with mixes of the policy and the cheapest model, from "
+        f"AIQ: with mixes of the policy and the cheapest model, from "
         f"the cheapest model's mean cost to the dearest's; the zero router's is {zero}",
     )
 
@@ -127,30 +163,38 @@ def utility(stage: Stage) -> Table | None:
     """Return the utility that policies were asked for; None where none is given."""
     if not _some(stage, "utility"):
         return None
-    return _table(stage, "Utility", UTILITY, ERRORS[stage.errors_over])
+    return _table(stage, "Utility", UTILITY)
 
 
 def exploration(stage: Stage) -> Table | None:
     """Return how much of a choice was chance; None where no policy tells."""
     if not _some(stage, "propensity"):
         return None
-    return _table(stage, "Chance in the choices", CHANCE, ERRORS[stage.errors_over])
+    return _table(stage, "Chance in the choices", CHANCE)
 
 
-def _table(stage: Stage, title: str, columns: Sequence[_Column], caption: str) -> Table:
-    shown = [one for one in columns if _some(stage, one.metric)]
-    refused = [one.metrics.get("refused") for one in stage.contenders]
-    if stage.budget_rate is None and not any(one and one.mean for one in refused):
-        shown = [one for one in shown if one.metric != "refused"]
+def _table(stage: Stage, title: str, columns: Sequence[_Column], caption: str = "") -> Table:
+    shown = _shown([stage], columns)
     return Table(
         title,
         ["policy", *(one.heading for one in shown)],
-        [
-            [one.label, *(column.show(one.metrics.get(column.metric)) for column in shown)]
-            for one in stage.contenders
-        ],
+        [[one.label, *_cells(one, shown)] for one in stage.contenders],
         caption,
     )
+
+
+def _cells(one: Contender, columns: Sequence[_Column]) -> list[str]:
+    return [column.show(one.metrics.get(column.metric)) for column in columns]
+
+
+def _shown(stages: Sequence[Stage], columns: Sequence[_Column]) -> list[_Column]:
+    """Return the columns that say something of any of these stages."""
+    shown = [one for one in columns if any(_some(stage, one.metric) for stage in stages)]
+    refused = [one.metrics.get("refused") for stage in stages for one in stage.contenders]
+    free = all(stage.budget_rate is None for stage in stages)
+    if free and not any(one and one.mean for one in refused):
+        shown = [one for one in shown if one.metric != "refused"]
+    return shown
 
 
 def _some(stage: Stage, metric: str) -> bool:
@@ -165,7 +209,6 @@ def _requests(stage: Stage) -> str:
 
 def references(stage: Stage) -> Table:
     """Return what policies are held against."""
-    rate = stage.budget_rate
     kinds = [
         *stage.references,
         *(
@@ -173,12 +216,11 @@ def references(stage: Stage) -> Table:
             for point in stage.frontier
         ),
     ]
-    budget = "" if rate is None else f"; budget: {money(Measure(mean=rate))} $ per 1k"
     return Table(
         "References, in hindsight on the scored requests",
         ["reference", "quality", "$ per 1k"],
         [_point(point) for point in kinds],
-        f"{ERRORS[stage.errors_over]}{budget}",
+        "" if stage.budget_rate is None else f"budget: {budget(stage)} $ per 1k",
     )
 
 
@@ -188,7 +230,7 @@ def models(stage: Stage) -> Table:
         "Models alone",
         ["model", "quality", "$ per 1k"],
         [_point(point) for point in stage.models],
-        f"{ERRORS[stage.errors_over]}; over the requests at which a model was on offer",
+        "over the requests at which a model was on offer",
     )
 
 
@@ -204,7 +246,6 @@ def shares(stage: Stage) -> Table:
         "Share of the answered requests, %",
         ["model", *(one.label for one in stage.contenders)],
         [[name, *(PERCENT(one.share.get(name)) for one in stage.contenders)] for name in names],
-        ERRORS[stage.errors_over],
     )
 
 
@@ -263,5 +304,5 @@ def tasks(stage: Stage, policy: Contender) -> Table | None:
             ]
             for name, one in policy.tasks.items()
         ],
-        f"{ERRORS[stage.errors_over]}; the zero router sees the task's requests alone",
+        "the zero router sees the task's requests alone",
     )

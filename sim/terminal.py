@@ -13,7 +13,7 @@ def console() -> Console:
     """Return the console for tables."""
     made = Console()
     # A pipe has no width of its own; 80 columns would fold the numbers.
-    return made if made.is_terminal else Console(width=160)
+    return made if made.is_terminal else Console(width=200)
 
 
 @contextmanager

@@ -36,6 +36,11 @@ Prices = Annotated[
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")]
 
+Full = Annotated[
+    bool,
+    typer.Option("--full", help="Print all tables of a run of many stages, not their results."),
+]
+
 
 def loaded(
     data: str | Path,

@@ -86,6 +86,7 @@ def command(
     report: Annotated[
         Path | None, typer.Option(help="Write the run as one page that opens from disk.")
     ] = None,
+    full: options.Full = False,
 ) -> None:
     """Replay policies over logged data; tables show the scored part."""
     # One BLAS thread: these matrices are small, and results must not depend on the machine.
@@ -182,8 +183,7 @@ def command(
         run.write(json_path)
     if report is not None:
         write_page(run, report, "--report")
-    for stage in run.stages:
-        show(console(), stage)
+    show(console(), run.stages, full=full)
 
 
 def _scenarios(names: list[str]) -> list[Scenario]:

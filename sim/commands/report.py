@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sim.commands import options
+
 if TYPE_CHECKING:
     from sim.runfile import RunFile
 
@@ -17,6 +19,7 @@ def command(
     png: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write every figure as a PNG file.")
     ] = None,
+    full: options.Full = False,
     tasks: Annotated[bool, typer.Option("--tasks", help="Print tables by task, too.")] = False,
 ) -> None:
     """Show a run: its tables here, or its page and pictures as files."""
@@ -26,21 +29,22 @@ def command(
 
     read = RunFile.read(run)
     if out is None and png is None:
-        for stage in read.stages:
-            show(console(), stage, tasks=tasks)
+        show(console(), read.stages, full=full, tasks=tasks)
         return
     needs_drawing("--out" if out is not None else "--png")
-    from sim.plots import pictures
+    from sim.plots import frontiers, pictures
 
     if out is not None:
         write_page(read, out, "--out")
         print(out)
     if png is not None:
+        drawn = {f"frontier-{k}": one for k, one in enumerate(frontiers(read.stages), start=1)}
         for k, stage in enumerate(read.stages, start=1):
-            for picture in pictures(stage):
-                path = png / f"{k}-{picture.name}.png"
-                _write(path, picture.save("png"), "--png")
-                print(path)
+            drawn |= {f"{k}-{one.name}": one for one in pictures(stage)}
+        for name, picture in drawn.items():
+            path = png / f"{name}.png"
+            _write(path, picture.save("png"), "--png")
+            print(path)
 
 
 def needs_drawing(option: str) -> None:

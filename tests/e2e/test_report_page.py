@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from made_run import POLICIES, run_file
+from made_run import BUDGETS, PLANS, POLICIES, run_file
 from matplotlib import image
 
 from sim.page import page
 
 pytestmark = pytest.mark.slow
 
-SIZES = {"wide": (1280, 3000), "narrow": (500, 3000)}
+SIZES = {"wide": (1280, 3000), "narrow": (500, 6000)}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def chromium() -> str:
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     many = [*POLICIES, *((f"policy-with-a-long-name:number={k}", 0.1 * k) for k in range(5))]
-    path.write_text(page(run_file(seeds=2, n=200, policies=many)), encoding="utf-8")
+    made = run_file(seeds=2, n=200, policies=many, plans=[*PLANS, *BUDGETS])
+    path.write_text(page(made), encoding="utf-8")
     return path
 
 
@@ -77,7 +78,7 @@ def test_a_browser_shows_tables_and_lets_them_be_copied(
               document.body.dataset.drawn = images.filter((one) => one.naturalWidth > 300).length;
               document.body.dataset.wide =
                 document.documentElement.scrollWidth > document.documentElement.clientWidth;
-              document.body.dataset.tsv = rowsOf(document.querySelector("table"));
+              document.body.dataset.tsv = rowsOf(document.querySelector("main table[id^=table-1]"));
             });
             </script></body>""",
         ),
@@ -86,11 +87,11 @@ def test_a_browser_shows_tables_and_lets_them_be_copied(
     dom, said = run(chromium, tmp_path / "profile", "--dump-dom", f"file://{probe}")
     assert said == ""
     figures = html.count("<img ")
-    assert figures == 13
+    assert figures == 13 + 2 * 5 + 1
     assert f'data-drawn="{figures}"' in dom
     assert 'data-wide="false"' in dom
     tables = dom.count("<table ")
-    assert tables == html.count("<table ") > 3 * 5
+    assert tables == html.count("<table ") > 5 * 5
     assert dom.count('data-copies="table-') == tables
     assert not re.search(r"<button[^>]*hidden", dom)
     heading, first, *_ = re.search(r'data-tsv="([^"]*)"', dom)[1].split("\n")

@@ -81,12 +81,18 @@ class Plan:
     rate: float | None = None
     dropped: bool = False
     gone: bool = False
+    scenario: str = ""
 
 
 PLANS = (
     Plan("still", "Nothing changes."),
     Plan("drop, on a budget", "One model is worse for a third of the time.", 4e-4, dropped=True),
     Plan("drained", "A model is taken out half-way.", gone=True),
+)
+
+BUDGETS = (
+    Plan("tight drop", "Little money.", 2e-4, dropped=True, scenario="drop"),
+    Plan("rich drop", "More money.", 1.2e-3, dropped=True, scenario="drop"),
 )
 
 
@@ -104,6 +110,7 @@ def staged(plan: Plan, *, seeds: int, n: int, policies: Sequence[tuple[str, floa
     return stage_of(
         title=plan.title,
         says=plan.says,
+        scenario=plan.scenario,
         traces=traces,
         budget_rate=plan.rate,
         supervised=None if plan.gone else dict(enumerate(map(limit, worlds))),
@@ -122,14 +129,18 @@ def limit(at: World) -> Supervised:
 
 
 def run_file(
-    *, seeds: int = 6, n: int = 900, policies: Sequence[tuple[str, float]] = POLICIES
+    *,
+    seeds: int = 6,
+    n: int = 900,
+    policies: Sequence[tuple[str, float]] = POLICIES,
+    plans: Sequence[Plan] = PLANS,
 ) -> RunFile:
-    """Return a run of three stages: as it is, a drop under a budget, and a model drained."""
+    """Return a run, by default of: as it is, a drop under a budget, and a model drained."""
     return RunFile(
         title="made-up run",
         command=["sim", "replay", "a file.parquet", "--policy", "learner"],
         versions={"banditroute": "0.1.0", "numpy": "2.0"},
         data={"name": "made up", "digest": "0123abcd", "rows": n, "models": list(MODELS)},
         settings={"seeds": seeds, "preference": [0.7, 0.3, 0.0]},
-        stages=[staged(plan, seeds=seeds, n=n, policies=policies) for plan in PLANS],
+        stages=[staged(plan, seeds=seeds, n=n, policies=policies) for plan in plans],
     )

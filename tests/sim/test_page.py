@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_run import run_file
+from made_run import BUDGETS, PLANS, POLICIES, run_file
 
 from sim.cli import main
 from sim.page import page
-from sim.plots import pictures
+from sim.plots import frontiers, pictures
 from sim.runfile import Measure, RunFile
 
 HOSTILE = "</script><script>alert(1)</script> \"'& --> $x^2$ <img src=x>"
@@ -98,6 +98,61 @@ def test_all_stages_with_their_figures_and_tables(html: str, made: RunFile) -> N
     for button in seen.all("button"):
         assert "hidden" in button  # until a script shows it
         assert button["data-copies"] in ids
+
+
+def test_the_overview_stands_first(html: str, made: RunFile) -> None:
+    seen = Seen(html)
+    assert html.index('id="overview"') < html.index('id="stage-1"')
+    rows = sum(len(stage.contenders) for stage in made.stages)
+    overview = html[html.index('id="table-overview"') : html.index('id="stage-1"')]
+    assert overview.count("<tr>") == 1 + rows
+    assert seen.cells[:2] == ["stage", "policy"]
+    assert seen.cells.count(made.stages[0].title) == len(made.stages[0].contenders)
+    assert html.count("standard error over seeds") == 1
+
+
+def test_a_scenario_under_several_budgets_has_one_figure() -> None:
+    made = run_file(seeds=1, n=60, policies=POLICIES[:2], plans=[PLANS[0], *BUDGETS])
+    assert frontiers(made.stages[:2]) == []
+    (drawn,) = frontiers(made.stages)
+    assert drawn.title == "drop: 2 budgets"
+    figure = drawn.draw()
+    left, right = figure.axes
+    told = [one.get_text() for one in figure.legends[0].get_texts()]
+    assert told[-2:] == ["learner", "learner, slow"]
+    assert [told.count(one) for one in ("oracle at each budget", "random (reference)")] == [1, 1]
+    for axis, metric in ((left, "quality"), (right, "difference")):
+        lines = [one.lines[0] for one in axis.containers]
+        for k, line in enumerate(lines):
+            found = [stage.contenders[k].metrics for stage in made.stages[1:]]
+            assert list(line.get_xdata()) == [one["cost"].mean * 1_000 for one in found]
+            assert list(line.get_ydata()) == [one[metric].mean for one in found]
+            assert line.get_linestyle() != "None"
+    html = page(made)
+    assert html.index(drawn.title) < html.index('id="stage-1"')
+    assert [image["alt"] for image in Seen(html).all("img")][0] == drawn.alt
+    links = '<li>drop, at $ per 1k: <a href="#stage-2">0.200</a>, <a href="#stage-3">1.20</a>'
+    assert links in html
+
+
+def test_figures_are_small_and_keep_what_is_written_in_them(budgeted: RunFile) -> None:
+    (stage,) = budgeted.stages
+    named = stage.contenders[0].model_copy(update={"label": "a=0.123456 >  <b"})
+    drawn = pictures(stage.model_copy(update={"contenders": [named]}))
+    for picture in drawn:
+        assert len(picture.save("svg")) < 40_000, picture.name
+    svg = drawn[0].save("svg").decode()
+    assert ">a=0.123456 &gt;  &lt;b</text>" in svg
+    assert not re.search(r'="[^"]*\d\.\d{3}', svg)
+
+
+def test_figures_are_of_about_one_height(budgeted: RunFile) -> None:
+    (stage,) = budgeted.stages
+    alone = stage.model_copy(update={"contenders": stage.contenders[:1]})
+    heights = [float(one.draw().get_figheight()) for one in pictures(alone)]
+    assert max(heights) < 2.0 * min(heights)
+    # A narrow figure is not stretched to the page's width.
+    assert "{ display: block; max-width: 100%;" in page(budgeted.model_copy(update={"stages": []}))
 
 
 def test_the_head_says_what_was_run(html: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_run import PLANS, POLICIES, staged
+from made_run import BUDGETS, PLANS, POLICIES, staged
 from rich.console import Console
 
 from sim import tables
@@ -16,10 +16,10 @@ def stages() -> dict[str, Stage]:
     return {plan.title: staged(plan, seeds=3, n=150, policies=POLICIES) for plan in PLANS}
 
 
-def shown(stage: Stage, *, tasks: bool = False) -> str:
+def shown(*stages: Stage, full: bool = False, tasks: bool = False) -> str:
     console = Console(width=250)
     with console.capture() as captured:
-        show(console, stage, tasks=tasks)
+        show(console, stages, full=full, tasks=tasks)
     return captured.get()
 
 
@@ -39,7 +39,6 @@ def test_every_policy_stands_beside_the_zero_router_with_errors(stages: dict[str
         assert row[1] == f"{quality.mean:.4f} ± {quality.se:.4f}"
         assert row[3] == f"{zero.mean:.4f} ± {zero.se:.4f}"
         assert row[4][0] in "+-"
-    assert "standard error over seeds" in table.caption
 
 
 def test_budget_and_refusals_are_shown_where_there_is_a_budget(stages: dict[str, Stage]) -> None:
@@ -122,8 +121,83 @@ def test_one_seed_says_that_errors_are_over_requests() -> None:
     stage = staged(PLANS[0], seeds=1, n=60, policies=POLICIES[:1])
     assert "150" not in (table := tables.results(stage)).title
     assert table.title.endswith("1 seed")
-    assert "one seed: ± standard error over requests" in table.caption
     assert " ± " in table.rows[0][1]
+    assert shown(stage).count("with one seed, standard error over requests") == 1
+
+
+def test_what_errors_are_over_is_said_once(stages: dict[str, Stage]) -> None:
+    text = shown(*stages.values(), full=True, tasks=True)
+    assert text.count("standard error over seeds") == 1
+
+
+def test_the_overview_has_a_row_for_each_stage_and_policy(stages: dict[str, Stage]) -> None:
+    table = tables.overview(list(stages.values()))
+    assert table is not None
+    assert table.columns == [
+        "stage",
+        "policy",
+        "budget, $ per 1k",
+        "quality",
+        "$ per 1k",
+        "zero router at that $",
+        "difference",
+        "budget used, %",
+        "refused, %",
+        "adapted",
+    ]
+    who = [one.label for one in stages["still"].contenders]
+    assert [row[:2] for row in table.rows] == [[name, one] for name in stages for one in who]
+    still, budgeted = table.rows[0], table.rows[len(who)]
+    assert still[2] == still[7] == still[9] == "-"
+    assert budgeted[2] == "0.400"
+    # The cells are those of the stage's own tables.
+    own = tables.results(stages["drop, on a budget"])
+    cells = dict(zip(own.columns, own.rows[0], strict=True))
+    assert budgeted[3:9] == [cells[heading] for heading in table.columns[3:9]]
+    adapted = tables.adaptation(stages["drop, on a budget"])
+    assert adapted is not None
+    assert budgeted[9] == adapted.rows[0][1]
+
+
+def test_the_overview_tells_of_the_first_change(stages: dict[str, Stage]) -> None:
+    stage = stages["drop, on a budget"]
+    adapted = [Adapted(at=at, outcome="adapted", requests=at / 10, seeds=1) for at in (50, 100)]
+    one = stage.contenders[0].model_copy(update={"adapted": adapted})
+    table = tables.overview([stages["still"], stage.model_copy(update={"contenders": [one]})])
+    assert table is not None
+    assert table.rows[-1][-1] == "5"
+
+
+def test_the_overview_leaves_out_what_no_stage_has(stages: dict[str, Stage]) -> None:
+    still = stages["still"]
+    assert tables.overview([still]) is None
+    table = tables.overview([still, still])
+    assert table is not None
+    assert {"budget, $ per 1k", "budget used, %", "refused, %", "adapted"}.isdisjoint(table.columns)
+    assert not table.caption
+
+
+def test_the_overview_calls_stages_by_their_scenario() -> None:
+    made = [staged(plan, seeds=1, n=60, policies=POLICIES[:1]) for plan in BUDGETS]
+    table = tables.overview(made)
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["drop", "drop"]
+    assert [row[2] for row in table.rows] == ["0.200", "1.20"]
+
+
+def test_of_many_stages_the_results_alone_are_printed(stages: dict[str, Stage]) -> None:
+    few = [*stages.values()]
+    assert few[0].title in shown(*few)
+    assert shown(*few).count("References, in hindsight") == len(few)
+    many = [*few, stages["still"]]
+    text = shown(*many)
+    assert text.count("Results over") == len(many)
+    assert "References, in hindsight" not in text
+    assert text.index("Results over") < text.index("All stages") < text.index("--full")
+    text = shown(*many, full=True)
+    assert text.count("References, in hindsight") == len(many)
+    assert "--full" not in text
+    assert "All stages" not in shown(few[0])
 
 
 @pytest.mark.parametrize(

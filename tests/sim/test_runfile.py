@@ -9,7 +9,7 @@ import pytest
 from made_run import run_file
 
 from sim.errors import InputError
-from sim.runfile import RunFile
+from sim.runfile import RunFile, by_scenario
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +75,13 @@ def test_files_that_are_not_there(made: RunFile, tmp_path: Path) -> None:
         RunFile.read(tmp_path / "absent.json")
     with pytest.raises(InputError, match="No such file"):
         made.write(tmp_path / "absent" / "run.json")
+
+
+def test_stages_of_one_scenario_are_grouped_where_they_follow(made: RunFile) -> None:
+    named = [("", 1.0), ("", 2.0), ("a", 1.0), ("a", 2.0), ("b", 1.0), ("a", 1.0), ("a", None)]
+    stages = [
+        made.stages[0].model_copy(update={"title": str(k), "scenario": name, "budget_rate": rate})
+        for k, (name, rate) in enumerate(named)
+    ]
+    groups = [[stage.title for stage in group] for group in by_scenario(stages)]
+    assert groups == [["0"], ["1"], ["2", "3"], ["4"], ["5"], ["6"]]

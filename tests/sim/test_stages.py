@@ -47,6 +47,7 @@ def test_each_scenario_is_played_at_each_of_its_budgets() -> None:
     still, tight, loose = plan(STILL, DROP)
     assert (still.title, still.experiment.budget_rate) == ("still", None)
     assert tight.title == "drop, 0.1 USD per 1,000 requests"
+    assert [one.scenario for one in (still, tight, loose)] == ["still", "drop", "drop"]
     assert (tight.experiment.budget_rate, loose.experiment.budget_rate) == (1e-4, 3e-4)
     assert still.experiment.preference == pytest.approx((0.7, 0.3, 0.0))
     assert tight.experiment.preference == (1.0, 0.0, 0.0)
@@ -84,6 +85,7 @@ def test_the_supervised_limit_stands_beside_worlds_that_are_as_the_data(fraction
     judged = drop.judge(dropped)
     assert "supervised limit" not in [point.name for point in judged.references]
     assert [change.label for change in judged.changes] == ["large: quality 0.1"]
+    assert judged.title.startswith("drop, 0.1 USD") and judged.scenario == "drop"
 
 
 def test_utility_is_what_was_asked_for_at_the_first_prices() -> None:
