@@ -198,6 +198,9 @@ def opened(url: str) -> Iterator[Log]:
 
     try:
         engine = open_engine(url)
+    except ValueError as error:
+        raise InputError(f"--log: {error}") from error
+    try:
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
             raise InputError(f"--log: there is no file {engine.url.database}")
         try:

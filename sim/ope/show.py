@@ -202,6 +202,7 @@ def replayed_json(replayed: Sequence[Replayed]) -> list[dict[str, Any]]:
             "label": one.label,
             "accepted": len(one.rows),
             "judged": one.judged,
+            "outside": one.outside,
             "refusal": one.refusal,
             "estimates": {name: asdict(interval) for name, interval in one.estimates.items()},
         }
