@@ -61,6 +61,10 @@ def command(
     if budget_rate is not None and not 0.0 < budget_rate < float("inf"):
         raise InputError(f"--budget-rate: must be above 0, not {budget_rate:g}")
     moment, tags = _microseconds(since), _tags("--tag", tag or [])
+    beside = _tags("--compare", [] if compare is None else [compare])
+    for key, value in beside.items():
+        if tags.get(key, value) == value:
+            raise InputError(f"--compare: --tag must select other decisions, by {key}=OTHER")
     trail = _read(log, pool, moment, tags)
     elsewhere = [spec for spec in policy or [] if spec.startswith("logged:")]
     contenders = _contenders([spec for spec in policy or [] if spec not in elsewhere], trail)
@@ -90,7 +94,7 @@ def command(
         found = evaluate(trail, contenders, fraction=learn_fraction, baseline=baseline, seed=seed)
         found.verdicts += [unknown(spec) for spec in elsewhere]
         if compare is not None:
-            other = _read(log, pool, moment, _tags("--compare", [compare])).log
+            other = _read(log, pool, moment, beside).log
             found.comparison = compared(found, other, compare)
         show(shown, found)
         report = as_json(found)

@@ -28,7 +28,9 @@ from sim.ope.log import BanditLog, sessions
 from sim.ope.trail import Requests, Trail
 
 ARRIVED = 99.0
-"""Decisions younger than the delay of this percentile of feedback are left out."""
+"""Decisions younger than the delay of this percentile of feedback are left out, judged or not:
+to keep those of them that were judged would be to prefer what is judged quickly."""
+MOST_YOUNG = 0.5
 
 # What the logging policy itself left out is open to another one.
 _OWN_REASONS = [REASONS.index(name) for name in ("exploration_cost", "price_of_money")]
@@ -62,14 +64,16 @@ def read(
         rows = _decisions(connection, pool, since)
         quality, cost, delays, newest = _outcomes(connection, pool)
         models = _models(connection, pool)
-    kept, left_out = _worth_judging(rows, charter, tags or {}, quality, delays, newest)
+    rows = [row for row in rows if _tagged(row, tags or {})]
+    last, notes = _arrived(rows, delays, newest)
+    kept, left_out = _worth_judging(rows, charter, last)
     if not kept:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise InputError(f"--log: no decision of pool {pool!r} is left ({why or 'it has none'})")
     decoded = [decode(row) for row in kept]
     names = list(dict.fromkeys(name for one in decoded for name in one.arms))
     return Trail(
-        log=_columns(pool, kept, decoded, names, quality, cost, left_out),
+        log=_columns(pool, kept, decoded, names, quality, cost, left_out, notes),
         requests=_requests(kept, decoded, models),
         ids=[row["id"] for row in kept],
         charter=charter,
@@ -87,18 +91,21 @@ def _decisions(connection: Connection, pool: str, since: int | None) -> list[dic
 def _outcomes(
     connection: Connection, pool: str
 ) -> tuple[dict[str, float], dict[str, float], list[int], int]:
-    """Return quality and cost by decision, the delays of feedback, and the newest time seen.
+    """Return quality and cost by decision, how late each quality was, and when the last came.
 
     Late feedback counts too: it is not learned, but it is true.
     """
+    made = decisions.c.created_at.label("made_at")
     said = (
-        select(feedback, decisions.c.created_at)
+        select(feedback, made)
         .join(decisions, decisions.c.id == feedback.c.decision_id)
         .where(decisions.c.pool == pool)
         .order_by(feedback.c.id)
     )
-    learned = select(events.c.decision_id, events.c.value, events.c.created_at).where(
-        events.c.pool == pool, events.c.kind == "feedback", events.c.field == "quality"
+    learned = (
+        select(events.c.decision_id, events.c.value, events.c.created_at, made)
+        .join(decisions, decisions.c.id == events.c.decision_id)
+        .where(events.c.pool == pool, events.c.kind == "feedback", events.c.field == "quality")
     )
     quality: dict[str, float] = {}
     cost: dict[str, float] = {}
@@ -107,11 +114,12 @@ def _outcomes(
     for event in connection.execute(learned):
         quality[event.decision_id] = float(event.value)
         newest = max(newest, event.created_at)
+        delays.append(event.created_at - event.made_at)
     for row in connection.execute(said):
-        newest = max(newest, row.received_at)
-        delays.append(row.received_at - row.created_at)
-        if row.quality is not None:
-            quality.setdefault(row.decision_id, float(row.quality))
+        if row.quality is not None and row.decision_id not in quality:
+            quality[row.decision_id] = float(row.quality)
+            newest = max(newest, row.received_at)
+            delays.append(row.received_at - row.made_at)
         if row.cost_nano is not None:
             cost.setdefault(row.decision_id, row.cost_nano / NANO)
     return quality, cost, delays, newest
@@ -128,20 +136,31 @@ def _models(connection: Connection, pool: str) -> dict[int, Model]:
     return found
 
 
+def _tagged(row: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
+    own = json.loads(row["tags"] or "{}") if tags else {}
+    return all(own.get(key) == value for key, value in tags.items())
+
+
+def _arrived(
+    rows: Sequence[Mapping[str, Any]], delays: Sequence[int], newest: int
+) -> tuple[int | None, list[str]]:
+    """Return the time after which decisions are too young for feedback, and what to say of it."""
+    if not delays:
+        return None, []
+    late = int(np.percentile(delays, ARRIVED))
+    young = sum(row["created_at"] > newest - late for row in rows)
+    if young <= MOST_YOUNG * len(rows):
+        return newest - late, []
+    # Judged in one go, or the log is too short: age then says nothing of what is missing.
+    return newest, ["feedback is as late as the log is long: some that is missing may still come"]
+
+
 def _worth_judging(
-    rows: Sequence[dict[str, Any]],
-    charter: Charter,
-    tags: Mapping[str, str],
-    quality: Mapping[str, float],
-    delays: Sequence[int],
-    newest: int,
+    rows: Sequence[dict[str, Any]], charter: Charter, last: int | None
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Return the rows that say something of a policy, and why others do not."""
-    last = newest - (int(np.percentile(delays, ARRIVED)) if delays else 0)
     kept, left_out = [], Counter[str]()
     for row in rows:
-        if any(json.loads(row["tags"] or "{}").get(key) != value for key, value in tags.items()):
-            continue
         verdict = np.frombuffer(row["verdict"], dtype=np.uint8)
         if row["cancelled_at"] is not None:
             left_out["cancelled"] += 1
@@ -151,7 +170,7 @@ def _worth_judging(
             left_out["of another embedder"] += 1
         elif ((verdict == 0) | np.isin(verdict, _OWN_REASONS)).sum() < 2:
             left_out["pinned: only one model was open"] += 1
-        elif row["id"] not in quality and delays and row["created_at"] > last:
+        elif last is not None and row["created_at"] > last:
             left_out["too young for feedback"] += 1
         else:
             kept.append(row)
@@ -166,6 +185,7 @@ def _columns(
     quality: Mapping[str, float],
     cost: Mapping[str, float],
     left_out: Mapping[str, int],
+    notes: Sequence[str],
 ) -> BanditLog:
     at = {name: k for k, name in enumerate(names)}
     law = np.zeros((len(rows), len(names)))
@@ -174,7 +194,9 @@ def _columns(
         columns = [at[name] for name in one.arms]
         law[i, columns] = one.pmf
         open_to[i, columns] = (one.verdict == 0) | np.isin(one.verdict, _OWN_REASONS)
-    notes = ["requests with a choice of fewer than two models are not part of any estimate"]
+    if left_out:
+        alone = "requests with a choice of fewer than two models are not part of any estimate"
+        notes = [alone, *notes]
     return BanditLog(
         name=pool,
         models=tuple(names),
@@ -189,7 +211,7 @@ def _columns(
         tau_cost=_floats(rows, "tau_cost")[:, 0],
         session=sessions([row["session_id"] for row in rows]),
         left_out=left_out,
-        notes=notes if left_out else (),
+        notes=notes,
     )
 
 
@@ -206,7 +228,7 @@ def _requests(
             preference=_floats(rows, "w_quality", "w_cost", "w_latency"),
             input_tokens=tokens,
             input_bound=tokens,
-            max_output_tokens=_floats(rows, "max_output_tokens")[:, 0],
+            max_output_tokens=_limits(rows, decoded, models),
             models=[_open(one) for one in decoded],
         ),
         frames=[
@@ -215,6 +237,22 @@ def _requests(
         spend_rate=_floats(rows, "spend_rate")[:, 0],
         priced=sum(bool(one.price.high.any() or one.price.gain.any()) for one in decoded),
     )
+
+
+def _limits(
+    rows: Sequence[Mapping[str, Any]], decoded: Sequence[Logged], models: Mapping[int, Model]
+) -> Float64:
+    """Return the requests' own limits of output, float64[n], inf for none.
+
+    The log has the least of the request's and the chosen model's. The latter is none of the other
+    models' business: what a target does may not depend on what was chosen.
+    """
+    found = np.full(len(rows), np.inf)
+    for i, (row, one) in enumerate(zip(rows, decoded, strict=True)):
+        chosen = models[one.prices[one.arms.index(row["model"])]]
+        if row["max_output_tokens"] < chosen.output_limit:
+            found[i] = row["max_output_tokens"]
+    return found
 
 
 def _open(one: Logged) -> frozenset[str]:

@@ -38,7 +38,9 @@ def clipped_ips(sample: Sample) -> Float64:
     def clip(limit: float) -> Float64:
         return np.minimum(sample.weight, limit) * sample.seen
 
-    limit = _least_error(sample, clip, lambda w: w * sample.reward)
+    # What is cut is lost whole here, not in its distance from a model.
+    most = float(np.abs(sample.reward[sample.seen > 0.0]).max(initial=0.0))
+    limit = _least_error(sample, clip, lambda w: w * sample.reward, most)
     return clip(limit) * sample.reward
 
 
@@ -53,7 +55,7 @@ def snips(sample: Sample) -> Float64:
     if total <= 0.0:
         return np.full(n, np.nan)
     value = float(w @ sample.reward) / total
-    others = np.maximum(total - w, np.finfo(np.float64).tiny)
+    others = np.maximum(total - w, total * np.finfo(np.float64).eps)
     influence: Float64 = (n - 1) * w * (sample.reward - value) / others
     values: Float64 = value + influence - influence.mean()
     return values
@@ -75,7 +77,7 @@ def switch_dr(sample: Sample) -> Float64:
     def kept(limit: float) -> Float64:
         return np.where(sample.weight <= limit, sample.importance, 0.0)
 
-    limit = _least_error(sample, kept, lambda w: _correction(sample, w))
+    limit = _least_error(sample, kept, lambda w: _correction(sample, w), _span(sample))
     return sample.value + _correction(sample, kept(limit))
 
 
@@ -86,7 +88,7 @@ def dr_os(sample: Sample) -> Float64:
         square = limit**2
         return square * sample.weight / (sample.weight**2 + square) * sample.seen
 
-    limit = _least_error(sample, shrunk, lambda w: _correction(sample, w))
+    limit = _least_error(sample, shrunk, lambda w: _correction(sample, w), _span(sample))
     return sample.value + _correction(sample, shrunk(limit))
 
 
@@ -105,10 +107,17 @@ def _correction(sample: Sample, w: Float64) -> Float64:
     return w * (sample.reward - sample.guess)
 
 
+def _span(sample: Sample) -> float:
+    """Return the range of what was observed."""
+    seen = sample.reward[sample.seen > 0.0]
+    return float(np.ptp(seen)) if len(seen) else 0.0
+
+
 def _least_error(
     sample: Sample,
     cut: Callable[[float], Float64],
     term: Callable[[Float64], Float64],
+    most: float,
 ) -> float:
     """Return the limit on weights whose bound of the squared error is least.
 
@@ -116,24 +125,22 @@ def _least_error(
     ----------
     cut : from a limit to weights that are never above the plain ones, float64[n].
     term : from weights to the values whose variance counts.
+    most : what a weight of 1 that is cut away loses at most.
 
     Notes
     -----
-    The bound is ``var(term) / n + (R mean(w - cut w))^2`` with R the range of what was observed:
-    the bias is at most the mass that the cut takes away times R. Only the variance looks at
-    rewards, so the limit is not chosen for what the estimate becomes.
+    The bound is ``var(term) / n + (most mean(w - cut w))^2``. Only the variance looks at rewards,
+    so the limit is not chosen for what the estimate becomes.
     """
     w, n = sample.importance, len(sample.weight)
-    observed = sample.reward[sample.seen > 0.0]
-    span = float(np.ptp(observed)) if len(observed) else 0.0
     positive = sample.weight[w > 0.0]
     if not len(positive):
-        return np.inf
+        return 1.0
     limits = np.unique(np.quantile(positive, np.linspace(0.0, 1.0, CANDIDATES)))
     best, least = float(limits[-1]), np.inf
     for limit in (*limits.tolist(), 1e3 * float(limits[-1])):
         kept = cut(limit)
-        error = float(term(kept).var()) / n + (span * float((w - kept).mean())) ** 2
+        error = float(term(kept).var()) / n + (most * float((w - kept).mean())) ** 2
         if error < least:
             best, least = limit, error
     return best

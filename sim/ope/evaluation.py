@@ -103,12 +103,17 @@ def evaluate(
         found.differences.append(
             Difference(
                 f"{a} - {b}",
-                {name: judge.difference(first_of, other, name) for name in judge.measures},
+                {
+                    name: judge.difference(first_of, other, name)
+                    for name in judge.measures
+                    if name in first_of.values and name in other.values
+                },
             )
         )
     if "cost" in judge.measures:
         alone = _Alone.of(judge)
-        found.zeros = [alone.zero(judge, one) for one in told] if alone.names else []
+        costed = [one for one in told if "cost" in one.estimates]
+        found.zeros = [alone.zero(judge, one) for one in costed] if alone.names else []
     return found
 
 
@@ -168,7 +173,7 @@ class _Alone:
             pmf[:, k] = 1.0
             target = Target(name, pmf)
             support = judge.support(target)
-            if support is not None and support.refusal() is None:
+            if support is not None and support.refusal() is None and judge.enough(target, "cost"):
                 found.names.append(name)
                 found.values.append(judge.values(target, "quality")[HEADLINE])
                 found.cost.append(float(judge.values(target, "cost")[HEADLINE].mean()))

@@ -57,7 +57,10 @@ def read(path: Path, *, tags: Mapping[str, str] | None = None) -> BanditLog:
     for name in ("arm", "propensity", "reward"):
         if name not in table.column_names:
             raise InputError(f"{path}: column {name!r} is missing")
-    models = sorted(set(map(str, table["arm"].to_pylist())), key=_natural)
+    arms = table["arm"].to_pylist()
+    if None in arms:
+        raise InputError(f"{path}: row {arms.index(None) + 1}, column 'arm': missing")
+    models = sorted(set(map(str, arms)), key=_natural)
     chosen = _selected(path, table, tags or {})
     if not len(chosen):
         raise InputError(f"--tag: no row of {path} is left")
@@ -86,6 +89,9 @@ def _log(path: Path, table: pyarrow.Table, models: Sequence[str], rows: np.ndarr
             f"{path}: row {rows[bad][0] + 1}, column 'propensity': "
             f"{propensity[bad][0]:g} is not in (0, 1]"
         )
+    arms = table["arm"].to_pylist()
+    column = {model: k for k, model in enumerate(models)}
+    chosen = np.array([column[str(arms[i])] for i in rows.tolist()])
     listed = [f"pmf:{model}" for model in models]
     law = None
     if any(name.startswith("pmf:") for name in names):
@@ -93,30 +99,49 @@ def _log(path: Path, table: pyarrow.Table, models: Sequence[str], rows: np.ndarr
             if name not in names:
                 raise InputError(f"{path}: column {name!r} is missing")
         law = np.column_stack([_numbers(path, table, name, rows) for name in listed])
-        at = np.array([models.index(str(table["arm"][int(i)].as_py())) for i in rows])
-        apart = np.abs(law[np.arange(n), at] - propensity) > 1e-6
+        _check_law(path, rows, law, listed)
+        apart = np.abs(law[np.arange(n), chosen] - propensity) > 1e-6
         if apart.any():
             raise InputError(
                 f"{path}: row {rows[apart][0] + 1}, column 'propensity': not that of its pmf"
             )
-    arms = table["arm"].to_pylist()
-    column = {model: k for k, model in enumerate(models)}
+    reward = _numbers(path, table, "reward", rows)
+    bad = (reward < 0.0) | (reward > 1.0)
+    if bad.any():
+        raise InputError(
+            f"{path}: row {rows[bad][0] + 1}, column 'reward': {reward[bad][0]:g} is not in [0, 1]"
+        )
     cost = _numbers(path, table, "cost", rows) if "cost" in names else np.full(n, np.nan)
     named: list[Any] = table["session"].to_pylist() if "session" in names else []
     return BanditLog(
         name=path.stem,
         models=tuple(models),
         features=_features(path, table, rows),
-        chosen=np.array([column[str(arms[i])] for i in rows.tolist()]),
+        chosen=chosen,
         propensity=propensity,
         law=law,
         open=np.ones((n, len(models)), dtype=np.bool_),
-        quality=_numbers(path, table, "reward", rows),
+        quality=reward,
         cost=cost,
         preference=np.tile(QUALITY_ALONE, (n, 1)),
         tau_cost=np.ones(n),
         session=sessions([_text(named[i]) if named else None for i in rows.tolist()]),
     )
+
+
+def _check_law(path: Path, rows: np.ndarray, law: Float64, names: Sequence[str]) -> None:
+    bad = ~((law >= 0.0) & (law <= 1.0))
+    if bad.any():
+        i, k = np.argwhere(bad)[0]
+        raise InputError(
+            f"{path}: row {rows[i] + 1}, column {names[k]!r}: {law[i, k]:g} is not in [0, 1]"
+        )
+    bad = np.abs(law.sum(axis=1) - 1.0) > 1e-4
+    if bad.any():
+        total = law[bad][0].sum()
+        raise InputError(
+            f"{path}: row {rows[bad][0] + 1}, columns 'pmf:*': their sum is {total:g}, not 1"
+        )
 
 
 def _text(value: Any) -> str | None:

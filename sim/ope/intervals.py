@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from policies.base import Float64
 
 LEVEL = 0.95
 RESAMPLES = 2_000
+BAGS = 4_000
 _CELLS = 4_000_000
 
 
@@ -43,7 +44,7 @@ class Interval:
 
 
 def normal(values: Float64, session: NDArray[np.intp]) -> Interval:
-    """Return ``mean +- z s.e.``, the standard error over sessions.
+    """Return ``mean +- t s.e.``, the standard error over sessions, t of as many less one.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def normal(values: Float64, session: NDArray[np.intp]) -> Interval:
     if groups < 2:
         return Interval(mean, -math.inf, math.inf)
     error = math.sqrt(float(residual @ residual) * groups / (groups - 1)) / len(values)
-    wide = float(norm.ppf(0.5 + LEVEL / 2.0)) * error
+    wide = float(t.ppf(0.5 + LEVEL / 2.0, groups - 1)) * error
     return Interval(mean, mean - wide, mean + wide)
 
 
@@ -69,7 +70,13 @@ def bootstrap(
     values : float64[n, m], the columns of several estimators; all get the same resamples.
     session : see `normal`.
     rng : source of `RESAMPLES` resamples.
+
+    Notes
+    -----
+    Above `BAGS` sessions, several that lie apart are drawn together: their sums are independent
+    of each other all the same, and a resample costs no more however long the log.
     """
+    session = session % BAGS
     groups = int(session.max()) + 1
     totals = np.zeros((groups, values.shape[1] + 1))
     np.add.at(totals, session, np.hstack([values, np.ones((len(values), 1))]))

@@ -6,6 +6,7 @@ observed, the weights. No estimate leaves that the log does not support.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,8 +18,9 @@ from sim.ope.intervals import Interval, bootstrap, empirical_bernstein, normal
 from sim.ope.log import BanditLog
 from sim.ope.outcomes import observed, predicted
 from sim.ope.sample import Sample
-from sim.ope.support import Support
+from sim.ope.support import Support, effective, needed
 
+FEW_SESSIONS = 30
 HEADLINE = "dr"
 LOGGED = "logged"
 
@@ -36,7 +38,8 @@ class Estimate:
     """One estimator's say on one target: the estimate with three intervals.
 
     `guaranteed` is the empirical Bernstein interval; None for the direct method, whose bias no
-    interval shows, and where it holds every value that there could be.
+    interval shows, where it holds every value that there could be, and where the largest weight
+    that there could be is not known.
     """
 
     normal: Interval
@@ -48,7 +51,8 @@ class Estimate:
 class Verdict:
     """What a log says of a target, by measure and estimator; `refusal` is why it says nothing.
 
-    `support` is None for the logged law, which needs none.
+    `support` is None for the logged law, which needs none. A measure of which too little was
+    observed is left out of `estimates` and `values`.
     """
 
     label: str
@@ -85,10 +89,12 @@ class Judge:
             if not known[first:].any():
                 continue
             guess = predicted(log.features, log.chosen, reward, arms)
-            chance = observed(log.features, log.chosen, known, arms)
+            # Of the judged rows alone: before, feedback may have been rarer or more frequent.
+            late = slice(first, None)
+            chance = observed(log.features[late], log.chosen[late], known[late], arms)
             self._rewards[name] = np.where(known, reward, 0.0)[first:]
             self._guesses[name] = guess[first:]
-            self._seen[name] = np.where(known, 1.0 / chance, 0.0)[first:]
+            self._seen[name] = np.where(known[late], 1.0 / chance, 0.0)
 
     @property
     def measures(self) -> list[str]:
@@ -103,16 +109,33 @@ class Judge:
         """Judge one target; the same arguments give the same numbers."""
         support = self.support(target)
         refusal = support.refusal() if support else None
-        values = {} if refusal else {name: self.values(target, name) for name in self.measures}
+        told, warnings = self.measures, list(support.warnings()) if support else []
+        if support is not None:
+            lacking = [name for name in told if not self.enough(target, name)]
+            told = [] if refusal else [name for name in told if name not in lacking]
+            warnings += [
+                f"{name} is known of too few rows to be estimated"
+                for name in lacking
+                if not refusal
+            ]
+            sessions = int(self.judged.session.max()) + 1
+            if sessions < FEW_SESSIONS:
+                warnings.append(f"{sessions} sessions are few for an interval")
+        values = {name: self.values(target, name) for name in told}
         most = support.most_weight if support else 1.0
         return Verdict(
             label=target.label,
             support=support,
             refusal=refusal,
-            warnings=support.warnings() if support else [],
+            warnings=warnings,
             estimates={name: self._estimates(name, one, most) for name, one in values.items()},
             values=values,
         )
+
+    def enough(self, target: Target, measure: str) -> bool:
+        """Tell whether the rows where a measure is known are enough to estimate it."""
+        size = effective(self._weight(target) * self._seen[measure])
+        return size >= needed(len(self.judged))
 
     def support(self, target: Target) -> Support | None:
         """Return how much of the log the target can use; None for the logged law itself."""
@@ -120,7 +143,7 @@ class Judge:
             return None
         weight = self._weight(target)
         seen = next(iter(self._seen.values()), np.ones(len(weight)))
-        return Support.of(weight, weight * seen, target.pmf, self.judged.law)
+        return Support.of(weight, seen, target.pmf, self.judged.law)
 
     def values(self, target: Target, measure: str) -> dict[str, Float64]:
         """Return one value per judged row by estimator, whether or not the log supports it."""
@@ -128,8 +151,9 @@ class Judge:
         return {how: of(sample) for how, of in ESTIMATORS.items()}
 
     def difference(self, a: Verdict, b: Verdict, measure: str) -> dict[str, Estimate]:
-        """Return a - b by estimator, paired row by row; neither may have been refused."""
-        most = sum(one.support.most_weight if one.support else 1.0 for one in (a, b))
+        """Return a - b by estimator, paired row by row; both must have been estimated."""
+        each = [one.support.most_weight if one.support else 1.0 for one in (a, b)]
+        most = None if None in each else sum(one for one in each if one is not None)
         apart = {how: a.values[measure][how] - b.values[measure][how] for how in ESTIMATORS}
         return self._estimates(measure, apart, most)
 
@@ -157,14 +181,14 @@ class Judge:
         )
 
     def _estimates(
-        self, measure: str, values: Mapping[str, Float64], most_weight: float
+        self, measure: str, values: Mapping[str, Float64], most_weight: float | None
     ) -> dict[str, Estimate]:
         session, seen = self.judged.session, self._seen[measure]
         columns = np.column_stack(list(values.values()))
         resampled = bootstrap(columns, session, np.random.default_rng(self.seed))
         # No value is further from another than the rewards are, times what weights allow.
         span = float(np.ptp(self._rewards[measure][seen > 0.0]))
-        allowed = 1.0 + 2.0 * most_weight * float(seen.max())
+        allowed = math.inf if most_weight is None else 1.0 + 2.0 * most_weight * float(seen.max())
         found = {}
         for (how, one), again in zip(values.items(), resampled, strict=True):
             sure = empirical_bernstein(one, session, span * allowed)

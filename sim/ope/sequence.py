@@ -14,20 +14,28 @@ References
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.fold import Event
+from banditroute.frame import Decisions
 from banditroute.pool import NANO
 from banditroute.router import Router
 from policies import make_pacing
+from policies.base import Float64
 from policies.price import Price
 from sim.contenders import Contender
+from sim.ope.estimators import snips
 from sim.ope.intervals import Interval, normal
 from sim.ope.log import BanditLog
+from sim.ope.outcomes import observed
+from sim.ope.sample import Sample
+from sim.ope.support import MOST_OUTSIDE, SUSPICIOUS
 from sim.ope.targets import trained
 from sim.ope.trail import Trail
 from sim.pacing import Budget
@@ -44,13 +52,17 @@ class Replayed:
     ----------
     rows : int[m], the accepted rows.
     judged : how many were there to accept.
-    estimates : by measure, over the accepted rows whose outcome is known.
+    outside : share of what the policy chose that could not be accepted as often as it should have
+        been, since the log gave it less than the least propensity, or nothing; None where the log
+        has propensities of the chosen models alone.
+    estimates : by measure, over the accepted rows, where it is known of enough.
     refusal : why there is no estimate, None where there is.
     """
 
     label: str
     rows: NDArray[np.intp]
     judged: int
+    outside: float | None
     estimates: dict[str, Interval]
     refusal: str | None
 
@@ -76,8 +88,8 @@ def replay(
     Notes
     -----
     A row of propensity p is accepted if the policy draws its model, and then with probability
-    ``c / p``, c the least logged propensity: always, on a uniform log. What is missing among the
-    accepted outcomes is taken to be missing at random.
+    ``c / p``, c the least logged propensity: always, on a uniform log. Missing outcomes among the
+    accepted are weighted for as `sim.ope.outcomes.observed` has it.
     """
     log, requests = trail.log, trail.requests
     rng = np.random.default_rng([seed, _ACCEPTS])
@@ -97,10 +109,10 @@ def replay(
     least = float(log.propensity[first:].min())
     accepted: list[int] = []
     before: object = None
+    changed, outside = False, 0.0
     for i in range(first, len(log)):
-        changed = models[i] is not before
-        if changed:
-            before = models[i]
+        if models[i] is not before:
+            changed, before = True, models[i]
             router.swap(models=models[i])
         asks = requests.asks.row(i)
         if budget_rate is None:
@@ -113,11 +125,15 @@ def replay(
             # A row that is not accepted has not happened, so it may not have cost anything.
             trial = budget.fork()
             decided = trial.decide(router, asks, changed=changed)
+        if log.law is not None:
+            outside += _outside(decided, log.models, log.law[i], least)
         arm = int(decided.chosen[0])
         drawn = decided.frame.models[arm].name if arm >= 0 else ""
         if drawn != log.models[log.chosen[i]] or rng.random() >= least / log.propensity[i]:
             continue
         accepted.append(i)
+        # A budget that has not seen the change yet still has to.
+        changed = False
         if budget is not None:
             budget = trial
             reserved = float(decided.reserved_nano[0, arm]) / NANO
@@ -126,32 +142,66 @@ def replay(
             for event in taught[trail.ids[i]]:
                 fold.apply(event)
             router.swap(snapshot=fold.snapshot())
-    rows = np.array(accepted, dtype=np.intp)
+    rows, judged = np.array(accepted, dtype=np.intp), len(log) - first
+    share = None if log.law is None else outside / judged
+    refusal = _refusal(len(rows), judged, least, share)
     return Replayed(
         label=contender.label,
         rows=rows,
-        judged=len(log) - first,
-        estimates=_estimates(log, rows),
-        refusal=_refusal(len(rows), len(log) - first, least),
+        judged=judged,
+        outside=share,
+        estimates={} if refusal else _estimates(log, rows, first),
+        refusal=refusal,
     )
 
 
-def _estimates(log: BanditLog, rows: NDArray[np.intp]) -> dict[str, Interval]:
+def _outside(decided: Decisions, models: Sequence[str], law: Float64, least: float) -> float:
+    """Return the mass that rows are accepted too rarely for, where c is above the propensity."""
+    at = [models.index(model.name) for model in decided.frame.models]
+    return float(decided.pmf[0] @ (1.0 - np.minimum(law[at] / least, 1.0)))
+
+
+def _estimates(log: BanditLog, rows: NDArray[np.intp], first: int) -> dict[str, Interval]:
     found = {}
-    for name in log.measures if len(rows) >= LEAST_ACCEPTED else ():
-        reward = log.measure(name)[rows]
+    session = np.unique(log.session[rows], return_inverse=True)[1]
+    judged, none = slice(first, None), np.zeros(len(rows))
+    for name in log.measures:
+        reward = log.measure(name)
         known = ~np.isnan(reward)
-        if known.any():
-            session = np.unique(log.session[rows][known], return_inverse=True)[1]
-            found[name] = normal(reward[known], session)
+        if known[rows].sum() < LEAST_ACCEPTED:
+            continue
+        arms = len(log.models)
+        chance = observed(log.features[judged], log.chosen[judged], known[judged], arms)
+        sample = Sample(
+            reward=np.where(known, reward, 0.0)[rows],
+            weight=np.ones(len(rows)),
+            seen=np.where(known[judged], 1.0 / chance, 0.0)[rows - first],
+            guess=none,
+            value=none,
+        )
+        found[name] = normal(snips(sample), session)
     return found
 
 
-def _refusal(accepted: int, judged: int, least: float) -> str | None:
-    if accepted >= LEAST_ACCEPTED:
-        return None
-    return (
-        f"{accepted} of {judged} rows are what the policy would have chosen, at least "
-        f"{LEAST_ACCEPTED} are needed; the least propensity of the log is {least:.2g}: a larger "
-        "exploration_share lets more be accepted, or wait for more rows"
-    )
+def _refusal(accepted: int, judged: int, least: float, outside: float | None) -> str | None:
+    remedy = "a larger exploration_share lets more be accepted"
+    if outside is not None and outside > MOST_OUTSIDE:
+        return (
+            f"{outside:.1%} of the policy's choices are of models that the log gave probability 0 "
+            f"or hardly any (at most {MOST_OUTSIDE:.0%}): {remedy}"
+        )
+    if accepted < LEAST_ACCEPTED:
+        return (
+            f"{accepted} of {judged} rows are what the policy would have chosen, at least "
+            f"{LEAST_ACCEPTED} are needed; the least propensity of the log is {least:.2g}: "
+            f"{remedy}, or wait for more rows"
+        )
+    # Without the law of the log, that it never went somewhere shows in what is not accepted.
+    wanted = least * judged
+    chance = SUSPICIOUS * math.sqrt(wanted * (1.0 - least))
+    if outside is None and accepted < (1.0 - MOST_OUTSIDE) * wanted - chance:
+        return (
+            f"{accepted} rows were accepted where {wanted:.0f} should have been: the policy "
+            f"chooses what the log never chose; {remedy}"
+        )
+    return None

@@ -34,7 +34,7 @@ def show(console: Console, found: Evaluation) -> None:
     apart = {one.label: one.estimates for one in found.differences}
     for rows, what, sign in ((told, "", ""), (apart, "paired differences in ", "+")):
         for name in judge.measures if rows else ():
-            of = {label: by[name] for label, by in rows.items()}
+            of = {label: by[name] for label, by in rows.items() if name in by}
             console.print(_table(f"{what}{name}, by {HEADLINE}, {LEVEL:.0%} intervals", of, sign))
         if rows:
             of = {label: by["quality"] for label, by in rows.items()}
@@ -165,9 +165,9 @@ def show_replayed(console: Console, replayed: Sequence[Replayed]) -> None:
 
 
 def as_json(found: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as plain values."""
+    """Return an evaluation as plain values; what is not finite is None, as JSON has no word."""
     log, judge = found.trail.log, found.judge
-    return {
+    report: dict[str, Any] = {
         "log": log.name,
         "models": list(log.models),
         "decisions": len(log),
@@ -192,20 +192,31 @@ def as_json(found: Evaluation) -> dict[str, Any]:
         "zero_router": [asdict(one) for one in found.zeros],
         "comparison": None if found.comparison is None else asdict(found.comparison),
     }
+    return {name: _finite(value) for name, value in report.items()}
 
 
 def replayed_json(replayed: Sequence[Replayed]) -> list[dict[str, Any]]:
     """Return sequence replays as plain values."""
-    return [
+    plain: list[dict[str, Any]] = [
         {
             "label": one.label,
             "accepted": len(one.rows),
             "judged": one.judged,
+            "outside": one.outside,
             "refusal": one.refusal,
             "estimates": {name: asdict(interval) for name, interval in one.estimates.items()},
         }
         for one in replayed
     ]
+    return [_finite(one) for one in plain]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(estimates: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:

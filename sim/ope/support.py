@@ -10,10 +10,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.base import Bools, Float64
+from policies.base import Float64
 
 LEAST_ESS, LEAST_SHARE, MOST_OUTSIDE = 50.0, 0.01, 0.05
+LEAST_EXPECTED = 0.1
+"""A model whose probability would not have it chosen so often, if each row of the log gave it
+that, counts as one of probability 0: its weight is finite, and never seen."""
 SUSPICIOUS = 3.0
+
+
+def effective(importance: Float64) -> float:
+    """Return the effective sample size of weights, ``(sum w)^2 / sum w^2``; 0 if all are 0."""
+    square = float(importance @ importance)
+    return float(importance.sum()) ** 2 / square if square > 0.0 else 0.0
+
+
+def needed(rows: int) -> float:
+    """Return the least effective sample size that is believed."""
+    return max(LEAST_ESS, LEAST_SHARE * rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,55 +37,55 @@ class Support:
     Attributes
     ----------
     rows : how many were judged, observed or not.
-    ess : effective sample size, ``(sum w)^2 / sum w^2``.
+    observed : how many of them have an outcome.
+    ess : effective sample size, see `effective`.
     largest : the largest weight's share of all weight.
     mean_weight : mean of pi / p, 1 in expectation where propensities are right, and its s.e.
     mean_weight_error : that standard error.
-    outside : mass that the target puts on models that the log never would have chosen; None where
-        the log has propensities of the chosen ones alone.
-    most_weight : the largest weight that a row could have had, as far as that is known.
+    outside : mass that the target puts on models that the log never would have chosen, see
+        `LEAST_EXPECTED`; None where the log has propensities of the chosen ones alone.
+    most_weight : the largest weight that a row could have had; None where that is not known.
     """
 
     rows: int
+    observed: int
     ess: float
     largest: float
     mean_weight: float
     mean_weight_error: float
     outside: float | None
-    most_weight: float
+    most_weight: float | None
 
     @classmethod
     def of(
         cls,
         weight: Float64,
-        importance: Float64,
+        seen: Float64,
         target: Float64,
         law: Float64 | None,
-        counted: Bools | None = None,
     ) -> Support:
         """Diagnose n rows.
 
         Parameters
         ----------
-        weight, importance : float64[n], see `Sample`.
+        weight, seen : float64[n], see `Sample`.
         target : float64[n, K], the target's pmf.
         law : float64[n, K], the logged pmf; None where only propensities are known.
-        counted : bool[n], rows whose mean weight is asked for; None for all.
         """
-        n, total = len(weight), float(importance.sum())
-        square = float(importance @ importance)
-        plain = weight if counted is None else weight[counted]
-        outside, most = None, float(weight.max(initial=0.0))
+        importance, n = weight * seen, len(weight)
+        total = float(importance.sum())
+        outside = most = None
         if law is not None:
-            outside = float(np.where(law > 0.0, 0.0, target).sum() / n)
+            outside = float(np.where(law * n < LEAST_EXPECTED, target, 0.0).sum() / n)
             ratio = np.divide(target, law, out=np.zeros_like(target), where=law > 0.0)
             most = float(ratio.max(initial=0.0))
         return cls(
             rows=n,
-            ess=total**2 / square if square > 0.0 else 0.0,
+            observed=int((seen > 0.0).sum()),
+            ess=effective(importance),
             largest=float(importance.max(initial=0.0)) / total if total > 0.0 else 0.0,
-            mean_weight=float(plain.mean()),
-            mean_weight_error=float(plain.std(ddof=1)) / math.sqrt(len(plain)) if n > 1 else 0.0,
+            mean_weight=float(weight.mean()),
+            mean_weight_error=float(weight.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0,
             outside=outside,
             most_weight=most,
         )
@@ -87,7 +101,12 @@ class Support:
                 f"{self.outside:.1%} of the target's choices are of models that the log gave "
                 f"probability 0 (at most {MOST_OUTSIDE:.0%}); {remedy}"
             )
-        least = max(LEAST_ESS, LEAST_SHARE * self.rows)
+        least = needed(self.rows)
+        if self.observed < least:
+            return (
+                f"{self.observed:,} of {self.rows:,} rows have feedback, at least {least:.0f} are "
+                "needed: send more, or wait for it"
+            )
         if self.ess < least:
             return (
                 f"effective sample size {self.ess:.1f} of {self.rows} rows, at least {least:.0f} "
@@ -103,7 +122,8 @@ class Support:
             found.append(
                 f"the mean weight is {self.mean_weight:.3f} +- {self.mean_weight_error:.3f}, not "
                 f"{1.0 - (self.outside or 0.0):.3f}: "
-                "the logged propensities are not those that choices were drawn with"
+                "the logged propensities are not those that choices were drawn with, or the "
+                "target stays where the log hardly went"
             )
         if self.outside is None:
             found.append(

@@ -25,13 +25,15 @@ _TAUGHT = ("model_added", "prior")
 
 def charter_of(contender: Contender, given: Charter) -> Charter:
     """Return the charter of a policy that learns from the log of another."""
+    options = contender.options
+    own = "tau_latency_ms" in options.model_fields_set
     return Charter(
         policy=contender.name,
         params=contender.params,
         embedder=given.embedder,
         dim=given.dim,
-        tau_cost=given.tau_cost,
-        tau_latency_ms=given.tau_latency_ms,
+        tau_cost=options.tau_cost or given.tau_cost,
+        tau_latency_ms=options.tau_latency_ms if own else given.tau_latency_ms,
         prior=contender.prior,
     )
 
@@ -66,8 +68,10 @@ def law(
     column = {name: k for k, name in enumerate(models)}
     pmf = np.zeros((len(requests.spend_rate), len(models)))
     snapshot = fold.snapshot()
+    asked = np.zeros(len(pmf), dtype=np.bool_)
+    asked[rows] = True
     for stretch, offered in requests.frames:
-        judged = stretch[np.isin(stretch, rows)]
+        judged = stretch[asked[stretch]]
         if not len(judged):
             continue
         # What is drawn is of no interest, only the law of the draw.

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sim.ope import estimators
+from sim.ope.estimators import ESTIMATORS, clipped_ips, dm, dr, dr_os, ips, snips, switch_dr
+from sim.ope.sample import Sample
+
+FOUR = Sample(
+    reward=np.array([1.0, 0.0, 0.5, 1.0]),
+    weight=np.array([2.0, 1.0, 4.0, 0.5]),
+    seen=np.array([1.0, 1.0, 2.0, 0.0]),
+    guess=np.array([0.5, 0.5, 0.25, 0.9]),
+    value=np.array([0.6, 0.4, 0.2, 0.8]),
+)
+"""Importance 2, 1, 8, 0: the last row was not observed."""
+
+
+def planted(n: int = 400, seed: int = 0, observed: float = 0.8) -> Sample:
+    rng = np.random.default_rng(seed)
+    return Sample(
+        reward=rng.random(n),
+        weight=rng.exponential(1.0, n),
+        seen=np.where(rng.random(n) < observed, 1.0 / observed, 0.0),
+        guess=rng.random(n),
+        value=rng.random(n),
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "values"),
+    [
+        ("ips", [2.0, 0.0, 4.0, 0.0]),
+        ("dm", [0.6, 0.4, 0.2, 0.8]),
+        ("dr", [0.6 + 2 * 0.5, 0.4 - 0.5, 0.2 + 8 * 0.25, 0.8]),
+    ],
+)
+def test_values_by_hand(how: str, values: list[float]) -> None:
+    assert ESTIMATORS[how](FOUR) == pytest.approx(values)
+
+
+def test_snips_by_hand() -> None:
+    value = (2 * 1.0 + 1 * 0.0 + 8 * 0.5) / 11
+    values = snips(FOUR)
+    assert values.mean() == pytest.approx(value)
+    left_out = np.array([2 * (1 - value) / 9, -value / 10, 8 * (0.5 - value) / 3, 0.0]) * 3
+    assert values - values.mean() == pytest.approx(left_out - left_out.mean())
+
+
+def test_the_influence_of_a_row_is_what_leaving_it_out_changes() -> None:
+    sample = planted(60)
+    values = snips(sample)
+    w, n = sample.importance, 60
+    for i in range(0, n, 7):
+        rest = np.arange(n) != i
+        without = (w[rest] @ sample.reward[rest]) / w[rest].sum()
+        alone = (n - 1) * (values.mean() - without)
+        mean = (values.mean() - values).mean()
+        expected = w[i] * (sample.reward[i] - values.mean()) / (w.sum() - w[i]) * (n - 1)
+        assert alone == pytest.approx(expected - mean)
+
+
+def test_snips_moves_with_the_rewards() -> None:
+    sample = planted()
+    higher = replace(sample, reward=sample.reward + 3.0)
+    assert snips(higher) == pytest.approx(snips(sample) + 3.0)
+    assert ips(higher).mean() != pytest.approx(ips(sample).mean() + 3.0, abs=0.01)
+
+
+def test_weights_without_spread_give_the_mean() -> None:
+    sample = replace(planted(observed=1.0), weight=np.ones(400))
+    assert snips(sample) == pytest.approx(sample.reward)
+
+
+def test_one_row_with_all_weight_has_finite_values() -> None:
+    weight = np.zeros(5)
+    weight[2] = 0.3
+    sample = replace(planted(5, observed=1.0), weight=weight, reward=np.full(5, 0.1))
+    assert np.isfinite(snips(sample)).all()
+    assert snips(sample).mean() == pytest.approx(0.1)
+
+
+def test_a_perfect_model_leaves_nothing_to_the_rewards() -> None:
+    sample = planted()
+    perfect = replace(sample, guess=sample.reward)
+    for how in ("dr", "switch-dr", "dr-os"):
+        assert ESTIMATORS[how](perfect) == pytest.approx(sample.value)
+
+
+@pytest.mark.parametrize("how", ESTIMATORS)
+def test_an_unobserved_reward_counts_for_nothing(how: str) -> None:
+    sample = planted()
+    other = replace(sample, reward=np.where(sample.seen > 0.0, sample.reward, 77.0))
+    assert ESTIMATORS[how](other) == pytest.approx(ESTIMATORS[how](sample))
+
+
+@pytest.mark.parametrize("how", ESTIMATORS)
+def test_all_weights_zero(how: str) -> None:
+    sample = replace(planted(), weight=np.zeros(400))
+    values = ESTIMATORS[how](sample)
+    if how == "snips":
+        assert np.isnan(values).all()
+    elif "ips" in how:
+        assert not values.any()
+    else:
+        assert values == pytest.approx(sample.value)
+
+
+@pytest.mark.parametrize(
+    ("of", "none", "all_of_it"),
+    [
+        (clipped_ips, lambda _: np.zeros(400), ips),
+        (switch_dr, dm, dr),
+        (dr_os, dm, dr),
+    ],
+)
+def test_a_limit_of_nothing_and_one_of_everything(
+    of: object, none: object, all_of_it: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert callable(of) and callable(none) and callable(all_of_it)
+    sample = planted()
+    for limit, end in ((1e-12, none), (1e9, all_of_it)):
+        monkeypatch.setattr(estimators, "_least_error", lambda *_, limit=limit: limit)
+        assert of(sample) == pytest.approx(end(sample), abs=1e-6)
+
+
+@pytest.mark.parametrize("how", ["clipped ips", "switch-dr", "dr-os"])
+def test_even_weights_are_not_cut(how: str) -> None:
+    """It would cost bias and gain nothing."""
+    sample = replace(planted(4_000, observed=1.0), weight=np.ones(4_000))
+    plain = ips if how == "clipped ips" else dr
+    assert ESTIMATORS[how](sample) == pytest.approx(plain(sample), abs=1e-4)
+
+
+def test_rewards_that_are_alike_are_not_clipped_away() -> None:
+    """A weight that is cut loses the whole reward, not its distance from others."""
+    sample = planted(4_000, observed=1.0)
+    sample = replace(sample, reward=0.95 + 0.05 * sample.reward)
+    assert clipped_ips(sample).mean() == pytest.approx(ips(sample).mean(), rel=0.02)
+
+
+def test_ips_is_unbiased_and_dr_is_less_spread() -> None:
+    """Two arms, the log tosses a coin, the target plays the second nine times of ten."""
+    rng = np.random.default_rng(1)
+    n, law, target = 50_000, np.array([0.5, 0.5]), np.array([0.1, 0.9])
+    means = np.array([0.3, 0.7])
+    arm = rng.integers(2, size=n)
+    sample = Sample(
+        reward=(rng.random(n) < means[arm]).astype(np.float64),
+        weight=(target / law)[arm],
+        seen=np.ones(n),
+        guess=means[arm],
+        value=np.full(n, float(target @ means)),
+    )
+    for how in ESTIMATORS:
+        assert ESTIMATORS[how](sample).mean() == pytest.approx(0.66, abs=0.01), how
+    assert dr(sample).std() < 0.8 * ips(sample).std()

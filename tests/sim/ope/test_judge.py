@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from policies.base import Float32, Float64
+from sim.ope.estimators import ESTIMATORS
+from sim.ope.judge import Judge, Target
+from sim.ope.log import BanditLog
+
+Make = Callable[..., BanditLog]
+Wise = Callable[[Float32], Float64]
+VALUE = 0.9 * 0.8 + 0.1 * 0.3
+
+
+def one(log: BanditLog, wise: Wise, first: int = 0) -> Target:
+    return Target("wise", wise(log.features[first:]))
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_the_truth_is_inside(make_log: Make, wise: Wise, missing: float) -> None:
+    held = {how: 0 for how in ("dr", "snips", "ips", "switch-dr", "dr-os")}
+    for seed in range(40):
+        log = make_log(600, seed, missing=missing)
+        judge = Judge(log, first=100)
+        target = one(log, wise, 100)
+        for how, values in judge.values(target, "quality").items():
+            if how in held:
+                held[how] += judge.interval(values).covers(VALUE)
+    assert min(held.values()) >= 34, held
+
+
+@pytest.mark.parametrize("how", ["dr", "snips", "ips", "switch-dr", "dr-os"])
+def test_what_is_missing_is_not_a_zero(make_log: Make, wise: Wise, how: str) -> None:
+    """Of arm `a` half of the outcomes are lost, so that plain means would lean to the others."""
+    found = []
+    for seed in range(10):
+        log = make_log(2_000, seed, missing=-0.5)
+        values = Judge(log).values(one(log, wise), "quality")
+        found.append(float(values[how].mean()))
+    assert np.mean(found) == pytest.approx(VALUE, abs=0.02)
+
+
+def test_feedback_that_began_late_does_not_make_up_for_what_was_before(
+    make_log: Make, wise: Wise
+) -> None:
+    """All judged outcomes are known, so each counts once whatever the first half lacks."""
+    log = make_log(1_000)
+    mute = replace(log, quality=np.where(np.arange(1_000) < 480, np.nan, log.quality))
+    for name in ("ips", "snips"):
+        full, late = (
+            Judge(of, first=500).values(one(log, wise, 500), "quality") for of in (log, mute)
+        )
+        assert late[name] == pytest.approx(full[name])
+    assert Judge(mute, first=500).observed("quality") == 1.0
+
+
+def test_rows_before_the_first_teach_and_are_not_judged(make_log: Make, wise: Wise) -> None:
+    log = make_log(800)
+    other = replace(log, quality=np.where(np.arange(800) < 400, 1.0 - log.quality, log.quality))
+    a, b = (Judge(of, first=400).values(one(log, wise, 400), "quality") for of in (log, other))
+    assert len(a["ips"]) == 400
+    assert a["ips"].tolist() == b["ips"].tolist()
+    assert a["dm"].mean() > b["dm"].mean() + 0.1
+
+
+def test_the_logged_law_is_judged_without_support(make_log: Make) -> None:
+    log = make_log(900, law=(0.5, 0.3, 0.2))
+    judge = Judge(log)
+    found = judge.verdict(Target("logged", None))
+    assert (found.support, found.refusal, list(found.warnings)) == (None, None, [])
+    estimates = found.estimates["quality"]
+    for how in ("ips", "snips", "clipped ips"):
+        assert estimates[how].normal.mean == pytest.approx(log.quality.mean())
+    # The model takes out what the draw of the arm has added.
+    assert estimates["dr"].normal.mean == pytest.approx(log.quality.mean(), abs=0.03)
+    assert judge.verdict(Target("its law", log.law)).estimates["quality"]["ips"].normal.mean == (
+        pytest.approx(log.quality.mean())
+    )
+
+
+def test_sessions_make_intervals_wider_in_estimates_and_differences(
+    make_log: Make, wise: Wise
+) -> None:
+    log = make_log(400)
+    twice = replace(
+        log,
+        **{
+            name: np.repeat(getattr(log, name), 4, axis=0)
+            for name in ("features", "chosen", "propensity", "law", "open", "quality", "cost")
+        },
+        preference=np.repeat(log.preference, 4, axis=0),
+        tau_cost=np.ones(1_600),
+        session=np.repeat(np.arange(400), 4),
+    )
+    wide = []
+    for session in (twice.session, np.arange(1_600)):
+        judge = Judge(replace(twice, session=session))
+        a = judge.verdict(one(twice, wise))
+        b = judge.verdict(Target("logged", None))
+        apart = judge.difference(a, b, "quality")["ips"]
+        own = a.estimates["quality"]["ips"]
+        wide.append([i.half_width for e in (own, apart) for i in (e.normal, e.bootstrap)])
+    assert np.array(wide[0]) / np.array(wide[1]) == pytest.approx([2.0] * 4, rel=0.15)
+
+
+def test_differences_are_paired_and_antisymmetric(make_log: Make, wise: Wise) -> None:
+    log = make_log(1_000, cost=True)
+    judge = Judge(log)
+    a, b = (
+        judge.verdict(one(log, wise)),
+        judge.verdict(Target("c", np.tile([0, 0, 1.0], (1000, 1)))),
+    )
+    for name in ("quality", "cost", "utility"):
+        ab, ba = judge.difference(a, b, name), judge.difference(b, a, name)
+        for how in ESTIMATORS:
+            assert ab[how].normal.mean == pytest.approx(-ba[how].normal.mean)
+            assert ab[how].normal.low == pytest.approx(-ba[how].normal.high)
+            assert ab[how].bootstrap.low == pytest.approx(-ba[how].bootstrap.high)
+    assert judge.difference(a, a, "quality")["dr"].normal.half_width == 0.0
+    assert judge.difference(a, b, "quality")["dr"].normal.covers(VALUE - 0.5)
+
+
+def test_the_refused_have_no_estimates(make_log: Make) -> None:
+    log = make_log(500, law=(0.5, 0.5, 0.0))
+    found = Judge(log).verdict(Target("c", np.tile([0.0, 0.0, 1.0], (500, 1))))
+    assert found.refusal is not None and "exploration_share" in found.refusal
+    assert found.estimates == {} and found.values == {}
+    assert found.support is not None and found.support.outside == 1.0
+
+
+def test_too_little_feedback_is_refused_as_that(make_log: Make, wise: Wise) -> None:
+    log = make_log(600, missing=0.95)
+    found = Judge(log).verdict(one(log, wise))
+    assert found.refusal is not None and "rows have feedback" in found.refusal
+
+
+def test_effective_rows_are_of_the_observed(make_log: Make, wise: Wise) -> None:
+    log = make_log(900)
+    half = replace(log, quality=np.where(np.arange(900) % 2, np.nan, log.quality))
+    full, part = (Judge(of).support(one(of, wise)) for of in (log, half))
+    assert full is not None and part is not None
+    assert part.ess == pytest.approx(0.5 * full.ess, rel=0.1)
+    assert (part.rows, part.observed) == (900, 450)
+    # Propensities are checked by all rows, whatever is known of them.
+    assert part.mean_weight == full.mean_weight
+
+
+def test_a_measure_that_hardly_anybody_told_is_not_estimated(make_log: Make, wise: Wise) -> None:
+    log = make_log(600, cost=True)
+    log = replace(log, cost=np.where(np.arange(600) < 20, log.cost, np.nan))
+    judge = Judge(log)
+    found = judge.verdict(one(log, wise))
+    assert found.refusal is None and list(found.estimates) == ["quality", "utility"]
+    assert "cost is known of too few rows to be estimated" in found.warnings
+
+
+def test_what_nobody_told_is_no_measure(make_log: Make) -> None:
+    assert Judge(make_log(100)).measures == ["quality"]
+    assert Judge(make_log(100, cost=True)).measures == ["quality", "cost", "utility"]
+    log = make_log(100)
+    mute = replace(log, quality=np.where(np.arange(100) < 50, log.quality, np.nan))
+    assert Judge(mute, first=50).measures == []
+
+
+def test_few_sessions_are_warned_of(make_log: Make, wise: Wise) -> None:
+    log = replace(make_log(600), session=np.arange(600) % 12)
+    assert "12 sessions are few for an interval" in Judge(log).verdict(one(log, wise)).warnings
+    assert Judge(make_log(600)).verdict(one(log, wise)).warnings == []
+
+
+def test_a_guarantee_needs_the_largest_possible_weight(make_log: Make, wise: Wise) -> None:
+    log = make_log(40_000)
+    known = Judge(log).verdict(one(log, wise)).estimates["quality"]
+    assert known["dr"].guaranteed is not None and known["dm"].guaranteed is None
+    assert known["dr"].guaranteed.half_width > known["dr"].normal.half_width
+    blind = replace(log, law=None)
+    assert Judge(blind).verdict(one(log, wise)).estimates["quality"]["dr"].guaranteed is None
+
+
+def test_wrong_propensities_are_told(make_log: Make, wise: Wise) -> None:
+    log = make_log(2_000, law=(0.6, 0.3, 0.1))
+    assert Judge(log).verdict(one(log, wise)).warnings == []
+    wrong = replace(log, propensity=np.full(2_000, 1 / 3), law=np.full((2_000, 3), 1 / 3))
+    told = Judge(wrong).verdict(one(log, wise)).warnings
+    assert any(one.startswith("the mean weight is") for one in told)
+
+
+def test_the_same_arguments_give_the_same_numbers(make_log: Make, wise: Wise) -> None:
+    log = make_log(400)
+    a, b, c = (Judge(log, seed=seed).verdict(one(log, wise)) for seed in (0, 0, 1))
+    assert a.estimates == b.estimates
+    assert a.estimates["quality"]["dr"].bootstrap != c.estimates["quality"]["dr"].bootstrap
+    assert math.isfinite(a.estimates["quality"]["dr"].bootstrap.low)

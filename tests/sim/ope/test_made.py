@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from banditroute.fold import Fold
+from policies.base import Float64
+from sim.contenders import Contender
+from sim.ope.made import made
+from sim.ope.targets import law, trained
+from sim.ope.trail import Trail
+from sim.prices import drawn
+from sim.synthetic import MODELS, Planted, generate
+
+EXPLORING = Contender.of("linucb", exploration_share=0.25, exploration_cost_share=1.0)
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return generate(rows=600, seed=5)
+
+
+def topics(planted: Planted) -> Float64:
+    """Return the topic of each prompt as features, so that the planted effect can be learned."""
+    kinds = sorted(set(planted.dataset.task))
+    x = np.array([[one == kind for kind in kinds] + [True] for one in planted.dataset.task])
+    return x.astype(np.float32)
+
+
+def log_of(planted: Planted, contender: Contender = EXPLORING, seed: int = 0) -> Trail:
+    return made(
+        planted.dataset,
+        topics(planted),
+        np.random.default_rng(seed).permutation(600)[:400],
+        contender=contender,
+        specs=drawn(planted.dataset, seed=0),
+        embedder="topics",
+        preference=(0.6, 0.3, 0.1),
+        rng=np.random.default_rng([seed, 1]),
+    )
+
+
+def test_it_is_what_a_daemon_would_have_logged(planted: Planted) -> None:
+    rows = np.random.default_rng(0).permutation(600)[:400]
+    found = log_of(planted)
+    log = found.log
+    assert log.models == MODELS and len(log) == 400
+    assert log.quality.tolist() == planted.dataset.quality[rows, log.chosen].tolist()
+    assert log.cost.tolist() == planted.dataset.cost[rows, log.chosen].tolist()
+    assert log.law is not None
+    assert (log.law[np.arange(400), log.chosen] == log.propensity).all()
+    assert log.law.sum(axis=1) == pytest.approx(1.0)
+    assert log.law.min() > 0.0
+    taught = [event.outcome for event in found.events if event.outcome is not None]
+    assert [one.field for one in taught[:4]] == ["quality", "cost"] * 2
+    assert [one.arm for one in taught[::2]] == [MODELS[k] for k in log.chosen]
+    assert [one.value for one in taught[::2]] == log.quality.tolist()
+
+
+def test_the_same_seed_makes_the_same_log(planted: Planted) -> None:
+    a, b, c = (log_of(planted, seed=seed).log for seed in (0, 0, 1))
+    assert a.chosen.tolist() == b.chosen.tolist() != c.chosen.tolist()
+
+
+def test_the_law_of_its_own_policy_is_found_again(planted: Planted) -> None:
+    """Trained on all before the last row, the same policy has the law that was logged there."""
+    found = log_of(planted)
+    assert found.log.law is not None
+    fold = trained(found, EXPLORING, until=399)
+    rows = np.array([399])
+    again = law(found.requests, found.log.models, EXPLORING.options, fold, rows=rows)
+    assert again[0] == pytest.approx(found.log.law[399], abs=1e-9)
+    whole = Fold(found.charter)
+    for event in found.events:
+        whole.apply(event)
+    assert whole.learned == 800
+
+
+def test_without_exploration_one_model_has_all_the_mass(planted: Planted) -> None:
+    log = log_of(planted, Contender.of("linucb")).log
+    assert (log.propensity == 1.0).mean() > 0.95

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from rich.console import Console
+
+from sim.contenders import Contender
+from sim.ope import files
+from sim.ope.evaluation import compared, evaluate, unknown
+from sim.ope.log import BanditLog
+from sim.ope.sequence import replay
+from sim.ope.show import as_json, replayed_json, show, show_replayed
+
+Make = Callable[..., BanditLog]
+FIXED = Contender.of("fixed", {"arm": "c"}, label="always c")
+LINUCB = Contender.of("linucb", {"alpha": 0.1})
+
+
+def printed(tell: Callable[[Console], None]) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    tell(console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_all_that_was_found_is_printed(make_log: Make) -> None:
+    log = make_log(1_200, cost=True, missing=0.2)
+    log = replace(log, left_out={"pinned": 1_234}, notes=["a note"])
+    trail = files.trail(log)
+    trail = replace(trail, requests=replace(trail.requests, priced=7))
+    found = evaluate(trail, [LINUCB, FIXED])
+    found.verdicts.append(unknown("logged:who=me"))
+    found.comparison = compared(found, make_log(300, seed=9), "who=you")
+    text = printed(lambda console: show(console, found))
+    for line in (
+        "planted: 1,200 decisions over 3 models (a, b, c)",
+        "left out: 1,234 pinned",
+        "learned from the first 600, judged on 600",
+        "never counted as zero",
+        "note: a note",
+        "note: 7 decisions were made under a budget",
+        "quality, by dr, 95% intervals",
+        "paired differences in cost, by dr",
+        "quality by all estimators",
+        "the zero router, which does not look at the prompt",
+        "linucb - always c",
+        "mean of who=you",
+        "refused: logged:who=me: its log holds",
+    ):
+        assert line in text, line
+    assert "nan" not in text
+
+
+def test_a_measure_that_was_not_estimated_has_no_row(make_log: Make) -> None:
+    log = make_log(800, cost=True)
+    known = (np.arange(800) >= 400) & (np.arange(800) < 430)
+    trail = files.trail(replace(log, cost=np.where(known, log.cost, np.nan)))
+    text = printed(lambda console: show(console, evaluate(trail, [FIXED])))
+    assert "warning: always c: cost is known of too few rows" in text
+    part = text.split("cost, by dr")[1].split("utility, by dr")[0]
+    assert "logged" in part and "always c" not in part
+
+
+def test_json_holds_the_same_and_is_json(make_log: Make) -> None:
+    found = evaluate(files.trail(make_log(600, cost=True)), [FIXED])
+    report = json.loads(json.dumps(as_json(found), allow_nan=False))
+    assert (report["decisions"], report["learned"], report["judged"]) == (600, 300, 300)
+    one = report["policies"][1]
+    assert one["label"] == "always c" and one["support"]["ess"] > 50
+    own = found.verdicts[1].estimates["quality"]["dr"].normal
+    assert one["estimates"]["quality"]["dr"]["normal"] == {
+        "mean": own.mean,
+        "low": own.low,
+        "high": own.high,
+    }
+    assert report["differences"][0]["label"] == "always c - logged"
+    assert report["zero_router"][0]["label"] == "logged"
+
+
+def test_no_number_is_null(make_log: Make) -> None:
+    """One session alone has an interval without ends, for which JSON has no word."""
+    log = replace(make_log(600), session=np.zeros(600, dtype=np.intp))
+    found = evaluate(files.trail(log), [FIXED])
+    report = json.loads(json.dumps(as_json(found), allow_nan=False))
+    assert report["policies"][1]["estimates"]["quality"]["dr"]["normal"]["low"] is None
+    assert "-inf to inf" in printed(lambda console: show(console, found))
+
+
+def test_sequence_replay_is_told_as_such(make_log: Make) -> None:
+    trail = files.trail(make_log(400))
+    replayed = [replay(trail, one, first=first) for one, first in ((FIXED, 0), (FIXED, 350))]
+    text = printed(lambda console: show_replayed(console, replayed))
+    assert "only sequence replay can judge them" in text
+    assert f"{len(replayed[0].rows)} of 400" in text
+    assert "refused: always c:" in text
+    plain = json.loads(json.dumps(replayed_json(replayed), allow_nan=False))
+    assert plain[0]["accepted"] == len(replayed[0].rows)
+    assert plain[0]["outside"] == replayed[0].outside
+    assert plain[0]["estimates"]["quality"]["mean"] == replayed[0].estimates["quality"].mean
+    assert plain[1]["estimates"] == {} and plain[1]["refusal"]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sim.ope.support import Support, effective, needed
+
+GOOD = Support(
+    rows=1_000,
+    observed=1_000,
+    ess=400.0,
+    largest=0.01,
+    mean_weight=1.0,
+    mean_weight_error=0.02,
+    outside=0.0,
+    most_weight=4.0,
+)
+
+
+def of(weight: object, target: object, law: object, seen: object = None) -> Support:
+    weight = np.asarray(weight, dtype=np.float64)
+    return Support.of(
+        weight,
+        np.ones(len(weight)) if seen is None else np.asarray(seen, dtype=np.float64),
+        np.asarray(target, dtype=np.float64),
+        None if law is None else np.asarray(law, dtype=np.float64),
+    )
+
+
+def test_by_hand() -> None:
+    law = [[0.5, 0.5, 0.0]] * 4
+    target = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]
+    found = of([2.0, 0.0, 1.0, 1.8], target, law, seen=[1.0, 1.0, 2.0, 0.0])
+    assert (found.rows, found.observed) == (4, 3)
+    assert found.ess == pytest.approx(4.0**2 / (2.0**2 + 2.0**2))
+    assert found.largest == pytest.approx(0.5)
+    assert found.mean_weight == pytest.approx(1.2)
+    spread = np.std([2.0, 0.0, 1.0, 1.8], ddof=1) / 2
+    assert found.mean_weight_error == pytest.approx(spread)
+    assert found.outside == pytest.approx(0.05)
+    assert found.most_weight == pytest.approx(2.0)
+
+
+def test_a_probability_that_no_row_would_show_is_none() -> None:
+    """A weight of a million that is never seen would make the estimate wrong and look certain."""
+    target = np.tile([0.0, 1.0], (1_000, 1))
+    law = np.tile([1.0 - 1e-6, 1e-6], (1_000, 1))
+    assert of(np.zeros(1_000), target, law).outside == 1.0
+    law = np.tile([0.999, 1e-3], (1_000, 1))
+    assert of(np.zeros(1_000), target, law).outside == 0.0
+
+
+def test_only_propensities_are_known() -> None:
+    found = of([1.0, 2.0, 0.5], [[0.5, 0.5]] * 3, None)
+    assert found.outside is None and found.most_weight is None
+    assert any("cannot be checked" in one for one in found.warnings())
+
+
+def test_no_weight_at_all() -> None:
+    found = of(np.zeros(9), [[1.0, 0.0]] * 9, [[0.0, 1.0]] * 9)
+    assert (found.ess, found.largest, found.outside) == (0.0, 0.0, 1.0)
+    assert found.refusal() is not None
+
+
+def test_effective_and_needed() -> None:
+    assert effective(np.ones(7)) == pytest.approx(7.0)
+    assert effective(np.array([3.0, 0.0, 0.0])) == pytest.approx(1.0)
+    assert effective(np.zeros(3)) == 0.0
+    assert (needed(100), needed(5_000), needed(20_000)) == (50.0, 50.0, 200.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, None),
+        ({"outside": 0.05}, None),
+        ({"outside": None}, None),
+        ({"ess": 50.0}, None),
+        ({"outside": 0.0512}, "5.1% of the target's choices are of models that the log gave"),
+        ({"ess": 49.9}, "effective sample size 49.9 of 1000 rows, at least 50 is needed"),
+        (
+            {"rows": 20_000, "ess": 199.0, "observed": 20_000},
+            "effective sample size 199.0 of 20000 rows, at least 200 is needed",
+        ),
+        ({"observed": 49, "ess": 30.0}, "49 of 1,000 rows have feedback, at least 50 are needed"),
+    ],
+)
+def test_refusals(change: dict[str, float], told: str | None) -> None:
+    refusal = replace(GOOD, **change).refusal()
+    if told is None:
+        assert refusal is None
+    else:
+        assert refusal is not None and refusal.startswith(told)
+        # What is said helps: exploration does not bring feedback.
+        assert ("exploration_share" in refusal) == ("have feedback" not in refusal)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"mean_weight": 1.07}, "the mean weight is 1.070 +- 0.020, not 1.000: the logged prop"),
+        ({"mean_weight": 0.93}, "the mean weight is 0.930"),
+        ({"mean_weight": 0.93, "outside": 0.04}, "4.00% of the target's mass is on models of"),
+        ({"largest": 0.2}, "one row has 20% of all weight"),
+    ],
+)
+def test_warnings(change: dict[str, float], told: str) -> None:
+    assert GOOD.warnings() == []
+    assert replace(GOOD, mean_weight=1.05).warnings() == []
+    (found,) = replace(GOOD, **change).warnings()
+    assert found.startswith(told)
+
+
+def test_the_alarm_of_wrong_propensities_rings() -> None:
+    rng = np.random.default_rng(0)
+    law = rng.dirichlet([2.0, 2.0, 2.0], size=3_000)
+    target = rng.dirichlet([4.0, 2.0, 2.0], size=3_000)
+    chosen = (law.cumsum(axis=1) > rng.random((3_000, 1))).argmax(axis=1)
+    at = np.arange(3_000), chosen
+    assert of(target[at] / law[at], target, law).warnings() == []
+    for wrong in (0.8 * law[at], np.full(3_000, 0.5), np.sqrt(law[at])):
+        told = of(target[at] / wrong, target, law).warnings()
+        assert any(one.startswith("the mean weight is") for one in told)
