@@ -33,7 +33,7 @@ to keep those of them that were judged would be to prefer what is judged quickly
 MOST_YOUNG = 0.5
 
 # What the logging policy itself left out is open to another one.
-_OWN_REASONS = [REASONS.index(name) for name in ("exploration_cost", "price_of_money")]
+_OPEN = np.isin(REASONS, ("eligible", "exploration_cost", "price_of_money"))
 
 
 def read(
@@ -161,14 +161,14 @@ def _worth_judging(
     """Return the rows that say something of a policy, and why others do not."""
     kept, left_out = [], Counter[str]()
     for row in rows:
-        verdict = np.frombuffer(row["verdict"], dtype=np.uint8)
+        choice = _OPEN[np.frombuffer(row["verdict"], dtype=np.uint8)]
         if row["cancelled_at"] is not None:
             left_out["cancelled"] += 1
         elif row["overridden_by"] is not None:
             left_out["overridden"] += 1
         elif row["embedder"] != charter.embedder:
             left_out["of another embedder"] += 1
-        elif ((verdict == 0) | np.isin(verdict, _OWN_REASONS)).sum() < 2:
+        elif choice.sum() < 2:
             left_out["pinned: only one model was open"] += 1
         elif last is not None and row["created_at"] > last:
             left_out["too young for feedback"] += 1
@@ -193,7 +193,7 @@ def _columns(
     for i, one in enumerate(decoded):
         columns = [at[name] for name in one.arms]
         law[i, columns] = one.pmf
-        open_to[i, columns] = (one.verdict == 0) | np.isin(one.verdict, _OWN_REASONS)
+        open_to[i, columns] = _OPEN[one.verdict]
     if left_out:
         alone = "requests with a choice of fewer than two models are not part of any estimate"
         notes = [alone, *notes]
@@ -256,8 +256,8 @@ def _limits(
 
 
 def _open(one: Logged) -> frozenset[str]:
-    pairs = zip(one.arms, one.verdict.tolist(), strict=True)
-    return frozenset(name for name, verdict in pairs if verdict == 0 or verdict in _OWN_REASONS)
+    pairs = zip(one.arms, _OPEN[one.verdict].tolist(), strict=True)
+    return frozenset(name for name, is_open in pairs if is_open)
 
 
 def _floats(rows: Sequence[Mapping[str, Any]], *names: str) -> Float64:
