@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    log: Annotated[str, typer.Option(help="URL of a daemon's database, or a bandit log .parquet.")],
+    log: Annotated[
+        str, typer.Option(help="URL of a daemon's database, a bandit log .parquet, or a spend log.")
+    ],
     policy: Annotated[
         list[str] | None,
         typer.Option(help="FILE.yaml, NAME, NAME:key=value,.. or NAME@PRIOR_FILE; repeatable."),
@@ -50,10 +52,13 @@ def command(
     json_path: options.Json = None,
 ) -> None:
     """Judge policies that never ran, from logged decisions and their propensities."""
+    import numpy as np
+
     from sim.errors import InputError
+    from sim.ope import direct
     from sim.ope.evaluation import compared, evaluate, unknown
     from sim.ope.sequence import replay
-    from sim.ope.show import as_json, replayed_json, show, show_replayed
+    from sim.ope.show import as_json, replayed_json, show, show_direct, show_replayed
     from sim.terminal import console, progress
 
     if not 0.0 <= learn_fraction < 1.0:
@@ -71,7 +76,19 @@ def command(
     if baseline not in ("logged", *(one.label for one in contenders)):
         raise InputError(f"--baseline: {baseline!r} is neither 'logged' nor a --policy")
     shown = console()
-    if learning or budget_rate is not None:
+    report: dict[str, object]
+    if np.isnan(trail.log.propensity).any():
+        for option, given in (
+            ("--learning", learning),
+            ("--budget-rate", budget_rate),
+            ("--compare", compare),
+        ):
+            if given:
+                raise InputError(f"{option}: {log} has no propensities")
+        said = direct.estimates(trail, contenders, fraction=learn_fraction)
+        show_direct(shown, trail.log, said)
+        report, refused = {"log": trail.log.name, "direct": said}, False
+    elif learning or budget_rate is not None:
         first = round(learn_fraction * len(trail.log))
         with progress(len(contenders)) as advance:
             replayed = []
@@ -88,7 +105,7 @@ def command(
                 )
                 advance()
         show_replayed(shown, replayed)
-        report: dict[str, object] = {"log": trail.log.name, "replayed": replayed_json(replayed)}
+        report = {"log": trail.log.name, "replayed": replayed_json(replayed)}
         refused = all(one.refusal for one in replayed)
     else:
         found = evaluate(trail, contenders, fraction=learn_fraction, baseline=baseline, seed=seed)
@@ -137,14 +154,19 @@ def _microseconds(text: str | None) -> int | None:
 def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> Trail:
     from sim.errors import InputError
     from sim.logs import opened
-    from sim.ope import daemon, files
+    from sim.ope import daemon, direct, files
 
     if "://" in log:
         with opened(log) as store:
             return daemon.read(store, pool, since=since, tags=tags)
     if since is not None:
         raise InputError("--since: the rows of a file have no time that is known; --tag selects")
-    return files.trail(files.read(Path(log), tags=tags))
+    path = Path(log)
+    if files.is_log(path) or not path.exists():
+        return files.trail(files.read(path, tags=tags))
+    if tags:
+        raise InputError(f"--tag: {log} has no tags to select by")
+    return files.trail(direct.read(path))
 
 
 def _contenders(specs: list[str], trail: Trail) -> list[Contender]:

@@ -30,6 +30,18 @@ QUALITY_ALONE = (1.0, 0.0, 0.0)
 EMBEDDER = "file"
 
 
+def is_log(path: Path) -> bool:
+    """Tell whether a file is a parquet with propensities."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+    except (pyarrow.ArrowException, OSError):
+        return False
+    return "propensity" in names or set(_OPEN_BANDIT) <= set(names)
+
+
 def read(path: Path, *, tags: Mapping[str, str] | None = None) -> BanditLog:
     """Read a log.
 

@@ -14,6 +14,7 @@ from sim.ope.estimators import ESTIMATORS
 from sim.ope.evaluation import Comparison, Evaluation
 from sim.ope.intervals import LEVEL, Interval
 from sim.ope.judge import HEADLINE, Estimate, Verdict
+from sim.ope.log import BanditLog
 from sim.ope.sequence import Replayed
 
 
@@ -162,6 +163,22 @@ def show_replayed(console: Console, replayed: Sequence[Replayed]) -> None:
     for one in replayed:
         if one.refusal is not None:
             console.print(f"refused: {one.label}: {one.refusal}", style="bold", highlight=False)
+
+
+def show_direct(console: Console, log: BanditLog, found: Mapping[str, Mapping[str, float]]) -> None:
+    """Print what the direct method says of policies on a log without propensities."""
+    for note in log.notes:
+        console.print(f"note: {note}", highlight=False)
+    console.print(
+        "The log has no propensities: nothing but the direct method can be had from it. It is as "
+        "wrong as its model of the rewards, and no interval would show that.",
+        highlight=False,
+    )
+    table = Table("policy", "quality", "cost", title="by the direct method", title_justify="left")
+    for label, by in found.items():
+        cells = [f"{by[name]:.4g}" if name in by else "-" for name in ("quality", "cost")]
+        table.add_row(label, *cells)
+    console.print(table)
 
 
 def as_json(found: Evaluation) -> dict[str, Any]:
