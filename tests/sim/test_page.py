@@ -162,6 +162,7 @@ def test_the_head_says_what_was_run(html: str) -> None:
     assert "<dt>preference</dt><dd>0.7, 0.3, 0</dd>" in html
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(made: RunFile, budgeted: RunFile, html: str) -> None:
     alone = page(RunFile.model_validate_json(budgeted.model_dump_json()))
     assert "<nav" not in alone  # one stage needs no table of contents
@@ -236,6 +237,7 @@ def call(*arguments: str) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_command_writes_a_page_and_pictures(
     budgeted: RunFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
