@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
 
-from banditroute.store.engine import open_engine
+from banditroute.store.engine import open_engine, shown
 from banditroute.store.log import Log
+from banditroute.store.tables import decisions
 from sim.errors import InputError
 
 
@@ -27,11 +30,27 @@ def opened(url: str, option: str = "--log") -> Iterator[Log]:
     except ValueError as error:
         raise InputError(f"{option}: {error}") from error
     try:
-        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-            raise InputError(f"{option}: there is no file {engine.url.database}")
+        if engine.dialect.name == "sqlite":
+            _is_ours(Path(engine.url.database or ""), option)
         try:
+            if not inspect(engine).has_table(decisions.name):
+                raise InputError(f"{option}: {shown(url)} is no daemon's database")
             yield Log(engine)
         finally:
             engine.dispose()
     except SQLAlchemyError as error:
         raise InputError(f"{option}: {str(error).splitlines()[0]}") from error
+
+
+def _is_ours(path: Path, option: str) -> None:
+    """Refuse a file that a daemon did not make: to open it as if one had would change it."""
+    if not path.exists():
+        raise InputError(f"{option}: there is no file {path}")
+    query = "SELECT 1 FROM sqlite_master WHERE name = ?"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
+            found = file.execute(query, (decisions.name,)).fetchone()
+    except sqlite3.Error as error:
+        raise InputError(f"{option}: {path}: {error}") from error
+    if found is None:
+        raise InputError(f"{option}: {path} is no daemon's database")

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from banditroute.store.engine import open_engine, prepare
+from sim.errors import InputError
+from sim.logs import opened
+
+
+def test_a_daemons_database_is_opened(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/ours.db")
+    prepare(engine)
+    engine.dispose()
+    with opened(f"sqlite:///{tmp_path}/ours.db") as log:
+        assert log.started_pools() == []
+
+
+@pytest.mark.parametrize("content", ["empty", "another's", "text"])
+def test_what_no_daemon_made_is_refused_and_left_as_it_was(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a file?.db"
+    path.write_bytes(
+        b"" if content == "empty" else b"no database at all, but a file of text\n" * 40
+    )
+    if content == "another's":
+        path.unlink()
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TABLE things (name TEXT)")
+    before = path.read_bytes()
+    url = f"sqlite:///{path}".replace("?", "%3F")
+    with (
+        pytest.raises(InputError, match=r"^--log: .*(no daemon's database|not a database)$"),
+        opened(url),
+    ):
+        pass
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
