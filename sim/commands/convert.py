@@ -23,6 +23,7 @@ def command(
     from sim.errors import InputError
 
     options.parquet(out)
+    options.writable("OUT.parquet", out)
     dataset = options.loaded(
         data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool
     )

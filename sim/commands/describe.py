@@ -21,6 +21,7 @@ def command(
     from sim.describe import as_json, describe, show
     from sim.terminal import console
 
+    options.writable("--json", json_path)
     dataset = options.loaded(
         data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool
     )

@@ -42,6 +42,7 @@ def command(
     from sim.prices import drawn
     from sim.terminal import console, progress
 
+    options.writable("--json", json_path)
     weights = options.preference(preference) if preference else None
     whole = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
     dataset = whole.restrict(models=options.names(models), without=without or []).complete()

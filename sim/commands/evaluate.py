@@ -65,6 +65,7 @@ def command(
         raise InputError(f"--learn-fraction: in [0, 1), not {learn_fraction:g}")
     if budget_rate is not None and not 0.0 < budget_rate < float("inf"):
         raise InputError(f"--budget-rate: must be above 0, not {budget_rate:g}")
+    options.writable("--json", json_path)
     moment, tags = _microseconds(since), _tags("--tag", tag or [])
     beside = _tags("--compare", [] if compare is None else [compare])
     for key, value in beside.items():

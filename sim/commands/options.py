@@ -106,6 +106,22 @@ def specs(path: Path | None, dataset: Dataset) -> list[ModelSpec] | None:
     return None if path is None else listed(path, dataset.models)
 
 
+def writable(option: str, path: Path | None) -> None:
+    """Refuse a file that cannot be written, before the work whose result it is to hold."""
+    import os
+
+    from sim.errors import InputError
+
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise InputError(f"{option}: {path}: no such folder")
+    if path.is_dir():
+        raise InputError(f"{option}: {path}: a folder, not a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{option}: {path}: may not be written")
+
+
 def write_json(path: Path, report: dict[str, Any]) -> None:
     """Write a report; what the system says against it is an InputError."""
     import json

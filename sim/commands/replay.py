@@ -108,9 +108,8 @@ def command(
     for rate in rates:
         if not 0.0 < rate < float("inf"):
             raise InputError(f"--budget-rate: must be above 0, not {rate:g}")
-    for option, path in (("--json", json_path), ("--report", report)):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"{option}: {path}: no such folder")
+    options.writable("--json", json_path)
+    options.writable("--report", report)
     if report is not None:
         needs_drawing("--report")
     try:
@@ -179,11 +178,12 @@ def command(
         },
         stages=[one.judge(mine) for one, mine in zip(plan, traces, strict=True)],
     )
+    # First where nothing can go wrong any more.
+    show(console(), run.stages, full=full)
     if json_path is not None:
         run.write(json_path)
     if report is not None:
         write_page(run, report, "--report")
-    show(console(), run.stages, full=full)
 
 
 def _scenarios(names: list[str]) -> list[Scenario]:

@@ -20,5 +20,6 @@ def command(
     from sim.synthetic import generate
 
     options.parquet(out)
+    options.writable("OUT.parquet", out)
     save(generate(rows=rows, seed=seed).dataset, out)
     print(f"{out}: {rows} rows")

@@ -93,6 +93,7 @@ def test_replay_prints_a_table_and_writes_json(
         (["--policy", "absent.yaml"], "--policy: absent.yaml: cannot be read"),
         (["--json", "absent/run.json"], "--json: absent/run.json: no such folder"),
         (["--report", "absent/run.html"], "--report: absent/run.html: no such folder"),
+        (["--json", "."], "--json: .: a folder, not a file"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(
