@@ -187,7 +187,7 @@ class Judge:
         columns = np.column_stack(list(values.values()))
         resampled = bootstrap(columns, session, np.random.default_rng(self.seed))
         # No value is further from another than the rewards are, times what weights allow.
-        span = float(np.ptp(self._rewards[measure][seen > 0.0]))
+        span = self._span(measure)
         allowed = math.inf if most_weight is None else 1.0 + 2.0 * most_weight * float(seen.max())
         found = {}
         for (how, one), again in zip(values.items(), resampled, strict=True):
@@ -195,3 +195,9 @@ class Judge:
             told = how != "dm" and sure.half_width < span
             found[how] = Estimate(self.interval(one), again, sure if told else None)
         return found
+
+    def _span(self, measure: str) -> float:
+        """Return how far apart rewards can be from each other, and from the 0 of a weight of 0."""
+        known = self._rewards[measure][self._seen[measure] > 0.0]
+        possible = [0.0, 1.0] if measure == "quality" else [0.0]
+        return float(np.ptp([*possible, known.min(), known.max()]))

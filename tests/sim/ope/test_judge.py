@@ -9,6 +9,7 @@ import pytest
 
 from policies.base import Float32, Float64
 from sim.ope.estimators import ESTIMATORS
+from sim.ope.intervals import empirical_bernstein
 from sim.ope.judge import Judge, Target
 from sim.ope.log import BanditLog
 
@@ -196,3 +197,14 @@ def test_the_same_arguments_give_the_same_numbers(make_log: Make, wise: Wise) ->
     assert a.estimates == b.estimates
     assert a.estimates["quality"]["dr"].bootstrap != c.estimates["quality"]["dr"].bootstrap
     assert math.isfinite(a.estimates["quality"]["dr"].bootstrap.low)
+
+
+def test_a_guarantee_counts_what_could_have_been(make_log: Make, wise: Wise) -> None:
+    """Rewards that lie close together are no promise: a weight of 0 makes a value of IPS 0."""
+    log = make_log(2_000)
+    close = replace(log, quality=0.9 + 0.1 * log.quality)
+    verdict = Judge(close).verdict(one(close, wise))
+    found = verdict.estimates["quality"]["ips"].guaranteed
+    values = verdict.values["quality"]["ips"]
+    least = empirical_bernstein(values, log.session, 0.9 / (1 / 3) * 1.0)
+    assert found is not None and found.half_width >= least.half_width
