@@ -82,15 +82,16 @@ def logged(url: str) -> list[float]:
     from sqlalchemy import select
 
     from banditroute.store.tables import decisions, feedback
-    from sim.logs import opened
+    from sim.logs import opened, without_passwords
 
     where = "--delay: log"
+    said = without_passwords(url)
     waited = feedback.c.received_at - decisions.c.created_at
     query = select(waited).join(decisions, decisions.c.id == feedback.c.decision_id)
     with opened(url, where) as log, log.engine.connect() as connection:
         microseconds = connection.execute(query).scalars().all()
     if not microseconds:
-        raise InputError(f"{where}: {url}: no feedback in this log")
+        raise InputError(f"{where}: {said}: no feedback in this log")
     seconds = np.maximum(np.array(microseconds, dtype=np.float64) / 1e6, 0.0)
     if len(seconds) > _MOST:
         seconds = np.quantile(seconds, (np.arange(_MOST) + 0.5) / _MOST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +15,13 @@ from banditroute.store.engine import open_engine, shown
 from banditroute.store.log import Log
 from banditroute.store.tables import decisions
 from sim.errors import InputError
+
+_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)|([?&][^=&\s]*password=)[^&\s]*")
+
+
+def without_passwords(text: str) -> str:
+    """Return text in which the URLs of databases have no passwords."""
+    return _PASSWORD.sub(lambda found: f"{found[2] or f'{found[1]}:'}***", text)
 
 
 @contextmanager

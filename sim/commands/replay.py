@@ -99,6 +99,7 @@ def command(
     from sim.contenders import distinct, parse
     from sim.delays import with_feedback
     from sim.errors import InputError
+    from sim.logs import without_passwords
     from sim.parallel import LOCAL, run_all
     from sim.report import show
     from sim.runfile import RunFile
@@ -159,7 +160,7 @@ def command(
     asked = {one.experiment.preference for one in plan}
     run = RunFile(
         title=", ".join([whole.name, *(scenario or ())]),
-        command=["python", "-m", "sim", *sys.argv[1:]],
+        command=["python", "-m", "sim", *map(without_passwords, sys.argv[1:])],
         versions=stages.versions(contenders),
         data=stages.described(whole),
         settings={
@@ -171,7 +172,7 @@ def command(
             ),
             "pacing": pacing,
             "reset_on_drift": reset_on_drift,
-            "delay": delay,
+            "delay": None if delay is None else without_passwords(delay),
             "missing": missing,
             "judge_noise": judge_noise,
             "batch": batch,

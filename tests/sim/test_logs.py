@@ -8,7 +8,7 @@ import pytest
 
 from banditroute.store.engine import open_engine, prepare
 from sim.errors import InputError
-from sim.logs import opened
+from sim.logs import opened, without_passwords
 
 
 def test_a_daemons_database_is_opened(tmp_path: Path) -> None:
@@ -38,3 +38,20 @@ def test_what_no_daemon_made_is_refused_and_left_as_it_was(tmp_path: Path, conte
         pass
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("log:postgresql://me:s:3cret@host:5432/db", "log:postgresql://me:***@host:5432/db"),
+        (
+            "--delay=log:postgresql://me:x@host/db?a=b",
+            "--delay=log:postgresql://me:***@host/db?a=b",
+        ),
+        ("postgresql:///db?user=me&password=x&a=b", "postgresql:///db?user=me&password=***&a=b"),
+        ("sqlite:///log.db", "sqlite:///log.db"),
+        ("fixed:arm=a@b", "fixed:arm=a@b"),
+    ],
+)
+def test_a_password_is_not_shown(text: str, told: str) -> None:
+    assert without_passwords(text) == told
