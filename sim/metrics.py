@@ -40,7 +40,7 @@ from sim.adaptation import adaptation, median
 from sim.estimates import band, bootstrap, measure, standard_error
 from sim.references import References
 from sim.runfile import Adapted, Band, Contender, Event, Measure, Point, Stage
-from sim.scored import Scored, Yard
+from sim.scored import Rows, Scored, Yard
 from sim.scores import aiq, captured_gain
 from sim.supervised import Supervised
 from sim.trace import Trace
@@ -105,7 +105,7 @@ def stage_of(
         raise ValueError("traces: all worlds must have one length and equally many changes")
     world = played[0].world
     references = References.mean([yard.references for yard in played])
-    at = curves.ends(len(world))
+    at, models = curves.ends(len(world)), _models(played)
     return Stage(
         title=title,
         says=says,
@@ -113,11 +113,11 @@ def stage_of(
         requests=len(world),
         budget_rate=budget_rate,
         changes=[Event(at=one.at, label=one.label) for one in world.changes],
-        models=_models(played),
-        frontier=_frontier(references),
+        models=models,
+        frontier=_frontier(references, models),
         references=_references(references, played),
         limit=_limit(references, played),
-        zero_aiq=measure([_zero_aiq(yard.references) for yard in played]),
+        zero_aiq=_zero_aiqs(played),
         single_regret=band(np.array([_single_regret(yard, at) for yard in played])),
         errors_over="seeds" if len(played) > 1 else "requests",
         contenders=[_contender(label, runs) for label, runs in policies.items()],
@@ -176,10 +176,18 @@ def _tasks(runs: Sequence[Scored]) -> dict[str, dict[str, Measure]]:
     }
     if len(runs) == 1:
         for name, rows in runs[0].yard.tasks().items():
-            for metric, values in (("quality", runs[0].quality), ("cost", runs[0].cost)):
-                mean = tasks[name][metric].mean
-                tasks[name][metric] = Measure(mean=mean, se=standard_error(values[rows]))
+            if len(rows) > 1:
+                tasks[name] = _over_requests(tasks[name], runs[0], rows)
     return tasks
+
+
+def _over_requests(means: Mapping[str, Measure], run: Scored, rows: Rows) -> dict[str, Measure]:
+    """Return the measures of one task with errors over its requests; their number has none."""
+    errors = bootstrap(len(rows), lambda drawn: run.task(rows[drawn]))
+    return {
+        name: one if name == "requests" else Measure(mean=one.mean, se=errors[name])
+        for name, one in means.items()
+    }
 
 
 def _share(runs: Sequence[Scored]) -> dict[str, Measure]:
@@ -281,16 +289,22 @@ def _models(played: Sequence[Yard]) -> list[Point]:
     return points
 
 
-def _frontier(references: References) -> list[Point]:
-    corners = references.frontier()
+def _frontier(references: References, models: Sequence[Point]) -> list[Point]:
+    """Return the zero router's corners; one that is a model alone has that model's errors."""
+    corners, errors = references.frontier(), {point.name: point for point in models}
     means = {
         (float(c), float(q)): model
         for model, c, q in zip(references.models, references.cost, references.quality, strict=True)
     }
-    return [
-        Point(name=means.get((c, q), "a mix over time"), quality=q, cost=c)
-        for c, q in map(tuple, corners.tolist())
-    ]
+    points = []
+    for c, q in map(tuple, corners.tolist()):
+        of = errors.get(means.get((c, q), ""))
+        points.append(
+            Point(name="a mix over time", quality=q, cost=c)
+            if of is None
+            else of.model_copy(update={"quality": q, "cost": c})
+        )
+    return points
 
 
 def _references(references: References, played: Sequence[Yard]) -> list[Point]:
@@ -337,6 +351,14 @@ def _limit(references: References, played: Sequence[Yard]) -> list[Point]:
         if not points or point.cost > points[-1].cost * (1.0 + 1e-6):
             points.append(point)
     return points
+
+
+def _zero_aiqs(played: Sequence[Yard]) -> Measure:
+    found, first = measure([_zero_aiq(yard.references) for yard in played]), played[0]
+    if len(played) > 1:
+        return found
+    errors = bootstrap(len(first.world), lambda rows: {"aiq": _zero_aiq(first.resampled(rows))})
+    return Measure(mean=found.mean, se=errors["aiq"])
 
 
 def _zero_aiq(references: References) -> float:

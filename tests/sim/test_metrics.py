@@ -281,3 +281,19 @@ def test_policies_without_propensities_have_no_histogram() -> None:
 def test_worlds_that_do_not_go_together(traces: list[Trace], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         staged(*traces)
+
+
+def test_the_zero_router_has_errors_where_there_is_one_seed_too() -> None:
+    rng = np.random.default_rng(5)
+    made = world(rng.random((60, 2)) + [0.0, 0.3], rng.random((60, 2)) + [1.0, 3.0])
+    made = replace(made, task=("maths", "chat") * 30)
+    stage = staged(trace(made, [0, 1] * 30))
+    assert [point.name for point in stage.frontier] == ["cheap", "dear"]
+    assert stage.frontier[1].quality_se == pytest.approx(made.quality[:, 1].std(ddof=1) / 60**0.5)
+    assert stage.frontier[1].cost_se == pytest.approx(made.cost[:, 1].std(ddof=1) / 60**0.5)
+    assert stage.zero_aiq.se is not None and 0.01 < stage.zero_aiq.se < 0.1
+    (one,) = stage.contenders
+    chat = one.tasks["chat"]
+    assert chat["requests"].se is None
+    for name in ("quality", "cost", "zero", "difference"):
+        assert chat[name].se is not None and chat[name].se > 0.0, name
