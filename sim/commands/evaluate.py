@@ -76,6 +76,17 @@ def command(
     contenders = _contenders([spec for spec in policy or [] if spec not in elsewhere], trail)
     if baseline not in ("logged", *(one.label for one in contenders)):
         raise InputError(f"--baseline: {baseline!r} is neither 'logged' nor a --policy")
+    if learning or budget_rate is not None:
+        option = "--learning" if learning else "--budget-rate"
+        if not contenders:
+            raise InputError(f"{option}: a --policy is expected, to be replayed")
+        for other, given in (
+            ("--compare", compare is not None),
+            ("--baseline", baseline != "logged"),
+            ("--policy logged:..", bool(elsewhere)),
+        ):
+            if given:
+                raise InputError(f"{other}: not together with {option}: nothing is compared there")
     shown = console()
     report: dict[str, object]
     if np.isnan(trail.log.propensity).any():

@@ -177,6 +177,10 @@ def test_a_replay_that_says_nothing_ends_with_three(uniform: str) -> None:
         ((*C, *C), "'fixed:arm=m2' is given twice"),
         (("--policy", "linucbb"), "did you mean 'linucb'"),
         (("--policy", "gone.yaml"), "gone.yaml: cannot be read"),
+        (("--learning",), "--learning: a --policy is expected"),
+        ((*C, "--learning", "--compare", "who=one", *EVEN), "--compare: not together with --learn"),
+        ((*C, "--budget-rate", "1", "--baseline", C[1]), "--baseline: not together with --budget-"),
+        ((*C, "--learning", "--policy", "logged:who=one"), "--policy logged:..: not together"),
         (("--json", "/nowhere/out.json"), "--json: /nowhere/out.json"),
     ],
 )
