@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from policies.knapsack import Plan
 from sim.datasets import Bools, Dataset, Float64
-from sim.references import References
+from sim.references import References, oracle_plan, planned
 
 MOST_TASKS = 20
 _NO_TASK = "(none)"
@@ -30,7 +31,7 @@ class ModelLine:
     Attributes
     ----------
     quality, quality_se : mean over the rows on which it was judged, and the standard error of it.
-    cost : mean over the rows on which it is known, US dollars per request.
+    cost, cost_se : likewise over the rows on which it is known, US dollars per request.
     judged : share of rows with a quality.
     unique_best : share of the rows judged for every model on which it is better than all others;
         NaN for a model alone.
@@ -40,8 +41,20 @@ class ModelLine:
     quality: float
     quality_se: float
     cost: float
+    cost_se: float
     judged: float
     unique_best: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceLine:
+    """One reference: means over the complete rows, and their standard errors."""
+
+    name: str
+    quality: float
+    quality_se: float
+    cost: float
+    cost_se: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,7 @@ class Description:
     ----------
     complete : rows with quality and cost of every model.
     references : on the complete rows; None where there are none.
+    lines : the same in words, with standard errors.
     tasks : rows by task, the most frequent first.
     duplicates : rows whose prompt and task stood in an earlier row; 0 without prompts.
     empty_prompts, unjudged, unpriced, free : counts of rows without a prompt, and of cells without
@@ -64,6 +78,7 @@ class Description:
     complete: int
     models: tuple[ModelLine, ...]
     references: References | None
+    lines: tuple[ReferenceLine, ...]
     tasks: dict[str, int]
     duplicates: int
     empty_prompts: int
@@ -79,9 +94,12 @@ def describe(dataset: Dataset) -> Description:
     quality, cost = dataset.quality, dataset.cost
     judged, priced = ~np.isnan(quality), ~np.isnan(cost)
     complete = (judged & priced).all(axis=1) & bool(dataset.models)
-    references = None
+    references, lines = None, list[ReferenceLine]()
     if complete.any():
-        references = References.of(dataset.models, quality[complete], cost[complete])
+        known = quality[complete], cost[complete]
+        plan = oracle_plan(*known)
+        references = References.of(dataset.models, *known, plan=plan)
+        lines = _reference_lines(references, plan, *known)
     keys = Counter(zip(dataset.prompts, dataset.task, strict=True))
     tasks = Counter(task or _NO_TASK for task in dataset.task)
     return Description(
@@ -90,6 +108,7 @@ def describe(dataset: Dataset) -> Description:
         complete=int(complete.sum()),
         models=_lines(dataset, judged),
         references=references,
+        lines=tuple(lines),
         tasks=dict(tasks.most_common()),
         duplicates=sum(count - 1 for (prompt, _), count in keys.items() if prompt),
         empty_prompts=sum(not prompt for prompt in dataset.prompts),
@@ -113,11 +132,27 @@ def _lines(dataset: Dataset, judged: Bools) -> tuple[ModelLine, ...]:
             quality=_mean(dataset.quality[judged[:, k], k]),
             quality_se=_error(dataset.quality[judged[:, k], k]),
             cost=_mean(dataset.cost[~np.isnan(dataset.cost[:, k]), k]),
+            cost_se=_error(dataset.cost[~np.isnan(dataset.cost[:, k]), k]),
             judged=float(judged[:, k].mean()),
             unique_best=float(best[k]),
         )
         for k, name in enumerate(dataset.models)
     )
+
+
+def _reference_lines(
+    references: References, plan: Plan, quality: Float64, cost: Float64
+) -> list[ReferenceLine]:
+    """Return the best model alone, the zero router's corners and the oracle."""
+    mixes, names = references.mixes(), references.models
+    corners = [int(arms[0]) for arms in mixes.arms]
+    single = references.best_single
+    found = [
+        (f"best single: {names[single]}", quality[:, single], cost[:, single]),
+        *((f"zero router corner: {names[k]}", quality[:, k], cost[:, k]) for k in corners),
+        ("oracle", planned(plan, quality), planned(plan, cost)),
+    ]
+    return [ReferenceLine(n, _mean(q), _error(q), _mean(c), _error(c)) for n, q, c in found]
 
 
 def _mean(values: Float64) -> float:
@@ -171,7 +206,7 @@ def as_json(found: Description) -> dict[str, Any]:
     plain = {
         name: getattr(found, name)
         for name in Description.__dataclass_fields__
-        if name not in ("models", "references")
+        if name not in ("models", "references", "lines")
     }
     return plain | {
         "warnings": list(found.warnings),
@@ -186,6 +221,10 @@ def as_json(found: Description) -> dict[str, Any]:
             "best_single": references.models[references.best_single],
             "oracle": {"quality": references.oracle[0], "cost": references.oracle[1]},
             "zero_router": references.frontier().tolist(),
+            "lines": [
+                {name: _finite(getattr(one, name)) for name in ReferenceLine.__dataclass_fields__}
+                for one in found.lines
+            ],
         },
     }
 
@@ -205,15 +244,15 @@ def show(console: Console, found: Description) -> None:
             table.add_row(
                 escape(one.name),
                 _known(one.quality, ".4f", error=one.quality_se),
-                _known(one.cost, ".3g"),
+                _known(one.cost, ".3g", error=one.cost_se),
                 f"{one.judged:.1%}",
                 _known(one.unique_best, ".1%"),
             )
         console.print(table)
     else:
         console.print(escape(title))
-    if found.references is not None:
-        console.print(_reference_table(found.references, found.complete))
+    if found.lines:
+        console.print(_reference_table(found))
     if set(found.tasks) != {_NO_TASK}:
         console.print(_task_table(found))
     console.print(
@@ -231,22 +270,16 @@ def _known(value: float, form: str, *, error: float = math.nan) -> str:
     return f"{value:{form}}" + (f" ± {error:{form}}" if math.isfinite(error) else "")
 
 
-def _reference_table(references: References, rows: int) -> Table:
-    table = Table(title=f"on the {rows:,} complete rows", title_justify="left")
+def _reference_table(found: Description) -> Table:
+    table = Table(title=f"on the {found.complete:,} complete rows", title_justify="left")
     for heading in ("reference", "quality", "$ per request"):
         table.add_column(heading)
-    best = references.best_single
-    lines = [
-        (
-            f"best single: {references.models[best]}",
-            float(references.quality[best]),
-            float(references.cost[best]),
-        ),
-        *(("zero router corner", float(q), float(c)) for c, q in references.frontier()),
-        ("oracle", *references.oracle),
-    ]
-    for name, quality, cost in lines:
-        table.add_row(escape(name), f"{quality:.4f}", f"{cost:.3g}")
+    for one in found.lines:
+        table.add_row(
+            escape(one.name),
+            _known(one.quality, ".4f", error=one.quality_se),
+            _known(one.cost, ".3g", error=one.cost_se),
+        )
     return table
 
 

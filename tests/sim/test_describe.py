@@ -55,6 +55,17 @@ def test_means_shares_and_references_are_those_of_the_rows_that_have_them() -> N
     assert found.tasks == {"x": 3, "y": 1}
 
 
+def test_references_have_errors_of_the_complete_rows() -> None:
+    """On rows one and two c is the best and costs nothing, so it is all that there is."""
+    lines = {one.name: one for one in describe(DATA).lines}
+    assert list(lines) == ["best single: c", "zero router corner: c", "oracle"]
+    assert all((one.quality, one.quality_se) == (1.0, 0.0) for one in lines.values())
+    other = describe(made([[0.5, 1.0], [0.0, 0.75]], [[1e-3, 4e-3], [1e-3, 2e-3]])).lines
+    assert [one.name for one in other][-2:] == ["zero router corner: b", "oracle"]
+    assert other[-1].quality_se == pytest.approx(np.std([1.0, 0.75], ddof=1) / np.sqrt(2))
+    assert other[-1].cost_se == pytest.approx(1e-3)
+
+
 def test_gaps_and_duplicates_are_counted() -> None:
     found = describe(DATA)
     # ("p", "x") stands in the first and the last row; "q" has two tasks.
