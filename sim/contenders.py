@@ -82,7 +82,13 @@ class Contender:
         return self.options.policy.params
 
     def check(
-        self, *, models: Sequence[str], embedder: str, dim: int, budget: bool = False
+        self,
+        *,
+        models: Sequence[str],
+        embedder: str,
+        dim: int,
+        budget: bool = False,
+        quality: float = 1.0,
     ) -> None:
         """Refuse what does not fit the data.
 
@@ -91,6 +97,7 @@ class Contender:
         models : names in the data.
         embedder, dim : of the features.
         budget : whether there is one.
+        quality : the weight of quality in what is asked for.
 
         Raises
         ------
@@ -104,6 +111,8 @@ class Contender:
         if self.name in peers.PEERS:
             if budget and not peers.PEERS[self.name].budgets:
                 raise InputError(f"{where}: {self.name} has no budget control")
+            if quality == 0.0:
+                raise InputError(f"{where}: {self.name} needs a weight of quality above 0")
             return
         try:
             policy = make_policy(self.name, dim=dim, params=self.params)

@@ -48,6 +48,7 @@ class Planned:
                 embedder=self.experiment.embedder,
                 dim=self.experiment.features.shape[1],
                 budget=self.experiment.budget_rate is not None,
+                quality=self.experiment.preference[0],
             )
 
     def judge(self, traces: Sequence[Trace]) -> Stage:
