@@ -128,7 +128,10 @@ class Judge:
             support=support,
             refusal=refusal,
             warnings=warnings,
-            estimates={name: self._estimates(name, one, most) for name, one in values.items()},
+            estimates={
+                name: self._estimates(name, one, most, possible=self._possible(name))
+                for name, one in values.items()
+            },
             values=values,
         )
 
@@ -155,7 +158,8 @@ class Judge:
         each = [one.support.most_weight if one.support else 1.0 for one in (a, b)]
         most = None if None in each else sum(one for one in each if one is not None)
         apart = {how: a.values[measure][how] - b.values[measure][how] for how in ESTIMATORS}
-        return self._estimates(measure, apart, most)
+        low, high = self._possible(measure)
+        return self._estimates(measure, apart, most, possible=(low - high, high - low))
 
     def interval(self, values: Float64) -> Interval:
         """Return the normal interval of the mean of values[n], one per judged row."""
@@ -181,23 +185,32 @@ class Judge:
         )
 
     def _estimates(
-        self, measure: str, values: Mapping[str, Float64], most_weight: float | None
+        self,
+        measure: str,
+        values: Mapping[str, Float64],
+        most_weight: float | None,
+        *,
+        possible: tuple[float, float],
     ) -> dict[str, Estimate]:
         session, seen = self.judged.session, self._seen[measure]
         columns = np.column_stack(list(values.values()))
         resampled = bootstrap(columns, session, np.random.default_rng(self.seed))
         # No value is further from another than the rewards are, times what weights allow.
-        span = self._span(measure)
+        span = float(np.ptp(self._possible(measure)))
         allowed = math.inf if most_weight is None else 1.0 + 2.0 * most_weight * float(seen.max())
         found = {}
         for (how, one), again in zip(values.items(), resampled, strict=True):
             sure = empirical_bernstein(one, session, span * allowed)
-            told = how != "dm" and sure.half_width < span
+            told = how != "dm" and (sure.low > possible[0] or sure.high < possible[1])
             found[how] = Estimate(self.interval(one), again, sure if told else None)
         return found
 
-    def _span(self, measure: str) -> float:
-        """Return how far apart rewards can be from each other, and from the 0 of a weight of 0."""
+    def _possible(self, measure: str) -> tuple[float, float]:
+        """Return the least and the largest reward, and 0, which is what a weight of 0 makes of it.
+
+        Quality has its limits; elsewhere they are those of what was observed.
+        """
+        if measure == "quality":
+            return 0.0, 1.0
         known = self._rewards[measure][self._seen[measure] > 0.0]
-        possible = [0.0, 1.0] if measure == "quality" else [0.0]
-        return float(np.ptp([*possible, known.min(), known.max()]))
+        return min(0.0, float(known.min())), max(0.0, float(known.max()))

@@ -17,6 +17,8 @@ from sim.ope.judge import HEADLINE, Estimate, Verdict
 from sim.ope.log import BanditLog
 from sim.ope.sequence import Replayed
 
+UNITS = {"cost": "cost, $ per request"}
+
 
 def show(console: Console, found: Evaluation) -> None:
     """Print what a log says of frozen policies."""
@@ -36,7 +38,8 @@ def show(console: Console, found: Evaluation) -> None:
     for rows, what, sign in ((told, "", ""), (apart, "paired differences in ", "+")):
         for name in judge.measures if rows else ():
             of = {label: by[name] for label, by in rows.items() if name in by}
-            console.print(_table(f"{what}{name}, by {HEADLINE}, {LEVEL:.0%} intervals", of, sign))
+            title = f"{what}{UNITS.get(name, name)}, by {HEADLINE}, {LEVEL:.0%} intervals"
+            console.print(_table(title, of, sign))
         if rows:
             of = {label: by["quality"] for label, by in rows.items()}
             console.print(_others(f"{what}quality by all estimators, {LEVEL:.0%}", of, sign))
@@ -151,7 +154,7 @@ def show_replayed(console: Console, replayed: Sequence[Replayed]) -> None:
         "before, so only sequence replay can judge them; rows are accepted as if they had chosen."
     )
     table = Table(title=f"sequence replay, {LEVEL:.0%} intervals", title_justify="left")
-    for heading in ("policy", "accepted", "quality", "cost", "utility"):
+    for heading in ("policy", "accepted", "quality", UNITS["cost"], "utility"):
         table.add_column(heading)
     for one in replayed:
         cells = [
@@ -174,7 +177,8 @@ def show_direct(console: Console, log: BanditLog, found: Mapping[str, Mapping[st
         "wrong as its model of the rewards, and no interval would show that.",
         highlight=False,
     )
-    table = Table("policy", "quality", "cost", title="by the direct method", title_justify="left")
+    table = Table("policy", "quality", UNITS["cost"], title_justify="left")
+    table.title = "by the direct method"
     for label, by in found.items():
         cells = [f"{by[name]:.4g}" if name in by else "-" for name in ("quality", "cost")]
         table.add_row(label, *cells)

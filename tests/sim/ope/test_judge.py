@@ -208,3 +208,11 @@ def test_a_guarantee_counts_what_could_have_been(make_log: Make, wise: Wise) -> 
     values = verdict.values["quality"]["ips"]
     least = empirical_bernstein(values, log.session, 0.9 / (1 / 3) * 1.0)
     assert found is not None and found.half_width >= least.half_width
+
+
+def test_a_guarantee_that_holds_every_value_says_nothing(make_log: Make) -> None:
+    judge = Judge(make_log(60))
+    logged = judge.verdict(Target("logged", None)).estimates["quality"]["dr"]
+    assert logged.guaranteed is None
+    more = Judge(make_log(2_000)).verdict(Target("logged", None)).estimates["quality"]["dr"]
+    assert more.guaranteed is not None and more.guaranteed.low > 0.0

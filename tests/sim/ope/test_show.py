@@ -44,7 +44,7 @@ def test_all_that_was_found_is_printed(make_log: Make) -> None:
         "note: a note",
         "note: 7 decisions were made under a budget",
         "quality, by dr, 95% intervals",
-        "paired differences in cost, by dr",
+        "paired differences in cost, $ per request, by dr",
         "quality by all estimators",
         "the zero router, which does not look at the prompt",
         "linucb - always c",
@@ -61,7 +61,7 @@ def test_a_measure_that_was_not_estimated_has_no_row(make_log: Make) -> None:
     trail = files.trail(replace(log, cost=np.where(known, log.cost, np.nan)))
     text = printed(lambda console: show(console, evaluate(trail, [FIXED])))
     assert "warning: always c: cost is known of too few rows" in text
-    part = text.split("cost, by dr")[1].split("utility, by dr")[0]
+    part = text.split("cost, $ per request, by dr")[1].split("utility, by dr")[0]
     assert "logged" in part and "always c" not in part
 
 
