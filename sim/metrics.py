@@ -13,6 +13,7 @@ regret                  quality of the oracle - quality; the oracle sees every a
                         budget is the knapsack's
 single_regret           quality of the best single model - quality; of the requests at which it was
                         on offer, where no model was at all of them
+limit_regret            quality of the supervised limit - quality, both at the policy's cost
 quality_of_single,      as shares of the best single model's
 cost_of_single
 aiq                     see `sim.scores.aiq`: the policy, and mixes of it with the cheapest model
@@ -82,7 +83,8 @@ def stage_of(
     -----
     Standard errors are over seeds. Where there is one seed they are over its requests, by bootstrap
     with the choices as they were made: they tell what other prompts would change, not what other
-    draws or another order would. Adaptation then has no spread at all.
+    draws or another order would. What the supervised limit gains then counts as known, and
+    adaptation has no spread at all.
     """
     yards: dict[int, Yard] = {}
     policies: dict[str, list[Scored]] = {}
@@ -137,10 +139,15 @@ def _contender(label: str, runs: Sequence[Scored]) -> Contender:
         errors = bootstrap(len(world), runs[0].metrics)
         metrics = {name: Measure(mean=one.mean, se=errors[name]) for name, one in metrics.items()}
     limit = np.array([run.limit_gain() for run in runs])
+    metrics["limit_regret"] = measure(limit - np.array(per_seed["difference"]))
     metrics["captured"] = captured_gain(np.array(per_seed["difference"]), limit)
     if len(runs) == 1 and metrics["captured"].mean is not None:
         error = (metrics["difference"].se or 0.0) / float(limit[0])
         metrics["captured"] = Measure(mean=metrics["captured"].mean, se=error)
+    if len(runs) == 1 and metrics["limit_regret"].mean is not None:
+        metrics["limit_regret"] = Measure(
+            mean=metrics["limit_regret"].mean, se=metrics["difference"].se
+        )
     shares = np.mean([curves.shares(r.trace.chosen, len(world.models), at) for r in runs], axis=0)
     return Contender(
         label=label,

@@ -86,6 +86,7 @@ RESULTS = (
 )
 OVERVIEW = ("quality", "cost", "zero", "difference", "used", "refused")
 SCORES = (
+    _Column("limit_regret", "regret to supervised limit", GAIN),
     _Column("single_regret", "regret to best single", GAIN),
     _Column("quality_of_single", "quality, % of best single", PERCENT),
     _Column("cost_of_single", "$, % of best single", PERCENT),

@@ -80,13 +80,13 @@ def command(
         option = "--learning" if learning else "--budget-rate"
         if not contenders:
             raise InputError(f"{option}: a --policy is expected, to be replayed")
-        for other, given in (
+        for unused, asked in (
             ("--compare", compare is not None),
             ("--baseline", baseline != "logged"),
             ("--policy logged:..", bool(elsewhere)),
         ):
-            if given:
-                raise InputError(f"{other}: not together with {option}: nothing is compared there")
+            if asked:
+                raise InputError(f"{unused}: not together with {option}: nothing is compared there")
     shown = console()
     report: dict[str, object]
     if np.isnan(trail.log.propensity).any():

@@ -84,6 +84,7 @@ def test_means_of_one_trace() -> None:
     assert mean(one, "aiq") == pytest.approx((0.5 * 0.625 + 1.5 * 0.75) / 2)
     assert "used" not in one.metrics
     assert one.metrics["captured"].mean is None
+    assert one.metrics["limit_regret"].mean is None
     assert stage.zero_aiq.mean == pytest.approx(0.625)
     assert [point.name for point in stage.references] == ["random", "best single: dear", "oracle"]
     assert [(p.quality, p.cost) for p in stage.references] == [
@@ -201,6 +202,8 @@ def test_captured_gain_is_at_the_policys_cost() -> None:
     # At 1.5 dollars the limit answers three prompts well; the zero router has 0.5625.
     assert mean(one, "captured") == pytest.approx((0.75 - 0.5625) / (0.75 - 0.5625))
     assert one.metrics["captured"].se is not None
+    assert mean(one, "limit_regret") == pytest.approx(0.0)
+    assert one.metrics["limit_regret"].se == one.metrics["difference"].se
     assert stage.references[-1].name == "supervised limit"
     assert (stage.references[-1].quality, stage.references[-1].cost) == (1.0, 2.0)
     costs = [point.cost for point in stage.limit]
