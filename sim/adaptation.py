@@ -37,7 +37,7 @@ def adaptation(
     -------
     adapted : for each change the requests until the mean of `WINDOW` choices has gone `ADAPTED` of
         the way from those just before it to the best single model of the part that it begins; inf
-        for never, NaN where there was no way to go.
+        for never, as of a part of fewer choices, NaN where there was no way to go.
     worth : float64[n], of each choice.
     """
     edges = [0, *starts, len(chosen)]
@@ -80,6 +80,8 @@ def _worth(means: Float64, chosen: NDArray[np.intp]) -> Float64:
 def _reached(worth: Float64, start: float, goal: float) -> float:
     if goal - start < LEAST:
         return math.nan
+    if len(worth) < WINDOW:
+        return math.inf
     smooth = np.convolve(worth, np.full(WINDOW, 1.0 / WINDOW), mode="valid")
     # Sums of equal numbers may fall short of the goal by rounding.
     reached = np.flatnonzero(smooth >= start + ADAPTED * (goal - start) - 1e-12)

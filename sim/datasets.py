@@ -140,7 +140,8 @@ class Dataset:
             worst = self.models[int(unjudged.sum(axis=0).argmax())]
             return (
                 "no row has the quality of every model: a partial log, where some models answered "
-                f"each prompt; most often {worst!r} lacks"
+                f"each prompt; most often {worst!r} lacks. `sim evaluate --learning` replays a log "
+                "with propensities"
             )
         if unpriced.all():
             return "no answer has a cost; --prices FILE gives them one"

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sim.adaptation import adaptation, median
+from sim.adaptation import WINDOW, adaptation, median
 
 SWAP = np.where(np.arange(300)[:, None] < 100, [0.2, 0.8], [0.8, 0.2])
 
@@ -58,3 +58,11 @@ def test_refusals_are_worth_nothing() -> None:
 )
 def test_median_counts_never_as_large(values: list[float], middle: float) -> None:
     assert median(values) == pytest.approx(middle, nan_ok=True)
+
+
+def test_a_part_of_fewer_choices_than_are_averaged_is_never_adapted_to() -> None:
+    """Values may be below 0, where a window that is half full would look better than it is."""
+    values = np.tile([-0.9, -0.2], (WINDOW + 10, 1))
+    values[:WINDOW] = -0.5, -0.8
+    chosen = np.zeros(len(values), dtype=np.intp)
+    assert adaptation(values, chosen, [WINDOW])[0] == [math.inf]
