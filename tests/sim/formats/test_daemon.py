@@ -88,5 +88,5 @@ def test_a_database_that_is_not_there(url: str, told: str) -> None:
 
 def test_a_database_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
-    with pytest.raises(InputError, match="DATA: .*no such table"):
+    with pytest.raises(InputError, match="DATA: .*is no daemon's database"):
         load(f"sqlite:///{tmp_path / 'empty.db'}")
