@@ -191,6 +191,8 @@ def _contenders(specs: list[str], trail: Trail) -> list[Contender]:
     for one in contenders:
         if one.name in PEERS:
             raise InputError(f"--policy: {one.label!r} has no law of its choices to be judged by")
+        if one.options.reset_on_drift:
+            raise InputError(f"--policy: {one.label!r}: reset_on_drift: no alarm is answered here")
         if one.label == "logged":
             raise InputError("--policy: 'logged' is the policy that decided; it is always judged")
         one.check(models=trail.log.models, embedder=trail.charter.embedder, dim=trail.charter.dim)

@@ -220,3 +220,12 @@ def test_a_pool_that_is_none_and_a_time_without_decisions(
     assert "no decision of pool 'mine' is left" in capsys.readouterr().err
     # The book's clock begins a millisecond after the epoch.
     assert call(*asked, "--since", "1970-01-01T00:00:00") == 0
+
+
+def test_alarms_are_not_answered_in_a_log(
+    uniform: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drifting = tmp_path / "drifting.yaml"
+    drifting.write_text("policy: linucb\nreset_on_drift: true\n")
+    assert call("--log", uniform, "--policy", str(drifting)) == 2
+    assert "reset_on_drift: no alarm is answered here" in capsys.readouterr().err
