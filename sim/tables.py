@@ -131,10 +131,11 @@ def overview(stages: Sequence[Stage]) -> Table | None:
             row.insert(2, budget(stage))
     caption = ""
     if any(changes(stage) and one.adapted for stage, one in played):
-        caption = "adapted: requests until adapted to a stage's first change, as its own table says"
+        caption = "adapted: requests until adapted to a stage's first change, see its own table"
         heads.append("adapted")
         for row, (stage, one) in zip(rows, played, strict=True):
-            row.append(_adapted(one.adapted[0]) if changes(stage) and one.adapted else "-")
+            known = changes(stage) and one.adapted
+            row.append(_adapted(one.adapted[0], quartiles=False) if known else "-")
     return Table("All stages", heads, rows, caption, names=2)
 
 
@@ -277,12 +278,12 @@ def adaptation(stage: Stage) -> Table | None:
     )
 
 
-def _adapted(one: Adapted) -> str:
+def _adapted(one: Adapted, *, quartiles: bool = True) -> str:
     if one.outcome == "settled":
         return "settled"
     ends = ["never" if end is None else f"{end:.0f}" for end in (one.low, one.high)]
     middle = "never" if one.requests is None else f"{one.requests:.0f}"
-    spread = one.seeds > 1 and {*ends} != {"never"}
+    spread = quartiles and one.seeds > 1 and {*ends} != {"never"}
     return f"{middle} ({ends[0]} to {ends[1]})" if spread else middle
 
 
