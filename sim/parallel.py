@@ -71,7 +71,7 @@ def each(
             on_done(futures[future], future.result())
         return [future.result() for future in futures]
     except BaseException:
-        for process in list((executor._processes or {}).values()):
+        for process in multiprocessing.active_children():
             process.terminate()
         raise
     finally:

@@ -129,7 +129,9 @@ class Source:
         try:
             import pandas
         except ImportError as error:
-            raise InputError(f"{self.file}: a pickle needs pandas: pip install pandas") from error
+            raise InputError(
+                f"{self.file}: a pickle needs pandas: pip install 'banditroute[pickle]'"
+            ) from error
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -17,7 +17,8 @@ from running import daemon, driving, environment, free_port
 
 from banditroute.embedding import make_embedder
 from sim.contenders import parse
-from sim.datasets import Dataset, load, save
+from sim.datasets import Dataset, save
+from sim.formats import load
 from sim.ope.daemon import read
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail

@@ -90,7 +90,6 @@ def test_replay_prints_a_table_and_writes_json(
         (["--delay", "late"], "--delay: 'late': seconds, exponential:SECONDS or log:URL expected"),
         (["--missing", "2"], "--missing: a share from 0 to 1, not 2"),
         (["--policy", "mabwiser", "--budget-rate", "1"], "mabwiser"),
-        (["--policy", "mabwiser", "--preference", "0,1,0"], "needs a weight of quality above 0"),
         (["--policy", "absent.yaml"], "--policy: absent.yaml: cannot be read"),
         (["--json", "absent/run.json"], "--json: absent/run.json: no such folder"),
         (["--report", "absent/run.html"], "--report: absent/run.html: no such folder"),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -60,6 +59,11 @@ SAMPLES: dict[str, tuple[str, Rows]] = {
     "litellm-csv": (".csv", [SPEND | {"request_id": f"r{i}"} for i in range(3)]),
     "litellm-jsonl": (".jsonl", [SPEND | {"request_id": f"r{i}", "messages": [{"content": "hi"}]} for i in range(3)]),
 }  # fmt: skip
+# The slow tests have pandas, which a pickle needs. pyarrow imports it wherever it is there.
+KINDS = [
+    pytest.param(kind, marks=pytest.mark.slow) if suffix == ".pkl" else kind
+    for kind, (suffix, _) in SAMPLES.items()
+]
 ODD = (None, True, "", "x", "nan", -1, 7.5, 10**400, 1e308, float("inf"), float("nan"), [], {}, [1, None], {"a": None}, "\ud800", "\x00", "é" * 9)  # fmt: skip
 
 
@@ -76,6 +80,8 @@ def content(suffix: str, rows: Rows) -> bytes:
         writer.writerows(rows)
         return out.getvalue().encode("utf-8", "surrogatepass")
     if suffix == ".pkl":
+        import pandas
+
         return pickle.dumps(pandas.DataFrame(rows))
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
@@ -104,7 +110,7 @@ def test_every_format_is_here() -> None:
     assert {name.partition("-")[0] for name in SAMPLES} == set(FORMATS)
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_whole_files_are_told_apart_by_content(tmp_path: Path, kind: str) -> None:
     suffix, rows = SAMPLES[kind]
     found = attempt(tmp_path / f"data{suffix}", content(suffix, rows), None)
@@ -115,7 +121,7 @@ def test_whole_files_are_told_apart_by_content(tmp_path: Path, kind: str) -> Non
         assert isinstance(other, Dataset) and other.digest() == found.digest()
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_truncated_files(tmp_path: Path, kind: str) -> None:
     suffix, rows = SAMPLES[kind]
     whole = content(suffix, rows)
@@ -153,7 +159,7 @@ def mutated(rows: Rows, random: random.Random) -> Rows:
     return rows
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_changed_values_keys_and_columns(tmp_path: Path, kind: str) -> None:
     suffix, rows = SAMPLES[kind]
     seeded = random.Random(f"{kind} 1")
