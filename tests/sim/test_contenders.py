@@ -107,3 +107,10 @@ def test_a_published_package_is_a_policy_by_its_name(monkeypatch: pytest.MonkeyP
         InputError, match=r"mabwiser is not installed: pip install 'banditroute\[peers"
     ):
         parse("mabwiser")
+
+
+def test_a_package_that_divides_by_the_weight_of_quality_is_refused_without_one() -> None:
+    mabwiser = Contender.of("mabwiser")
+    mabwiser.check(models=["a"], embedder="e", dim=2, budget=False, quality=0.7)
+    with pytest.raises(InputError, match="mabwiser needs a weight of quality above 0"):
+        mabwiser.check(models=["a"], embedder="e", dim=2, budget=False, quality=0.0)
