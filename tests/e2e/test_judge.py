@@ -19,11 +19,11 @@ from banditroute.embedding import make_embedder
 from sim.contenders import parse
 from sim.datasets import Dataset, save
 from sim.formats import load
+from sim.logs import opened
 from sim.ope.daemon import read
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
 from sim.synthetic import generate
-from sim.warm import opened
 
 pytestmark = [
     pytest.mark.slow,
