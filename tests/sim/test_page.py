@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import importlib.util
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from calling import call
 from made_run import BUDGETS, PLANS, POLICIES, run_file
 
-from sim.cli import main
 from sim.page import page
 from sim.plots import frontiers, pictures
 from sim.runfile import Measure, RunFile
@@ -223,18 +222,6 @@ def test_models_that_cost_nothing_can_be_drawn(budgeted: RunFile) -> None:
 def test_a_stage_that_nobody_played_has_no_figures(budgeted: RunFile) -> None:
     alone = budgeted.stages[0].model_copy(update={"contenders": []})
     assert "<img" not in page(budgeted.model_copy(update={"stages": [alone]}))
-
-
-def call(*arguments: str) -> int:
-    saved = sys.argv
-    sys.argv = ["sim", *arguments]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = saved
-    return 0
 
 
 @pytest.mark.slow

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from calling import call
 from typer.testing import CliRunner
 
 from banditroute.cli import app as banditroute_app
-from sim.cli import main
 from sim.runfile import RunFile
 
 
@@ -22,18 +22,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "stream.parquet"
     assert call("synth", str(path), "--rows", "80", "--seed", "3") == 0
     return path
-
-
-def call(*arguments: str) -> int:
-    saved = sys.argv
-    sys.argv = ["sim", *arguments]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = saved
-    return 0
 
 
 def test_replay_prints_a_table_and_writes_json(

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from calling import call
 from typer.testing import CliRunner
 
 from banditroute.cli import app as banditroute_app
 from banditroute.prior import Prior
 from policies.base import sums_of
-from sim.cli import main
 from sim.formats import load
 
 CSV = "prompt,small,large\n" + "".join(
     f"question number {i} of many,{i % 3 == 0},{i % 4 != 0}\n" for i in range(24)
 )
 PRICES = "model,input_price,output_price\nsmall,1,2\nlarge,10,20\n"
-
-
-def call(*words: str | Path) -> int:
-    saved = sys.argv
-    sys.argv = ["sim", *(str(word) for word in words)]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = saved
-    return 0
 
 
 @pytest.fixture

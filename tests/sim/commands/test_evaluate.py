@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,14 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from calling import call as called
 from logbook import Book
 
 from banditroute.store.engine import open_engine, prepare
-from sim.cli import main
 
 
 def call(*arguments: str) -> int:
-    saved = sys.argv
-    sys.argv = ["sim", "evaluate", *arguments]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = saved
-    return 0
+    return called("evaluate", *arguments)
 
 
 def columns(n: int, seed: int, law: list[float]) -> dict[str, Any]:
