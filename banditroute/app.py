@@ -17,11 +17,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from banditroute import onboarding, openapi, schemas
-from banditroute.errors import ApiError, invalid
+from banditroute.core.clock import iso, new_id, now_us
+from banditroute.core.errors import ApiError, invalid
 from banditroute.service import Service
 from banditroute.store.codec import decode
 from banditroute.store.feedback import Became
-from banditroute.times import iso, new_id, now_us
 from banditroute.wire import parse
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.errors import invalid
+from banditroute.core.errors import invalid
 from banditroute.frame import Asks
 from banditroute.registry import Pool
 from banditroute.schemas import RouteRequest, ScoredPrompt

@@ -19,11 +19,12 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 
 from banditroute.asking import asks_of, check_features, features_of
-from banditroute.errors import ApiError, invalid
+from banditroute.core.clock import iso, new_id, now_us
+from banditroute.core.errors import ApiError, invalid
+from banditroute.core.pool import NANO
 from banditroute.frame import Asks, Decisions
 from banditroute.gather import Gather
 from banditroute.metrics import Metrics
-from banditroute.pool import NANO
 from banditroute.purse import CallPurse
 from banditroute.refusals import exceeded, no_eligible, no_models
 from banditroute.registry import Pool, Registry
@@ -34,7 +35,6 @@ from banditroute.store import codec
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.log import Entry, log_decisions, recall, remember
 from banditroute.store.writer import Writer
-from banditroute.times import iso, new_id, now_us
 from banditroute.treasury import Treasury
 
 STALE_S = 0.25

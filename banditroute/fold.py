@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.core.pool import Charter
 from banditroute.frame import Snapshot
-from banditroute.pool import Charter
 from banditroute.prior import pack, parsed, unpack
 from policies import Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Sums, sums_of

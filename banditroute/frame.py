@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.pool import Charter, Model
+from banditroute.core.pool import Charter, Model
 from policies import Policy
 from policies.base import Arrays, Bools, Float32, Float64
 from policies.cost import CostModel, LatencyModel

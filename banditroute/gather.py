@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from banditroute.errors import unavailable
+from banditroute.core.errors import unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

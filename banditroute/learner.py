@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from banditroute.core.pool import Charter
 from banditroute.fold import Event, Fold
-from banditroute.pool import Charter
 
 CHECKPOINT_EVERY = 5_000
 

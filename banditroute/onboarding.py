@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from banditroute.asking import check_features, features_of
+from banditroute.core.errors import invalid
 from banditroute.embedding import FEATURES
-from banditroute.errors import invalid
 from banditroute.prior import Prior
 from banditroute.registry import Pool, Registry, exists
 from banditroute.schemas import NewModel, ScoredPrompt

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.autograd import check_limits, one_thread
+from banditroute.core.pool import Charter
 from banditroute.learner import EventLog, counting
-from banditroute.pool import Charter
 from banditroute.prior import arrays_of
 from policies import Outcome
 from policies.barp import Barp

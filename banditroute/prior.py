@@ -27,7 +27,7 @@ from policies import make_policy
 from policies.base import Arrays, Sums
 
 if TYPE_CHECKING:
-    from banditroute.pool import PoolOptions
+    from banditroute.core.pool import PoolOptions
 
 KINDS = ("sums", "pilot", "barp")
 PREFIXES = ("", "cost_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from banditroute.budget import ROLLING, Budget
+from banditroute.core.budget import ROLLING, Budget
 from banditroute.store.ledger import Draw
 
 NO_LIMIT = 2**62

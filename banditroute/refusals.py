@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from banditroute.budget import ROLLING, Budget
-from banditroute.errors import ApiError
+from banditroute.core.budget import ROLLING, Budget
+from banditroute.core.clock import iso
+from banditroute.core.errors import ApiError
+from banditroute.core.pool import NANO
 from banditroute.frame import Decisions
-from banditroute.pool import NANO
 from banditroute.router import REASONS
 from banditroute.store.ledger import Sums
-from banditroute.times import iso
 
 LEASED_S, RESERVED_S, NEVER_S = 1.0, 5.0, 3_600.0
 """When it is worth another try: other replicas give idle slices back, answers settle, or only a

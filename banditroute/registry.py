@@ -16,11 +16,9 @@ import numpy as np
 from sqlalchemy import Connection
 
 from banditroute import tasks
-from banditroute.embedding import FEATURES, Embedder, make_embedder
-from banditroute.errors import ApiError, unavailable
-from banditroute.frame import Snapshot
-from banditroute.host import LearnerLink
-from banditroute.pool import (
+from banditroute.core.clock import now_us
+from banditroute.core.errors import ApiError, unavailable
+from banditroute.core.pool import (
     Charter,
     Model,
     ModelSpec,
@@ -29,6 +27,9 @@ from banditroute.pool import (
     describe,
     describes,
 )
+from banditroute.embedding import FEATURES, Embedder, make_embedder
+from banditroute.frame import Snapshot
+from banditroute.host import LearnerLink
 from banditroute.prior import Prior, digest, fitting
 from banditroute.router import Router
 from banditroute.schemas import ModelChange, NewModel
@@ -36,7 +37,6 @@ from banditroute.settings import Settings
 from banditroute.store import pools
 from banditroute.store.log import Log, append_event, charter
 from banditroute.store.writer import Writer
-from banditroute.times import now_us
 from policies import full_params
 
 POLICY_WAIT_S = 30.0

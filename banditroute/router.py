@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.core.pool import NANO, Model, PoolOptions
 from banditroute.frame import Asks, Decisions, Frame, Snapshot
-from banditroute.pool import NANO, Model, PoolOptions
 from policies.base import Bools, Float32, Float64
 from policies.exploration import shares, spend, trial_shares
 from policies.laws import draw

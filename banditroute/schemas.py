@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from banditroute.budget import MOST_USD
-from banditroute.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preference
+from banditroute.core.budget import MOST_USD
+from banditroute.core.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preference
 from banditroute.wire import Wire, blame
 
 MAX_BATCH = 1_024

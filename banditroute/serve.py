@@ -20,9 +20,9 @@ from starlette.applications import Starlette
 
 from banditroute import __version__
 from banditroute.app import create_app
+from banditroute.core.pool import Charter
 from banditroute.fold import Fold, install
 from banditroute.host import Deliver, LearnerLink, LearnerLoop, LocalLearner
-from banditroute.pool import Charter
 from banditroute.prior import pack, unpack
 from banditroute.service import Service
 from banditroute.settings import Settings, load_settings

@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Engine
 
 from banditroute import posting
 from banditroute.budgeting import Budgeting
+from banditroute.core.clock import now_us
+from banditroute.core.errors import ApiError
 from banditroute.deciding import Call, Decider
-from banditroute.errors import ApiError
 from banditroute.host import LearnerLink
 from banditroute.metrics import Metrics
 from banditroute.registry import Pool, Registry
@@ -28,7 +29,6 @@ from banditroute.spending import Spending
 from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
 from banditroute.store.log import Log, append_resets, forget
 from banditroute.store.writer import Writer
-from banditroute.times import now_us
 from banditroute.treasury import Treasury
 
 logger = logging.getLogger("banditroute")

@@ -19,8 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as MalformedVariable
 
 from banditroute.basis import HASHING_DIM
+from banditroute.core.pool import ModelSpec, Name, PoolOptions
 from banditroute.embedding import FEATURES
-from banditroute.pool import ModelSpec, Name, PoolOptions
 from banditroute.prior import fitting
 from policies import make_policy
 

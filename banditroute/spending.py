@@ -19,15 +19,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from sqlalchemy import Engine
 
-from banditroute.budget import ROLLING, Budget
+from banditroute.core.budget import ROLLING, Budget
+from banditroute.core.clock import now_us
+from banditroute.core.pool import NANO
 from banditroute.frame import Asks, Decisions
-from banditroute.pool import NANO
 from banditroute.purse import CallPurse, Slice
 from banditroute.router import Router
 from banditroute.store import ledger
 from banditroute.store.ledger import Course
 from banditroute.store.log import Log
-from banditroute.times import now_us
 from banditroute.treasury import Treasury
 from policies import Pacing, make_pacing
 from policies.pacing import WARM, WINDOW, Money, Terms

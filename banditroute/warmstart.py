@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, Charter, ModelSpec
 from banditroute.learner import EventLog, counting
-from banditroute.pool import PRIOR_OUTPUT_TOKENS, Charter, ModelSpec
 from banditroute.prior import arrays_of, parsed
 from policies.base import Arrays, Float32, Float64, Sums
 from policies.cost import lesson, log_ratio

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
-from banditroute.errors import ApiError
+from banditroute.core.errors import ApiError
 
 MANY_MISTAKES = 10_000
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from banditroute.pool import PolicySpec, PoolOptions
+from banditroute.core.pool import PolicySpec, PoolOptions
 from banditroute.prior import Prior, parsed
 from policies import make_policy
 from sim import peers

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from banditroute.client import Ask, AsyncClient, RouterError
-from banditroute.pool import ModelSpec
+from banditroute.core.pool import ModelSpec
 from sim.datasets import Dataset
 from sim.errors import InputError
 from sim.references import References

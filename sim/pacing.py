@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from banditroute.core.pool import NANO
 from banditroute.frame import Asks, Decisions
-from banditroute.pool import NANO
 from banditroute.router import Router
 from policies import Pacing
 from policies.base import Float64

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.pool import ModelSpec, default_tau_cost
+from banditroute.core.pool import ModelSpec, default_tau_cost
 from policies.base import Float32, Float64
 from sim.players import Choice, Player
 

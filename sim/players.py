@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from banditroute.pool import ModelSpec
+from banditroute.core.pool import ModelSpec
 from policies.base import Float32, Float64
 
 

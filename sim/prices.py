@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
+from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from sim.datasets import Dataset, Float64
 from sim.errors import InputError
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.pool import ModelSpec
+from banditroute.core.pool import ModelSpec
 from policies.base import Float32
 from sim import peers
 from sim.contenders import Contender

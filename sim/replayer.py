@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from scipy.special import entr
 
+from banditroute.core.pool import Charter, Model, ModelSpec, default_tau_cost
 from banditroute.fold import Event, Fold
 from banditroute.frame import Asks, Decisions
-from banditroute.pool import Charter, Model, ModelSpec, default_tau_cost
 from banditroute.router import Router
 from policies import Outcome, make_pacing
 from policies.base import Float32, Float64

@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from banditroute.pool import Preference, Strict
+from banditroute.core.pool import Preference, Strict
 from sim.datasets import Dataset
 from sim.errors import InputError
 from sim.transforms import KINDS, AnyEvent, Cast, Event, Mix

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from banditroute.budget import MOST_USD, Budget
-from banditroute.errors import ApiError, invalid
-from banditroute.pool import NANO
+from banditroute.core.budget import MOST_USD, Budget
+from banditroute.core.errors import ApiError, invalid
+from banditroute.core.pool import NANO
 from banditroute.store import ledger
 from banditroute.store.tables import budgets
 

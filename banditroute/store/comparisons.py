@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
 
-from banditroute.errors import invalid
+from banditroute.core.errors import invalid
 from banditroute.store.bulk import columns, insert_many
 from banditroute.store.feedback import Became, append_outcomes, decisions_of, outcome_columns
 from banditroute.store.tables import comparisons

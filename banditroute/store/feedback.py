@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, exists, select, update
 
-from banditroute.errors import invalid
-from banditroute.pool import NANO
+from banditroute.core.errors import invalid
+from banditroute.core.pool import NANO
 from banditroute.store.bulk import columns, insert_many
 from banditroute.store.settling import settle
 from banditroute.store.tables import decisions, events, feedback, models, prices

@@ -17,10 +17,10 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, insert, select, update
 
+from banditroute.core.clock import now_us
 from banditroute.learner import Checkpoint
 from banditroute.store.log import keep_checkpoint
 from banditroute.store.tables import learner_leases
-from banditroute.times import now_us
 
 logger = logging.getLogger("banditroute")
 T = TypeVar("T")

@@ -29,8 +29,8 @@ from sqlalchemy import (
     update,
 )
 
-from banditroute.budget import ROLLING, Budget
-from banditroute.errors import ApiError, unavailable
+from banditroute.core.budget import ROLLING, Budget
+from banditroute.core.errors import ApiError, unavailable
 from banditroute.store.bulk import insert_many
 from banditroute.store.tables import budgets, leases, reservations
 

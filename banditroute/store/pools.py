@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, select, update
 
-from banditroute.pool import Model, ModelSpec
+from banditroute.core.pool import Model, ModelSpec
 from banditroute.store.log import append_event
 from banditroute.store.tables import models, pools, prices
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from banditroute.errors import ApiError, unavailable
+from banditroute.core.errors import ApiError, unavailable
 from banditroute.store.engine import WRITER, set_durability
 
 logger = logging.getLogger("banditroute")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from banditroute.pool import ModelSpec
+    from banditroute.core.pool import ModelSpec
     from sim.datasets import Dataset
 
 FORMATS = "canonical, routerbench, sprout, paretobandit, routellm, llmrouter, routerdc, routerarena"
@@ -84,7 +84,7 @@ def preference(text: str | None) -> tuple[float, float, float]:
     """Return weights of (quality, cost, latency), the pool's defaults for None."""
     from pydantic import ValidationError
 
-    from banditroute.pool import PoolOptions, Preference
+    from banditroute.core.pool import PoolOptions, Preference
     from sim.errors import InputError
 
     if text is None:

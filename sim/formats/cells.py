@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from banditroute.pool import PRIOR_OUTPUT_TOKENS
+from banditroute.core.pool import PRIOR_OUTPUT_TOKENS
 from sim.datasets import Dataset, Float64
 from sim.errors import InputError
 from sim.formats.source import Source

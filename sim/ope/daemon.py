@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, select
 
+from banditroute.core.pool import NANO, Charter, Model
 from banditroute.frame import Asks
 from banditroute.learner import counting
-from banditroute.pool import NANO, Charter, Model
 from banditroute.router import REASONS
 from banditroute.store.codec import Logged, decode
 from banditroute.store.log import Log

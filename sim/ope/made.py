@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.core.pool import ModelSpec
 from banditroute.fold import Event
 from banditroute.frame import Asks, Decisions
-from banditroute.pool import ModelSpec
 from policies.base import Float32, Float64
 from sim.contenders import Contender
 from sim.datasets import Dataset

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.core.pool import NANO
 from banditroute.fold import Event
 from banditroute.frame import Decisions
-from banditroute.pool import NANO
 from banditroute.router import Router
 from policies import make_pacing
 from policies.base import Float64

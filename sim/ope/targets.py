@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.core.pool import Charter, PoolOptions
 from banditroute.fold import Fold
 from banditroute.frame import Asks
-from banditroute.pool import Charter, PoolOptions
 from banditroute.router import Router
 from policies.base import Float64
 from policies.price import Price

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
-from banditroute.pool import Strict
+from banditroute.core.pool import Strict
 from policies.base import Float64
 from sim.datasets import Dataset
 from sim.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, select
 
-from banditroute.budget import Budget
+from banditroute.core.budget import Budget
 from banditroute.purse import CallPurse
 from banditroute.store import budgets, ledger, settling
 from banditroute.store.ledger import Sums

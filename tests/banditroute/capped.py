@@ -9,10 +9,10 @@ import httpx
 from served import Served
 from sqlalchemy import update
 
+from banditroute.core.clock import now_us
 from banditroute.service import Service
 from banditroute.store import ledger
 from banditroute.store.budgets import load_budgets
-from banditroute.times import now_us
 
 BUDGETS = "/v1/budgets"
 ASK = {"input_tokens": 1_000, "max_output_tokens": 1_000}

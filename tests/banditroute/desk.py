@@ -12,7 +12,7 @@ from bank import HOUR, NOON, Bank, Clocks
 from logbook import Book
 from sqlalchemy import Engine
 
-from banditroute.budget import Budget
+from banditroute.core.budget import Budget
 from banditroute.frame import Decisions
 from banditroute.purse import CallPurse
 from banditroute.router import Router

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine, select
 
+from banditroute.core.pool import Charter, ModelSpec, PoolOptions
 from banditroute.frame import Asks, Decisions
 from banditroute.learner import rebuild
-from banditroute.pool import Charter, ModelSpec, PoolOptions
 from banditroute.posting import Posted, store
 from banditroute.prior import Prior
 from banditroute.router import Router

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from banditroute.core.pool import Charter, Model, PoolOptions
 from banditroute.fold import Event, Fold
 from banditroute.frame import Asks, Decisions, Snapshot
-from banditroute.pool import Charter, Model, PoolOptions
 from banditroute.router import REASONS, Router
 from policies import Outcome, full_params
 

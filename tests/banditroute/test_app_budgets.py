@@ -30,12 +30,12 @@ from capped import (
 from databases import POSTGRESQL
 from served import Served, assert_error, serve
 
-from banditroute.errors import unavailable
+from banditroute.core.clock import now_us
+from banditroute.core.errors import unavailable
 from banditroute.settings import DEMO_MODELS
 from banditroute.store import ledger
 from banditroute.store.budgets import load_budgets
 from banditroute.store.tables import decisions
-from banditroute.times import now_us
 
 
 def test_a_budget_is_made_listed_changed_topped_up_and_dropped(served: Served) -> None:

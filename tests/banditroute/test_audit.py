@@ -10,8 +10,8 @@ from logbook import Book
 from sqlalchemy import Engine, select, update
 
 from banditroute.audit import audit
+from banditroute.core.pool import ModelSpec
 from banditroute.learner import Checkpoint, Learner
-from banditroute.pool import ModelSpec
 from banditroute.store import pools
 from banditroute.store.codec import TERMS
 from banditroute.store.log import keep_checkpoint

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from routing import ABLE, BEST, CHEAP, asks_of, fold_of, router_of
 
+from banditroute.core.pool import Charter, Model, PoolOptions
 from banditroute.fold import Event, Fold
 from banditroute.frame import Asks, Decisions
-from banditroute.pool import Charter, Model, PoolOptions
 from banditroute.router import Router
 from policies import Comparison, Outcome
 from policies.barp import Barp

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from banditroute.budget import Budget, nanos
-from banditroute.errors import ApiError
+from banditroute.core.budget import Budget, nanos
+from banditroute.core.errors import ApiError
 from banditroute.schemas import NewBudget
 from banditroute.wire import parse
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from banditroute.errors import ApiError, invalid, unavailable
+from banditroute.core.errors import ApiError, invalid, unavailable
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from banditroute.core.pool import Charter
 from banditroute.fold import Event, Fold, install
 from banditroute.frame import Snapshot
-from banditroute.pool import Charter
 from policies import POLICIES
 from policies.base import Outcome
 

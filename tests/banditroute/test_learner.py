@@ -11,9 +11,9 @@ from logbook import Book, lesson_of
 from sqlalchemy import Engine
 
 from banditroute import learner as learner_module
+from banditroute.core.pool import ModelSpec
 from banditroute.fold import Event, Fold, install
 from banditroute.learner import Checkpoint, Learner, rebuild
-from banditroute.pool import ModelSpec
 from banditroute.prior import unpack
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired

@@ -12,9 +12,9 @@ from routing import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
 from sqlalchemy import Engine
 
 from banditroute.audit import audit
+from banditroute.core.pool import Model, ModelSpec
 from banditroute.fold import Event, Fold
 from banditroute.frame import Decisions
-from banditroute.pool import Model, ModelSpec
 from banditroute.router import Router
 from banditroute.store import pools
 from banditroute.store.feedback import Post

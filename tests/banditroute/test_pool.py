@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from banditroute.pool import Charter, Model, ModelSpec, PoolOptions, Preference, default_tau_cost
+from banditroute.core.pool import (
+    Charter,
+    Model,
+    ModelSpec,
+    PoolOptions,
+    Preference,
+    default_tau_cost,
+)
 
 CHARTER = Charter(
     policy="linucb",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from logbook import Book
 
-from banditroute.errors import ApiError
+from banditroute.core.errors import ApiError
 from banditroute.posting import Posted, read, store
 from banditroute.schemas import FeedbackRequest
 from banditroute.store.comparisons import Preferred

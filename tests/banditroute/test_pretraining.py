@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from banditroute import pretraining
+from banditroute.core.pool import Charter
 from banditroute.fold import Event
-from banditroute.pool import Charter
 from banditroute.pretraining import Answers, Options, fit, logged
 from banditroute.prior import Prior
 from policies import Outcome

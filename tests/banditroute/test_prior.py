@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from logbook import DIM, lesson_of
 
+from banditroute.core.pool import PoolOptions
 from banditroute.embedding import FEATURES, make_embedder
-from banditroute.pool import PoolOptions
 from banditroute.prior import Prior, arrays_of, digest, fitting, pack, parsed
 from banditroute.tasks import identity
 from banditroute.warmstart import fit

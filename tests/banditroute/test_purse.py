@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from banditroute.budget import Budget
+from banditroute.core.budget import Budget
 from banditroute.purse import NO_LIMIT, CallPurse, Slice
 
 

@@ -20,8 +20,8 @@ from routing import (
     verdicts,
 )
 
+from banditroute.core.pool import Model
 from banditroute.frame import Asks, Frame, Snapshot
-from banditroute.pool import Model
 from policies.price import Price
 
 

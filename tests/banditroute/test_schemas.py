@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from banditroute import schemas
-from banditroute.errors import ApiError
+from banditroute.core.errors import ApiError
 from banditroute.wire import parse
 
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 from served import Served, serve
 
+from banditroute.core.pool import PoolOptions
 from banditroute.embedding import FEATURES
-from banditroute.pool import PoolOptions
 from banditroute.settings import PoolFile
 from banditroute.tasks import identity, widen
 

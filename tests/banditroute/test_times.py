@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 
-from banditroute.times import iso, new_id, now_us
+from banditroute.core.clock import iso, new_id, now_us
 
 
 def test_ids_are_unique_and_sort_by_time() -> None:

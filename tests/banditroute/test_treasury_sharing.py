@@ -12,8 +12,8 @@ from bank import NOON, TTL, Bank, Clocks, bank, money, run, turns
 from databases import POSTGRESQL, SQLITE
 from sqlalchemy import Connection, Engine
 
-from banditroute.budget import Budget
-from banditroute.errors import ApiError, unavailable
+from banditroute.core.budget import Budget
+from banditroute.core.errors import ApiError, unavailable
 from banditroute.store import budgets, ledger, settling
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.tables import leases, reservations

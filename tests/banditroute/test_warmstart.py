@@ -10,8 +10,8 @@ from databases import SQLITE
 from logbook import Book
 from sqlalchemy import Engine
 
+from banditroute.core.pool import ModelSpec
 from banditroute.learner import rebuild
-from banditroute.pool import ModelSpec
 from banditroute.store.feedback import Post
 from banditroute.warmstart import (
     basis_arrays,

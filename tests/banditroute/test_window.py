@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from routing import BEST, CHEAP, MODELS, Wallet, asks_of, fold_of
 
+from banditroute.core.pool import PoolOptions
 from banditroute.frame import Asks
-from banditroute.pool import PoolOptions
 from banditroute.router import REASONS, Router
 
 

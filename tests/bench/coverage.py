@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from report import show
 
-from banditroute.pool import ModelSpec
+from banditroute.core.pool import ModelSpec
 from policies.base import Float64
 from sim.contenders import Contender
 from sim.datasets import Dataset

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from report import show
 from weights import WITHOUT, cell, contender
 
+from banditroute.core.pool import Charter, Model, PoolOptions, default_tau_cost
 from banditroute.embedding import make_embedder
 from banditroute.fold import Event, Fold
 from banditroute.frame import Asks
-from banditroute.pool import Charter, Model, PoolOptions, default_tau_cost
 from banditroute.pretraining import Answers, Options, fit
 from banditroute.prior import Prior
 from banditroute.router import Router

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from report import show
 
+from banditroute.core.pool import Model, ModelSpec, PoolOptions
 from banditroute.embedding import make_embedder
 from banditroute.frame import Asks
-from banditroute.pool import Model, ModelSpec, PoolOptions
 from policies.base import Float32
 from sim.contenders import Contender, parse
 from sim.datasets import Dataset

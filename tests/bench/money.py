@@ -21,12 +21,12 @@ from load import Load, post, prompts
 from report import at_least, at_most, show, spread
 from servers import HOST, Server, daemon, hammer_with_cpu, postgres, stop_on_sigterm
 
-from banditroute.budget import Budget
+from banditroute.core.budget import Budget
+from banditroute.core.clock import now_us
 from banditroute.purse import NO_LIMIT, CallPurse, Slice
 from banditroute.store import budgets
 from banditroute.store.engine import WRITER, open_engine, prepare
 from banditroute.store.writer import Writer
-from banditroute.times import now_us
 from banditroute.treasury import Treasury
 
 CHECK_AIM_US, RENEWAL_AIM_MS, ROUTE_AIM = 1.0, 20.0, 0.9

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from banditroute.core.pool import PoolOptions
 from banditroute.embedding import make_embedder
-from banditroute.pool import PoolOptions
 from policies.base import Float64
 from sim.adaptation import adaptation, median
 from sim.formats import load

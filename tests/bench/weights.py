@@ -25,8 +25,8 @@ import numpy as np
 from pareto import pareto_features
 from report import show
 
+from banditroute.core.pool import default_tau_cost
 from banditroute.embedding import make_embedder
-from banditroute.pool import default_tau_cost
 from policies import POLICIES
 from policies.base import Float32
 from sim import replay

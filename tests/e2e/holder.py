@@ -18,12 +18,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from banditroute import treasury
-from banditroute.errors import ApiError
+from banditroute.core.clock import new_id
+from banditroute.core.errors import ApiError
 from banditroute.store import ledger, settling
 from banditroute.store.engine import open_engine
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.writer import Writer
-from banditroute.times import new_id
 from banditroute.treasury import Treasury
 
 CLIENTS, DEAREST = 12, 40_000

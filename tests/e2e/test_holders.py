@@ -17,10 +17,10 @@ from databases import Postgres
 from running import environment, until
 from sqlalchemy import Engine, text
 
+from banditroute.core.clock import now_us
 from banditroute.store import budgets, ledger
 from banditroute.store.engine import WRITER, open_engine, prepare
 from banditroute.store.ledger import Holder
-from banditroute.times import now_us
 
 HERE = Path(__file__).parent
 SECONDS = 12.0

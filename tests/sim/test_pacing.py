@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from banditroute.embedding import make_embedder
 from banditroute.frame import Asks
-from banditroute.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from policies import PACINGS, make_pacing
 from policies.base import Float64
 from sim.contenders import Contender

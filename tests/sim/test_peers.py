@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from banditroute.pool import ModelSpec
+from banditroute.core.pool import ModelSpec
 from sim import peers
 from sim.players import Choice, Player
 

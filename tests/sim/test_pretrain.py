@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from banditroute.core.pool import PoolOptions
 from banditroute.embedding import FEATURES, make_embedder
-from banditroute.pool import PoolOptions
 from banditroute.prior import Prior, fitting
 from banditroute.tasks import identity
 from sim.cli import app as sim_app

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from banditroute.core.pool import ModelSpec
 from banditroute.embedding import make_embedder
-from banditroute.pool import ModelSpec
 from sim import peers
 from sim.contenders import Contender
 from sim.datasets import Dataset

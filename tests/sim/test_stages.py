@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from banditroute.core.pool import Preference, default_tau_cost
 from banditroute.embedding import make_embedder
-from banditroute.pool import Preference, default_tau_cost
 from sim import stages
 from sim.contenders import Contender
 from sim.errors import InputError

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from banditroute import learner as learner_module
 from banditroute.audit import audit
-from banditroute.errors import ApiError
+from banditroute.core.errors import ApiError
 from banditroute.learner import Learner, rebuild
 from banditroute.store.comparisons import Preferred
 from banditroute.store.feedback import Became, Post

@@ -13,8 +13,8 @@ from logbook import TTL, Book
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from banditroute.errors import ApiError
-from banditroute.pool import NANO, ModelSpec
+from banditroute.core.errors import ApiError
+from banditroute.core.pool import NANO, ModelSpec
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired, nano
 from banditroute.store.tables import decisions, events, feedback

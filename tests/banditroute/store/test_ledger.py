@@ -10,8 +10,8 @@ from logbook import Book
 from moneybook import HOUR, LATER, NOON, A, B, Ledger
 from sqlalchemy import Engine, update
 
-from banditroute.budget import Budget
-from banditroute.errors import ApiError
+from banditroute.core.budget import Budget
+from banditroute.core.errors import ApiError
 from banditroute.store import budgets, ledger, settling
 from banditroute.store.feedback import Post
 from banditroute.store.ledger import Draw, Holder, LeaseLost, Sums

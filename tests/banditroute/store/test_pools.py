@@ -6,7 +6,7 @@ import pytest
 from logbook import Book
 from sqlalchemy import select
 
-from banditroute.pool import Model, ModelSpec
+from banditroute.core.pool import Model, ModelSpec
 from banditroute.store import pools
 from banditroute.store.tables import prices
 

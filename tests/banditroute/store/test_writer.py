@@ -9,7 +9,7 @@ import pytest
 from databases import POSTGRESQL, SQLITE
 from sqlalchemy import Connection, Engine, event, text
 
-from banditroute.errors import ApiError
+from banditroute.core.errors import ApiError
 from banditroute.store.writer import Writer
 
 Make = Callable[..., Writer]

@@ -9,7 +9,7 @@ import pytest
 from logbook import MODELS, TTL, Book
 from sqlalchemy import Engine, select, update
 
-from banditroute.pool import ModelSpec
+from banditroute.core.pool import ModelSpec
 from banditroute.router import REASONS
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired

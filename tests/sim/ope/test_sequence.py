@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from banditroute.pool import Model
+from banditroute.core.pool import Model
 from sim.contenders import Contender
 from sim.ope import files, sequence
 from sim.ope.log import BanditLog

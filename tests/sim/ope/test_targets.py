@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from logbook import Book
 
+from banditroute.core.pool import Model
 from banditroute.fold import Event
-from banditroute.pool import Model
 from banditroute.router import Router
 from policies.price import Price
 from sim.contenders import Contender

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from banditroute.pool import NANO
+from banditroute.core.pool import NANO
 
 ROLLING = "rolling"
 PERIODS = ("total", "hour", "day", "month", ROLLING)

@@ -1,0 +1,1 @@
+"""Values that every floor above shares: pools, budgets, policy identities, errors, the clock."""
