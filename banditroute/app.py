@@ -16,13 +16,14 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from banditroute import onboarding, openapi, schemas
+from banditroute import onboarding, openapi
+from banditroute.contract import schemas
+from banditroute.contract.body import parse
 from banditroute.core.clock import iso, new_id, now_us
 from banditroute.core.errors import ApiError, invalid
 from banditroute.service import Service
 from banditroute.store.codec import decode
 from banditroute.store.feedback import Became
-from banditroute.wire import parse
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from banditroute.contract.schemas import RouteRequest, ScoredPrompt
 from banditroute.core.errors import invalid
 from banditroute.frame import Asks
 from banditroute.registry import Pool
-from banditroute.schemas import RouteRequest, ScoredPrompt
 from banditroute.tasks import widen
 from policies.base import Float32
 

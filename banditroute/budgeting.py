@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from banditroute.contract.schemas import BudgetChange, NewBudget
 from banditroute.core.budget import Budget, nanos
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
 from banditroute.refusals import describe
 from banditroute.registry import Registry
-from banditroute.schemas import BudgetChange, NewBudget
 from banditroute.store import budgets, settling
 from banditroute.store.writer import Writer
 from banditroute.treasury import Treasury

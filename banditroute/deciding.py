@@ -19,6 +19,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 
 from banditroute.asking import asks_of, check_features, features_of
+from banditroute.contract.schemas import RouteRequest
 from banditroute.core.clock import iso, new_id, now_us
 from banditroute.core.errors import ApiError, invalid
 from banditroute.core.pool import NANO
@@ -29,7 +30,6 @@ from banditroute.purse import CallPurse
 from banditroute.refusals import exceeded, no_eligible, no_models
 from banditroute.registry import Pool, Registry
 from banditroute.router import BUDGET
-from banditroute.schemas import RouteRequest
 from banditroute.spending import Spending
 from banditroute.store import codec
 from banditroute.store.ledger import LeaseLost

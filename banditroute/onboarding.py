@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from banditroute.asking import check_features, features_of
+from banditroute.contract.schemas import NewModel, ScoredPrompt
 from banditroute.core.errors import invalid
 from banditroute.embedding import FEATURES
 from banditroute.prior import Prior
 from banditroute.registry import Pool, Registry, exists
-from banditroute.schemas import NewModel, ScoredPrompt
 from banditroute.warmstart import clusters, default_clusters, fit
 from policies import make_policy
 from policies.base import Float32

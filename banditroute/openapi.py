@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from banditroute import __version__, schemas
+from banditroute import __version__
+from banditroute.contract import schemas
 
 _POOL = {
     "name": "pool",

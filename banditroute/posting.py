@@ -7,7 +7,7 @@ from itertools import groupby
 
 from sqlalchemy import Connection
 
-from banditroute.schemas import FeedbackRequest
+from banditroute.contract.schemas import FeedbackRequest
 from banditroute.store.comparisons import Preferred, prefer
 from banditroute.store.feedback import Became, Post, record
 from banditroute.store.sessions import Verdict, judge

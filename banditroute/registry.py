@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from banditroute import tasks
+from banditroute.contract.schemas import ModelChange, NewModel
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError, unavailable
 from banditroute.core.pool import (
@@ -32,7 +33,6 @@ from banditroute.frame import Snapshot
 from banditroute.host import LearnerLink
 from banditroute.prior import Prior, digest, fitting
 from banditroute.router import Router
-from banditroute.schemas import ModelChange, NewModel
 from banditroute.settings import Settings
 from banditroute.store import pools
 from banditroute.store.log import Log, append_event, charter

@@ -17,13 +17,13 @@ from sqlalchemy import Connection, Engine
 
 from banditroute import posting
 from banditroute.budgeting import Budgeting
+from banditroute.contract.schemas import FeedbackRequest, RouteRequest
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
 from banditroute.deciding import Call, Decider
 from banditroute.host import LearnerLink
 from banditroute.metrics import Metrics
 from banditroute.registry import Pool, Registry
-from banditroute.schemas import FeedbackRequest, RouteRequest
 from banditroute.settings import Settings
 from banditroute.spending import Spending
 from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired

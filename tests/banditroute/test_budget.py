@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from banditroute.contract.body import parse
+from banditroute.contract.schemas import NewBudget
 from banditroute.core.budget import Budget, nanos
 from banditroute.core.errors import ApiError
-from banditroute.schemas import NewBudget
-from banditroute.wire import parse
 
 
 def us(text: str, more: int = 0) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from banditroute import schemas
+from banditroute.contract import schemas
+from banditroute.contract.body import parse
 from banditroute.core.errors import ApiError
-from banditroute.wire import parse
 
 
 def refused(kind: type[BaseModel], body: Any) -> ApiError:

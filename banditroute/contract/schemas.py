@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from banditroute.contract.body import Wire, blame
 from banditroute.core.budget import MOST_USD
 from banditroute.core.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preference
-from banditroute.wire import Wire, blame
 
 MAX_BATCH = 1_024
 MAX_TAGS = 64
