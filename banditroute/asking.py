@@ -10,9 +10,9 @@ import numpy as np
 
 from banditroute.contract.schemas import RouteRequest, ScoredPrompt
 from banditroute.core.errors import invalid
+from banditroute.features.tasks import widen
 from banditroute.frame import Asks
 from banditroute.registry import Pool
-from banditroute.tasks import widen
 from policies.base import Float32
 
 OFF_LOOP_BYTES = 65_536

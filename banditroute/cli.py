@@ -241,7 +241,7 @@ def prior_fit(
 
     from banditroute import preferences
     from banditroute.autograd import require_torch
-    from banditroute.embedding import make_embedder, require
+    from banditroute.features.embedding import make_embedder, require
     from banditroute.pairs import read
     from banditroute.prior import Prior
 

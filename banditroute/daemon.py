@@ -21,7 +21,8 @@ from typing import Any
 
 import httpx
 
-from banditroute import embedding, haproxy
+from banditroute import haproxy
+from banditroute.features import embedding
 from banditroute.serve import (
     APP_NAME,
     NAMESPACE,

@@ -15,7 +15,7 @@ import numpy as np
 from banditroute.asking import check_features, features_of
 from banditroute.contract.schemas import NewModel, ScoredPrompt
 from banditroute.core.errors import invalid
-from banditroute.embedding import FEATURES
+from banditroute.features.embedding import FEATURES
 from banditroute.prior import Prior
 from banditroute.registry import Pool, Registry, exists
 from banditroute.warmstart import clusters, default_clusters, fit

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.basis import COORDINATES, Basis
-from banditroute.embedding import FEATURES, make_embedder
-from banditroute.tasks import identity
+from banditroute.features.embedding import FEATURES, make_embedder
+from banditroute.features.tasks import identity
 from policies import make_policy
 from policies.base import Arrays, Sums
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
-from banditroute import tasks
 from banditroute.contract.schemas import ModelChange, NewModel
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError, unavailable
@@ -28,7 +27,8 @@ from banditroute.core.pool import (
     describe,
     describes,
 )
-from banditroute.embedding import FEATURES, Embedder, make_embedder
+from banditroute.features import tasks
+from banditroute.features.embedding import FEATURES, Embedder, make_embedder
 from banditroute.frame import Snapshot
 from banditroute.host import LearnerLink
 from banditroute.prior import Prior, digest, fitting

@@ -20,7 +20,7 @@ from pydantic_settings import SettingsError as MalformedVariable
 
 from banditroute.basis import HASHING_DIM
 from banditroute.core.pool import ModelSpec, Name, PoolOptions
-from banditroute.embedding import FEATURES
+from banditroute.features.embedding import FEATURES
 from banditroute.prior import fitting
 from policies import make_policy
 

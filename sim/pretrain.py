@@ -106,8 +106,8 @@ def _of_data(
 ) -> tuple[str, Answers, Arrays, float]:
     import numpy as np
 
+    from banditroute.features.tasks import identity, widen
     from banditroute.pretraining import Answers
-    from banditroute.tasks import identity, widen
     from sim.errors import InputError
 
     for name, cost in zip(dataset.models, dataset.cost.T, strict=True):

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from banditroute.core.pool import PoolOptions, default_tau_cost
-from banditroute.embedding import Embedder
-from banditroute.tasks import identity, widen
+from banditroute.features.embedding import Embedder
+from banditroute.features.tasks import identity, widen
 from policies.base import Float64
 from sim import metrics
 from sim.contenders import Contender

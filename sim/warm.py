@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from banditroute.basis import Basis
-    from banditroute.embedding import Embedder
+    from banditroute.features.embedding import Embedder
     from banditroute.prior import Prior
     from policies.base import Arrays, Float32, Float64
     from sim.datasets import Dataset
@@ -127,8 +127,8 @@ def _from_data(
 ) -> tuple[Prior, dict[str, Float64]]:
     import numpy as np
 
+    from banditroute.features.tasks import identity, widen
     from banditroute.prior import Prior
-    from banditroute.tasks import identity, widen
     from banditroute.warmstart import clusters, fit, log_ratios
     from sim.errors import InputError
     from sim.prices import input_tokens, listed
@@ -162,7 +162,7 @@ def features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Basi
 
     from banditroute.basis import COORDINATES
     from banditroute.basis.fit import fit_principal
-    from banditroute.embedding import make_embedder
+    from banditroute.features.embedding import make_embedder
     from sim.errors import InputError
     from sim.terminal import progress
 

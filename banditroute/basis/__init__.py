@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import text
+from banditroute.features import text
 
 COORDINATES = 32
 HASHING_DIM = 2048

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import text
 from banditroute.basis import COORDINATES, Basis, Standard, hashing_vectors
-from banditroute.embedding import SentenceEmbedder, minilm_model
+from banditroute.features import text
+from banditroute.features.embedding import SentenceEmbedder, minilm_model
 
 SURFACE_SLACK = 0.3
 RIDGE = 100.0

@@ -92,7 +92,7 @@ def command(
     # One BLAS thread: these matrices are small, and results must not depend on the machine.
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    from banditroute.embedding import make_embedder
+    from banditroute.features.embedding import make_embedder
     from policies import make_pacing
     from sim import stages
     from sim.commands.report import needs_drawing, write_page

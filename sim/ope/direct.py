@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from policies.base import Float32
 from sim.contenders import Contender
 from sim.errors import InputError

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from banditroute import basis, embedding, tasks
+from banditroute import basis
 from banditroute.basis import fit
-from banditroute.embedding import FEATURES, Embedder, make_embedder, require
+from banditroute.features import embedding, tasks
+from banditroute.features.embedding import FEATURES, Embedder, make_embedder, require
 from banditroute.store.tables import decisions
 
 TEXT = slice(0, 32)

@@ -10,7 +10,7 @@ import pytest
 from served import Served, assert_error, serve
 
 from banditroute.audit import audit
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from banditroute.prior import Prior, digest
 from banditroute.settings import DEMO_MODELS, SettingsError, load_settings
 from banditroute.store.engine import open_engine

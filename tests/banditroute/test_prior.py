@@ -12,9 +12,9 @@ import pytest
 from logbook import DIM, lesson_of
 
 from banditroute.core.pool import PoolOptions
-from banditroute.embedding import FEATURES, make_embedder
+from banditroute.features.embedding import FEATURES, make_embedder
+from banditroute.features.tasks import identity
 from banditroute.prior import Prior, arrays_of, digest, fitting, pack, parsed
-from banditroute.tasks import identity
 from banditroute.warmstart import fit
 from policies.base import Sums, sums_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from banditroute.embedding import FEATURES, make_embedder
+from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.prior import Prior
 from banditroute.settings import DEMO_MODELS, Settings, SettingsError, load_settings
 from banditroute.warmstart import fit

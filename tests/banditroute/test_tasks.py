@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from served import Served, serve
 
 from banditroute.core.pool import PoolOptions
-from banditroute.embedding import FEATURES
+from banditroute.features.embedding import FEATURES
+from banditroute.features.tasks import identity, widen
 from banditroute.settings import PoolFile
-from banditroute.tasks import identity, widen
 
 PRICES = {"input_price": 1.0, "output_price": 2.0}
 MODELS = [PRICES | {"name": name} for name in ("a", "b")]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from banditroute import text
+from banditroute.features import text
 
 MASK = (1 << 32) - 1
 MULTIPLIER = 0x9E3779B1

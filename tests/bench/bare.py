@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from banditroute.embedding import FEATURES, make_embedder
+from banditroute.features.embedding import FEATURES, make_embedder
 from policies import Outcome, make_policy
 from policies.laws import draw
 

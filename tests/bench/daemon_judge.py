@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from servers import daemon
 
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from sim.contenders import parse
 from sim.datasets import Dataset
 from sim.drive import Drive, run_drive

@@ -25,7 +25,7 @@ from report import show
 from weights import WITHOUT, cell, contender
 
 from banditroute.core.pool import Charter, Model, PoolOptions, default_tau_cost
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from banditroute.fold import Event, Fold
 from banditroute.frame import Asks
 from banditroute.pretraining import Answers, Options, fit

@@ -25,7 +25,7 @@ import numpy as np
 from report import show
 
 from banditroute.core.pool import Model, ModelSpec, PoolOptions
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from banditroute.frame import Asks
 from policies.base import Float32
 from sim.contenders import Contender, parse

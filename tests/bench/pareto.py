@@ -8,7 +8,7 @@ import numpy as np
 from pareto_bandit import FeatureService
 from pareto_bandit.config import DEFAULT_PCA_PATH
 
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from policies.base import Float32
 from sim.datasets import Dataset
 

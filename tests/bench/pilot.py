@@ -22,7 +22,7 @@ import numpy as np
 from report import show
 from rich.progress import track
 
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from banditroute.pairs import Pairs
 from banditroute.preferences import Options, fit
 from policies import Outcome, make_policy

@@ -19,7 +19,7 @@ from report import at_least, show, spread
 from sqlalchemy import insert
 
 from banditroute.core.pool import Charter, PolicySpec
-from banditroute.embedding import FEATURES
+from banditroute.features.embedding import FEATURES
 from banditroute.learner import rebuild
 from banditroute.store.engine import WRITER, open_engine, prepare
 from banditroute.store.log import Log, append_event

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from banditroute.core.pool import PoolOptions
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from policies.base import Float64
 from sim.adaptation import adaptation, median
 from sim.formats import load

@@ -26,7 +26,7 @@ from pareto import pareto_features
 from report import show
 
 from banditroute.core.pool import default_tau_cost
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from policies import POLICIES
 from policies.base import Float32
 from sim import replay

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from running import daemon, driving, environment, free_port
 
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from sim.contenders import parse
 from sim.datasets import Dataset, save
 from sim.formats import load

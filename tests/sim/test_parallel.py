@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from sim import parallel
 from sim.contenders import Contender
 from sim.errors import InputError

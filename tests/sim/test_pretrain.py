@@ -11,9 +11,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from banditroute.core.pool import PoolOptions
-from banditroute.embedding import FEATURES, make_embedder
+from banditroute.features.embedding import FEATURES, make_embedder
+from banditroute.features.tasks import identity
 from banditroute.prior import Prior, fitting
-from banditroute.tasks import identity
 from sim.cli import app as sim_app
 from sim.datasets import Dataset, save
 from sim.formats import load

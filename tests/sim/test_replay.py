@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from banditroute.core.pool import ModelSpec
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from sim import peers
 from sim.contenders import Contender
 from sim.datasets import Dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from banditroute.learner import rebuild
 from banditroute.store import codec, engine, feedback, log
 from sim.contenders import Contender

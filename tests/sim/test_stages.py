@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from banditroute.core.pool import Preference, default_tau_cost
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from sim import stages
 from sim.contenders import Contender
 from sim.errors import InputError

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from banditroute.embedding import make_embedder
+from banditroute.features.embedding import make_embedder
 from sim.references import References
 from sim.supervised import Supervised, ridge
 from sim.synthetic import generate

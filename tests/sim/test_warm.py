@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from banditroute.cli import app
-from banditroute.embedding import FEATURES, make_embedder
+from banditroute.features.embedding import FEATURES, make_embedder
+from banditroute.features.tasks import identity
 from banditroute.prior import Prior
-from banditroute.tasks import identity
 from policies import make_policy
 from policies.base import sums_of
 from sim.datasets import Dataset, save

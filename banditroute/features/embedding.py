@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import text
 from banditroute.basis import (
     COORDINATES,
     HASHING_DIM,
@@ -32,6 +31,7 @@ from banditroute.basis import (
     load_standard,
     seeded_projection,
 )
+from banditroute.features import text
 
 SURFACE = len(text.SURFACE_NAMES)
 FEATURES = COORDINATES + SURFACE + 1
