@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.basis import COORDINATES, Basis
+from banditroute.features.basis import COORDINATES, Basis
 from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
 from policies import make_policy

@@ -18,8 +18,8 @@ from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as MalformedVariable
 
-from banditroute.basis import HASHING_DIM
 from banditroute.core.pool import ModelSpec, Name, PoolOptions
+from banditroute.features.basis import HASHING_DIM
 from banditroute.features.embedding import FEATURES
 from banditroute.prior import fitting
 from policies import make_policy

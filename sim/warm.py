@@ -17,7 +17,7 @@ from sim.commands.options import Format, TrustPickle, loaded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from banditroute.basis import Basis
+    from banditroute.features.basis import Basis
     from banditroute.features.embedding import Embedder
     from banditroute.prior import Prior
     from policies.base import Arrays, Float32, Float64
@@ -160,8 +160,8 @@ def features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Basi
     """Return the embedder, its features of all prompts, and its basis if that is fitted to them."""
     import numpy as np
 
-    from banditroute.basis import COORDINATES
-    from banditroute.basis.fit import fit_principal
+    from banditroute.features.basis import COORDINATES
+    from banditroute.features.basis.fit import fit_principal
     from banditroute.features.embedding import make_embedder
     from sim.errors import InputError
     from sim.terminal import progress

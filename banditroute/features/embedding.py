@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.basis import (
+from banditroute.features import text
+from banditroute.features.basis import (
     COORDINATES,
     HASHING_DIM,
     PROJECTION_SEED,
@@ -31,7 +32,6 @@ from banditroute.basis import (
     load_standard,
     seeded_projection,
 )
-from banditroute.features import text
 
 SURFACE = len(text.SURFACE_NAMES)
 FEATURES = COORDINATES + SURFACE + 1

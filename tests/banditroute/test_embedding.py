@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from banditroute import basis
-from banditroute.basis import fit
-from banditroute.features import embedding, tasks
+from banditroute.features import basis, embedding, tasks
+from banditroute.features.basis import fit
 from banditroute.features.embedding import FEATURES, Embedder, make_embedder, require
 from banditroute.store.tables import decisions
 
