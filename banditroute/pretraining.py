@@ -2,7 +2,7 @@
 
 Of labelled data each step reveals the answer of one model that the net itself draws, and never the
 row; of a log it has the answer that was given, weighted by how probable that was. The loss is the
-one whose gradient the fold goes on climbing (`policies.net.gradient`), here left to torch.
+one whose gradient the fold goes on climbing (`policies.barp_net.gradient`), here left to torch.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from banditroute.learner import EventLog, counting
 from banditroute.prior import arrays_of
 from policies import Outcome
 from policies.barp import Barp
+from policies.barp_net import Lessons
 from policies.base import Arrays, Float32, Float64, Sums
-from policies.net import Lessons
 from policies.ridge import RidgeArms
 
 Integers = NDArray[np.intp]
@@ -183,7 +183,7 @@ class _School:
 
 
 def log_law(torch: Any, net: dict[str, Any], x: Any, w: Any, *, beta: float) -> Any:
-    """Return log pi(a | x, w), [n, K], of `policies.net.logits`."""
+    """Return log pi(a | x, w), [n, K], of `policies.barp_net.logits`."""
     phi = w + torch.tanh(w @ net["inner"].T + net["shift"]) @ net["outer"].T
     value = torch.einsum("nd,kjd->nkj", x, net["head"])
     return torch.log_softmax((phi[:, None, :] * value).sum(dim=2) / beta, dim=1)
@@ -192,7 +192,7 @@ def log_law(torch: Any, net: dict[str, Any], x: Any, w: Any, *, beta: float) -> 
 def loss(torch: Any, net: dict[str, Any], seen: Lessons, *, beta: float, clip: float) -> Any:
     """Return minus the mean of ``sum_k pi_k r_k + sum_m rho_m e_m log pi(a_m) + beta H(pi)``.
 
-    The importance weights rho are held fixed; see `policies.net.gradient`.
+    The importance weights rho are held fixed; see `policies.barp_net.gradient`.
     """
     log_pi = log_law(torch, net, *(torch.from_numpy(one) for one in (seen.x, seen.w)), beta=beta)
     pi, arms = log_pi.exp(), torch.from_numpy(seen.arms)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies import net, params
+from policies import barp_net as net
+from policies import params
 from policies.base import (
     Arrays,
     Bools,

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from policies import params
 from policies.base import Arrays, Bools, Comparison, Float32, Float64, Outcome, Policy, Sums
-from policies.duels import Duels
 from policies.laws import optimistic
+from policies.pilot_comparisons import Duels
 from policies.ridge import RidgeArms, widths
 
 SCORES = ("inner", "cosine")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
-from policies.normals import best_of
 from policies.ridge import RidgeArms, invert, next_position, widths
+from policies.thompson_law import best_of
 
 PRECISIONS = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Candidates for the prior precision of the slopes, in units of the noise's."""

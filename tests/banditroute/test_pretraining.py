@@ -228,7 +228,7 @@ def test_a_log_without_lessons_is_refused(log: Logbook, message: str) -> None:
 def test_the_law_is_that_of_the_policy() -> None:
     import torch
 
-    from policies import net
+    from policies import barp_net as net
 
     rng = np.random.default_rng(2)
     made = net.fresh(3) | {"head": rng.normal(size=(4, 2, 3)), "outer": rng.normal(size=(2, 8))}

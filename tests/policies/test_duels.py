@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from policies.base import Float64
-from policies.duels import Duels
+from policies.pilot_comparisons import Duels
 
 D, GAIN = 3, 0.2
 X = np.array([0.5, -1.0, 1.0], dtype=np.float32)

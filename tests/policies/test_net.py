@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies import net
-from policies.net import Adam, Lessons, Net
+from policies import barp_net as net
+from policies.barp_net import Adam, Lessons, Net
 
 K, DIM, N, BETA = 4, 3, 12, 0.3
 

@@ -11,9 +11,9 @@ from scipy.integrate import quad
 from scipy.special import ndtr
 from scipy.stats import norm
 
-from policies import normals
+from policies import thompson_law as normals
 from policies.base import Bools, Float64
-from policies.normals import best_of
+from policies.thompson_law import best_of
 
 Case = tuple[Float64, Float64, Float64]
 
