@@ -20,8 +20,8 @@ from banditroute.frame import Snapshot
 from banditroute.prior import pack, parsed, unpack
 from policies import Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Sums, sums_of
-from policies.cost import CostModel, LatencyModel
-from policies.drift import Drift
+from policies.models.cost import CostModel, LatencyModel
+from policies.models.drift import Drift
 
 HOPES = 2.0
 """Imaginary rewards that an optimistic prior is worth."""

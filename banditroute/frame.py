@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from banditroute.core.pool import Charter, Model
 from policies import Policy
 from policies.base import Arrays, Bools, Float32, Float64
-from policies.cost import CostModel, LatencyModel
+from policies.models.cost import CostModel, LatencyModel
 from policies.price import Price
 
 
@@ -24,7 +24,7 @@ from policies.price import Price
 class Snapshot:
     """What a fold published: enough to score, never enough to learn. Immutable once built.
 
-    `version` is the log position that it covers; `drift` is what `policies.drift.Drift` published.
+    `version` is the log position that it covers; `drift` is what `policies.models.drift.Drift` published.
     """
 
     version: int

@@ -18,7 +18,7 @@ from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, Charter, ModelSpec
 from banditroute.learner import EventLog, counting
 from banditroute.prior import arrays_of, parsed
 from policies.base import Arrays, Float32, Float64, Sums
-from policies.cost import lesson, log_ratio
+from policies.models.cost import lesson, log_ratio
 
 SEED = 0
 ROUNDS = 100

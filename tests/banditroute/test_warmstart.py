@@ -25,7 +25,7 @@ from banditroute.warmstart import (
 )
 from policies import Outcome, make_policy
 from policies.base import Float32, Float64, Sums, sums_of
-from policies.cost import CostModel, log_ratio
+from policies.models.cost import CostModel, log_ratio
 
 DIM = 6
 

@@ -21,7 +21,7 @@ from report import show
 
 from policies import Outcome
 from policies.base import Float32, Float64
-from policies.drift import Drift
+from policies.models.drift import Drift
 from sim.contenders import Contender
 from sim.prices import drawn
 from sim.replayer import Replayer

@@ -7,7 +7,7 @@ import pytest
 
 from policies import Outcome
 from policies.base import Float32, Float64, Sums
-from policies.cost import CostModel, LatencyModel
+from policies.models.cost import CostModel, LatencyModel
 
 X = np.ones((2, 3), dtype=np.float32)
 

@@ -10,7 +10,7 @@ import pytest
 from conformance import same_bits
 
 from policies import Outcome
-from policies.drift import FALSE_ALARM_EVERY, THRESHOLDS, TILTS, Drift
+from policies.models.drift import FALSE_ALARM_EVERY, THRESHOLDS, TILTS, Drift
 
 DIM = 4
 SLOPES = np.array([0.05, -0.03, 0.02, 0.0])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from policies import POLICIES, Outcome, Policy, make_policy
 from policies.base import Float32, Float64
-from policies.cost import CostModel
+from policies.models.cost import CostModel
 from policies.preference import penalty
 
 TAU = 1e-2

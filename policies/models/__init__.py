@@ -1,0 +1,1 @@
+"""Models that policies share: cost and latency, and the detector of drift."""
