@@ -17,7 +17,7 @@ from banditroute.core.pool import Charter, Model
 from policies import Policy
 from policies.base import Arrays, Bools, Float32, Float64
 from policies.models.cost import CostModel, LatencyModel
-from policies.price import Price
+from policies.pacing.price import Price
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from banditroute.frame import Asks, Decisions, Frame, Snapshot
 from policies.base import Bools, Float32, Float64
 from policies.exploration import shares, spend, trial_shares
 from policies.laws import draw
-from policies.pacing import Window
+from policies.pacing.base import Window
+from policies.pacing.price import Price, cheapest, poor, priced
 from policies.preference import penalty
-from policies.price import Price, cheapest, poor, priced
 
 REASONS = (
     "eligible",

@@ -30,8 +30,8 @@ from banditroute.store.ledger import Course
 from banditroute.store.log import Log
 from banditroute.treasury import Treasury
 from policies import Pacing, make_pacing
-from policies.pacing import WARM, WINDOW, Money, Terms
-from policies.price import Price
+from policies.pacing.base import WARM, WINDOW, Money, Terms
+from policies.pacing.price import Price
 
 logger = logging.getLogger("banditroute")
 

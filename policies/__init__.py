@@ -13,14 +13,14 @@ from policies.barp import Barp
 from policies.base import Comparison, Outcome, Policy
 from policies.baselines import EpsilonGreedy, Fixed, KNearest, Random
 from policies.discounted import DUCB, DLinUCB, DThompson
-from policies.history import History
 from policies.linucb import LinUCB
-from policies.pacer import Pacer
-from policies.pacing import Pacing
+from policies.pacing.base import Pacing
+from policies.pacing.history import History
+from policies.pacing.mirror_descent import Pacer
+from policies.pacing.zcl import Zcl
 from policies.pilot import Pilot
 from policies.thompson import Thompson
 from policies.windowed import SWUCB, SWLinUCB
-from policies.zcl import Zcl
 
 __all__ = [
     "PACINGS",

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from policies.knapsack import Plan
+from policies.pacing.knapsack import Plan
 from sim.datasets import Bools, Dataset, Float64
 from sim.references import References, oracle_plan, planned
 

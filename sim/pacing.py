@@ -18,7 +18,7 @@ from banditroute.frame import Asks, Decisions
 from banditroute.router import Router
 from policies import Pacing
 from policies.base import Float64
-from policies.pacing import WINDOW, Money
+from policies.pacing.base import WINDOW, Money
 
 
 @dataclass(slots=True)

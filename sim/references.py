@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Bools, Float64
-from policies.knapsack import REFUSED, Plan, best_value
+from policies.pacing.knapsack import REFUSED, Plan, best_value
 
 
 @dataclass(frozen=True, slots=True)

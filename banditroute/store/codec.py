@@ -17,7 +17,7 @@ from banditroute.store.tables import decisions as decisions_table
 from policies import POLICIES, Policy
 from policies.base import Float32, Float64
 from policies.laws import draw
-from policies.price import Price, priced
+from policies.pacing.price import Price, priced
 
 DECISION_COLUMNS = columns(decisions_table)
 """The order of the values that `encode` returns."""

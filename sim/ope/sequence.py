@@ -28,7 +28,7 @@ from banditroute.frame import Decisions
 from banditroute.router import Router
 from policies import make_pacing
 from policies.base import Float64
-from policies.price import Price
+from policies.pacing.price import Price
 from sim.contenders import Contender
 from sim.ope.estimators import snips
 from sim.ope.intervals import Interval, normal

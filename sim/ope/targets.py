@@ -16,7 +16,7 @@ from banditroute.fold import Fold
 from banditroute.frame import Asks
 from banditroute.router import Router
 from policies.base import Float64
-from policies.price import Price
+from policies.pacing.price import Price
 from sim.contenders import Contender
 from sim.ope.trail import Requests, Trail
 

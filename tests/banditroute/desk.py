@@ -22,7 +22,7 @@ from banditroute.store.codec import Note, encode
 from banditroute.store.ledger import Holder
 from banditroute.store.log import Entry, log_decisions
 from banditroute.store.tables import reservations
-from policies.pacing import Money, Pacing, Terms, Window
+from policies.pacing.base import Money, Pacing, Terms, Window
 
 TIGHT, AMPLE = 10**8, 10**15
 """Nano-dollars for a hundred requests: far less than free choice costs, and far more."""

@@ -15,7 +15,7 @@ from banditroute.router import Router
 from policies import Comparison, Outcome
 from policies.barp import Barp
 from policies.base import Float32
-from policies.price import Price
+from policies.pacing.price import Price
 
 DIM, TAU = 4, 0.01
 CHARTER = Charter(policy="barp", params={}, embedder="e", dim=DIM, tau_cost=TAU, tau_latency_ms=1e3)

@@ -22,7 +22,7 @@ from routing import (
 
 from banditroute.core.pool import Model
 from banditroute.frame import Asks, Frame, Snapshot
-from policies.price import Price
+from policies.pacing.price import Price
 
 
 @pytest.fixture(scope="module")

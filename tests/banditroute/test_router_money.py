@@ -11,7 +11,7 @@ from routing import Wallet, asks_of, fold_of, router_of, verdicts
 from banditroute.frame import Snapshot
 from banditroute.router import REASONS
 from policies.laws import draw
-from policies.price import Price
+from policies.pacing.price import Price
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from desk import AMPLE, TIGHT, Desk, Noted, run
 from sqlalchemy import Engine
 
 from banditroute.spending import RECENT_S
-from policies.pacing import Terms
+from policies.pacing.base import Terms
 
 pytestmark = SQLITE
 

@@ -14,7 +14,7 @@ from desk import AMPLE, Desk, Noted, run
 from sqlalchemy import Engine
 
 from banditroute.store import settling
-from policies.pacing import WINDOW, Terms
+from policies.pacing.base import WINDOW, Terms
 
 pytestmark = SQLITE
 

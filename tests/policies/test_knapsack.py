@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from policies.base import Bools, Float64
-from policies.knapsack import REFUSED, Increments, Plan, best_value, least_cost
+from policies.pacing.knapsack import REFUSED, Increments, Plan, best_value, least_cost
 
 Case = tuple[Float64, Float64, Bools]
 

@@ -10,12 +10,12 @@ import pytest
 
 from policies import PACINGS, Pacing, make_pacing
 from policies.base import Float64
-from policies.history import History
-from policies.knapsack import best_value, least_cost
 from policies.linucb import LinUCB
-from policies.pacing import WINDOW, Money, Terms, Window, price_where
-from policies.price import cheapest, poor, priced
-from policies.zcl import psi
+from policies.pacing.base import WINDOW, Money, Terms, Window, price_where
+from policies.pacing.history import History
+from policies.pacing.knapsack import best_value, least_cost
+from policies.pacing.price import cheapest, poor, priced
+from policies.pacing.zcl import psi
 
 NEVER = Money(left=math.inf, cap=math.inf, requests=math.inf, rate=math.nan)
 

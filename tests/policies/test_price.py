@@ -7,7 +7,7 @@ import pytest
 
 from policies.base import Float64
 from policies.linucb import LinUCB
-from policies.price import Price, poor, priced
+from policies.pacing.price import Price, poor, priced
 from policies.thompson import Thompson
 
 COST = np.array([[0.001, 0.01, 0.1], [0.001, 0.01, 0.1]])

@@ -11,7 +11,7 @@ from logbook import Book
 from banditroute.core.pool import Model
 from banditroute.fold import Event
 from banditroute.router import Router
-from policies.price import Price
+from policies.pacing.price import Price
 from sim.contenders import Contender
 from sim.ope import files
 from sim.ope.daemon import read

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from policies import params
-from policies.pacing import Money, Pacing, Terms, Window, per_request
-from policies.price import cheapest
+from policies.pacing.base import Money, Pacing, Terms, Window, per_request
+from policies.pacing.price import cheapest
 
 _NOTHING = 1e30
 """A threshold in quality per US dollar that no model passes."""

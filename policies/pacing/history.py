@@ -9,7 +9,7 @@ import numpy as np
 
 from policies import params
 from policies.base import Bools
-from policies.pacing import WARM_EVERY, Money, Pacing, Terms, Window, per_request, price_where
+from policies.pacing.base import WARM_EVERY, Money, Pacing, Terms, Window, per_request, price_where
 
 _TIE = 1e-3
 """Plans whose worth differs by no more than this part count as equal."""

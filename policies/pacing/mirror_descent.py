@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from policies import params
-from policies.pacing import (
+from policies.pacing.base import (
     LEAST,
     MOST,
     WARM,

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from policies.base import Bools, Float32, Float64, Policy
-from policies.price import Price, cheapest, priced
+from policies.pacing.price import Price, cheapest, priced
 
 WINDOW = 128
 """How many recent requests an owner keeps for a window."""
@@ -53,7 +53,7 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the next decisions have to pay; see `policies.price.Price` for the attributes.
+    """What the next decisions have to pay; see `policies.pacing.price.Price` for the attributes.
 
     `keep` is what reservations of all models but the cheapest must leave in the budget, in US
     dollars, for the cheapest answers to requests still to come.

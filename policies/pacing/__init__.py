@@ -1,0 +1,1 @@
+"""Pacing: the price of money, and the modes that set it."""
