@@ -239,10 +239,10 @@ def prior_fit(
     import numpy as np
     from rich.progress import Progress
 
-    from banditroute import preferences
-    from banditroute.autograd import require_torch
     from banditroute.features.embedding import make_embedder, require
-    from banditroute.pairs import read
+    from banditroute.fitting import pairwise as preferences
+    from banditroute.fitting.autograd import require_torch
+    from banditroute.fitting.pairs import read
     from banditroute.prior import Prior
 
     try:

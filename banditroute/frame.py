@@ -24,7 +24,8 @@ from policies.pacing.price import Price
 class Snapshot:
     """What a fold published: enough to score, never enough to learn. Immutable once built.
 
-    `version` is the log position that it covers; `drift` is what `policies.models.drift.Drift` published.
+    `version` is the log position that it covers; `drift` is what
+    `policies.models.drift.Drift` published.
     """
 
     version: int

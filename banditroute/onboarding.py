@@ -16,9 +16,9 @@ from banditroute.asking import check_features, features_of
 from banditroute.contract.schemas import NewModel, ScoredPrompt
 from banditroute.core.errors import invalid
 from banditroute.features.embedding import FEATURES
+from banditroute.fitting.warm_start import clusters, default_clusters, fit
 from banditroute.prior import Prior
 from banditroute.registry import Pool, Registry, exists
-from banditroute.warmstart import clusters, default_clusters, fit
 from policies import make_policy
 from policies.base import Float32
 

@@ -15,7 +15,7 @@ from sim.commands.options import Format, Prices, TrustPickle, loaded
 from sim.warm import fail, features, rows
 
 if TYPE_CHECKING:
-    from banditroute.pretraining import Answers
+    from banditroute.fitting.pretraining import Answers
     from policies.base import Arrays
     from sim.datasets import Dataset
 
@@ -69,8 +69,8 @@ def command(
         fail(f"--tau-cost: above 0, not {tau_cost:g}")
     if not out.parent.is_dir():
         fail(f"--out: there is no directory {out.parent}")
-    from banditroute.autograd import require_torch
-    from banditroute.pretraining import Options, fit
+    from banditroute.fitting.autograd import require_torch
+    from banditroute.fitting.pretraining import Options, fit
     from banditroute.prior import Prior, digest
     from sim.terminal import progress
 
@@ -107,7 +107,7 @@ def _of_data(
     import numpy as np
 
     from banditroute.features.tasks import identity, widen
-    from banditroute.pretraining import Answers
+    from banditroute.fitting.pretraining import Answers
     from sim.errors import InputError
 
     for name, cost in zip(dataset.models, dataset.cost.T, strict=True):
@@ -124,8 +124,8 @@ def _of_data(
 
 
 def _of_log(url: str, pool: str) -> tuple[str, Answers, Arrays, float]:
-    from banditroute.pretraining import logged
-    from banditroute.warmstart import basis_arrays
+    from banditroute.fitting.pretraining import logged
+    from banditroute.fitting.warm_start import basis_arrays
     from sim.logs import opened
 
     with opened(url) as log:

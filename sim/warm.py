@@ -128,8 +128,8 @@ def _from_data(
     import numpy as np
 
     from banditroute.features.tasks import identity, widen
+    from banditroute.fitting.warm_start import clusters, fit, log_ratios
     from banditroute.prior import Prior
-    from banditroute.warmstart import clusters, fit, log_ratios
     from sim.errors import InputError
     from sim.prices import input_tokens, listed
 
@@ -188,8 +188,8 @@ def features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Basi
 def _from_log(
     url: str, pool: str, groups: int | None, n_effective: float
 ) -> tuple[Prior, dict[str, Float64]]:
+    from banditroute.fitting.warm_start import basis_arrays, clusters, fit, logged
     from banditroute.prior import Prior
-    from banditroute.warmstart import basis_arrays, clusters, fit, logged
     from sim.logs import opened
 
     with opened(url) as log:

@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine, select
 
 from banditroute.core.pool import Charter, ModelSpec, PoolOptions
+from banditroute.fitting.warm_start import fit
 from banditroute.frame import Asks, Decisions
 from banditroute.learner import rebuild
 from banditroute.posting import Posted, store
@@ -22,7 +23,6 @@ from banditroute.store.engine import WRITER
 from banditroute.store.feedback import Became, Post
 from banditroute.store.log import Entry, Log, append_event, log_decisions
 from banditroute.store.tables import events
-from banditroute.warmstart import fit
 from policies import full_params
 
 DIM = 5

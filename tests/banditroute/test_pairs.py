@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from banditroute.pairs import COLUMNS, read
+from banditroute.fitting.pairs import COLUMNS, read
 
 GOOD = [("p", "x", "y", "a"), ("q", "y", "x", "b"), ("p", "z", "x", "tie")]
 

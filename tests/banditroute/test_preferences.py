@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from banditroute import preferences
 from banditroute.cli import app
-from banditroute.pairs import Pairs
-from banditroute.preferences import Fitted, Options, calibrate, candidates, draw_triplets, fit
+from banditroute.fitting import pairwise as preferences
+from banditroute.fitting.pairs import Pairs
+from banditroute.fitting.pairwise import Fitted, Options, calibrate, candidates, draw_triplets, fit
 from banditroute.prior import Prior
 from policies.pilot import Pilot
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from banditroute import pretraining
 from banditroute.core.pool import Charter
+from banditroute.fitting import pretraining
+from banditroute.fitting.pretraining import Answers, Options, fit, logged
 from banditroute.fold import Event
-from banditroute.pretraining import Answers, Options, fit, logged
 from banditroute.prior import Prior
 from policies import Outcome
 from policies.barp import Barp

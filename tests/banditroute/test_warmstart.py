@@ -11,9 +11,7 @@ from logbook import Book
 from sqlalchemy import Engine
 
 from banditroute.core.pool import ModelSpec
-from banditroute.learner import rebuild
-from banditroute.store.feedback import Post
-from banditroute.warmstart import (
+from banditroute.fitting.warm_start import (
     basis_arrays,
     clustered,
     clusters,
@@ -23,6 +21,8 @@ from banditroute.warmstart import (
     logged,
     regression,
 )
+from banditroute.learner import rebuild
+from banditroute.store.feedback import Post
 from policies import Outcome, make_policy
 from policies.base import Float32, Float64, Sums, sums_of
 from policies.models.cost import CostModel, log_ratio

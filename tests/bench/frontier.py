@@ -26,9 +26,9 @@ from weights import WITHOUT, cell, contender
 
 from banditroute.core.pool import Charter, Model, PoolOptions, default_tau_cost
 from banditroute.features.embedding import make_embedder
+from banditroute.fitting.pretraining import Answers, Options, fit
 from banditroute.fold import Event, Fold
 from banditroute.frame import Asks
-from banditroute.pretraining import Answers, Options, fit
 from banditroute.prior import Prior
 from banditroute.router import Router
 from policies import Outcome

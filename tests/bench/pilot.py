@@ -23,8 +23,8 @@ from report import show
 from rich.progress import track
 
 from banditroute.features.embedding import make_embedder
-from banditroute.pairs import Pairs
-from banditroute.preferences import Options, fit
+from banditroute.fitting.pairs import Pairs
+from banditroute.fitting.pairwise import Options, fit
 from policies import Outcome, make_policy
 from policies.base import Arrays, Float32, Float64
 from policies.laws import draw

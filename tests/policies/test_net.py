@@ -62,7 +62,7 @@ def test_the_gradient_is_that_of_differences() -> None:
 def test_the_gradient_is_that_of_autograd() -> None:
     import torch
 
-    from banditroute.pretraining import loss
+    from banditroute.fitting.pretraining import loss
 
     at, seen = some_net(3), some_lessons(3)
     tensors = {name: torch.tensor(array, requires_grad=True) for name, array in at.items()}

@@ -1,4 +1,4 @@
-"""Refit the shipped arrays from prompts: `python -m banditroute.features.basis.fit PARQUET... --out DIR`.
+"""Refit the shipped arrays: `python -m banditroute.features.basis.fit PARQUET... --out DIR`.
 
 It reads only the `prompt` column, so no label can leak into a basis, and takes at most the same
 number of prompts from each file, so that none dominates. MiniLM's basis is the principal

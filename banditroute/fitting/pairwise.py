@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.autograd import check_limits, one_thread
-from banditroute.pairs import Pairs
+from banditroute.fitting.autograd import check_limits, one_thread
+from banditroute.fitting.pairs import Pairs
 from policies.base import Arrays
 
 Float64 = NDArray[np.float64]

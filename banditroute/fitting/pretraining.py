@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.autograd import check_limits, one_thread
 from banditroute.core.pool import Charter
+from banditroute.fitting.autograd import check_limits, one_thread
 from banditroute.learner import EventLog, counting
 from banditroute.prior import arrays_of
 from policies import Outcome
