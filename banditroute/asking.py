@@ -10,8 +10,8 @@ import numpy as np
 
 from banditroute.contract.schemas import RouteRequest, ScoredPrompt
 from banditroute.core.errors import invalid
+from banditroute.decide.columns import Asks
 from banditroute.features.tasks import widen
-from banditroute.frame import Asks
 from banditroute.registry import Pool
 from policies.base import Float32
 

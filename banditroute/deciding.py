@@ -23,13 +23,13 @@ from banditroute.contract.schemas import RouteRequest
 from banditroute.core.clock import iso, new_id, now_us
 from banditroute.core.errors import ApiError, invalid
 from banditroute.core.pool import NANO
-from banditroute.frame import Asks, Decisions
+from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.router import BUDGET
 from banditroute.gather import Gather
 from banditroute.metrics import Metrics
 from banditroute.purse import CallPurse
 from banditroute.refusals import exceeded, no_eligible, no_models
 from banditroute.registry import Pool, Registry
-from banditroute.router import BUDGET
 from banditroute.spending import Spending
 from banditroute.store import codec
 from banditroute.store.ledger import LeaseLost

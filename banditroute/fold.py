@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.core.pool import Charter
-from banditroute.frame import Snapshot
+from banditroute.decide.columns import Snapshot
 from banditroute.prior import pack, parsed, unpack
 from policies import Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Sums, sums_of

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from banditroute.decide.columns import Snapshot
 from banditroute.fold import Fold
-from banditroute.frame import Snapshot
 from banditroute.learner import Checkpoint, Learner
 from banditroute.store.log import Log
 

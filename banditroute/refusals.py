@@ -8,8 +8,8 @@ from banditroute.core.budget import ROLLING, Budget
 from banditroute.core.clock import iso
 from banditroute.core.errors import ApiError
 from banditroute.core.pool import NANO
-from banditroute.frame import Decisions
-from banditroute.router import REASONS
+from banditroute.decide.columns import Decisions
+from banditroute.decide.router import REASONS
 from banditroute.store.ledger import Sums
 
 LEASED_S, RESERVED_S, NEVER_S = 1.0, 5.0, 3_600.0

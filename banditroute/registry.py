@@ -27,12 +27,12 @@ from banditroute.core.pool import (
     describe,
     describes,
 )
+from banditroute.decide.columns import Snapshot
+from banditroute.decide.router import Router
 from banditroute.features import tasks
 from banditroute.features.embedding import FEATURES, Embedder, make_embedder
-from banditroute.frame import Snapshot
 from banditroute.host import LearnerLink
 from banditroute.prior import Prior, digest, fitting
-from banditroute.router import Router
 from banditroute.settings import Settings
 from banditroute.store import pools
 from banditroute.store.log import Log, append_event, charter

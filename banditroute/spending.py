@@ -22,9 +22,9 @@ from sqlalchemy import Engine
 from banditroute.core.budget import ROLLING, Budget
 from banditroute.core.clock import now_us
 from banditroute.core.pool import NANO
-from banditroute.frame import Asks, Decisions
+from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.router import Router
 from banditroute.purse import CallPurse, Slice
-from banditroute.router import Router
 from banditroute.store import ledger
 from banditroute.store.ledger import Course
 from banditroute.store.log import Log

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from banditroute.core.pool import NANO
-from banditroute.frame import Asks, Decisions
-from banditroute.router import Router
+from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.router import Router
 from policies import Pacing
 from policies.base import Float64
 from policies.pacing.base import WINDOW, Money

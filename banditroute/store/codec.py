@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.frame import Decisions
-from banditroute.router import REASONS
+from banditroute.decide.columns import Decisions
+from banditroute.decide.router import REASONS
 from banditroute.store.bulk import columns
 from banditroute.store.tables import decisions as decisions_table
 from policies import POLICIES, Policy

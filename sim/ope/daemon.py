@@ -15,9 +15,9 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from banditroute.core.pool import NANO, Charter, Model
-from banditroute.frame import Asks
+from banditroute.decide.columns import Asks
+from banditroute.decide.router import REASONS
 from banditroute.learner import counting
-from banditroute.router import REASONS
 from banditroute.store.codec import Logged, decode
 from banditroute.store.log import Log
 from banditroute.store.pools import load_pools

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from banditroute.core.pool import Charter, Model
+from banditroute.decide.columns import Asks
 from banditroute.fold import Event
-from banditroute.frame import Asks
 from policies import Outcome
 from policies.base import Float32, Float64
 from sim.errors import InputError

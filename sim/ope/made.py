@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.core.pool import ModelSpec
+from banditroute.decide.columns import Asks, Decisions
 from banditroute.fold import Event
-from banditroute.frame import Asks, Decisions
 from policies.base import Float32, Float64
 from sim.contenders import Contender
 from sim.datasets import Dataset

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.core.pool import NANO
+from banditroute.decide.columns import Decisions
+from banditroute.decide.router import Router
 from banditroute.fold import Event
-from banditroute.frame import Decisions
-from banditroute.router import Router
 from policies import make_pacing
 from policies.base import Float64
 from policies.pacing.price import Price

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.core.pool import Charter, PoolOptions
+from banditroute.decide.columns import Asks
+from banditroute.decide.router import Router
 from banditroute.fold import Fold
-from banditroute.frame import Asks
-from banditroute.router import Router
 from policies.base import Float64
 from policies.pacing.price import Price
 from sim.contenders import Contender

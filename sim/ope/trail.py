@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.core.pool import Charter, Model
+from banditroute.decide.columns import Asks
 from banditroute.fold import Event
-from banditroute.frame import Asks
 from policies.base import Float64
 from sim.ope.log import BanditLog
 

@@ -13,9 +13,9 @@ from logbook import Book
 from sqlalchemy import Engine
 
 from banditroute.core.budget import Budget
-from banditroute.frame import Decisions
+from banditroute.decide.columns import Decisions
+from banditroute.decide.router import Router
 from banditroute.purse import CallPurse
-from banditroute.router import Router
 from banditroute.spending import Spending
 from banditroute.store import budgets, ledger, settling
 from banditroute.store.codec import Note, encode

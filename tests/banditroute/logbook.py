@@ -10,12 +10,12 @@ import numpy as np
 from sqlalchemy import Connection, Engine, select
 
 from banditroute.core.pool import Charter, ModelSpec, PoolOptions
+from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.router import Router
 from banditroute.fitting.warm_start import fit
-from banditroute.frame import Asks, Decisions
 from banditroute.learner import rebuild
 from banditroute.posting import Posted, store
 from banditroute.prior import Prior
-from banditroute.router import Router
 from banditroute.store import pools
 from banditroute.store.codec import Note, encode
 from banditroute.store.comparisons import Preferred

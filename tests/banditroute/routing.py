@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from banditroute.core.pool import Charter, Model, PoolOptions
+from banditroute.decide.columns import Asks, Decisions, Snapshot
+from banditroute.decide.router import REASONS, Router
 from banditroute.fold import Event, Fold
-from banditroute.frame import Asks, Decisions, Snapshot
-from banditroute.router import REASONS, Router
 from policies import Outcome, full_params
 
 DIM = 6

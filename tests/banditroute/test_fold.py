@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from banditroute.core.pool import Charter
+from banditroute.decide.columns import Snapshot
 from banditroute.fold import Event, Fold, install
-from banditroute.frame import Snapshot
 from policies import POLICIES
 from policies.base import Outcome
 

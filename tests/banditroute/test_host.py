@@ -11,8 +11,8 @@ from logbook import Book
 
 from banditroute import host
 from banditroute import learner as learner_module
+from banditroute.decide.columns import Snapshot
 from banditroute.fold import Fold
-from banditroute.frame import Snapshot
 from banditroute.host import LearnerLoop, LocalLearner
 from banditroute.learner import Checkpoint
 from banditroute.store.feedback import Post

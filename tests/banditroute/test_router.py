@@ -21,7 +21,7 @@ from routing import (
 )
 
 from banditroute.core.pool import Model
-from banditroute.frame import Asks, Frame, Snapshot
+from banditroute.decide.columns import Asks, Frame, Snapshot
 from policies.pacing.price import Price
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from routing import Wallet, asks_of, fold_of, router_of, verdicts
 
-from banditroute.frame import Snapshot
-from banditroute.router import REASONS
+from banditroute.decide.columns import Snapshot
+from banditroute.decide.router import REASONS
 from policies.laws import draw
 from policies.pacing.price import Price
 

@@ -10,8 +10,8 @@ import pytest
 from routing import BEST, CHEAP, MODELS, Wallet, asks_of, fold_of
 
 from banditroute.core.pool import PoolOptions
-from banditroute.frame import Asks
-from banditroute.router import REASONS, Router
+from banditroute.decide.columns import Asks
+from banditroute.decide.router import REASONS, Router
 
 
 def router() -> Router:

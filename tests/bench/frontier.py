@@ -25,12 +25,12 @@ from report import show
 from weights import WITHOUT, cell, contender
 
 from banditroute.core.pool import Charter, Model, PoolOptions, default_tau_cost
+from banditroute.decide.columns import Asks
+from banditroute.decide.router import Router
 from banditroute.features.embedding import make_embedder
 from banditroute.fitting.pretraining import Answers, Options, fit
 from banditroute.fold import Event, Fold
-from banditroute.frame import Asks
 from banditroute.prior import Prior
-from banditroute.router import Router
 from policies import Outcome
 from policies.barp import Barp
 from policies.base import Float32, Float64

@@ -25,8 +25,8 @@ import numpy as np
 from report import show
 
 from banditroute.core.pool import Model, ModelSpec, PoolOptions
+from banditroute.decide.columns import Asks
 from banditroute.features.embedding import make_embedder
-from banditroute.frame import Asks
 from policies.base import Float32
 from sim.contenders import Contender, parse
 from sim.datasets import Dataset

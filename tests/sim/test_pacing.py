@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
+from banditroute.decide.columns import Asks
 from banditroute.features.embedding import make_embedder
-from banditroute.frame import Asks
 from policies import PACINGS, make_pacing
 from policies.base import Float64
 from sim.contenders import Contender

@@ -10,7 +10,7 @@ from logbook import MODELS, TTL, Book
 from sqlalchemy import Engine, select, update
 
 from banditroute.core.pool import ModelSpec
-from banditroute.router import REASONS
+from banditroute.decide.router import REASONS
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.sessions import Verdict

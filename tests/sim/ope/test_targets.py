@@ -9,8 +9,8 @@ import pytest
 from logbook import Book
 
 from banditroute.core.pool import Model
+from banditroute.decide.router import Router
 from banditroute.fold import Event
-from banditroute.router import Router
 from policies.pacing.price import Price
 from sim.contenders import Contender
 from sim.ope import files

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.core.pool import NANO, Model, PoolOptions
-from banditroute.frame import Asks, Decisions, Frame, Snapshot
+from banditroute.decide.columns import Asks, Decisions, Frame, Snapshot
 from policies.base import Bools, Float32, Float64
 from policies.exploration import shares, spend, trial_shares
 from policies.laws import draw
