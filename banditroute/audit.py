@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from banditroute.fold import Fold
-from banditroute.learner import rebuild
+from banditroute.learn.fold import Fold
+from banditroute.learn.learner import rebuild
 from banditroute.store.codec import Logged, decode
 from banditroute.store.log import Log
 from policies import Policy

@@ -243,7 +243,7 @@ def prior_fit(
     from banditroute.fitting import pairwise as preferences
     from banditroute.fitting.autograd import require_torch
     from banditroute.fitting.pairs import read
-    from banditroute.prior import Prior
+    from banditroute.learn.prior import Prior
 
     try:
         options = preferences.Options(dims=dims, margin=margin, epochs=epochs, seed=seed)

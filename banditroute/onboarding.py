@@ -17,7 +17,7 @@ from banditroute.contract.schemas import NewModel, ScoredPrompt
 from banditroute.core.errors import invalid
 from banditroute.features.embedding import FEATURES
 from banditroute.fitting.warm_start import clusters, default_clusters, fit
-from banditroute.prior import Prior
+from banditroute.learn.prior import Prior
 from banditroute.registry import Pool, Registry, exists
 from policies import make_policy
 from policies.base import Float32

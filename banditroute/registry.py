@@ -31,8 +31,8 @@ from banditroute.decide.columns import Snapshot
 from banditroute.decide.router import Router
 from banditroute.features import tasks
 from banditroute.features.embedding import FEATURES, Embedder, make_embedder
-from banditroute.host import LearnerLink
-from banditroute.prior import Prior, digest, fitting
+from banditroute.learn.prior import Prior, digest, fitting
+from banditroute.learn.runner import LearnerLink
 from banditroute.settings import Settings
 from banditroute.store import pools
 from banditroute.store.log import Log, append_event, charter

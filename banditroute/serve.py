@@ -21,9 +21,9 @@ from starlette.applications import Starlette
 from banditroute import __version__
 from banditroute.app import create_app
 from banditroute.core.pool import Charter
-from banditroute.fold import Fold, install
-from banditroute.host import Deliver, LearnerLink, LearnerLoop, LocalLearner
-from banditroute.prior import pack, unpack
+from banditroute.learn.fold import Fold, install
+from banditroute.learn.prior import pack, unpack
+from banditroute.learn.runner import Deliver, LearnerLink, LearnerLoop, LocalLearner
 from banditroute.service import Service
 from banditroute.settings import Settings, load_settings
 from banditroute.store.engine import WRITER, claim, open_engine, prepare

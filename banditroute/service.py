@@ -21,7 +21,7 @@ from banditroute.contract.schemas import FeedbackRequest, RouteRequest
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
 from banditroute.deciding import Call, Decider
-from banditroute.host import LearnerLink
+from banditroute.learn.runner import LearnerLink
 from banditroute.metrics import Metrics
 from banditroute.registry import Pool, Registry
 from banditroute.settings import Settings

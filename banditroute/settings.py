@@ -21,7 +21,7 @@ from pydantic_settings import SettingsError as MalformedVariable
 from banditroute.core.pool import ModelSpec, Name, PoolOptions
 from banditroute.features.basis import HASHING_DIM
 from banditroute.features.embedding import FEATURES
-from banditroute.prior import fitting
+from banditroute.learn.prior import fitting
 from policies import make_policy
 
 ENV_PREFIX = "BANDITROUTE_"

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from banditroute.core.pool import PolicySpec, PoolOptions
-from banditroute.prior import Prior, parsed
+from banditroute.learn.prior import Prior, parsed
 from policies import make_policy
 from sim import peers
 from sim.errors import InputError
@@ -46,7 +46,7 @@ class Contender:
     label : in reports.
     options : of the pool that it decides in; of `options.policy.name`, one of `policies.POLICIES`
         or `sim.peers.PEERS`.
-    prior : a `banditroute.prior.Prior` as text, "" for none; never in `options`.
+    prior : a `banditroute.learn.prior.Prior` as text, "" for none; never in `options`.
     pacing : the mode that prices a budget's money.
     """
 

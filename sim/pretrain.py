@@ -71,7 +71,7 @@ def command(
         fail(f"--out: there is no directory {out.parent}")
     from banditroute.fitting.autograd import require_torch
     from banditroute.fitting.pretraining import Options, fit
-    from banditroute.prior import Prior, digest
+    from banditroute.learn.prior import Prior, digest
     from sim.terminal import progress
 
     try:

@@ -15,7 +15,7 @@ from scipy.special import entr
 from banditroute.core.pool import Charter, Model, ModelSpec, default_tau_cost
 from banditroute.decide.columns import Asks, Decisions
 from banditroute.decide.router import Router
-from banditroute.fold import Event, Fold
+from banditroute.learn.fold import Event, Fold
 from policies import Outcome, make_pacing
 from policies.base import Float32, Float64
 from sim.contenders import Contender

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from banditroute.features.basis import Basis
     from banditroute.features.embedding import Embedder
-    from banditroute.prior import Prior
+    from banditroute.learn.prior import Prior
     from policies.base import Arrays, Float32, Float64
     from sim.datasets import Dataset
 
@@ -129,7 +129,7 @@ def _from_data(
 
     from banditroute.features.tasks import identity, widen
     from banditroute.fitting.warm_start import clusters, fit, log_ratios
-    from banditroute.prior import Prior
+    from banditroute.learn.prior import Prior
     from sim.errors import InputError
     from sim.prices import input_tokens, listed
 
@@ -189,7 +189,7 @@ def _from_log(
     url: str, pool: str, groups: int | None, n_effective: float
 ) -> tuple[Prior, dict[str, Float64]]:
     from banditroute.fitting.warm_start import basis_arrays, clusters, fit, logged
-    from banditroute.prior import Prior
+    from banditroute.learn.prior import Prior
     from sim.logs import opened
 
     with opened(url) as log:
@@ -203,7 +203,7 @@ def _show(out: Path, prior: Prior, quality: dict[str, Float64]) -> None:
     import numpy as np
     from rich.table import Table
 
-    from banditroute.prior import digest
+    from banditroute.learn.prior import digest
     from policies.base import sums_of
     from sim.terminal import console
 

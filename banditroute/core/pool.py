@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from banditroute.prior import digest
+from banditroute.learn.prior import digest
 
 STATE_FORMAT = 3
 """Another number starts every policy anew from the log: what a fold keeps has changed."""
@@ -144,7 +144,7 @@ class PoolOptions(Strict):
 class Charter:
     """What is frozen when a policy starts: what shapes its state, and its scales.
 
-    `prior` is a `banditroute.prior.Prior` as text, "" for none.
+    `prior` is a `banditroute.learn.prior.Prior` as text, "" for none.
     """
 
     policy: str

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from banditroute.core.pool import Charter
 from banditroute.fitting.autograd import check_limits, one_thread
-from banditroute.learner import EventLog, counting
-from banditroute.prior import arrays_of
+from banditroute.learn.learner import EventLog, counting
+from banditroute.learn.prior import arrays_of
 from policies import Outcome
 from policies.barp import Barp
 from policies.barp_net import Lessons

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, Charter, ModelSpec
-from banditroute.learner import EventLog, counting
-from banditroute.prior import arrays_of, parsed
+from banditroute.learn.learner import EventLog, counting
+from banditroute.learn.prior import arrays_of, parsed
 from policies.base import Arrays, Float32, Float64, Sums
 from policies.models.cost import lesson, log_ratio
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, insert, select, update
 
 from banditroute.core.clock import now_us
-from banditroute.learner import Checkpoint
+from banditroute.learn.learner import Checkpoint
 from banditroute.store.log import keep_checkpoint
 from banditroute.store.tables import learner_leases
 

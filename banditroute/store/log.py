@@ -10,8 +10,8 @@ import numpy as np
 from sqlalchemy import Column, Connection, Engine, Table, func, insert, select
 
 from banditroute.core.pool import Charter
-from banditroute.fold import Event
-from banditroute.learner import Checkpoint
+from banditroute.learn.fold import Event
+from banditroute.learn.learner import Checkpoint
 from banditroute.store import ledger
 from banditroute.store.bulk import insert_many
 from banditroute.store.tables import (

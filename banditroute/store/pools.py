@@ -46,7 +46,7 @@ def add_model(
 
     Parameters
     ----------
-    prior : text of a `banditroute.prior.Prior` that teaches it; "" for none.
+    prior : text of a `banditroute.learn.prior.Prior` that teaches it; "" for none.
     optimism : without one, how much better than the mean a model that was never here is taken
         for; 0 says nothing of it.
 

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from banditroute.learner import counting
+from banditroute.learn.learner import counting
 from banditroute.store.log import Log
 from sim.datasets import Dataset
 from sim.errors import InputError

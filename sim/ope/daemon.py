@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 from banditroute.core.pool import NANO, Charter, Model
 from banditroute.decide.columns import Asks
 from banditroute.decide.router import REASONS
-from banditroute.learner import counting
+from banditroute.learn.learner import counting
 from banditroute.store.codec import Logged, decode
 from banditroute.store.log import Log
 from banditroute.store.pools import load_pools

@@ -15,7 +15,7 @@ import numpy as np
 
 from banditroute.core.pool import Charter, Model
 from banditroute.decide.columns import Asks
-from banditroute.fold import Event
+from banditroute.learn.fold import Event
 from policies import Outcome
 from policies.base import Float32, Float64
 from sim.errors import InputError

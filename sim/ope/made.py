@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from banditroute.core.pool import ModelSpec
 from banditroute.decide.columns import Asks, Decisions
-from banditroute.fold import Event
+from banditroute.learn.fold import Event
 from policies.base import Float32, Float64
 from sim.contenders import Contender
 from sim.datasets import Dataset

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from banditroute.core.pool import NANO
 from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
-from banditroute.fold import Event
+from banditroute.learn.fold import Event
 from policies import make_pacing
 from policies.base import Float64
 from policies.pacing.price import Price

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from banditroute.core.pool import Charter, PoolOptions
 from banditroute.decide.columns import Asks
 from banditroute.decide.router import Router
-from banditroute.fold import Fold
+from banditroute.learn.fold import Fold
 from policies.base import Float64
 from policies.pacing.price import Price
 from sim.contenders import Contender

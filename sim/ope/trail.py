@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from banditroute.core.pool import Charter, Model
 from banditroute.decide.columns import Asks
-from banditroute.fold import Event
+from banditroute.learn.fold import Event
 from policies.base import Float64
 from sim.ope.log import BanditLog
 

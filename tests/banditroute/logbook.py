@@ -13,9 +13,9 @@ from banditroute.core.pool import Charter, ModelSpec, PoolOptions
 from banditroute.decide.columns import Asks, Decisions
 from banditroute.decide.router import Router
 from banditroute.fitting.warm_start import fit
-from banditroute.learner import rebuild
+from banditroute.learn.learner import rebuild
+from banditroute.learn.prior import Prior
 from banditroute.posting import Posted, store
-from banditroute.prior import Prior
 from banditroute.store import pools
 from banditroute.store.codec import Note, encode
 from banditroute.store.comparisons import Preferred

@@ -9,7 +9,7 @@ import numpy as np
 from banditroute.core.pool import Charter, Model, PoolOptions
 from banditroute.decide.columns import Asks, Decisions, Snapshot
 from banditroute.decide.router import REASONS, Router
-from banditroute.fold import Event, Fold
+from banditroute.learn.fold import Event, Fold
 from policies import Outcome, full_params
 
 DIM = 6

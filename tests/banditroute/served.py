@@ -14,7 +14,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from sqlalchemy import Engine, select
 from starlette.applications import Starlette
 
-from banditroute.learner import rebuild
+from banditroute.learn.learner import rebuild
 from banditroute.serve import local_app
 from banditroute.settings import Settings
 from banditroute.store.engine import open_engine

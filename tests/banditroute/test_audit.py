@@ -11,7 +11,7 @@ from sqlalchemy import Engine, select, update
 
 from banditroute.audit import audit
 from banditroute.core.pool import ModelSpec
-from banditroute.learner import Checkpoint, Learner
+from banditroute.learn.learner import Checkpoint, Learner
 from banditroute.store import pools
 from banditroute.store.codec import TERMS
 from banditroute.store.log import keep_checkpoint

@@ -11,7 +11,7 @@ from routing import ABLE, BEST, CHEAP, asks_of, fold_of, router_of
 from banditroute.core.pool import Charter, Model, PoolOptions
 from banditroute.decide.columns import Asks, Decisions
 from banditroute.decide.router import Router
-from banditroute.fold import Event, Fold
+from banditroute.learn.fold import Event, Fold
 from policies import Comparison, Outcome
 from policies.barp import Barp
 from policies.base import Float32

@@ -16,11 +16,11 @@ from served import LEARNED_WITHIN_S, Served, serve
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 
-from banditroute import learner as learner_module
 from banditroute import service
 from banditroute.audit import audit
-from banditroute.fold import Event, Fold
-from banditroute.learner import rebuild
+from banditroute.learn import learner as learner_module
+from banditroute.learn.fold import Event, Fold
+from banditroute.learn.learner import rebuild
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.log import append_resets
 from banditroute.store.tables import events

@@ -7,7 +7,7 @@ import pytest
 
 from banditroute.core.pool import Charter
 from banditroute.decide.columns import Snapshot
-from banditroute.fold import Event, Fold, install
+from banditroute.learn.fold import Event, Fold, install
 from policies import POLICIES
 from policies.base import Outcome
 

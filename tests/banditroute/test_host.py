@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from logbook import Book
 
-from banditroute import host
-from banditroute import learner as learner_module
 from banditroute.decide.columns import Snapshot
-from banditroute.fold import Fold
-from banditroute.host import LearnerLoop, LocalLearner
-from banditroute.learner import Checkpoint
+from banditroute.learn import learner as learner_module
+from banditroute.learn import runner as host
+from banditroute.learn.fold import Fold
+from banditroute.learn.learner import Checkpoint
+from banditroute.learn.runner import LearnerLoop, LocalLearner
 from banditroute.store.feedback import Post
 from banditroute.store.log import Log
 from banditroute.store.tables import events

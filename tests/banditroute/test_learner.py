@@ -10,11 +10,11 @@ from databases import SQLITE
 from logbook import Book, lesson_of
 from sqlalchemy import Engine
 
-from banditroute import learner as learner_module
 from banditroute.core.pool import ModelSpec
-from banditroute.fold import Event, Fold, install
-from banditroute.learner import Checkpoint, Learner, rebuild
-from banditroute.prior import unpack
+from banditroute.learn import learner as learner_module
+from banditroute.learn.fold import Event, Fold, install
+from banditroute.learn.learner import Checkpoint, Learner, rebuild
+from banditroute.learn.prior import unpack
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.log import Log, keep_checkpoint

@@ -15,7 +15,7 @@ from banditroute.audit import audit
 from banditroute.core.pool import Model, ModelSpec
 from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
-from banditroute.fold import Event, Fold
+from banditroute.learn.fold import Event, Fold
 from banditroute.store import pools
 from banditroute.store.feedback import Post
 from policies import Outcome

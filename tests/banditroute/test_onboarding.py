@@ -11,7 +11,7 @@ import pytest
 from served import Served, assert_error, serve
 
 from banditroute.audit import audit
-from banditroute.prior import parsed
+from banditroute.learn.prior import parsed
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log
 
@@ -82,7 +82,7 @@ def test_a_newcomer_that_is_worse_everywhere_gets_its_share_alone(pool: Served) 
 def test_the_prior_stands_right_behind_its_model_and_survives(
     database: Path, policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("banditroute.learner.CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr("banditroute.learn.learner.CHECKPOINT_EVERY", 2)
     pools = {"default": VECTORS | {"models": OLD, "policy": policy}}
 
     def answered(daemon: Served, n: int) -> None:

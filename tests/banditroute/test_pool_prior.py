@@ -12,7 +12,7 @@ from served import Served, assert_error, serve
 from banditroute.audit import audit
 from banditroute.features.embedding import make_embedder
 from banditroute.fitting.warm_start import fit
-from banditroute.prior import Prior, digest
+from banditroute.learn.prior import Prior, digest
 from banditroute.settings import DEMO_MODELS, SettingsError, load_settings
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log
@@ -66,7 +66,7 @@ def test_without_a_prior_there_is_none_to_show(served: Served) -> None:
 def test_a_restart_finds_the_same_and_the_log_is_enough(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("banditroute.learner.CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr("banditroute.learn.learner.CHECKPOINT_EVERY", 3)
     file = tmp_path / "prior.npz"
     fitted(file, small=0.2, large=0.95)
     with serve(database, pools=pools(file)) as daemon:

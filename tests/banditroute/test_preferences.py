@@ -17,7 +17,7 @@ from banditroute.cli import app
 from banditroute.fitting import pairwise as preferences
 from banditroute.fitting.pairs import Pairs
 from banditroute.fitting.pairwise import Fitted, Options, calibrate, candidates, draw_triplets, fit
-from banditroute.prior import Prior
+from banditroute.learn.prior import Prior
 from policies.pilot import Pilot
 
 needs_torch = pytest.mark.minilm

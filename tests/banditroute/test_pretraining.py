@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from banditroute.core.pool import Charter
 from banditroute.fitting import pretraining
 from banditroute.fitting.pretraining import Answers, Options, fit, logged
-from banditroute.fold import Event
-from banditroute.prior import Prior
+from banditroute.learn.fold import Event
+from banditroute.learn.prior import Prior
 from policies import Outcome
 from policies.barp import Barp
 

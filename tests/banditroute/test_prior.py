@@ -15,7 +15,7 @@ from banditroute.core.pool import PoolOptions
 from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
 from banditroute.fitting.warm_start import fit
-from banditroute.prior import Prior, arrays_of, digest, fitting, pack, parsed
+from banditroute.learn.prior import Prior, arrays_of, digest, fitting, pack, parsed
 from policies.base import Sums, sums_of
 
 HASHING = make_embedder().identity

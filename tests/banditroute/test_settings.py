@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.fitting.warm_start import fit
-from banditroute.prior import Prior
+from banditroute.learn.prior import Prior
 from banditroute.settings import DEMO_MODELS, Settings, SettingsError, load_settings
 
 MODEL = "{name: m, input_price: 1, output_price: 2}"

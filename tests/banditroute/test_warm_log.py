@@ -10,7 +10,7 @@ from served import serve
 from typer.testing import CliRunner
 
 from banditroute.cli import app
-from banditroute.prior import Prior
+from banditroute.learn.prior import Prior
 from banditroute.settings import DEMO_MODELS
 from policies.base import sums_of
 from sim import pretrain

@@ -21,7 +21,7 @@ from banditroute.fitting.warm_start import (
     logged,
     regression,
 )
-from banditroute.learner import rebuild
+from banditroute.learn.learner import rebuild
 from banditroute.store.feedback import Post
 from policies import Outcome, make_policy
 from policies.base import Float32, Float64, Sums, sums_of

@@ -29,8 +29,8 @@ from banditroute.decide.columns import Asks
 from banditroute.decide.router import Router
 from banditroute.features.embedding import make_embedder
 from banditroute.fitting.pretraining import Answers, Options, fit
-from banditroute.fold import Event, Fold
-from banditroute.prior import Prior
+from banditroute.learn.fold import Event, Fold
+from banditroute.learn.prior import Prior
 from policies import Outcome
 from policies.barp import Barp
 from policies.base import Float32, Float64

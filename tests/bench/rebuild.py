@@ -20,7 +20,7 @@ from sqlalchemy import insert
 
 from banditroute.core.pool import Charter, PolicySpec
 from banditroute.features.embedding import FEATURES
-from banditroute.learner import rebuild
+from banditroute.learn.learner import rebuild
 from banditroute.store.engine import WRITER, open_engine, prepare
 from banditroute.store.log import Log, append_event
 from banditroute.store.tables import events

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 from sqlalchemy import select
 
-from banditroute.learner import rebuild
+from banditroute.learn.learner import rebuild
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log
 from banditroute.store.tables import events, feedback

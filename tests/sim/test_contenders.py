@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from banditroute.prior import Prior
+from banditroute.learn.prior import Prior
 from sim import contenders, peers
 from sim.contenders import Contender, distinct, parse
 from sim.errors import InputError

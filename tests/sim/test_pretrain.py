@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from banditroute.core.pool import PoolOptions
 from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
-from banditroute.prior import Prior, fitting
+from banditroute.learn.prior import Prior, fitting
 from sim.cli import app as sim_app
 from sim.datasets import Dataset, save
 from sim.formats import load

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from banditroute.features.embedding import make_embedder
-from banditroute.learner import rebuild
+from banditroute.learn.learner import rebuild
 from banditroute.store import codec, engine, feedback, log
 from sim.contenders import Contender
 from sim.prices import drawn

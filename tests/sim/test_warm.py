@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from banditroute.cli import app
 from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
-from banditroute.prior import Prior
+from banditroute.learn.prior import Prior
 from policies import make_policy
 from policies.base import sums_of
 from sim.datasets import Dataset, save

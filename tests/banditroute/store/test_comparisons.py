@@ -9,10 +9,10 @@ from logbook import TTL, Book
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from banditroute import learner as learner_module
 from banditroute.audit import audit
 from banditroute.core.errors import ApiError
-from banditroute.learner import Learner, rebuild
+from banditroute.learn import learner as learner_module
+from banditroute.learn.learner import Learner, rebuild
 from banditroute.store.comparisons import Preferred
 from banditroute.store.feedback import Became, Post
 from banditroute.store.log import keep_checkpoint

@@ -12,8 +12,8 @@ import pytest
 from logbook import Book
 from sqlalchemy import Engine, select
 
-from banditroute import learner as learner_module
-from banditroute.learner import Checkpoint, Learner
+from banditroute.learn import learner as learner_module
+from banditroute.learn.learner import Checkpoint, Learner
 from banditroute.store.lease import LEASE_US, Lease
 from banditroute.store.log import Log
 from banditroute.store.tables import checkpoints, learner_leases

@@ -5,7 +5,7 @@ import pytest
 from logbook import Book
 from sqlalchemy import select
 
-from banditroute.learner import Checkpoint
+from banditroute.learn.learner import Checkpoint
 from banditroute.store import log as log_module
 from banditroute.store.feedback import Post
 from banditroute.store.log import (

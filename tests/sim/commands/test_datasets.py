@@ -11,7 +11,7 @@ from calling import call
 from typer.testing import CliRunner
 
 from banditroute.cli import app as banditroute_app
-from banditroute.prior import Prior
+from banditroute.learn.prior import Prior
 from policies.base import sums_of
 from sim.formats import load
 

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from banditroute.fold import Fold
+from banditroute.learn.fold import Fold
 from sim.errors import InputError
 from sim.ope.files import read, trail
 

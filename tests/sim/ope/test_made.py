@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from banditroute.fold import Fold
+from banditroute.learn.fold import Fold
 from policies.base import Float64
 from sim.contenders import Contender
 from sim.ope.made import made

@@ -10,7 +10,7 @@ from logbook import Book
 
 from banditroute.core.pool import Model
 from banditroute.decide.router import Router
-from banditroute.fold import Event
+from banditroute.learn.fold import Event
 from policies.pacing.price import Price
 from sim.contenders import Contender
 from sim.ope import files

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from banditroute.core.pool import Charter
-from banditroute.fold import Event, Fold
+from banditroute.learn.fold import Event, Fold
 
 CHECKPOINT_EVERY = 5_000
 

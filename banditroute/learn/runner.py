@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from banditroute.decide.columns import Snapshot
-from banditroute.fold import Fold
-from banditroute.learner import Checkpoint, Learner
+from banditroute.learn.fold import Fold
+from banditroute.learn.learner import Checkpoint, Learner
 from banditroute.store.log import Log
 
 logger = logging.getLogger("banditroute")

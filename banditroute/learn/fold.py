@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from banditroute.core.pool import Charter
 from banditroute.decide.columns import Snapshot
-from banditroute.prior import pack, parsed, unpack
+from banditroute.learn.prior import pack, parsed, unpack
 from policies import Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Sums, sums_of
 from policies.models.cost import CostModel, LatencyModel

@@ -1,0 +1,1 @@
+"""Learn: the fold over the log, the learner that tails it, and the thread it runs in."""
