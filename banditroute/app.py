@@ -22,7 +22,7 @@ from banditroute.contract.body import parse
 from banditroute.core.clock import iso, new_id, now_us
 from banditroute.core.errors import ApiError, invalid
 from banditroute.service import Service
-from banditroute.store.codec import decode
+from banditroute.store.decision_row import decode
 from banditroute.store.feedback import Became
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"

@@ -13,7 +13,8 @@ from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
 from banditroute.refusals import describe
 from banditroute.registry import Registry
-from banditroute.store import budgets, settling
+from banditroute.store import budgets
+from banditroute.store import settlement as settling
 from banditroute.store.writer import Writer
 from banditroute.treasury import Treasury
 

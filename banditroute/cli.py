@@ -91,9 +91,9 @@ def verify(
     """Recompute every decision and the whole fold from the log, and compare."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from banditroute.audit import audit
     from banditroute.store.engine import open_engine
     from banditroute.store.log import Log
+    from banditroute.store.verify import audit
 
     settings = _settings(config, database=db)
     try:

@@ -31,7 +31,7 @@ from banditroute.purse import CallPurse
 from banditroute.refusals import exceeded, no_eligible, no_models
 from banditroute.registry import Pool, Registry
 from banditroute.spending import Spending
-from banditroute.store import codec
+from banditroute.store import decision_row as codec
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.log import Entry, log_decisions, recall, remember
 from banditroute.store.writer import Writer

@@ -26,8 +26,8 @@ from banditroute.learn.prior import pack, unpack
 from banditroute.learn.runner import Deliver, LearnerLink, LearnerLoop, LocalLearner
 from banditroute.service import Service
 from banditroute.settings import Settings, load_settings
+from banditroute.store.checkpoint_lease import Lease
 from banditroute.store.engine import WRITER, claim, open_engine, prepare
-from banditroute.store.lease import Lease
 from banditroute.store.log import Log, log_decisions
 from banditroute.store.writer import Writer
 

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, bindparam, exists, select, update
 from banditroute.core.errors import invalid
 from banditroute.core.pool import NANO
 from banditroute.store.bulk import columns, insert_many
-from banditroute.store.settling import settle
+from banditroute.store.settlement import settle
 from banditroute.store.tables import decisions, events, feedback, models, prices
 
 _COPIED = (

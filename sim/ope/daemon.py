@@ -18,7 +18,7 @@ from banditroute.core.pool import NANO, Charter, Model
 from banditroute.decide.columns import Asks
 from banditroute.decide.router import REASONS
 from banditroute.learn.learner import counting
-from banditroute.store.codec import Logged, decode
+from banditroute.store.decision_row import Logged, decode
 from banditroute.store.log import Log
 from banditroute.store.pools import load_pools
 from banditroute.store.tables import decisions, events, feedback, prices

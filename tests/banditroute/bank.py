@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine, select
 
 from banditroute.core.budget import Budget
 from banditroute.purse import CallPurse
-from banditroute.store import budgets, ledger, settling
+from banditroute.store import budgets, ledger
+from banditroute.store import settlement as settling
 from banditroute.store.ledger import Sums
 from banditroute.store.log import log_decisions
 from banditroute.store.writer import Writer

@@ -17,8 +17,9 @@ from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
 from banditroute.purse import CallPurse
 from banditroute.spending import Spending
-from banditroute.store import budgets, ledger, settling
-from banditroute.store.codec import Note, encode
+from banditroute.store import budgets, ledger
+from banditroute.store import settlement as settling
+from banditroute.store.decision_row import Note, encode
 from banditroute.store.ledger import Holder
 from banditroute.store.log import Entry, log_decisions
 from banditroute.store.tables import reservations

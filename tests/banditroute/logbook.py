@@ -17,8 +17,8 @@ from banditroute.learn.learner import rebuild
 from banditroute.learn.prior import Prior
 from banditroute.posting import Posted, store
 from banditroute.store import pools
-from banditroute.store.codec import Note, encode
 from banditroute.store.comparisons import Preferred
+from banditroute.store.decision_row import Note, encode
 from banditroute.store.engine import WRITER
 from banditroute.store.feedback import Became, Post
 from banditroute.store.log import Entry, Log, append_event, log_decisions

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from banditroute.core.budget import Budget
-from banditroute.store import budgets, ledger, settling
+from banditroute.store import budgets, ledger
+from banditroute.store import settlement as settling
 from banditroute.store.engine import WRITER, set_durability
 from banditroute.store.ledger import Draw, Holder, Sums
 

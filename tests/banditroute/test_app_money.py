@@ -20,7 +20,7 @@ from capped import (
 )
 from served import Served, assert_error
 
-from banditroute.store.codec import decode
+from banditroute.store.decision_row import decode
 from banditroute.store.tables import decisions, reservations
 
 

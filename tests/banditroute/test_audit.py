@@ -9,13 +9,13 @@ from databases import SQLITE
 from logbook import Book
 from sqlalchemy import Engine, select, update
 
-from banditroute.audit import audit
 from banditroute.core.pool import ModelSpec
 from banditroute.learn.learner import Checkpoint, Learner
 from banditroute.store import pools
-from banditroute.store.codec import TERMS
+from banditroute.store.decision_row import TERMS
 from banditroute.store.log import keep_checkpoint
 from banditroute.store.tables import checkpoints, decisions, events
+from banditroute.store.verify import audit
 
 
 def alter(book: Book, change: Callable[[Any], dict[str, Any]], *, at: int = 20) -> None:

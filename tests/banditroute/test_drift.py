@@ -17,13 +17,13 @@ from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 
 from banditroute import service
-from banditroute.audit import audit
 from banditroute.learn import learner as learner_module
 from banditroute.learn.fold import Event, Fold
 from banditroute.learn.learner import rebuild
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.log import append_resets
 from banditroute.store.tables import events
+from banditroute.store.verify import audit
 from policies import POLICIES, Outcome
 
 POOL = [CHEAP, ABLE, BEST]

@@ -11,13 +11,13 @@ from logbook import Book
 from routing import ABLE, BEST, CHEAP, asks_of, fold_of, router_of, verdicts
 from sqlalchemy import Engine
 
-from banditroute.audit import audit
 from banditroute.core.pool import Model, ModelSpec
 from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
 from banditroute.store import pools
 from banditroute.store.feedback import Post
+from banditroute.store.verify import audit
 from policies import Outcome
 
 NEW = Model(name="new", input_price=0.1, output_price=0.4, price_id=4)

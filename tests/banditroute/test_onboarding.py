@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from served import Served, assert_error, serve
 
-from banditroute.audit import audit
 from banditroute.learn.prior import parsed
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log
+from banditroute.store.verify import audit
 
 MODELS = "/v1/models"
 NEW = {"name": "new", "input_price": 0.1, "output_price": 0.1}

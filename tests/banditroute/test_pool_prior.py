@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from served import Served, assert_error, serve
 
-from banditroute.audit import audit
 from banditroute.features.embedding import make_embedder
 from banditroute.fitting.warm_start import fit
 from banditroute.learn.prior import Prior, digest
 from banditroute.settings import DEMO_MODELS, SettingsError, load_settings
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log
+from banditroute.store.verify import audit
 
 EMBEDDER = make_embedder()
 MODELS = [model.model_dump() for model in DEMO_MODELS]

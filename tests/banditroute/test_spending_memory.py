@@ -13,7 +13,7 @@ from databases import SQLITE
 from desk import AMPLE, Desk, Noted, run
 from sqlalchemy import Engine
 
-from banditroute.store import settling
+from banditroute.store import settlement as settling
 from policies.pacing.base import WINDOW, Terms
 
 pytestmark = SQLITE

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine
 
 from banditroute.core.budget import Budget
 from banditroute.core.errors import ApiError, unavailable
-from banditroute.store import budgets, ledger, settling
+from banditroute.store import budgets, ledger
+from banditroute.store import settlement as settling
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.tables import leases, reservations
 from banditroute.treasury import IDLE_S, LEASE_S, _needs

@@ -20,7 +20,8 @@ from sqlalchemy import Connection
 from banditroute import treasury
 from banditroute.core.clock import new_id
 from banditroute.core.errors import ApiError
-from banditroute.store import ledger, settling
+from banditroute.store import ledger
+from banditroute.store import settlement as settling
 from banditroute.store.engine import open_engine
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.writer import Writer

@@ -10,7 +10,8 @@ import pytest
 
 from banditroute.features.embedding import make_embedder
 from banditroute.learn.learner import rebuild
-from banditroute.store import codec, engine, feedback, log
+from banditroute.store import decision_row as codec
+from banditroute.store import engine, feedback, log
 from sim.contenders import Contender
 from sim.prices import drawn
 from sim.replay import Experiment, Split

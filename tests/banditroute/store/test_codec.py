@@ -8,7 +8,7 @@ from logbook import TTL, Book
 from sqlalchemy import Engine, select
 
 from banditroute.decide.columns import Decisions
-from banditroute.store.codec import DECISION_COLUMNS, TERMS, Note, decode, encode
+from banditroute.store.decision_row import DECISION_COLUMNS, TERMS, Note, decode, encode
 from banditroute.store.tables import decisions
 from policies.exploration import shares
 

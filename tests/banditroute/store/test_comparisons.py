@@ -9,7 +9,6 @@ from logbook import TTL, Book
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from banditroute.audit import audit
 from banditroute.core.errors import ApiError
 from banditroute.learn import learner as learner_module
 from banditroute.learn.learner import Learner, rebuild
@@ -17,6 +16,7 @@ from banditroute.store.comparisons import Preferred
 from banditroute.store.feedback import Became, Post
 from banditroute.store.log import keep_checkpoint
 from banditroute.store.tables import comparisons, decisions
+from banditroute.store.verify import audit
 
 
 def stored(book: Book) -> list[Any]:

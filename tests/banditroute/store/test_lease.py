@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 
 from banditroute.learn import learner as learner_module
 from banditroute.learn.learner import Checkpoint, Learner
-from banditroute.store.lease import LEASE_US, Lease
+from banditroute.store.checkpoint_lease import LEASE_US, Lease
 from banditroute.store.log import Log
 from banditroute.store.tables import checkpoints, learner_leases
 

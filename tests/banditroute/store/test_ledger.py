@@ -12,7 +12,8 @@ from sqlalchemy import Engine, update
 
 from banditroute.core.budget import Budget
 from banditroute.core.errors import ApiError
-from banditroute.store import budgets, ledger, settling
+from banditroute.store import budgets, ledger
+from banditroute.store import settlement as settling
 from banditroute.store.feedback import Post
 from banditroute.store.ledger import Draw, Holder, LeaseLost, Sums
 from banditroute.store.tables import decisions, leases, metadata, reservations

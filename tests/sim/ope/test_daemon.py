@@ -14,7 +14,7 @@ from banditroute.decide.router import REASONS
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.sessions import Verdict
-from banditroute.store.settling import cancel
+from banditroute.store.settlement import cancel
 from banditroute.store.tables import decisions
 from sim.contenders import Contender
 from sim.errors import InputError

@@ -13,7 +13,7 @@ import numpy as np
 
 from banditroute.learn.fold import Fold
 from banditroute.learn.learner import rebuild
-from banditroute.store.codec import Logged, decode
+from banditroute.store.decision_row import Logged, decode
 from banditroute.store.log import Log
 from policies import Policy
 from policies.base import Float32
