@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from banditroute.budgets.leases import Treasury
 from banditroute.contract.schemas import BudgetChange, NewBudget
 from banditroute.core.budget import Budget, nanos
 from banditroute.core.clock import now_us
@@ -16,7 +17,6 @@ from banditroute.registry import Registry
 from banditroute.store import budgets
 from banditroute.store import settlement as settling
 from banditroute.store.writer import Writer
-from banditroute.treasury import Treasury
 
 
 class Budgeting:

@@ -19,6 +19,9 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 
 from banditroute.asking import asks_of, check_features, features_of
+from banditroute.budgets.leases import Treasury
+from banditroute.budgets.pacing import Spending
+from banditroute.budgets.reservation import CallPurse
 from banditroute.contract.schemas import RouteRequest
 from banditroute.core.clock import iso, new_id, now_us
 from banditroute.core.errors import ApiError, invalid
@@ -27,15 +30,12 @@ from banditroute.decide.columns import Asks, Decisions
 from banditroute.decide.router import BUDGET
 from banditroute.gather import Gather
 from banditroute.metrics import Metrics
-from banditroute.purse import CallPurse
 from banditroute.refusals import exceeded, no_eligible, no_models
 from banditroute.registry import Pool, Registry
-from banditroute.spending import Spending
 from banditroute.store import decision_row as codec
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.log import Entry, log_decisions, recall, remember
 from banditroute.store.writer import Writer
-from banditroute.treasury import Treasury
 
 STALE_S = 0.25
 """How old the sums of a budget in an error may be: refusing costs little, however many ask."""

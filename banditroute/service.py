@@ -17,6 +17,8 @@ from sqlalchemy import Connection, Engine
 
 from banditroute import posting
 from banditroute.budgeting import Budgeting
+from banditroute.budgets.leases import Treasury
+from banditroute.budgets.pacing import Spending
 from banditroute.contract.schemas import FeedbackRequest, RouteRequest
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
@@ -25,11 +27,9 @@ from banditroute.learn.runner import LearnerLink
 from banditroute.metrics import Metrics
 from banditroute.registry import Pool, Registry
 from banditroute.settings import Settings
-from banditroute.spending import Spending
 from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
 from banditroute.store.log import Log, append_resets, forget
 from banditroute.store.writer import Writer
-from banditroute.treasury import Treasury
 
 logger = logging.getLogger("banditroute")
 HOUSEKEEPING_S = 1.0

@@ -9,14 +9,14 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, select
 
+from banditroute.budgets.leases import Treasury
+from banditroute.budgets.reservation import CallPurse
 from banditroute.core.budget import Budget
-from banditroute.purse import CallPurse
 from banditroute.store import budgets, ledger
 from banditroute.store import settlement as settling
 from banditroute.store.ledger import Sums
 from banditroute.store.log import log_decisions
 from banditroute.store.writer import Writer
-from banditroute.treasury import Treasury
 
 HOUR = 3_600_000_000
 NOON = 500_000 * HOUR

@@ -12,11 +12,11 @@ from bank import HOUR, NOON, Bank, Clocks
 from logbook import Book
 from sqlalchemy import Engine
 
+from banditroute.budgets.pacing import Spending
+from banditroute.budgets.reservation import CallPurse
 from banditroute.core.budget import Budget
 from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
-from banditroute.purse import CallPurse
-from banditroute.spending import Spending
 from banditroute.store import budgets, ledger
 from banditroute.store import settlement as settling
 from banditroute.store.decision_row import Note, encode

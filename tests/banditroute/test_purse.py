@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from banditroute.budgets.reservation import NO_LIMIT, CallPurse, Slice
 from banditroute.core.budget import Budget
-from banditroute.purse import NO_LIMIT, CallPurse, Slice
 
 
 def slice_of(left: int, name: str = "b", at: int = 1, **fields: Any) -> Slice:

@@ -11,7 +11,7 @@ from databases import SQLITE
 from desk import AMPLE, TIGHT, Desk, Noted, run
 from sqlalchemy import Engine
 
-from banditroute.spending import RECENT_S
+from banditroute.budgets.pacing import RECENT_S
 from policies.pacing.base import Terms
 
 pytestmark = SQLITE
@@ -20,7 +20,7 @@ pytestmark = SQLITE
 @pytest.fixture(autouse=True)
 def restless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Solve at every look, however long the last one took."""
-    monkeypatch.setattr("banditroute.spending.RESTS", 0.0)
+    monkeypatch.setattr("banditroute.budgets.pacing.RESTS", 0.0)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
         made.append(Noted())
         return made[-1]
 
-    monkeypatch.setattr("banditroute.spending.make_pacing", make)
+    monkeypatch.setattr("banditroute.budgets.pacing.make_pacing", make)
     return made
 
 

@@ -22,7 +22,7 @@ pytestmark = SQLITE
 @pytest.fixture(autouse=True)
 def restless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Solve at every look, however long the last one took."""
-    monkeypatch.setattr("banditroute.spending.RESTS", 0.0)
+    monkeypatch.setattr("banditroute.budgets.pacing.RESTS", 0.0)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
         made.append(Noted())
         return made[-1]
 
-    monkeypatch.setattr("banditroute.spending.make_pacing", make)
+    monkeypatch.setattr("banditroute.budgets.pacing.make_pacing", make)
     return made
 
 
@@ -216,7 +216,7 @@ def test_what_lies_elsewhere_is_shared_by_those_who_hold_leases(
 def test_solving_rests_in_proportion_unless_a_price_row_changes(
     engine: Engine, noted: list[Noted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("banditroute.spending.RESTS", 1e9)
+    monkeypatch.setattr("banditroute.budgets.pacing.RESTS", 1e9)
 
     async def main(one: Desk) -> None:
         await one.add(cap_nano=AMPLE, expected_requests=1_000)

@@ -8,9 +8,9 @@ from bank import HOUR, NOON, Bank, money, run, turns
 from databases import SQLITE
 from sqlalchemy import Engine
 
+from banditroute.budgets.leases import DENIED_S, IDLE_S, LEASE_S, SAFE_S
 from banditroute.store import budgets, ledger
 from banditroute.store.tables import leases, reservations
-from banditroute.treasury import DENIED_S, IDLE_S, LEASE_S, SAFE_S
 
 
 @SQLITE

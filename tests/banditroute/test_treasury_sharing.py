@@ -12,13 +12,13 @@ from bank import NOON, TTL, Bank, Clocks, bank, money, run, turns
 from databases import POSTGRESQL, SQLITE
 from sqlalchemy import Connection, Engine
 
+from banditroute.budgets.leases import IDLE_S, LEASE_S, _needs
 from banditroute.core.budget import Budget
 from banditroute.core.errors import ApiError, unavailable
 from banditroute.store import budgets, ledger
 from banditroute.store import settlement as settling
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.tables import leases, reservations
-from banditroute.treasury import IDLE_S, LEASE_S, _needs
 
 
 @SQLITE
@@ -302,7 +302,7 @@ def test_budgets_read_before_are_not_taken_over_after(
             assert slow.wait(5.0)
         return found
 
-    monkeypatch.setattr("banditroute.treasury.load_budgets", load)
+    monkeypatch.setattr("banditroute.budgets.leases.load_budgets", load)
 
     async def main(bank: Bank) -> None:
         entered.clear()

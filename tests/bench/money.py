@@ -21,13 +21,13 @@ from load import Load, post, prompts
 from report import at_least, at_most, show, spread
 from servers import HOST, Server, daemon, hammer_with_cpu, postgres, stop_on_sigterm
 
+from banditroute.budgets.leases import Treasury
+from banditroute.budgets.reservation import NO_LIMIT, CallPurse, Slice
 from banditroute.core.budget import Budget
 from banditroute.core.clock import now_us
-from banditroute.purse import NO_LIMIT, CallPurse, Slice
 from banditroute.store import budgets
 from banditroute.store.engine import WRITER, open_engine, prepare
 from banditroute.store.writer import Writer
-from banditroute.treasury import Treasury
 
 CHECK_AIM_US, RENEWAL_AIM_MS, ROUTE_AIM = 1.0, 20.0, 0.9
 RENEWALS = 400

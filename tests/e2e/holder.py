@@ -17,7 +17,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from banditroute import treasury
+from banditroute.budgets import leases as treasury
+from banditroute.budgets.leases import Treasury
 from banditroute.core.clock import new_id
 from banditroute.core.errors import ApiError
 from banditroute.store import ledger
@@ -25,7 +26,6 @@ from banditroute.store import settlement as settling
 from banditroute.store.engine import open_engine
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.writer import Writer
-from banditroute.treasury import Treasury
 
 CLIENTS, DEAREST = 12, 40_000
 HOUR = 3_600_000_000

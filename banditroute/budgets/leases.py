@@ -20,9 +20,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from banditroute.budgets.reservation import NO_LIMIT, CallPurse, Slice
 from banditroute.core.budget import Budget
 from banditroute.core.clock import now_us
-from banditroute.purse import NO_LIMIT, CallPurse, Slice
 from banditroute.store import ledger
 from banditroute.store.budgets import load_budgets
 from banditroute.store.ledger import Holder, Sums

@@ -19,16 +19,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from sqlalchemy import Engine
 
+from banditroute.budgets.leases import Treasury
+from banditroute.budgets.reservation import CallPurse, Slice
 from banditroute.core.budget import ROLLING, Budget
 from banditroute.core.clock import now_us
 from banditroute.core.pool import NANO
 from banditroute.decide.columns import Asks, Decisions
 from banditroute.decide.router import Router
-from banditroute.purse import CallPurse, Slice
 from banditroute.store import ledger
 from banditroute.store.ledger import Course
 from banditroute.store.log import Log
-from banditroute.treasury import Treasury
 from policies import Pacing, make_pacing
 from policies.pacing.base import WARM, WINDOW, Money, Terms
 from policies.pacing.price import Price

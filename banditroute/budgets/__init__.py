@@ -1,0 +1,1 @@
+"""Budgets: leases of the ledger, reservations from them, and the price of money."""
