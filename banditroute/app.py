@@ -16,12 +16,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from banditroute import onboarding, openapi
+from banditroute import openapi
 from banditroute.contract import schemas
 from banditroute.contract.body import parse
 from banditroute.core.clock import iso, new_id, now_us
 from banditroute.core.errors import ApiError, invalid
-from banditroute.service import Service
+from banditroute.service import onboarding
+from banditroute.service.service import Service
 from banditroute.store.decision_row import decode
 from banditroute.store.feedback import Became
 

@@ -24,7 +24,7 @@ from banditroute.core.pool import Charter
 from banditroute.learn.fold import Fold, install
 from banditroute.learn.prior import pack, unpack
 from banditroute.learn.runner import Deliver, LearnerLink, LearnerLoop, LocalLearner
-from banditroute.service import Service
+from banditroute.service.service import Service
 from banditroute.settings import Settings, load_settings
 from banditroute.store.checkpoint_lease import Lease
 from banditroute.store.engine import WRITER, claim, open_engine, prepare

@@ -33,7 +33,7 @@ class Budget:
     rolling_s : seconds of a rolling window.
     scope_tag, scope_value : the tag that a request must have to be held by it; None: all are.
     request_ceiling_nano : the most that a single request may reserve.
-    pacing : how its money is spread over the window, see `policies.pacing.knapsack`; ``none``: it is not.
+    pacing : how its money is spread over the window, see `policies.pacing`; ``none``: not.
     expected_requests : requests of a window, where that is known.
     rate_nano : nano-dollars per request to pace to, where no window gives one.
     quality_floor : mean quality that pacing ``history`` meets at the least cost.

@@ -1,1 +1,1 @@
-"""Decide: one batch of requests in, laws and draws out. Pure: no log, no money, no clock of its own."""
+"""Decide: requests in, laws and draws out. Pure: no log, no money, no clock of its own."""

@@ -10,7 +10,7 @@ from served import Served
 from sqlalchemy import update
 
 from banditroute.core.clock import now_us
-from banditroute.service import Service
+from banditroute.service.service import Service
 from banditroute.store import ledger
 from banditroute.store.budgets import load_budgets
 

@@ -15,7 +15,7 @@ from banditroute.decide.router import Router
 from banditroute.fitting.warm_start import fit
 from banditroute.learn.learner import rebuild
 from banditroute.learn.prior import Prior
-from banditroute.posting import Posted, store
+from banditroute.service.feedback import Posted, store
 from banditroute.store import pools
 from banditroute.store.comparisons import Preferred
 from banditroute.store.decision_row import Note, encode

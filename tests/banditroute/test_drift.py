@@ -16,10 +16,10 @@ from served import LEARNED_WITHIN_S, Served, serve
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 
-from banditroute import service
 from banditroute.learn import learner as learner_module
 from banditroute.learn.fold import Event, Fold
 from banditroute.learn.learner import rebuild
+from banditroute.service import service
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.log import append_resets
 from banditroute.store.tables import events

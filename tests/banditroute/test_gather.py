@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from banditroute.gather import LARGEST_GROUP, Gather
+from banditroute.service.batcher import LARGEST_GROUP, Gather
 
 
 def test_calls_that_arrive_during_work_form_the_next_group() -> None:

@@ -9,7 +9,7 @@ from logbook import Book
 
 from banditroute.contract.schemas import FeedbackRequest
 from banditroute.core.errors import ApiError
-from banditroute.posting import Posted, read, store
+from banditroute.service.feedback import Posted, read, store
 from banditroute.store.comparisons import Preferred
 from banditroute.store.feedback import Became, Post
 from banditroute.store.sessions import Verdict

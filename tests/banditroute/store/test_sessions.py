@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from logbook import TTL, Book
 from sqlalchemy import Engine, select
 
-from banditroute.posting import Posted
+from banditroute.service.feedback import Posted
 from banditroute.store import sessions
 from banditroute.store.feedback import Became, Post, default_expired
 from banditroute.store.sessions import Verdict

@@ -18,7 +18,6 @@ import numpy as np
 from pydantic_core import to_json
 from sqlalchemy import Connection
 
-from banditroute.asking import asks_of, check_features, features_of
 from banditroute.budgets.leases import Treasury
 from banditroute.budgets.pacing import Spending
 from banditroute.budgets.reservation import CallPurse
@@ -28,10 +27,11 @@ from banditroute.core.errors import ApiError, invalid
 from banditroute.core.pool import NANO
 from banditroute.decide.columns import Asks, Decisions
 from banditroute.decide.router import BUDGET
-from banditroute.gather import Gather
-from banditroute.metrics import Metrics
-from banditroute.refusals import exceeded, no_eligible, no_models
-from banditroute.registry import Pool, Registry
+from banditroute.service.batcher import Gather
+from banditroute.service.metrics import Metrics
+from banditroute.service.pools import Pool, Registry
+from banditroute.service.refusals import exceeded, no_eligible, no_models
+from banditroute.service.request_columns import asks_of, check_features, features_of
 from banditroute.store import decision_row as codec
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.log import Entry, log_decisions, recall, remember

@@ -15,17 +15,17 @@ from typing import IO
 import numpy as np
 from sqlalchemy import Connection, Engine
 
-from banditroute import posting
-from banditroute.budgeting import Budgeting
 from banditroute.budgets.leases import Treasury
 from banditroute.budgets.pacing import Spending
 from banditroute.contract.schemas import FeedbackRequest, RouteRequest
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
-from banditroute.deciding import Call, Decider
 from banditroute.learn.runner import LearnerLink
-from banditroute.metrics import Metrics
-from banditroute.registry import Pool, Registry
+from banditroute.service import feedback as posting
+from banditroute.service.budgets import Budgeting
+from banditroute.service.metrics import Metrics
+from banditroute.service.pools import Pool, Registry
+from banditroute.service.routing import Call, Decider
 from banditroute.settings import Settings
 from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
 from banditroute.store.log import Log, append_resets, forget

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.asking import check_features, features_of
 from banditroute.contract.schemas import NewModel, ScoredPrompt
 from banditroute.core.errors import invalid
 from banditroute.features.embedding import FEATURES
 from banditroute.fitting.warm_start import clusters, default_clusters, fit
 from banditroute.learn.prior import Prior
-from banditroute.registry import Pool, Registry, exists
+from banditroute.service.pools import Pool, Registry, exists
+from banditroute.service.request_columns import check_features, features_of
 from policies import make_policy
 from policies.base import Float32
 

@@ -12,8 +12,8 @@ from banditroute.contract.schemas import BudgetChange, NewBudget
 from banditroute.core.budget import Budget, nanos
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
-from banditroute.refusals import describe
-from banditroute.registry import Registry
+from banditroute.service.pools import Registry
+from banditroute.service.refusals import describe
 from banditroute.store import budgets
 from banditroute.store import settlement as settling
 from banditroute.store.writer import Writer

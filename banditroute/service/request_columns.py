@@ -12,7 +12,7 @@ from banditroute.contract.schemas import RouteRequest, ScoredPrompt
 from banditroute.core.errors import invalid
 from banditroute.decide.columns import Asks
 from banditroute.features.tasks import widen
-from banditroute.registry import Pool
+from banditroute.service.pools import Pool
 from policies.base import Float32
 
 OFF_LOOP_BYTES = 65_536
