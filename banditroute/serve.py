@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from starlette.applications import Starlette
 
 from banditroute import __version__
-from banditroute.app import create_app
+from banditroute.api.app import create_app
 from banditroute.core.pool import Charter
 from banditroute.learn.fold import Fold, install
 from banditroute.learn.prior import pack, unpack

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from served import Served
 from starlette.routing import Route
 
-from banditroute.openapi import document, page
+from banditroute.api.openapi import document, page
 
 UNDOCUMENTED = {"/openapi.json", "/docs"}
 

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from banditroute import openapi
+from banditroute.api import openapi
 from banditroute.contract import schemas
 from banditroute.contract.body import parse
 from banditroute.core.clock import iso, new_id, now_us

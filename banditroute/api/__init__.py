@@ -1,0 +1,1 @@
+"""HTTP: requests in, answers out. Nothing here decides, learns or spends."""
