@@ -20,8 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route as HttpRoute
 from wire import CALLERS, DECISION, Caller, Wire, client, fault, routed
 
-from banditroute import patience
-from banditroute.client import Client, Route, RouteError, RouterError
+from banditroute.client import Client, Route, RouteError, RouterError, retry
 
 
 @pytest.fixture(params=CALLERS)
@@ -31,8 +30,8 @@ def call(request: pytest.FixtureRequest) -> Caller:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(patience, "BACKOFF_LIMIT_S", 0.01)
+    monkeypatch.setattr(retry, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(retry, "BACKOFF_LIMIT_S", 0.01)
 
 
 def test_route_sends_what_was_asked_and_returns_the_decision(call: Caller) -> None:

@@ -7,8 +7,7 @@ import pytest
 from served import Served
 from wire import CALLERS, Caller, Wire, fault
 
-from banditroute import patience
-from banditroute.client import RouteError, RouterError
+from banditroute.client import RouteError, RouterError, retry
 
 SHOWN = {"name": "team/a", "cap_usd": 2.0, "settled_usd": 0.5}
 
@@ -20,8 +19,8 @@ def call(request: pytest.FixtureRequest) -> Caller:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(patience, "BACKOFF_LIMIT_S", 0.01)
+    monkeypatch.setattr(retry, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(retry, "BACKOFF_LIMIT_S", 0.01)
 
 
 def sent(wire: Wire) -> tuple[str, str, str]:

@@ -9,14 +9,13 @@ import httpx
 import pytest
 from wire import Wire, client, fault, routed
 
-from banditroute import patience
-from banditroute.client import AsyncClient, RouterError
+from banditroute.client import AsyncClient, RouterError, retry
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(patience, "BACKOFF_LIMIT_S", 0.01)
+    monkeypatch.setattr(retry, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(retry, "BACKOFF_LIMIT_S", 0.01)
 
 
 ACCEPTED = httpx.Response(202, json={"status": "accepted"})

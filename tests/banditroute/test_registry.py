@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from served import Served, assert_error, serve
 
-from banditroute.exchange import model_path
+from banditroute.client.messages import model_path
 from banditroute.settings import PoolFile
 
 MODELS = "/v1/models"

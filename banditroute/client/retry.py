@@ -1,6 +1,6 @@
 """When the clients try again, and what they do when the router stays away.
 
-Nothing here opens a connection or waits; `banditroute.client` does both.
+Nothing here opens a connection or waits; `sync` and `aio` do both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from banditroute.exchange import Route, RouterError
+from banditroute.client.messages import Route, RouterError
 
 log = logging.getLogger(__name__)
 

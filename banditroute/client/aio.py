@@ -1,4 +1,4 @@
-"""The asyncio client; `banditroute.client` has the one that blocks, and what holds for both."""
+"""The asyncio client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 
 import httpx
 
-from banditroute.exchange import (
+from banditroute.client.messages import (
     IGNORED,
     Ask,
     By,
@@ -45,7 +45,7 @@ from banditroute.exchange import (
     session_request,
     unreachable,
 )
-from banditroute.patience import Patience
+from banditroute.client.retry import Patience
 
 
 class AsyncClient:

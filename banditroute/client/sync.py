@@ -1,10 +1,4 @@
-"""Clients of the HTTP API, for callers that want a decision and no ceremony.
-
-`Client` and `AsyncClient` differ in nothing but the waiting; `banditroute.exchange` has the rest.
-Every request can be sent twice without harm: routing carries an idempotency key, feedback is
-exactly-once by decision and key. A client must never answer from its own opinion, except with the
-`default_model` that the caller named for bad days.
-"""
+"""The client that blocks."""
 
 from __future__ import annotations
 
@@ -15,8 +9,7 @@ from typing import Any, Self, Unpack
 
 import httpx
 
-from banditroute.aio import AsyncClient
-from banditroute.exchange import (
+from banditroute.client.messages import (
     IGNORED,
     Ask,
     By,
@@ -52,21 +45,7 @@ from banditroute.exchange import (
     session_request,
     unreachable,
 )
-from banditroute.patience import Patience
-
-__all__ = [
-    "Ask",
-    "AsyncClient",
-    "By",
-    "Call",
-    "Client",
-    "Observed",
-    "Properties",
-    "Route",
-    "RouteError",
-    "RouterError",
-    "Verdict",
-]
+from banditroute.client.retry import Patience
 
 
 class Client:

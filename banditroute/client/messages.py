@@ -1,6 +1,6 @@
 """What the clients send and how they read an answer: pure but for the clock.
 
-Nothing here opens a connection or waits; `banditroute.client` does both.
+Nothing here opens a connection or waits; `sync` and `aio` do both.
 """
 
 from __future__ import annotations
