@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from banditroute.console import DEFAULT_URL, PoolName, Url, call, fail
+from banditroute.cli.console import DEFAULT_URL, PoolName, Url, call, fail
 
-app = typer.Typer(help="The budgets of a running daemon.", no_args_is_help=True)
+budgets_app = typer.Typer(help="The budgets of a running daemon.", no_args_is_help=True)
 
 Cap = Annotated[float, typer.Option("--cap", help="US dollars of a window.")]
 Ceiling = Annotated[
@@ -27,7 +27,7 @@ Floor = Annotated[
 ]
 
 
-@app.command("create")
+@budgets_app.command("create")
 def create(
     name: str,
     cap: Cap,
@@ -51,7 +51,7 @@ def create(
     _print([call(url, "add_budget", name, pool=pool, **terms)])
 
 
-@app.command("change")
+@budgets_app.command("change")
 def change(
     name: str,
     cap: Annotated[float | None, typer.Option("--cap", help="US dollars of a window.")] = None,
@@ -70,7 +70,7 @@ def change(
     _print([call(url, "change_budget", name, pool=pool, **fields)])
 
 
-@app.command("topup")
+@budgets_app.command("topup")
 def topup(
     name: str,
     usd: Annotated[float, typer.Option(help="US dollars to add to the cap.")],
@@ -82,13 +82,13 @@ def topup(
     _print([call(url, "change_budget", name, pool=pool, top_up_usd=usd)])
 
 
-@app.command("list")
+@budgets_app.command("list")
 def list_all(pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
     """List the budgets of a pool with what is spent of them."""
     _print(call(url, "budgets", pool=pool))
 
 
-@app.command("show")
+@budgets_app.command("show")
 def show(name: str, pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
     """Show a budget: every number is a sum over the rows of the ledger."""
     for key, value in call(url, "budget", name, pool=pool).items():
@@ -97,7 +97,7 @@ def show(name: str, pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
             typer.echo(f"{key:20} {shown}")
 
 
-@app.command("delete")
+@budgets_app.command("delete")
 def delete(name: str, pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
     """Drop a budget and its ledger; requests are no longer held to it."""
     call(url, "drop_budget", name, pool=pool)
