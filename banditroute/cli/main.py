@@ -47,21 +47,21 @@ def serve(
     ] = False,
 ) -> None:
     """Run the daemon until Ctrl-C."""
-    from banditroute import daemon
+    from banditroute.serve import foreground
 
     settings = _settings(config, host=host, port=port, database=db, replicas=replicas)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("banditroute").setLevel(logging.INFO)
     try:
-        (daemon.run_local if local else daemon.run_ray)(settings)
-    except daemon.StartError as error:
+        (foreground.run_local if local else foreground.run_ray)(settings)
+    except foreground.StartError as error:
         fail(str(error))
 
 
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="YAML file of settings.")]) -> None:
     """Check a settings file and say what is wrong with it."""
-    from banditroute.serve import check_replicas
+    from banditroute.serve.compose import check_replicas
     from banditroute.store.engine import open_engine
 
     settings = _settings(file)

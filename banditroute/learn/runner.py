@@ -1,12 +1,11 @@
-"""Hosting the learner in a thread of this process, and the link that a service has to it.
+"""Run the learner in a thread, and the link that a service has to it, wherever it runs.
 
-On Ray the same learner sits in an actor (see serve.py); a service cannot tell the difference.
+The thread is in the daemon's own process or in an actor of Ray; a service sees no difference.
 While the learner is away decisions go on from the last snapshot and feedback is still stored.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -147,38 +146,3 @@ class LearnerLoop:
         except Exception as error:  # folding does not depend on it
             logger.warning("the lease on checkpoints could not be renewed: %s", error)
             return False
-
-
-class LocalLearner:
-    """The learner in a thread of this process; implements `LearnerLink`."""
-
-    def __init__(self, log: Log, *, keeper: Keeper, every: float) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._deliver: Deliver | None = None
-        self._host = LearnerLoop(log, keeper=keeper, published=self._publish, every=every)
-
-    async def start(self, deliver: Deliver) -> None:
-        """See `LearnerLink`."""
-        self._loop, self._deliver = asyncio.get_running_loop(), deliver
-        self._host.thread.start()
-
-    def wake(self) -> None:
-        """See `LearnerLink`."""
-        self._host.wake()
-
-    async def status(self, pool: str) -> dict[str, Any] | None:
-        """See `LearnerLink`."""
-        return await asyncio.to_thread(self._host.status, pool)
-
-    def alive(self) -> bool:
-        """See `LearnerLink`."""
-        return self._host.well
-
-    async def stop(self) -> None:
-        """See `LearnerLink`."""
-        await asyncio.to_thread(self._host.stop)
-
-    def _publish(self, pool: str, fold: Fold) -> None:
-        snapshot = fold.snapshot()
-        if self._loop is not None and self._deliver is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._deliver, pool, snapshot)

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select
 from starlette.applications import Starlette
 
 from banditroute.learn.learner import rebuild
-from banditroute.serve import local_app
+from banditroute.serve.local import local_app
 from banditroute.settings import Settings
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log

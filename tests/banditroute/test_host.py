@@ -14,7 +14,8 @@ from banditroute.learn import learner as learner_module
 from banditroute.learn import runner as host
 from banditroute.learn.fold import Fold
 from banditroute.learn.learner import Checkpoint
-from banditroute.learn.runner import LearnerLoop, LocalLearner
+from banditroute.learn.runner import LearnerLoop
+from banditroute.serve.local import LocalLearner
 from banditroute.store.feedback import Post
 from banditroute.store.log import Log
 from banditroute.store.tables import events

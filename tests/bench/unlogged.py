@@ -13,7 +13,8 @@ from unittest.mock import patch
 import uvicorn
 from load import HOST
 
-from banditroute import serve
+from banditroute.serve import compose
+from banditroute.serve.local import local_app
 from banditroute.settings import load_settings
 
 
@@ -25,8 +26,8 @@ def main() -> None:
     parser.add_argument("--db", required=True)
     given = parser.parse_args()
     settings = load_settings(given.config, database=given.db)
-    with patch.object(serve, "log_decisions", lambda connection, rows: None):
-        app = serve.local_app(settings)
+    with patch.object(compose, "log_decisions", lambda connection, rows: None):
+        app = local_app(settings)
         uvicorn.run(app, host=HOST, port=given.port, log_level="warning", access_log=False)
 
 

@@ -28,9 +28,8 @@ from running import (
 )
 from sqlalchemy import func, select
 
-from banditroute import daemon as daemon_module
-from banditroute import haproxy
-from banditroute.daemon import StartError
+from banditroute.serve import foreground, haproxy
+from banditroute.serve.foreground import StartError
 from banditroute.store.engine import open_engine
 from banditroute.store.tables import events, leases, reservations
 
@@ -284,12 +283,12 @@ def test_a_start_waits_for_its_port_and_says_so(capsys: pytest.CaptureFixture[st
         taken.listen()
         port = taken.getsockname()[1]
         threading.Timer(0.2, taken.close).start()
-        daemon_module._wait_for_port("127.0.0.1", port, 30.0)
+        foreground._wait_for_port("127.0.0.1", port, 30.0)
     assert f"port {port} is taken; waiting up to 30 s" in capsys.readouterr().out
 
 
 def test_a_second_daemon_is_told_which_port_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon_module, "PORT_WAIT_S", 0.0)
+    monkeypatch.setattr(foreground, "PORT_WAIT_S", 0.0)
     monkeypatch.setattr(haproxy, "installed", lambda: True)
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
@@ -297,7 +296,7 @@ def test_a_second_daemon_is_told_which_port_to_move(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
         monkeypatch.setenv("RAY_SERVE_HAPROXY_METRICS_PORT", str(taken.getsockname()[1]))
         with pytest.raises(StartError, match="set RAY_SERVE_HAPROXY_METRICS_PORT"):
-            daemon_module._proxy()
+            foreground._proxy()
 
 
 def test_without_haproxy_the_start_says_what_serves_instead(
@@ -305,7 +304,7 @@ def test_without_haproxy_the_start_says_what_serves_instead(
 ) -> None:
     monkeypatch.setattr(haproxy, "installed", lambda: False)
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
-    assert "HAProxy binary is missing" in daemon_module._proxy()
+    assert "HAProxy binary is missing" in foreground._proxy()
     assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
 
 

@@ -21,16 +21,11 @@ from typing import Any
 
 import httpx
 
-from banditroute import haproxy
 from banditroute.features import embedding
-from banditroute.serve import (
-    APP_NAME,
-    NAMESPACE,
-    RAY_ENVIRONMENT,
-    application,
-    check_replicas,
-    local_app,
-)
+from banditroute.serve import haproxy
+from banditroute.serve.compose import check_replicas
+from banditroute.serve.local import local_app
+from banditroute.serve.ray import APP_NAME, NAMESPACE, RAY_ENVIRONMENT, application
 from banditroute.settings import Settings
 from banditroute.store.engine import SchemaMismatch, claim, open_engine, prepare, shown
 

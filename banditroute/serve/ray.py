@@ -1,4 +1,4 @@
-"""Ray Serve: the one module that knows where the daemon's parts run.
+"""On Ray Serve: the application, and the learner as an actor beside it.
 
 `build_app` is what ``serve run`` and ``serve deploy`` take. Each replica is the same Starlette app
 around a `Service` of its own; the learner is one detached, named actor that Ray restarts when it
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from starlette.applications import Starlette
 
 from banditroute import __version__
@@ -23,20 +23,18 @@ from banditroute.api.app import create_app
 from banditroute.core.pool import Charter
 from banditroute.learn.fold import Fold, install
 from banditroute.learn.prior import pack, unpack
-from banditroute.learn.runner import Deliver, LearnerLink, LearnerLoop, LocalLearner
-from banditroute.service.service import Service
+from banditroute.learn.runner import Deliver, LearnerLoop
+from banditroute.serve.compose import check_replicas, make_service
 from banditroute.settings import Settings, load_settings
 from banditroute.store.checkpoint_lease import Lease
-from banditroute.store.engine import WRITER, claim, open_engine, prepare
-from banditroute.store.log import Log, log_decisions
-from banditroute.store.writer import Writer
+from banditroute.store.engine import WRITER, open_engine
+from banditroute.store.log import Log
 
 logger = logging.getLogger("banditroute")
 T = TypeVar("T")
 NAMESPACE = "banditroute"
 APP_NAME = "banditroute"
 POLL_S = 10.0
-CLAIM_WAIT_S = 15.0
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -50,36 +48,6 @@ RAY_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 """Must be set before Ray is imported; what the operator has set stays."""
-
-
-def make_service(settings: Settings, learner: Callable[[Engine, Writer], LearnerLink]) -> Service:
-    """Return a service on a database of the right schema, with the learner that is given."""
-    engine = open_engine(settings.database)
-    try:
-        prepare(engine)
-    except BaseException:
-        engine.dispose()
-        raise
-    held = claim(engine, patience=CLAIM_WAIT_S)
-    links: list[LearnerLink] = []
-    writer = Writer(
-        engine,
-        insert_rows=log_decisions,
-        capacity=settings.write_queue,
-        on_durable=lambda: links[0].wake(),
-    )
-    links.append(learner(engine, writer))
-    return Service(settings=settings, engine=engine, writer=writer, learner=links[0], held=held)
-
-
-def local_app(settings: Settings) -> Starlette:
-    """Return the app with the learner in a thread of this process."""
-
-    def learner(engine: Engine, writer: Writer) -> LearnerLink:
-        lease = Lease(writer.write_now)
-        return LocalLearner(Log(engine), keeper=lease, every=settings.publish_ms / 1e3)
-
-    return create_app(lambda: make_service(settings, learner))
 
 
 class LearnerActor:
@@ -237,19 +205,3 @@ def application(settings: Settings) -> Any:
         """One replica: HTTP, a service and its writer."""
 
     return Ingress.bind()  # type: ignore[attr-defined]
-
-
-def check_replicas(settings: Settings) -> None:
-    """Refuse more replicas than the database can serve."""
-    if settings.replicas > 1 and settings.database.startswith("sqlite"):
-        raise ValueError(
-            f"replicas: {settings.replicas} replicas cannot share SQLite, which has one writer "
-            "process; use one replica, or PostgreSQL"
-        )
-
-
-def __getattr__(name: str) -> Any:
-    """Build ``app``, the application with default settings, only for who asks for it."""
-    if name == "app":
-        return build_app({})
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
