@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from policies.base import Float64
-from sim.runfile import Band, Measure
+from sim.results import Band, Measure
 
 RESAMPLES = 200
 

@@ -40,7 +40,7 @@ from sim import curves
 from sim.adaptation import adaptation, median
 from sim.estimates import band, bootstrap, measure, standard_error
 from sim.references import References
-from sim.runfile import Adapted, Band, Contender, Event, Measure, Point, Stage
+from sim.results import Adapted, Band, Contender, Event, Measure, Point, Stage
 from sim.scored import Rows, Scored, Yard
 from sim.scores import aiq, captured_gain
 from sim.supervised import Supervised

@@ -15,7 +15,7 @@ from string import Template
 
 from sim import tables
 from sim.plots import Picture, frontiers, pictures
-from sim.runfile import RunFile, Stage, by_scenario
+from sim.results import RunFile, Stage, by_scenario
 
 NAME = 40
 """Characters of a name that a wide window has room for."""

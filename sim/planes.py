@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from policies.base import Float64
 from sim.drawing import GREY, LETTERS, STYLES, legend, letter, log_scale, marker
-from sim.runfile import Contender, Point, Stage
+from sim.results import Contender, Point, Stage
 from sim.tables import PER
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from sim.drawing import (
     slim,
 )
 from sim.planes import frontier, mean, plane
-from sim.runfile import Band, Stage, by_scenario
+from sim.results import Band, Stage, by_scenario
 from sim.tables import changes
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sim import tables
-from sim.runfile import Stage
+from sim.results import Stage
 
 FEW = 3
 """Stages of which all tables are printed without being asked for."""

@@ -14,7 +14,7 @@ from scipy.integrate import trapezoid
 from policies.base import Float64
 from sim.estimates import standard_error
 from sim.references import hull
-from sim.runfile import Measure
+from sim.results import Measure
 
 CHEAPEST, DEAREST = 4.4e-6, 0.2
 """US dollars per request at which RouterArena's score of cost is 1 and 0."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sim.runfile import Adapted, Contender, Measure, Point, Stage
+from sim.results import Adapted, Contender, Measure, Point, Stage
 
 PER = 1_000
 ERRORS = {

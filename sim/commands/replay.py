@@ -94,7 +94,7 @@ def command(
         os.environ.setdefault(variable, "1")
     from banditroute.features.embedding import make_embedder
     from policies import make_pacing
-    from sim import stages
+    from sim import plan as stages
     from sim.commands.report import needs_drawing, write_page
     from sim.contenders import distinct, parse
     from sim.delays import with_feedback
@@ -102,7 +102,7 @@ def command(
     from sim.logs import without_passwords
     from sim.parallel import LOCAL, run_all
     from sim.report import show
-    from sim.runfile import RunFile
+    from sim.results import RunFile
     from sim.terminal import console, progress
 
     rates = budget_rate or []

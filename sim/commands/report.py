@@ -10,7 +10,7 @@ import typer
 from sim.commands import options
 
 if TYPE_CHECKING:
-    from sim.runfile import RunFile
+    from sim.results import RunFile
 
 
 def command(
@@ -24,7 +24,7 @@ def command(
 ) -> None:
     """Show a run: its tables here, or its page and pictures as files."""
     from sim.report import show
-    from sim.runfile import RunFile
+    from sim.results import RunFile
     from sim.terminal import console
 
     read = RunFile.read(run)

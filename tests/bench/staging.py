@@ -13,9 +13,9 @@ from banditroute.features.embedding import make_embedder
 from policies.base import Float64
 from sim.adaptation import adaptation, median
 from sim.formats import load
+from sim.plan import utility
 from sim.replay import Experiment, Split
 from sim.scenario import Act, Scenario
-from sim.stages import utility
 from sim.trace import Trace, picked
 from sim.transforms import Add, Drain, Event, Mix, Price, Quality
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.metrics import stage_of
-from sim.runfile import RunFile, Stage
+from sim.results import RunFile, Stage
 from sim.supervised import Supervised
 from sim.trace import Trace
 from sim.world import Change, World

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sim.estimates import band, bootstrap, measure
-from sim.runfile import Measure
+from sim.results import Measure
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sim.metrics import stage_of
-from sim.runfile import Contender, Stage
+from sim.results import Contender, Stage
 from sim.supervised import Supervised
 from sim.trace import Trace
 from sim.world import Change, World

@@ -14,7 +14,7 @@ from made_run import BUDGETS, PLANS, POLICIES, run_file
 
 from sim.page import page
 from sim.plots import frontiers, pictures
-from sim.runfile import Measure, RunFile
+from sim.results import Measure, RunFile
 
 HOSTILE = "</script><script>alert(1)</script> \"'& --> $x^2$ <img src=x>"
 

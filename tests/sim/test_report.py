@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sim import tables
 from sim.report import show
-from sim.runfile import Adapted, Measure, Stage
+from sim.results import Adapted, Measure, Stage
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from made_run import run_file
 
 from sim.errors import InputError
-from sim.runfile import RunFile, by_scenario
+from sim.results import RunFile, by_scenario
 
 
 @pytest.fixture(scope="module")

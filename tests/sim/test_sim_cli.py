@@ -14,7 +14,7 @@ from calling import call
 from typer.testing import CliRunner
 
 from banditroute.cli import app as banditroute_app
-from sim.runfile import RunFile
+from sim.results import RunFile
 
 
 @pytest.fixture(scope="module")

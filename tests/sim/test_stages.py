@@ -9,7 +9,7 @@ import pytest
 
 from banditroute.core.pool import Preference, default_tau_cost
 from banditroute.features.embedding import make_embedder
-from sim import stages
+from sim import plan as stages
 from sim.contenders import Contender
 from sim.errors import InputError
 from sim.parallel import run_all

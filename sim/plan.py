@@ -23,7 +23,7 @@ from sim.datasets import Dataset
 from sim.peers import PEERS
 from sim.prices import listed
 from sim.replay import Experiment, Split
-from sim.runfile import Stage
+from sim.results import Stage
 from sim.scenario import Scenario
 from sim.supervised import Supervised
 from sim.trace import Trace
