@@ -82,7 +82,7 @@ def logged(url: str) -> list[float]:
     from sqlalchemy import select
 
     from banditroute.store.tables import decisions, feedback
-    from sim.logs import opened, without_passwords
+    from sim.data.database import opened, without_passwords
 
     where = "--delay: log"
     said = without_passwords(url)

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from policies.pacing.knapsack import Plan
-from sim.datasets import Bools, Dataset, Float64
+from sim.data.dataset import Bools, Dataset, Float64
 from sim.references import References, oracle_plan, planned
 
 MOST_TASKS = 20

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from banditroute.client import Ask, AsyncClient, RouterError
 from banditroute.core.pool import ModelSpec
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.errors import InputError
 from sim.references import References
 

@@ -19,9 +19,9 @@ from banditroute.features.tasks import identity, widen
 from policies.base import Float64
 from sim import metrics
 from sim.contenders import Contender
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
+from sim.data.prices import listed
 from sim.peers import PEERS
-from sim.prices import listed
 from sim.replay import Experiment, Split
 from sim.results import Stage
 from sim.scenario import Scenario

@@ -17,7 +17,7 @@ from sim.warm import fail, features, rows
 if TYPE_CHECKING:
     from banditroute.fitting.pretraining import Answers
     from policies.base import Arrays
-    from sim.datasets import Dataset
+    from sim.data.dataset import Dataset
 
 
 def command(
@@ -126,7 +126,7 @@ def _of_data(
 def _of_log(url: str, pool: str) -> tuple[str, Answers, Arrays, float]:
     from banditroute.fitting.pretraining import logged
     from banditroute.fitting.warm_start import basis_arrays
-    from sim.logs import opened
+    from sim.data.database import opened
 
     with opened(url) as log:
         charter, answers = logged(log, pool)

@@ -18,10 +18,10 @@ from banditroute.core.pool import ModelSpec
 from policies.base import Float32
 from sim import peers
 from sim.contenders import Contender
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
+from sim.data.prices import drawn
 from sim.errors import InputError
 from sim.players import Choice, Player
-from sim.prices import drawn
 from sim.replayer import Replayer
 from sim.trace import Trace
 from sim.world import Staging, World

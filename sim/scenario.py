@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from banditroute.core.pool import Preference, Strict
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.errors import InputError
 from sim.transforms import KINDS, AnyEvent, Cast, Event, Mix
 from sim.world import World

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from banditroute.features.embedding import Embedder
     from banditroute.learn.prior import Prior
     from policies.base import Arrays, Float32, Float64
-    from sim.datasets import Dataset
+    from sim.data.dataset import Dataset
 
 AT_ONCE = 64
 
@@ -130,8 +130,8 @@ def _from_data(
     from banditroute.features.tasks import identity, widen
     from banditroute.fitting.warm_start import clusters, fit, log_ratios
     from banditroute.learn.prior import Prior
+    from sim.data.prices import input_tokens, listed
     from sim.errors import InputError
-    from sim.prices import input_tokens, listed
 
     specs = None if prices is None else listed(prices, dataset.models)
     made, x, basis = features(embedder, dataset.prompts)
@@ -190,7 +190,7 @@ def _from_log(
 ) -> tuple[Prior, dict[str, Float64]]:
     from banditroute.fitting.warm_start import basis_arrays, clusters, fit, logged
     from banditroute.learn.prior import Prior
-    from sim.logs import opened
+    from sim.data.database import opened
 
     with opened(url) as log:
         charter, x, quality, ratios = logged(log, pool)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Bools, Float64
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True)

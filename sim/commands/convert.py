@@ -19,7 +19,7 @@ def command(
     pool: Annotated[str | None, typer.Option(help="Of a daemon's log: which pool.")] = None,
 ) -> None:
     """Write a data set as the canonical parquet, notes and all."""
-    from sim.datasets import save
+    from sim.data.dataset import save
     from sim.errors import InputError
 
     options.parquet(out)

@@ -38,8 +38,8 @@ def command(
     json_path: options.Json = None,
 ) -> None:
     """Replay logged data over HTTP against a running daemon."""
+    from sim.data.prices import drawn
     from sim.drive import Drive, run_drive, show
-    from sim.prices import drawn
     from sim.terminal import console, progress
 
     options.writable("--json", json_path)

@@ -164,8 +164,8 @@ def _microseconds(text: str | None) -> int | None:
 
 
 def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> Trail:
+    from sim.data.database import opened
     from sim.errors import InputError
-    from sim.logs import opened
     from sim.ope import daemon, direct, files
 
     if "://" in log:

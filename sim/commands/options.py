@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from banditroute.core.pool import ModelSpec
-    from sim.datasets import Dataset
+    from sim.data.dataset import Dataset
 
 FORMATS = "canonical, routerbench, sprout, paretobandit, routellm, llmrouter, routerdc, routerarena"
 """Without LiteLLM's, which is named last in the help."""
@@ -101,7 +101,7 @@ def preference(text: str | None) -> tuple[float, float, float]:
 
 def specs(path: Path | None, dataset: Dataset) -> list[ModelSpec] | None:
     """Return the price list at `path` for the models of the data, None without one."""
-    from sim.prices import listed
+    from sim.data.prices import listed
 
     return None if path is None else listed(path, dataset.models)
 

@@ -97,9 +97,9 @@ def command(
     from sim import plan as stages
     from sim.commands.report import needs_drawing, write_page
     from sim.contenders import distinct, parse
+    from sim.data.database import without_passwords
     from sim.delays import with_feedback
     from sim.errors import InputError
-    from sim.logs import without_passwords
     from sim.parallel import LOCAL, run_all
     from sim.report import show
     from sim.results import RunFile

@@ -16,8 +16,8 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same file.")] = 0,
 ) -> None:
     """Write a stream with a planted context effect, to try things on."""
-    from sim.datasets import save
-    from sim.synthetic import generate
+    from sim.data.dataset import save
+    from sim.data.synthetic import generate
 
     options.parquet(out)
     options.writable("OUT.parquet", out)

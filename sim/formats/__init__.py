@@ -11,7 +11,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.errors import InputError
 from sim.formats import (
     canonical,
@@ -70,7 +70,7 @@ def load(
     ----------
     path_or_url : a file in one of `FORMATS`, or the URL of a daemon's database.
     format : one of `FORMATS`; None tells it by the content.
-    prices : a price list, see `sim.prices.table`, for answers whose cost the file does not hold.
+    prices : a price list, see `sim.data.prices.table`, for answers whose cost the file does not hold.
     trust_pickle : open a pickle, which runs the code in it.
     pool : of a daemon's log, which pool; None where it has only one.
     estimates : take 512 output tokens for an answer that nobody counted; False leaves its cost NaN.

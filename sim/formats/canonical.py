@@ -10,7 +10,7 @@ from collections.abc import Set
 
 import numpy as np
 
-from sim.datasets import NOTES, Dataset, checked
+from sim.data.dataset import NOTES, Dataset, checked
 from sim.errors import InputError
 from sim.formats.columns import numbers, texts
 from sim.formats.source import Source

@@ -13,10 +13,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from banditroute.core.pool import PRIOR_OUTPUT_TOKENS
-from sim.datasets import Dataset, Float64
+from sim.data.dataset import Dataset, Float64
+from sim.data.prices import input_tokens, table
 from sim.errors import InputError
 from sim.formats.source import Source
-from sim.prices import input_tokens, table
 
 PARTIAL = "no propensities are in it: for a warm start and the direct method only"
 

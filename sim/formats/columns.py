@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.datasets import Float64
+from sim.data.dataset import Float64
 from sim.errors import InputError
 from sim.formats.source import Source
 

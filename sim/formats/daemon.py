@@ -14,9 +14,9 @@ import numpy as np
 
 from banditroute.learn.learner import counting
 from banditroute.store.log import Log
-from sim.datasets import Dataset
+from sim.data.database import opened
+from sim.data.dataset import Dataset
 from sim.errors import InputError
-from sim.logs import opened
 
 
 def read(url: str, pool: str | None = None) -> Dataset:

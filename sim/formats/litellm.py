@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.errors import InputError
 from sim.formats.cells import PARTIAL, Cells
 from sim.formats.rows import Row

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.formats.cells import Cells
 from sim.formats.routerdc import add_scores
 from sim.formats.rows import Row

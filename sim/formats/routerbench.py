@@ -10,7 +10,7 @@ import ast
 import warnings
 from collections.abc import Set
 
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.errors import InputError
 from sim.formats.cells import Cells
 from sim.formats.source import Source

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
-from sim.datasets import MOST_COST, QUALITY_SLACK
+from sim.data.dataset import MOST_COST, QUALITY_SLACK
 from sim.errors import InputError
 
 # Far over any context, and far under what no float can hold.

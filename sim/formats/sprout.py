@@ -10,7 +10,7 @@ from collections.abc import Set
 
 import numpy as np
 
-from sim.datasets import Dataset, checked
+from sim.data.dataset import Dataset, checked
 from sim.errors import InputError
 from sim.formats.cells import charged
 from sim.formats.columns import numbers, texts

@@ -16,7 +16,7 @@ from banditroute.decide.columns import Asks, Decisions
 from banditroute.learn.fold import Event
 from policies.base import Float32, Float64
 from sim.contenders import Contender
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.ope.log import BanditLog
 from sim.ope.trail import Requests, Trail
 from sim.replayer import POOL, Replayer, outcomes

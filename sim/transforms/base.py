@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
 from banditroute.core.pool import Strict
 from policies.base import Float64
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.errors import InputError
 from sim.world import Change, World
 

@@ -23,7 +23,7 @@ from report import show
 from banditroute.core.pool import ModelSpec
 from policies.base import Float64
 from sim.contenders import Contender
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.ope.estimators import ESTIMATORS
 from sim.ope.judge import Judge, Target
 from sim.ope.log import BanditLog

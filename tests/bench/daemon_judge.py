@@ -18,14 +18,14 @@ from servers import daemon
 
 from banditroute.features.embedding import make_embedder
 from sim.contenders import parse
-from sim.datasets import Dataset
+from sim.data.database import opened
+from sim.data.dataset import Dataset
+from sim.data.prices import drawn
 from sim.drive import Drive, run_drive
 from sim.formats import load
-from sim.logs import opened
 from sim.ope import daemon as logs
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
-from sim.prices import drawn
 
 POOL = "judged"
 LOGGERS: dict[str, dict[str, Any]] = {

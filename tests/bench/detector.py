@@ -23,7 +23,7 @@ from policies import Outcome
 from policies.base import Float32, Float64
 from policies.models.drift import Drift
 from sim.contenders import Contender
-from sim.prices import drawn
+from sim.data.prices import drawn
 from sim.replayer import Replayer
 
 DROPS = (0.05, 0.1, 0.2)

@@ -34,10 +34,10 @@ from banditroute.learn.prior import Prior
 from policies import Outcome
 from policies.barp import Barp
 from policies.base import Float32, Float64
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
+from sim.data.prices import drawn
 from sim.formats import load
 from sim.parallel import each
-from sim.prices import drawn
 from sim.references import References
 from sim.supervised import Supervised
 from sim.terminal import progress

@@ -29,13 +29,13 @@ from banditroute.decide.columns import Asks
 from banditroute.features.embedding import make_embedder
 from policies.base import Float32
 from sim.contenders import Contender, parse
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
+from sim.data.prices import drawn
 from sim.formats import load
 from sim.ope.judge import Judge, Target
 from sim.ope.made import made
 from sim.ope.targets import law, trained
 from sim.ope.trail import Requests
-from sim.prices import drawn
 
 EXPLORES = {"exploration_share": 0.25, "exploration_cost_share": 1.0}
 LOGGERS = {

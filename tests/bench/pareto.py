@@ -10,7 +10,7 @@ from pareto_bandit.config import DEFAULT_PCA_PATH
 
 from banditroute.features.embedding import make_embedder
 from policies.base import Float32
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 
 
 def pareto_features(dataset: Dataset, folder: Path) -> Float32:

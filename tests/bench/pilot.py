@@ -28,7 +28,7 @@ from banditroute.fitting.pairwise import Options, fit
 from policies import Outcome, make_policy
 from policies.base import Arrays, Float32, Float64
 from policies.laws import draw
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.formats import load
 from sim.supervised import ridge
 

@@ -31,10 +31,10 @@ from policies import POLICIES
 from policies.base import Float32
 from sim import replay
 from sim.contenders import Contender, parse
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
+from sim.data.prices import drawn
 from sim.formats import load
 from sim.parallel import each
-from sim.prices import drawn
 from sim.references import References
 from sim.replay import Experiment, Split
 from sim.supervised import Supervised

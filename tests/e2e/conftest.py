@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from databases import Postgres, postgres_server
 
-from sim.datasets import save
-from sim.synthetic import generate
+from sim.data.dataset import save
+from sim.data.synthetic import generate
 
 
 @pytest.fixture(scope="session")

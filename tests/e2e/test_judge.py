@@ -17,13 +17,13 @@ from running import daemon, driving, environment, free_port
 
 from banditroute.features.embedding import make_embedder
 from sim.contenders import parse
-from sim.datasets import Dataset, save
+from sim.data.database import opened
+from sim.data.dataset import Dataset, save
+from sim.data.synthetic import generate
 from sim.formats import load
-from sim.logs import opened
 from sim.ope.daemon import read
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
-from sim.synthetic import generate
 
 pytestmark = [
     pytest.mark.slow,

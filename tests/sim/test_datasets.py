@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.datasets import Dataset, checked, save
+from sim.data.dataset import Dataset, checked, save
+from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.formats import load
-from sim.synthetic import generate
 
 NAN = float("nan")
 

@@ -10,10 +10,10 @@ from sqlalchemy import insert
 
 from banditroute.store import engine
 from banditroute.store.tables import feedback
+from sim.data.synthetic import generate
 from sim.delays import logged, parse_delay, with_feedback
 from sim.errors import InputError
 from sim.scenario import Scenario
-from sim.synthetic import generate
 
 STILL = Scenario(name="", title="still")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.describe import as_json, describe, show
 
 NAN = float("nan")

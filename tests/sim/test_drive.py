@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from sim.data.prices import drawn
+from sim.data.synthetic import generate
 from sim.drive import Drive, run_drive, show
 from sim.errors import InputError
-from sim.prices import drawn
-from sim.synthetic import generate
 
 BUSY = {"error": {"code": "unavailable", "param": None, "message": "starting"}}
 REFUSED = {"error": {"code": "budget_exceeded", "param": None, "message": "no money"}}

@@ -8,7 +8,7 @@ import pytest
 from policies import Policy, make_policy
 from policies.base import Float32, Float64
 from sim.contenders import Contender
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.lane import race
 from sim.replay import Course, Experiment, Split
 from sim.world import World

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from banditroute.store.engine import open_engine, prepare
+from sim.data.database import opened, without_passwords
 from sim.errors import InputError
-from sim.logs import opened, without_passwords
 
 
 def test_a_daemons_database_is_opened(tmp_path: Path) -> None:

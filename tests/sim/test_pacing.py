@@ -13,12 +13,12 @@ from banditroute.features.embedding import make_embedder
 from policies import PACINGS, make_pacing
 from policies.base import Float64
 from sim.contenders import Contender
+from sim.data.synthetic import COST, generate
 from sim.pacing import Budget, following
 from sim.players import Choice
 from sim.references import References
 from sim.replay import Experiment, Split, run
 from sim.replayer import Replayer
-from sim.synthetic import COST, generate
 from sim.trace import Trace
 
 

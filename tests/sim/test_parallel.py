@@ -7,10 +7,10 @@ import pytest
 from banditroute.features.embedding import make_embedder
 from sim import parallel
 from sim.contenders import Contender
+from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.parallel import each, run_all
 from sim.replay import Experiment, Split
-from sim.synthetic import generate
 
 LINUCB, THOMPSON = Contender.of("linucb"), Contender.of("thompson")
 

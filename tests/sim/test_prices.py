@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sim.data.prices import drawn, input_tokens, listed
+from sim.data.synthetic import generate
 from sim.errors import InputError
-from sim.prices import drawn, input_tokens, listed
-from sim.synthetic import generate
 
 
 def test_prior_costs_the_mean_up_to_a_lognormal_error() -> None:

@@ -13,12 +13,12 @@ from banditroute.core.pool import ModelSpec
 from banditroute.features.embedding import make_embedder
 from sim import peers
 from sim.contenders import Contender
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
+from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.players import Choice
 from sim.references import References
 from sim.replay import Course, Experiment, Split, run
-from sim.synthetic import generate
 from sim.trace import Trace
 from sim.world import World
 

@@ -13,10 +13,10 @@ from banditroute.learn.learner import rebuild
 from banditroute.store import decision_row as codec
 from banditroute.store import engine, feedback, log
 from sim.contenders import Contender
-from sim.prices import drawn
+from sim.data.prices import drawn
+from sim.data.synthetic import generate
 from sim.replay import Experiment, Split
 from sim.replayer import Replayer
-from sim.synthetic import generate
 
 LINUCB = Contender.of("linucb")
 TOKENS = np.array([100.0])

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from sim.cli import app
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
+from sim.data.synthetic import MODELS, generate
 from sim.errors import InputError
 from sim.scenario import Scenario, load_scenarios, shipped
-from sim.synthetic import MODELS, generate
 from sim.transforms import KINDS, Delay, Loss, Mix, Poison
 from sim.world import World
 

@@ -11,11 +11,11 @@ from banditroute.core.pool import Preference, default_tau_cost
 from banditroute.features.embedding import make_embedder
 from sim import plan as stages
 from sim.contenders import Contender
+from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.parallel import run_all
 from sim.replay import Split
 from sim.scenario import Act, Scenario
-from sim.synthetic import generate
 from sim.transforms import Quality
 
 DATA = generate(rows=120, seed=4).dataset

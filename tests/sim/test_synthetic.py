@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.synthetic import COST, TOPICS, TRUTH, generate
+from sim.data.synthetic import COST, TOPICS, TRUTH, generate
 
 
 def test_same_seed_same_stream() -> None:

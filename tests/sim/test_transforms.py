@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from sim.datasets import Dataset
+from sim.data.dataset import Dataset
 from sim.errors import InputError
 from sim.transforms import (
     Add,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from sim.data.synthetic import MODELS, generate
 from sim.errors import InputError
-from sim.synthetic import MODELS, generate
 from sim.transforms import (
     KINDS,
     Add,

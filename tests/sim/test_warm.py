@@ -14,9 +14,9 @@ from banditroute.features.tasks import identity
 from banditroute.learn.prior import Prior
 from policies import make_policy
 from policies.base import sums_of
-from sim.datasets import Dataset, save
+from sim.data.dataset import Dataset, save
+from sim.data.synthetic import generate
 from sim.formats import load
-from sim.synthetic import generate
 
 PRICES = "model,input_price,output_price\nsmall,0,1\ncoder,0,2\nlarge,1,4\n"
 

@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sim.datasets import MOST_COST, Dataset
+from sim.data.dataset import MOST_COST, Dataset
 from sim.errors import InputError
 from sim.formats import FORMATS, load
 

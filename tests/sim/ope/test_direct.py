@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sim.contenders import Contender
+from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.ope import direct, files
-from sim.synthetic import generate
 
 
 def spend(path: Path, *, prompts: bool = False) -> Path:
@@ -55,7 +55,7 @@ def test_a_spend_log_says_what_its_models_would_cost(tmp_path: Path, prompts: bo
 
 
 def test_answers_of_several_models_need_no_estimate(tmp_path: Path) -> None:
-    from sim.datasets import save
+    from sim.data.dataset import save
 
     save(generate(rows=5).dataset, tmp_path / "all.parquet")
     with pytest.raises(InputError, match="answers of several models.*`sim replay` plays it"):
@@ -65,7 +65,7 @@ def test_answers_of_several_models_need_no_estimate(tmp_path: Path) -> None:
 def test_a_log_without_answers_is_refused(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from sim.datasets import save
+    from sim.data.dataset import save
 
     data = generate(rows=5).dataset
     nothing = np.full(data.quality.shape, np.nan)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.datasets import Dataset, Float64
+from sim.data.dataset import Dataset, Float64
 
 MODELS = ("small", "coder", "large")
 TOPICS = ("chat", "code", "maths")

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
-from sim.datasets import Dataset, Float64
+from sim.data.dataset import Dataset, Float64
 from sim.errors import InputError
 
 PRIOR_SD = 0.5
