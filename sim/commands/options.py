@@ -51,8 +51,8 @@ def loaded(
     pool: str | None = None,
     estimates: bool = True,
 ) -> Dataset:
-    """Load a data set, see `sim.formats.load`, and say on stderr what must be known of it."""
-    from sim.formats import load
+    """Load a data set, see `sim.data.formats.load`, and say on stderr what must be known of it."""
+    from sim.data.formats import load
 
     dataset = load(
         data,

@@ -15,8 +15,8 @@ import numpy as np
 from banditroute.features.embedding import make_embedder
 from policies.base import Float32
 from sim.contenders import Contender
+from sim.data.formats import load
 from sim.errors import InputError
-from sim.formats import load
 from sim.ope.files import QUALITY_ALONE
 from sim.ope.judge import LOGGED
 from sim.ope.log import BanditLog
@@ -31,7 +31,7 @@ def read(path: Path) -> BanditLog:
     Raises
     ------
     InputError
-        As `sim.formats.load`, and where there is no answer, or prompts have several.
+        As `sim.data.formats.load`, and where there is no answer, or prompts have several.
     """
     data = load(str(path))
     known = ~(np.isnan(data.quality) & np.isnan(data.cost))

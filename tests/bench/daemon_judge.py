@@ -20,9 +20,9 @@ from banditroute.features.embedding import make_embedder
 from sim.contenders import parse
 from sim.data.database import opened
 from sim.data.dataset import Dataset
+from sim.data.formats import load
 from sim.data.prices import drawn
 from sim.drive import Drive, run_drive
-from sim.formats import load
 from sim.ope import daemon as logs
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail

@@ -35,8 +35,8 @@ from policies import Outcome
 from policies.barp import Barp
 from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
+from sim.data.formats import load
 from sim.data.prices import drawn
-from sim.formats import load
 from sim.parallel import each
 from sim.references import References
 from sim.supervised import Supervised

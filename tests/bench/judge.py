@@ -30,8 +30,8 @@ from banditroute.features.embedding import make_embedder
 from policies.base import Float32
 from sim.contenders import Contender, parse
 from sim.data.dataset import Dataset
+from sim.data.formats import load
 from sim.data.prices import drawn
-from sim.formats import load
 from sim.ope.judge import Judge, Target
 from sim.ope.made import made
 from sim.ope.targets import law, trained

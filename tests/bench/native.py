@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from sim.data.formats import detect, load
+from sim.data.formats.source import Source
 from sim.errors import InputError
-from sim.formats import detect, load
-from sim.formats.source import Source
 from sim.terminal import console
 
 

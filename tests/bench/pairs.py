@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from sim.formats import load
+from sim.data.formats import load
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from policies import Outcome, make_policy
 from policies.base import Arrays, Float32, Float64
 from policies.laws import draw
 from sim.data.dataset import Dataset
-from sim.formats import load
+from sim.data.formats import load
 from sim.supervised import ridge
 
 FITTED = 100

@@ -12,7 +12,7 @@ from banditroute.core.pool import PoolOptions
 from banditroute.features.embedding import make_embedder
 from policies.base import Float64
 from sim.adaptation import adaptation, median
-from sim.formats import load
+from sim.data.formats import load
 from sim.plan import utility
 from sim.replay import Experiment, Split
 from sim.scenario import Act, Scenario

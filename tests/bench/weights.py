@@ -32,8 +32,8 @@ from policies.base import Float32
 from sim import replay
 from sim.contenders import Contender, parse
 from sim.data.dataset import Dataset
+from sim.data.formats import load
 from sim.data.prices import drawn
-from sim.formats import load
 from sim.parallel import each
 from sim.references import References
 from sim.replay import Experiment, Split

@@ -19,8 +19,8 @@ from banditroute.features.embedding import make_embedder
 from sim.contenders import parse
 from sim.data.database import opened
 from sim.data.dataset import Dataset, save
+from sim.data.formats import load
 from sim.data.synthetic import generate
-from sim.formats import load
 from sim.ope.daemon import read
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail

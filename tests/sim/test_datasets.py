@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sim.data.dataset import Dataset, checked, save
+from sim.data.formats import load
 from sim.data.synthetic import generate
 from sim.errors import InputError
-from sim.formats import load
 
 NAN = float("nan")
 

@@ -16,8 +16,8 @@ from banditroute.features.tasks import identity
 from banditroute.learn.prior import Prior, fitting
 from sim.cli import app as sim_app
 from sim.data.dataset import Dataset, save
+from sim.data.formats import load
 from sim.data.synthetic import generate
-from sim.formats import load
 from sim.pretrain import command
 
 needs_torch = pytest.mark.minilm

@@ -15,8 +15,8 @@ from banditroute.learn.prior import Prior
 from policies import make_policy
 from policies.base import sums_of
 from sim.data.dataset import Dataset, save
+from sim.data.formats import load
 from sim.data.synthetic import generate
-from sim.formats import load
 
 PRICES = "model,input_price,output_price\nsmall,0,1\ncoder,0,2\nlarge,1,4\n"
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from banditroute.cli import app as banditroute_app
 from banditroute.learn.prior import Prior
 from policies.base import sums_of
-from sim.formats import load
+from sim.data.formats import load
 
 CSV = "prompt,small,large\n" + "".join(
     f"question number {i} of many,{i % 3 == 0},{i % 4 != 0}\n" for i in range(24)

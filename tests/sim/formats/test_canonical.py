@@ -10,8 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from sim.data.formats import load
 from sim.errors import InputError
-from sim.formats import load
 
 GOOD: dict[str, list[Any]] = {
     "prompt": ["one", "two"],

@@ -13,8 +13,8 @@ from sqlalchemy import update
 from banditroute.store.engine import open_engine, prepare
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.tables import decisions
+from sim.data.formats import load
 from sim.errors import InputError
-from sim.formats import load
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pyarrow.parquet
 import pytest
 
 from sim.data.dataset import MOST_COST, Dataset
+from sim.data.formats import FORMATS, load
 from sim.errors import InputError
-from sim.formats import FORMATS, load
 
 Rows = list[dict[str, Any]]
 

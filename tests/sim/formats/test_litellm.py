@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.data.formats import load
 from sim.errors import InputError
-from sim.formats import load
 
 
 def row(request: str, model: str, spend: Any, **more: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.data.formats import load
 from sim.errors import InputError
-from sim.formats import load
 
 
 def jsonl(folder: Path, *rows: dict[str, Any]) -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sim.data.formats import load
 from sim.errors import InputError
-from sim.formats import load
 
 TEXT = '\ufeffprompt,mistralai/Mixtral,gpt-4\n"one,\nof two",True,False\ntwo,false,TRUE\n'
 

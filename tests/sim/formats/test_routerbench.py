@@ -13,9 +13,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from sim.data.formats import load
+from sim.data.formats.routerbench import unlisted
 from sim.errors import InputError
-from sim.formats import load
-from sim.formats.routerbench import unlisted
 
 ROWS: list[dict[str, Any]] = [
     {

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.data.formats import load
 from sim.errors import InputError
-from sim.formats import load
 
 GOOD: list[Any] = [
     {"question": "one", "scores": {"a": 1.0, "b": 0.5}, "cluster_id": 4},

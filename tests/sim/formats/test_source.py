@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sim.data.formats import load
 from sim.errors import InputError
-from sim.formats import load
 
 
 def written(folder: Path, name: str, content: bytes) -> Path:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.data.dataset import Float64
+from sim.data.formats.source import Source
 from sim.errors import InputError
-from sim.formats.source import Source
 
 if TYPE_CHECKING:
     import pyarrow

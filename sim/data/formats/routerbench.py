@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
+from sim.data.formats.cells import Cells
+from sim.data.formats.source import Source
 from sim.errors import InputError
-from sim.formats.cells import Cells
-from sim.formats.source import Source
 
 CONTAINERS = ("csv", "parquet", "pickle")
 _COST = "|total_cost"

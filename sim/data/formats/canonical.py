@@ -11,9 +11,9 @@ from collections.abc import Set
 import numpy as np
 
 from sim.data.dataset import NOTES, Dataset, checked
+from sim.data.formats.columns import numbers, texts
+from sim.data.formats.source import Source
 from sim.errors import InputError
-from sim.formats.columns import numbers, texts
-from sim.formats.source import Source
 
 CONTAINERS = ("parquet",)
 _QUALITY, _COST = "quality:", "cost:"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
+from sim.data.formats.cells import Cells
+from sim.data.formats.source import Source
 from sim.errors import InputError
-from sim.formats.cells import Cells
-from sim.formats.source import Source
 
 CONTAINERS = ("csv",)
 _RIGHT = {"true": 1.0, "false": 0.0}

@@ -14,9 +14,9 @@ import numpy as np
 
 from banditroute.core.pool import PRIOR_OUTPUT_TOKENS
 from sim.data.dataset import Dataset, Float64
+from sim.data.formats.source import Source
 from sim.data.prices import input_tokens, table
 from sim.errors import InputError
-from sim.formats.source import Source
 
 PARTIAL = "no propensities are in it: for a warm start and the direct method only"
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sim.data.dataset import Dataset
-from sim.errors import InputError
-from sim.formats import (
+from sim.data.formats import (
     canonical,
     litellm,
     llmrouter,
@@ -24,7 +23,8 @@ from sim.formats import (
     routerdc,
     sprout,
 )
-from sim.formats.source import Source
+from sim.data.formats.source import Source
+from sim.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -81,7 +81,7 @@ def load(
         Naming the file, and the row (from 1) and column where there are any.
     """
     if "://" in str(path_or_url):
-        from sim.formats import daemon
+        from sim.data.formats import daemon
 
         if format is not None:
             raise InputError("--format: of a file; a database has only one")

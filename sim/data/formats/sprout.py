@@ -11,11 +11,11 @@ from collections.abc import Set
 import numpy as np
 
 from sim.data.dataset import Dataset, checked
+from sim.data.formats.cells import charged
+from sim.data.formats.columns import numbers, texts
+from sim.data.formats.rows import MOST_TOKENS
+from sim.data.formats.source import Source
 from sim.errors import InputError
-from sim.formats.cells import charged
-from sim.formats.columns import numbers, texts
-from sim.formats.rows import MOST_TOKENS
-from sim.formats.source import Source
 
 CONTAINERS = ("parquet",)
 _SCORE = "score"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
-from sim.formats.cells import Cells
-from sim.formats.rows import Row
-from sim.formats.source import Source
+from sim.data.formats.cells import Cells
+from sim.data.formats.rows import Row
+from sim.data.formats.source import Source
 
 CONTAINERS = ("json",)
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from sim.data.dataset import Dataset
+from sim.data.formats.cells import PARTIAL, Cells
+from sim.data.formats.rows import Row
+from sim.data.formats.source import Source
 from sim.errors import InputError
-from sim.formats.cells import PARTIAL, Cells
-from sim.formats.rows import Row
-from sim.formats.source import Source
 
 CONTAINERS = ("csv", "json")
 _HIT, _MISS = ("true", "t", "1"), ("false", "f", "0", "none", "null", "")

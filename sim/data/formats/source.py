@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.data.formats.rows import Row, array_rows, columns_once, csv_rows, line_rows
 from sim.errors import InputError
-from sim.formats.rows import Row, array_rows, columns_once, csv_rows, line_rows
 
 if TYPE_CHECKING:
     import pyarrow

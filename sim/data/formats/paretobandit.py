@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
-from sim.formats.cells import Cells
-from sim.formats.source import Source
+from sim.data.formats.cells import Cells
+from sim.data.formats.source import Source
 
 CONTAINERS = ("json",)
 

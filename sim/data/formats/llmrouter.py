@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
-from sim.formats.cells import Cells
-from sim.formats.routerdc import add_scores
-from sim.formats.rows import Row
-from sim.formats.source import Source
+from sim.data.formats.cells import Cells
+from sim.data.formats.routerdc import add_scores
+from sim.data.formats.rows import Row
+from sim.data.formats.source import Source
 
 CONTAINERS = ("json",)
 _KINDS = ("model_name", "llm_name_list", "scores")
