@@ -45,7 +45,7 @@ from sim.scored import Rows, Scored, Yard
 from sim.scores import aiq, captured_gain
 from sim.supervised import Supervised
 from sim.trace import Trace
-from sim.world import World
+from sim.worlds.world import World
 
 LIMIT_POINTS = 10
 

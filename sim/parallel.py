@@ -21,7 +21,7 @@ from sim.contenders import Contender
 from sim.errors import InputError
 from sim.replay import Experiment, run
 from sim.trace import Trace
-from sim.world import World
+from sim.worlds.world import World
 
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")

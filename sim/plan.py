@@ -24,9 +24,9 @@ from sim.data.prices import listed
 from sim.peers import PEERS
 from sim.replay import Experiment, Split
 from sim.results import Stage
-from sim.scenario import Scenario
 from sim.supervised import Supervised
 from sim.trace import Trace
+from sim.worlds.scenario import Scenario
 
 PACKAGES = ("banditroute", "numpy", "scipy", "ray")
 

@@ -24,7 +24,7 @@ from sim.errors import InputError
 from sim.players import Choice, Player
 from sim.replayer import Replayer
 from sim.trace import Trace
-from sim.world import Staging, World
+from sim.worlds.world import Staging, World
 
 _SHUFFLE, _DRAWS, _STAGING = 0, 1, 3
 

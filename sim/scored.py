@@ -17,7 +17,7 @@ from sim.references import Frontier, References, level, offers, oracle_plan, pla
 from sim.scores import aiq, arena_score
 from sim.supervised import Supervised
 from sim.trace import Trace, picked
-from sim.world import World
+from sim.worlds.world import World
 
 Rows = NDArray[np.intp]
 

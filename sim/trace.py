@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Float64
-from sim.world import World
+from sim.worlds.world import World
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sim.commands import options
 if TYPE_CHECKING:
     from sim.contenders import Contender
     from sim.replay import Split
-    from sim.scenario import Scenario
+    from sim.worlds.scenario import Scenario
 
 
 def command(
@@ -98,12 +98,12 @@ def command(
     from sim.commands.report import needs_drawing, write_page
     from sim.contenders import distinct, parse
     from sim.data.database import without_passwords
-    from sim.delays import with_feedback
     from sim.errors import InputError
     from sim.parallel import LOCAL, run_all
     from sim.report import show
     from sim.results import RunFile
     from sim.terminal import console, progress
+    from sim.worlds.delays import with_feedback
 
     rates = budget_rate or []
     for rate in rates:
@@ -189,7 +189,7 @@ def command(
 
 def _scenarios(names: list[str]) -> list[Scenario]:
     from sim.errors import InputError
-    from sim.scenario import load_scenarios
+    from sim.worlds.scenario import load_scenarios
 
     found: list[Scenario] = []
     for name in names:

@@ -16,8 +16,8 @@ def command(
     """List the shipped scenarios, or check your own."""
     from rich.table import Table
 
-    from sim.scenario import load_scenarios, shipped
     from sim.terminal import console
+    from sim.worlds.scenario import load_scenarios, shipped
 
     table = Table("name", "title", "budgets", "what happens")
     for name in names or shipped():

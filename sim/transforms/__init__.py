@@ -1,7 +1,7 @@
 """Events: each a small pure function from a world to another, and composing in order.
 
 ``Delay(seconds=60.0).apply(world, rng)`` is a world in which feedback is a minute late. The same
-events are what scenario files are made of, see `sim.scenario`.
+events are what scenario files are made of, see `sim.worlds.scenario`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from banditroute.core.pool import Strict
 from policies.base import Float64
 from sim.data.dataset import Dataset
 from sim.errors import InputError
-from sim.world import Change, World
+from sim.worlds.world import Change, World
 
 BY_QUALITY = ("best", "second", "third")
 BY_TASK = ("easy", "hard")

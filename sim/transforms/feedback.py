@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_
 
 from policies.base import Bools
 from sim.transforms.base import Cast, Spell, changed, one_of
-from sim.world import World
+from sim.worlds.world import World
 
 MOST_SECONDS = 1e9
 

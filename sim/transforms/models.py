@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from policies.base import Float64
 from sim.errors import InputError
 from sim.transforms.base import Cast, Event, Spell, When, changed, one_of, position
-from sim.world import World
+from sim.worlds.world import World
 
 
 class OfModel(Event):

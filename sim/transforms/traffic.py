@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from policies.base import Bools
 from sim.errors import InputError
 from sim.transforms.base import Cast, Spell, changed
-from sim.world import World
+from sim.worlds.world import World
 
 _SHOWN = 3
 

@@ -25,10 +25,10 @@ from weights import cell, contender, mean_and_error
 
 from sim.parallel import each
 from sim.replay import Experiment, run
-from sim.scenario import Act, Scenario
 from sim.terminal import progress
 from sim.trace import picked
 from sim.transforms import Price
+from sim.worlds.scenario import Act, Scenario
 
 CUTS = ((5.3e-3, 0.5), (1.9e-3, 0.5), (3.0e-4, 0.0178))
 """Rate in US dollars per request, and the factor of the middle third."""

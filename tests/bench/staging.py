@@ -15,9 +15,9 @@ from sim.adaptation import adaptation, median
 from sim.data.formats import load
 from sim.plan import utility
 from sim.replay import Experiment, Split
-from sim.scenario import Act, Scenario
 from sim.trace import Trace, picked
 from sim.transforms import Add, Drain, Event, Mix, Price, Quality
+from sim.worlds.scenario import Act, Scenario
 
 CHEAP, GOOD, DEAR, NEW = (
     "meta-llama/llama-3.1-8b-instruct",

@@ -12,7 +12,7 @@ from sim.metrics import stage_of
 from sim.results import RunFile, Stage
 from sim.supervised import Supervised
 from sim.trace import Trace
-from sim.world import Change, World
+from sim.worlds.world import Change, World
 
 MODELS = ("cheap/8b", "<b>bold</b> & $co$", "large-latest", "dear/pro-2.5-preview")
 QUALITY, COST = (0.83, 0.84, 0.86, 0.88), (3e-5, 1.5e-4, 9e-4, 1.4e-2)

@@ -11,9 +11,9 @@ from sqlalchemy import insert
 from banditroute.store import engine
 from banditroute.store.tables import feedback
 from sim.data.synthetic import generate
-from sim.delays import logged, parse_delay, with_feedback
 from sim.errors import InputError
-from sim.scenario import Scenario
+from sim.worlds.delays import logged, parse_delay, with_feedback
+from sim.worlds.scenario import Scenario
 
 STILL = Scenario(name="", title="still")
 

@@ -11,7 +11,7 @@ from sim.contenders import Contender
 from sim.data.dataset import Dataset
 from sim.lane import race
 from sim.replay import Course, Experiment, Split
-from sim.world import World
+from sim.worlds.world import World
 
 ARMS = ("small", "plain", "large", "huge")
 _DRAWS = 1

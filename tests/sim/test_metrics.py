@@ -12,7 +12,7 @@ from sim.metrics import stage_of
 from sim.results import Contender, Stage
 from sim.supervised import Supervised
 from sim.trace import Trace
-from sim.world import Change, World
+from sim.worlds.world import Change, World
 
 
 def world(

@@ -20,7 +20,7 @@ from sim.players import Choice
 from sim.references import References
 from sim.replay import Course, Experiment, Split, run
 from sim.trace import Trace
-from sim.world import World
+from sim.worlds.world import World
 
 LINUCB = Contender.of("linucb")
 

@@ -13,9 +13,9 @@ from sim.cli import app
 from sim.data.dataset import Dataset
 from sim.data.synthetic import MODELS, generate
 from sim.errors import InputError
-from sim.scenario import Scenario, load_scenarios, shipped
 from sim.transforms import KINDS, Delay, Loss, Mix, Poison
-from sim.world import World
+from sim.worlds.scenario import Scenario, load_scenarios, shipped
+from sim.worlds.world import World
 
 ROWS = 300
 DATA = generate(rows=ROWS, seed=3).dataset

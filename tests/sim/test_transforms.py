@@ -27,7 +27,7 @@ from sim.transforms import (
     Price,
     Quality,
 )
-from sim.world import Change, World
+from sim.worlds.world import Change, World
 
 MODELS = ("a/cheap", "b/good", "b/dear")
 QUALITY = (0.4, 0.8, 0.6)

@@ -26,7 +26,7 @@ from sim.transforms import (
     Price,
     Quality,
 )
-from sim.world import World
+from sim.worlds.world import World
 
 
 def made(**keys: object) -> Event:

@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from sim.errors import InputError
-from sim.scenario import Scenario
 from sim.transforms import Delay, Judge, Loss
+from sim.worlds.scenario import Scenario
 
 _MOST = 1_000
 """Delays of a log that are kept; of more, so many quantiles."""

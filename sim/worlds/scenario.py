@@ -24,7 +24,7 @@ from banditroute.core.pool import Preference, Strict
 from sim.data.dataset import Dataset
 from sim.errors import InputError
 from sim.transforms import KINDS, AnyEvent, Cast, Event, Mix
-from sim.world import World
+from sim.worlds.world import World
 
 SUFFIXES = (".yaml", ".yml")
 

@@ -1,0 +1,1 @@
+"""Worlds: a dataset as a stream of requests, and the scenarios that change it."""
