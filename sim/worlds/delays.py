@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from sim.errors import InputError
-from sim.transforms import Delay, Judge, Loss
+from sim.worlds.events import Delay, Judge, Loss
 from sim.worlds.scenario import Scenario
 
 _MOST = 1_000

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, ValidationError
 from banditroute.core.pool import Preference, Strict
 from sim.data.dataset import Dataset
 from sim.errors import InputError
-from sim.transforms import KINDS, AnyEvent, Cast, Event, Mix
+from sim.worlds.events import KINDS, AnyEvent, Cast, Event, Mix
 from sim.worlds.world import World
 
 SUFFIXES = (".yaml", ".yml")

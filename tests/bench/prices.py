@@ -27,7 +27,7 @@ from sim.parallel import each
 from sim.replay import Experiment, run
 from sim.terminal import progress
 from sim.trace import picked
-from sim.transforms import Price
+from sim.worlds.events import Price
 from sim.worlds.scenario import Act, Scenario
 
 CUTS = ((5.3e-3, 0.5), (1.9e-3, 0.5), (3.0e-4, 0.0178))

@@ -16,7 +16,7 @@ from sim.data.formats import load
 from sim.plan import utility
 from sim.replay import Experiment, Split
 from sim.trace import Trace, picked
-from sim.transforms import Add, Drain, Event, Mix, Price, Quality
+from sim.worlds.events import Add, Drain, Event, Mix, Price, Quality
 from sim.worlds.scenario import Act, Scenario
 
 CHEAP, GOOD, DEAR, NEW = (

@@ -13,7 +13,7 @@ from sim.cli import app
 from sim.data.dataset import Dataset
 from sim.data.synthetic import MODELS, generate
 from sim.errors import InputError
-from sim.transforms import KINDS, Delay, Loss, Mix, Poison
+from sim.worlds.events import KINDS, Delay, Loss, Mix, Poison
 from sim.worlds.scenario import Scenario, load_scenarios, shipped
 from sim.worlds.world import World
 

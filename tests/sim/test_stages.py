@@ -15,7 +15,7 @@ from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.parallel import run_all
 from sim.replay import Split
-from sim.transforms import Quality
+from sim.worlds.events import Quality
 from sim.worlds.scenario import Act, Scenario
 
 DATA = generate(rows=120, seed=4).dataset

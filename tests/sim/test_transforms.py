@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from sim.data.dataset import Dataset
 from sim.errors import InputError
-from sim.transforms import (
+from sim.worlds.events import (
     Add,
     AnyEvent,
     Burst,

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sim.data.synthetic import MODELS, generate
 from sim.errors import InputError
-from sim.transforms import (
+from sim.worlds.events import (
     KINDS,
     Add,
     AnyEvent,

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from policies.base import Float64
 from sim.errors import InputError
-from sim.transforms.base import Cast, Event, Spell, When, changed, one_of, position
+from sim.worlds.events.base import Cast, Event, Spell, When, changed, one_of, position
 from sim.worlds.world import World
 
 

@@ -10,10 +10,10 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from sim.transforms.base import Cast, Event
-from sim.transforms.feedback import Delay, Judge, Loss, Poison
-from sim.transforms.models import Add, Drain, Outage, Price, Quality
-from sim.transforms.traffic import Burst, Mix
+from sim.worlds.events.base import Cast, Event
+from sim.worlds.events.feedback import Delay, Judge, Loss, Poison
+from sim.worlds.events.models import Add, Drain, Outage, Price, Quality
+from sim.worlds.events.traffic import Burst, Mix
 
 AnyEvent = Annotated[
     Add | Burst | Delay | Drain | Judge | Loss | Mix | Outage | Poison | Price | Quality,
