@@ -39,12 +39,12 @@ from policies.base import Float64
 from sim import curves
 from sim.adaptation import adaptation, median
 from sim.estimates import band, bootstrap, measure, standard_error
+from sim.play.trace import Trace
 from sim.references import References
 from sim.results import Adapted, Band, Contender, Event, Measure, Point, Stage
 from sim.scored import Rows, Scored, Yard
 from sim.scores import aiq, captured_gain
 from sim.supervised import Supervised
-from sim.trace import Trace
 from sim.worlds.world import World
 
 LIMIT_POINTS = 10

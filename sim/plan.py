@@ -18,14 +18,14 @@ from banditroute.features.embedding import Embedder
 from banditroute.features.tasks import identity, widen
 from policies.base import Float64
 from sim import metrics
-from sim.contenders import Contender
 from sim.data.dataset import Dataset
 from sim.data.prices import listed
-from sim.peers import PEERS
-from sim.replay import Experiment, Split
+from sim.play.candidate import Contender
+from sim.play.libraries import PEERS
+from sim.play.replay import Experiment, Split
+from sim.play.trace import Trace
 from sim.results import Stage
 from sim.supervised import Supervised
-from sim.trace import Trace
 from sim.worlds.scenario import Scenario
 
 PACKAGES = ("banditroute", "numpy", "scipy", "ray")

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Bools, Float64
+from sim.play.trace import Trace, picked
 from sim.references import Frontier, References, level, offers, oracle_plan, planned
 from sim.scores import aiq, arena_score
 from sim.supervised import Supervised
-from sim.trace import Trace, picked
 from sim.worlds.world import World
 
 Rows = NDArray[np.intp]

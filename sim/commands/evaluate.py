@@ -10,8 +10,8 @@ import typer
 from sim.commands import options
 
 if TYPE_CHECKING:
-    from sim.contenders import Contender
     from sim.ope.trail import Trail
+    from sim.play.candidate import Contender
 
 
 def command(
@@ -182,9 +182,9 @@ def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> Trail
 
 
 def _contenders(specs: list[str], trail: Trail) -> list[Contender]:
-    from sim.contenders import distinct, parse
     from sim.errors import InputError
-    from sim.peers import PEERS
+    from sim.play.candidate import distinct, parse
+    from sim.play.libraries import PEERS
 
     contenders = [parse(spec) for spec in specs]
     distinct(contenders)

@@ -13,8 +13,8 @@ import typer
 from sim.commands import options
 
 if TYPE_CHECKING:
-    from sim.contenders import Contender
-    from sim.replay import Split
+    from sim.play.candidate import Contender
+    from sim.play.replay import Split
     from sim.worlds.scenario import Scenario
 
 
@@ -96,10 +96,10 @@ def command(
     from policies import make_pacing
     from sim import plan as stages
     from sim.commands.report import needs_drawing, write_page
-    from sim.contenders import distinct, parse
     from sim.data.database import without_passwords
     from sim.errors import InputError
-    from sim.parallel import LOCAL, run_all
+    from sim.play.candidate import distinct, parse
+    from sim.play.parallel import LOCAL, run_all
     from sim.report import show
     from sim.results import RunFile
     from sim.terminal import console, progress
@@ -202,7 +202,7 @@ def _scenarios(names: list[str]) -> list[Scenario]:
 
 def _split(learn: str | None, test: str | None, fraction: float | None, *, default: float) -> Split:
     from sim.errors import InputError
-    from sim.replay import Split
+    from sim.play.replay import Split
 
     if (learn is None) != (test is None):
         missing = "--learn-split" if learn is None else "--test-split"

@@ -14,7 +14,6 @@ import numpy as np
 
 from banditroute.features.embedding import make_embedder
 from policies.base import Float32
-from sim.contenders import Contender
 from sim.data.formats import load
 from sim.errors import InputError
 from sim.ope.files import QUALITY_ALONE
@@ -23,6 +22,7 @@ from sim.ope.log import BanditLog
 from sim.ope.outcomes import predicted
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
+from sim.play.candidate import Contender
 
 
 def read(path: Path) -> BanditLog:

@@ -15,11 +15,11 @@ from banditroute.core.pool import ModelSpec
 from banditroute.decide.columns import Asks, Decisions
 from banditroute.learn.fold import Event
 from policies.base import Float32, Float64
-from sim.contenders import Contender
 from sim.data.dataset import Dataset
 from sim.ope.log import BanditLog
 from sim.ope.trail import Requests, Trail
-from sim.replayer import POOL, Replayer, outcomes
+from sim.play.candidate import Contender
+from sim.play.router_player import POOL, Replayer, outcomes
 
 
 def made(

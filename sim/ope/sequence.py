@@ -29,7 +29,6 @@ from banditroute.learn.fold import Event
 from policies import make_pacing
 from policies.base import Float64
 from policies.pacing.price import Price
-from sim.contenders import Contender
 from sim.ope.estimators import snips
 from sim.ope.intervals import Interval, normal
 from sim.ope.log import BanditLog
@@ -38,7 +37,8 @@ from sim.ope.sample import Sample
 from sim.ope.support import MOST_OUTSIDE, SUSPICIOUS
 from sim.ope.targets import trained
 from sim.ope.trail import Trail
-from sim.pacing import Budget
+from sim.play.budget import Budget
+from sim.play.candidate import Contender
 
 LEAST_ACCEPTED = 50
 _ACCEPTS, _DRAWS = 0, 1

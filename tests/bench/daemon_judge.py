@@ -17,7 +17,6 @@ import numpy as np
 from servers import daemon
 
 from banditroute.features.embedding import make_embedder
-from sim.contenders import parse
 from sim.data.database import opened
 from sim.data.dataset import Dataset
 from sim.data.formats import load
@@ -26,6 +25,7 @@ from sim.drive import Drive, run_drive
 from sim.ope import daemon as logs
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
+from sim.play.candidate import parse
 
 POOL = "judged"
 LOGGERS: dict[str, dict[str, Any]] = {

@@ -22,9 +22,9 @@ from report import show
 from policies import Outcome
 from policies.base import Float32, Float64
 from policies.models.drift import Drift
-from sim.contenders import Contender
 from sim.data.prices import drawn
-from sim.replayer import Replayer
+from sim.play.candidate import Contender
+from sim.play.router_player import Replayer
 
 DROPS = (0.05, 0.1, 0.2)
 HISTORIES = (300, 2_000)

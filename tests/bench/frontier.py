@@ -37,7 +37,7 @@ from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
-from sim.parallel import each
+from sim.play.parallel import each
 from sim.references import References
 from sim.supervised import Supervised
 from sim.terminal import progress

@@ -28,7 +28,6 @@ from banditroute.core.pool import Model, ModelSpec, PoolOptions
 from banditroute.decide.columns import Asks
 from banditroute.features.embedding import make_embedder
 from policies.base import Float32
-from sim.contenders import Contender, parse
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
@@ -36,6 +35,7 @@ from sim.ope.judge import Judge, Target
 from sim.ope.made import made
 from sim.ope.targets import law, trained
 from sim.ope.trail import Requests
+from sim.play.candidate import Contender, parse
 
 EXPLORES = {"exploration_share": 0.25, "exploration_cost_share": 1.0}
 LOGGERS = {

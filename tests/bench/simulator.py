@@ -1,7 +1,7 @@
 """How many decisions a second a simulator makes on one core, beside two published ones.
 
 One stream of precomputed vectors for all, quality linear in them; LinUCB for all. Ours runs twice:
-as the policy alone (`sim.lane`), and as the whole product (`sim.replay`: router, fold, cost model,
+as the policy alone (`sim.play.policy_alone`), and as the whole product (`sim.play.replay`: router, fold, cost model,
 drift detector). MABWiser runs in a loop of `predict` and `partial_fit`, and as its `Simulator`,
 which learns from logged arms. coba has one vector of coefficients: crossed with one-hot actions it
 has as many as the others, and the matrix that it moves is all arms' together; it has no batches.
@@ -33,10 +33,10 @@ from report import at_least, show, spread
 
 from policies import make_policy
 from policies.base import Float32, Float64
-from sim.contenders import Contender
 from sim.data.dataset import Dataset
-from sim.lane import race
-from sim.replay import Course, Experiment, Split
+from sim.play.candidate import Contender
+from sim.play.policy_alone import race
+from sim.play.replay import Course, Experiment, Split
 from sim.worlds.world import World
 
 ARMS, DIM = 11, 64

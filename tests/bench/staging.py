@@ -14,8 +14,8 @@ from policies.base import Float64
 from sim.adaptation import adaptation, median
 from sim.data.formats import load
 from sim.plan import utility
-from sim.replay import Experiment, Split
-from sim.trace import Trace, picked
+from sim.play.replay import Experiment, Split
+from sim.play.trace import Trace, picked
 from sim.worlds.events import Add, Drain, Event, Mix, Price, Quality
 from sim.worlds.scenario import Act, Scenario
 

@@ -24,11 +24,11 @@ from staging import SAYS, WATCHED, Measured, measure, staged, thirds
 from weights import cell, contender
 
 from sim.adaptation import WINDOW
-from sim.contenders import Contender
-from sim.parallel import each
-from sim.replay import Experiment, run
+from sim.play.candidate import Contender
+from sim.play.parallel import each
+from sim.play.replay import Experiment, run
+from sim.play.trace import Trace
 from sim.terminal import progress
-from sim.trace import Trace
 
 RESET = "+reset"
 PARETO = ("paretobandit", "paretobandit:forgetting_factor=1")

@@ -29,17 +29,17 @@ from banditroute.core.pool import default_tau_cost
 from banditroute.features.embedding import make_embedder
 from policies import POLICIES
 from policies.base import Float32
-from sim import replay
-from sim.contenders import Contender, parse
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
-from sim.parallel import each
+from sim.play import replay
+from sim.play.candidate import Contender, parse
+from sim.play.parallel import each
+from sim.play.replay import Experiment, Split
+from sim.play.trace import Trace
 from sim.references import References
-from sim.replay import Experiment, Split
 from sim.supervised import Supervised
 from sim.terminal import progress
-from sim.trace import Trace
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.8)
 WITHOUT = {

@@ -16,7 +16,6 @@ import yaml
 from running import daemon, driving, environment, free_port
 
 from banditroute.features.embedding import make_embedder
-from sim.contenders import parse
 from sim.data.database import opened
 from sim.data.dataset import Dataset, save
 from sim.data.formats import load
@@ -24,6 +23,7 @@ from sim.data.synthetic import generate
 from sim.ope.daemon import read
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
+from sim.play.candidate import parse
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from banditroute.learn.prior import Prior
-from sim import contenders, peers
-from sim.contenders import Contender, distinct, parse
 from sim.errors import InputError
+from sim.play import candidate as contenders
+from sim.play import libraries as peers
+from sim.play.candidate import Contender, distinct, parse
 
 MODELS = ("small", "large")
 

@@ -7,10 +7,10 @@ import pytest
 
 from policies import Policy, make_policy
 from policies.base import Float32, Float64
-from sim.contenders import Contender
 from sim.data.dataset import Dataset
-from sim.lane import race
-from sim.replay import Course, Experiment, Split
+from sim.play.candidate import Contender
+from sim.play.policy_alone import race
+from sim.play.replay import Course, Experiment, Split
 from sim.worlds.world import World
 
 ARMS = ("small", "plain", "large", "huge")

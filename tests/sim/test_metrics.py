@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sim.metrics import stage_of
+from sim.play.trace import Trace
 from sim.results import Contender, Stage
 from sim.supervised import Supervised
-from sim.trace import Trace
 from sim.worlds.world import Change, World
 
 

@@ -12,14 +12,14 @@ from banditroute.decide.columns import Asks
 from banditroute.features.embedding import make_embedder
 from policies import PACINGS, make_pacing
 from policies.base import Float64
-from sim.contenders import Contender
 from sim.data.synthetic import COST, generate
-from sim.pacing import Budget, following
-from sim.players import Choice
+from sim.play.budget import Budget, following
+from sim.play.candidate import Contender
+from sim.play.player import Choice
+from sim.play.replay import Experiment, Split, run
+from sim.play.router_player import Replayer
+from sim.play.trace import Trace
 from sim.references import References
-from sim.replay import Experiment, Split, run
-from sim.replayer import Replayer
-from sim.trace import Trace
 
 
 @pytest.fixture(scope="module")

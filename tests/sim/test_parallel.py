@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from banditroute.features.embedding import make_embedder
-from sim import parallel
-from sim.contenders import Contender
 from sim.data.synthetic import generate
 from sim.errors import InputError
-from sim.parallel import each, run_all
-from sim.replay import Experiment, Split
+from sim.play import parallel
+from sim.play.candidate import Contender
+from sim.play.parallel import each, run_all
+from sim.play.replay import Experiment, Split
 
 LINUCB, THOMPSON = Contender.of("linucb"), Contender.of("thompson")
 

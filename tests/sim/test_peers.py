@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from banditroute.core.pool import ModelSpec
-from sim import peers
-from sim.players import Choice, Player
+from sim.play import libraries as peers
+from sim.play.player import Choice, Player
 
 X = np.array([[0.5, 1.0], [0.25, 1.0]], dtype=np.float32)
 TOKENS = np.array([10.0, 20.0])

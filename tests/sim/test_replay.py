@@ -11,15 +11,15 @@ import pytest
 
 from banditroute.core.pool import ModelSpec
 from banditroute.features.embedding import make_embedder
-from sim import peers
-from sim.contenders import Contender
 from sim.data.dataset import Dataset
 from sim.data.synthetic import generate
 from sim.errors import InputError
-from sim.players import Choice
+from sim.play import libraries as peers
+from sim.play.candidate import Contender
+from sim.play.player import Choice
+from sim.play.replay import Course, Experiment, Split, run
+from sim.play.trace import Trace
 from sim.references import References
-from sim.replay import Course, Experiment, Split, run
-from sim.trace import Trace
 from sim.worlds.world import World
 
 LINUCB = Contender.of("linucb")

@@ -12,11 +12,11 @@ from banditroute.features.embedding import make_embedder
 from banditroute.learn.learner import rebuild
 from banditroute.store import decision_row as codec
 from banditroute.store import engine, feedback, log
-from sim.contenders import Contender
 from sim.data.prices import drawn
 from sim.data.synthetic import generate
-from sim.replay import Experiment, Split
-from sim.replayer import Replayer
+from sim.play.candidate import Contender
+from sim.play.replay import Experiment, Split
+from sim.play.router_player import Replayer
 
 LINUCB = Contender.of("linucb")
 TOKENS = np.array([100.0])

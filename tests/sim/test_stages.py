@@ -10,11 +10,11 @@ import pytest
 from banditroute.core.pool import Preference, default_tau_cost
 from banditroute.features.embedding import make_embedder
 from sim import plan as stages
-from sim.contenders import Contender
 from sim.data.synthetic import generate
 from sim.errors import InputError
-from sim.parallel import run_all
-from sim.replay import Split
+from sim.play.candidate import Contender
+from sim.play.parallel import run_all
+from sim.play.replay import Split
 from sim.worlds.events import Quality
 from sim.worlds.scenario import Act, Scenario
 

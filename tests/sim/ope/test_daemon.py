@@ -16,11 +16,11 @@ from banditroute.store.feedback import Post, default_expired
 from banditroute.store.sessions import Verdict
 from banditroute.store.settlement import cancel
 from banditroute.store.tables import decisions
-from sim.contenders import Contender
 from sim.errors import InputError
 from sim.ope.daemon import read
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
+from sim.play.candidate import Contender
 
 
 def say(book: Book, ids: Sequence[str], quality: float = 0.5, **more: Any) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.contenders import Contender
 from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.ope import direct, files
+from sim.play.candidate import Contender
 
 
 def spend(path: Path, *, prompts: bool = False) -> Path:

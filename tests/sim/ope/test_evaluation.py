@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.contenders import Contender
 from sim.errors import InputError
 from sim.ope import files
 from sim.ope.evaluation import Evaluation, compared, evaluate, unknown
 from sim.ope.log import BanditLog
+from sim.play.candidate import Contender
 
 Make = Callable[..., BanditLog]
 LINUCB = Contender.of("linucb", {"alpha": 0.1})

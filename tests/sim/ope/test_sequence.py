@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from banditroute.core.pool import Model
-from sim.contenders import Contender
 from sim.ope import files, sequence
 from sim.ope.log import BanditLog
 from sim.ope.sequence import LEAST_ACCEPTED, replay
 from sim.ope.targets import trained
 from sim.ope.trail import Trail
+from sim.play.candidate import Contender
 
 Make = Callable[..., BanditLog]
 ONLY_C = Contender.of("fixed", {"arm": "c"})

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 from rich.console import Console
 
-from sim.contenders import Contender
 from sim.ope import files
 from sim.ope.evaluation import compared, evaluate, unknown
 from sim.ope.log import BanditLog
 from sim.ope.sequence import replay
 from sim.ope.show import as_json, replayed_json, show, show_replayed
+from sim.play.candidate import Contender
 
 Make = Callable[..., BanditLog]
 FIXED = Contender.of("fixed", {"arm": "c"}, label="always c")

@@ -12,12 +12,12 @@ from banditroute.core.pool import Model
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event
 from policies.pacing.price import Price
-from sim.contenders import Contender
 from sim.ope import files
 from sim.ope.daemon import read
 from sim.ope.log import BanditLog
 from sim.ope.targets import charter_of, law, trained
 from sim.ope.trail import Trail
+from sim.play.candidate import Contender
 
 Make = Callable[..., BanditLog]
 LEARNERS = ("linucb", "thompson", "pilot")

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from banditroute.core.pool import ModelSpec
 from policies.base import Float32
-from sim import peers
-from sim.contenders import Contender
 from sim.data.dataset import Dataset
 from sim.data.prices import drawn
 from sim.errors import InputError
-from sim.players import Choice, Player
-from sim.replayer import Replayer
-from sim.trace import Trace
+from sim.play import libraries as peers
+from sim.play.candidate import Contender
+from sim.play.player import Choice, Player
+from sim.play.router_player import Replayer
+from sim.play.trace import Trace
 from sim.worlds.world import Staging, World
 
 _SHUFFLE, _DRAWS, _STAGING = 0, 1, 3

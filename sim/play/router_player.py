@@ -18,9 +18,9 @@ from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
 from policies import Outcome, make_pacing
 from policies.base import Float32, Float64
-from sim.contenders import Contender
-from sim.pacing import Budget, following
-from sim.players import Choice
+from sim.play.budget import Budget, following
+from sim.play.candidate import Contender
+from sim.play.player import Choice
 
 POOL = "replay"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from banditroute.core.pool import ModelSpec, default_tau_cost
 from policies.base import Float32, Float64
-from sim.players import Choice, Player
+from sim.play.player import Choice, Player
 
 MAB_ALPHA = 0.1
 

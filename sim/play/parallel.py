@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sim.contenders import Contender
 from sim.errors import InputError
-from sim.replay import Experiment, run
-from sim.trace import Trace
+from sim.play.candidate import Contender
+from sim.play.replay import Experiment, run
+from sim.play.trace import Trace
 from sim.worlds.world import World
 
 Shared = TypeVar("Shared")

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from banditroute.core.pool import PolicySpec, PoolOptions
 from banditroute.learn.prior import Prior, parsed
 from policies import make_policy
-from sim import peers
 from sim.errors import InputError
+from sim.play import libraries as peers
 
 KEYS = (
     "policy",
@@ -45,7 +45,7 @@ class Contender:
     ----------
     label : in reports.
     options : of the pool that it decides in; of `options.policy.name`, one of `policies.POLICIES`
-        or `sim.peers.PEERS`.
+        or `sim.play.libraries.PEERS`.
     prior : a `banditroute.learn.prior.Prior` as text, "" for none; never in `options`.
     pacing : the mode that prices a budget's money.
     """

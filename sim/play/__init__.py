@@ -1,0 +1,1 @@
+"""Play: candidates meet a world, one request after another. Nothing is judged here."""
