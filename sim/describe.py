@@ -18,7 +18,7 @@ from rich.table import Table
 
 from policies.pacing.knapsack import Plan
 from sim.data.dataset import Bools, Dataset, Float64
-from sim.references import References, oracle_plan, planned
+from sim.measure.baselines import References, oracle_plan, planned
 
 MOST_TASKS = 20
 _NO_TASK = "(none)"

@@ -24,7 +24,7 @@ from banditroute.client import Ask, AsyncClient, RouterError
 from banditroute.core.pool import ModelSpec
 from sim.data.dataset import Dataset
 from sim.errors import InputError
-from sim.references import References
+from sim.measure.baselines import References
 
 CURVE_PARTS = 10
 PERCENTILES = (50, 90, 99)

@@ -1,6 +1,6 @@
 """From what was asked for to a run: one stage for each scenario and budget, and what it shows.
 
-Nothing here plays a policy; what is said of the traces is said by `sim.metrics`.
+Nothing here plays a policy; what is said of the traces is said by `sim.measure.summary`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from banditroute.core.pool import PoolOptions, default_tau_cost
 from banditroute.features.embedding import Embedder
 from banditroute.features.tasks import identity, widen
 from policies.base import Float64
-from sim import metrics
 from sim.data.dataset import Dataset
 from sim.data.prices import listed
+from sim.measure import summary as metrics
+from sim.measure.supervised import Supervised
 from sim.play.candidate import Contender
 from sim.play.libraries import PEERS
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace
 from sim.results import Stage
-from sim.supervised import Supervised
 from sim.worlds.scenario import Scenario
 
 PACKAGES = ("banditroute", "numpy", "scipy", "ray")

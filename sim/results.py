@@ -61,7 +61,7 @@ class Adapted(Part):
     at : the request at which the change comes.
     outcome : "never" where that is the median, "settled" where in most seeds the choices made
         before were about as good as any after; `requests` is None for both.
-    requests : see `sim.adaptation`; of the values in `sim.scored.Yard.values`.
+    requests : see `sim.measure.adaptation`; of the values in `sim.measure.per_request.Yard.values`.
     low, high : the quartiles over the seeds in which there was a way to go; None for never.
     seeds : how many these are.
     """
@@ -79,7 +79,7 @@ class Contender(Part):
 
     Attributes
     ----------
-    metrics : by name, see `sim.metrics`.
+    metrics : by name, see `sim.measure.summary`.
     tasks : by task, quality, cost, the zero router's quality at that cost and the difference, all
         of the requests of the task alone, and the number of these.
     share : by model, of the answered requests.
@@ -128,7 +128,7 @@ class Stage(Part):
     models : every model alone.
     references : "random", "best single: MODEL", "oracle", "supervised limit" as far as known.
     limit : the supervised limit at several costs, ascending; empty where it is not known.
-    zero_aiq : AIQ of the zero router, see `sim.scores.aiq`.
+    zero_aiq : AIQ of the zero router, see `sim.measure.scores.aiq`.
     single_regret : cumulated regret of the best single model, at the same requests as the
         contenders' curves.
     errors_over : what standard errors are over; "requests" where there is one seed.

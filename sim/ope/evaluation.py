@@ -14,13 +14,13 @@ import numpy as np
 
 from policies.base import Float64
 from sim.errors import InputError
+from sim.measure.baselines import Frontier, Offer
 from sim.ope.intervals import Interval
 from sim.ope.judge import HEADLINE, LOGGED, Estimate, Judge, Target, Verdict
 from sim.ope.log import BanditLog
 from sim.ope.targets import law, trained
 from sim.ope.trail import Trail
 from sim.play.candidate import Contender
-from sim.references import Frontier, Offer
 
 
 @dataclass(frozen=True, slots=True)

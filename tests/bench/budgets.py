@@ -22,8 +22,8 @@ from weights import (
     work,
 )
 
-from sim.references import References
-from sim.scores import LEAST_GAIN, captured_gain
+from sim.measure.baselines import References
+from sim.measure.scores import LEAST_GAIN, captured_gain
 
 RATES = {
     "paretobandit_val": (2.92e-5, 8.26e-5, 2.34e-4, 6.61e-4, 1.87e-3, 5.29e-3, 1.50e-2),

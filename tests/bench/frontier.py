@@ -37,9 +37,9 @@ from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
+from sim.measure.baselines import References
+from sim.measure.supervised import Supervised
 from sim.play.parallel import each
-from sim.references import References
-from sim.supervised import Supervised
 from sim.terminal import progress
 
 GRID = np.linspace(0.0, 1.0, 11)

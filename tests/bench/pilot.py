@@ -30,7 +30,7 @@ from policies.base import Arrays, Float32, Float64
 from policies.laws import draw
 from sim.data.dataset import Dataset
 from sim.data.formats import load
-from sim.supervised import ridge
+from sim.measure.supervised import ridge
 
 FITTED = 100
 HORIZONS = (50, 100, 200)

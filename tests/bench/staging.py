@@ -11,8 +11,8 @@ import numpy as np
 from banditroute.core.pool import PoolOptions
 from banditroute.features.embedding import make_embedder
 from policies.base import Float64
-from sim.adaptation import adaptation, median
 from sim.data.formats import load
+from sim.measure.adaptation import adaptation, median
 from sim.plan import utility
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace, picked
@@ -63,7 +63,7 @@ class Measured:
     share : float64[3], of the watched model.
     curve, shares : float64[n], mean over orders: utility by the mean of the model chosen in that
         third (so without the luck of the row), and whether the watched model was chosen.
-    adapted : requests until each change is adapted to, see `sim.adaptation`; median over the
+    adapted : requests until each change is adapted to, see `sim.measure.adaptation`; median over the
         orders in which there was a way to go.
     """
 

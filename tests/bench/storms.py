@@ -23,7 +23,7 @@ from report import show
 from staging import SAYS, WATCHED, Measured, measure, staged, thirds
 from weights import cell, contender
 
-from sim.adaptation import WINDOW
+from sim.measure.adaptation import WINDOW
 from sim.play.candidate import Contender
 from sim.play.parallel import each
 from sim.play.replay import Experiment, run

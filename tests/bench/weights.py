@@ -32,13 +32,13 @@ from policies.base import Float32
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
+from sim.measure.baselines import References
+from sim.measure.supervised import Supervised
 from sim.play import replay
 from sim.play.candidate import Contender, parse
 from sim.play.parallel import each
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace
-from sim.references import References
-from sim.supervised import Supervised
 from sim.terminal import progress
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.8)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.metrics import stage_of
+from sim.measure.summary import stage_of
+from sim.measure.supervised import Supervised
 from sim.play.trace import Trace
 from sim.results import RunFile, Stage
-from sim.supervised import Supervised
 from sim.worlds.world import Change, World
 
 MODELS = ("cheap/8b", "<b>bold</b> & $co$", "large-latest", "dear/pro-2.5-preview")

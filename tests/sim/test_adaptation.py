@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sim.adaptation import WINDOW, adaptation, median
+from sim.measure.adaptation import WINDOW, adaptation, median
 
 SWAP = np.where(np.arange(300)[:, None] < 100, [0.2, 0.8], [0.8, 0.2])
 

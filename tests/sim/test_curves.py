@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.curves import BINS, ends, histogram, means, shares, sums
+from sim.measure.over_time import BINS, ends, histogram, means, shares, sums
 
 
 @pytest.mark.parametrize("n", [1, 7, BINS, BINS + 1, 1_000, 36_497])

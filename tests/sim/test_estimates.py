@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sim.estimates import band, bootstrap, measure
+from sim.measure.uncertainty import band, bootstrap, measure
 from sim.results import Measure
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.metrics import stage_of
+from sim.measure.summary import stage_of
+from sim.measure.supervised import Supervised
 from sim.play.trace import Trace
 from sim.results import Contender, Stage
-from sim.supervised import Supervised
 from sim.worlds.world import Change, World
 
 

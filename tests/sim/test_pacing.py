@@ -13,13 +13,13 @@ from banditroute.features.embedding import make_embedder
 from policies import PACINGS, make_pacing
 from policies.base import Float64
 from sim.data.synthetic import COST, generate
+from sim.measure.baselines import References
 from sim.play.budget import Budget, following
 from sim.play.candidate import Contender
 from sim.play.player import Choice
 from sim.play.replay import Experiment, Split, run
 from sim.play.router_player import Replayer
 from sim.play.trace import Trace
-from sim.references import References
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.references import References
+from sim.measure.baselines import References
 
 
 def of_means(quality: list[float], cost: list[float]) -> References:

@@ -14,12 +14,12 @@ from banditroute.features.embedding import make_embedder
 from sim.data.dataset import Dataset
 from sim.data.synthetic import generate
 from sim.errors import InputError
+from sim.measure.baselines import References
 from sim.play import libraries as peers
 from sim.play.candidate import Contender
 from sim.play.player import Choice
 from sim.play.replay import Course, Experiment, Split, run
 from sim.play.trace import Trace
-from sim.references import References
 from sim.worlds.world import World
 
 LINUCB = Contender.of("linucb")

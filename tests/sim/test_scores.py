@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.references import References
-from sim.scores import aiq, arena_score, captured_gain
+from sim.measure.baselines import References
+from sim.measure.scores import aiq, arena_score, captured_gain
 
 # RouterBench, 0-shot: mean quality and US dollars per query of its eleven models.
 ROUTERBENCH = {

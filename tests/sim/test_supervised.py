@@ -9,8 +9,8 @@ import pytest
 
 from banditroute.features.embedding import make_embedder
 from sim.data.synthetic import generate
-from sim.references import References
-from sim.supervised import Supervised, ridge
+from sim.measure.baselines import References
+from sim.measure.supervised import Supervised, ridge
 
 QUALITY = np.array([[0.5, 0.9], [0.5, 0.6], [0.5, 0.4], [0.5, 0.8]])
 COST = np.array([[1.0, 3.0]] * 4)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Bools, Float64
+from sim.measure.baselines import Frontier, References, level, offers, oracle_plan, planned
+from sim.measure.scores import aiq, arena_score
+from sim.measure.supervised import Supervised
 from sim.play.trace import Trace, picked
-from sim.references import Frontier, References, level, offers, oracle_plan, planned
-from sim.scores import aiq, arena_score
-from sim.supervised import Supervised
 from sim.worlds.world import World
 
 Rows = NDArray[np.intp]
@@ -153,7 +153,7 @@ class Scored:
         return self.trace.chosen < 0
 
     def metrics(self, rows: Rows | None = None) -> dict[str, float]:
-        """Return the metrics of `sim.metrics` but "captured", NaN where one is not defined.
+        """Return the metrics of `sim.measure.summary` but "captured", NaN where one is not defined.
 
         Parameters
         ----------

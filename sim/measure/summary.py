@@ -7,7 +7,7 @@ Metrics, by name; means over the scored requests:
 
 ======================  ============================================================================
 quality, cost           cost in US dollars
-zero                    quality of the zero router at that cost, see `sim.references.Frontier`
+zero                    quality of the zero router at that cost, see `sim.measure.baselines.Frontier`
 difference              quality - zero
 regret                  quality of the oracle - quality; the oracle sees every answer, and at a
                         budget is the knapsack's
@@ -16,11 +16,11 @@ single_regret           quality of the best single model - quality; of the reque
 limit_regret            quality of the supervised limit - quality, both at the policy's cost
 quality_of_single,      as shares of the best single model's
 cost_of_single
-aiq                     see `sim.scores.aiq`: the policy, and mixes of it with the cheapest model
+aiq                     see `sim.measure.scores.aiq`: the policy, and mixes of it with the cheapest model
                         alone, from the cheapest model's mean cost to the dearest's
-arena                   see `sim.scores.arena_score`
+arena                   see `sim.measure.scores.arena_score`
 captured                (quality - zero) / (supervised limit - zero), both at the policy's cost, as
-                        ratio of the means over seeds, see `sim.scores.captured_gain`
+                        ratio of the means over seeds, see `sim.measure.scores.captured_gain`
 used                    money spent / the budget's
 refused                 share of the requests
 propensity, entropy     of the choices that have one; entropy in nats
@@ -36,15 +36,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from policies.base import Float64
-from sim import curves
-from sim.adaptation import adaptation, median
-from sim.estimates import band, bootstrap, measure, standard_error
+from sim.measure import over_time as curves
+from sim.measure.adaptation import adaptation, median
+from sim.measure.baselines import References
+from sim.measure.per_request import Rows, Scored, Yard
+from sim.measure.scores import aiq, captured_gain
+from sim.measure.supervised import Supervised
+from sim.measure.uncertainty import band, bootstrap, measure, standard_error
 from sim.play.trace import Trace
-from sim.references import References
 from sim.results import Adapted, Band, Contender, Event, Measure, Point, Stage
-from sim.scored import Rows, Scored, Yard
-from sim.scores import aiq, captured_gain
-from sim.supervised import Supervised
 from sim.worlds.world import World
 
 LIMIT_POINTS = 10

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from policies.base import Float64
-from sim.estimates import standard_error
-from sim.references import hull
+from sim.measure.baselines import hull
+from sim.measure.uncertainty import standard_error
 from sim.results import Measure
 
 CHEAPEST, DEAREST = 4.4e-6, 0.2

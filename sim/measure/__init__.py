@@ -1,0 +1,1 @@
+"""Measure: what a trace is worth, with its uncertainty and beside its baselines."""
