@@ -10,7 +10,7 @@ import typer
 from sim.commands import options
 
 if TYPE_CHECKING:
-    from sim.ope.trail import Trail
+    from sim.ope.logged_requests import Trail
     from sim.play.candidate import Contender
 
 
@@ -55,10 +55,10 @@ def command(
     import numpy as np
 
     from sim.errors import InputError
-    from sim.ope import direct
+    from sim.ope import direct_method as direct
     from sim.ope.evaluation import compared, evaluate, unknown
-    from sim.ope.sequence import replay
-    from sim.ope.show import as_json, replayed_json, show, show_direct, show_replayed
+    from sim.ope.rejection_replay import replay
+    from sim.ope.tables import as_json, replayed_json, show, show_direct, show_replayed
     from sim.terminal import console, progress
 
     if not 0.0 <= learn_fraction < 1.0:
@@ -166,7 +166,9 @@ def _microseconds(text: str | None) -> int | None:
 def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> Trail:
     from sim.data.database import opened
     from sim.errors import InputError
-    from sim.ope import daemon, direct, files
+    from sim.ope import direct_method as direct
+    from sim.ope import read_database as daemon
+    from sim.ope import read_parquet as files
 
     if "://" in log:
         with opened(log) as store:

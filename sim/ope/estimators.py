@@ -22,7 +22,7 @@ from collections.abc import Callable
 import numpy as np
 
 from policies.base import Float64
-from sim.ope.sample import Sample
+from sim.ope.inputs import Sample
 
 CANDIDATES = 30
 

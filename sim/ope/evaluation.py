@@ -15,11 +15,11 @@ import numpy as np
 from policies.base import Float64
 from sim.errors import InputError
 from sim.measure.baselines import Frontier, Offer
+from sim.ope.bandit_log import BanditLog
+from sim.ope.evaluator import HEADLINE, LOGGED, Estimate, Judge, Target, Verdict
 from sim.ope.intervals import Interval
-from sim.ope.judge import HEADLINE, LOGGED, Estimate, Judge, Target, Verdict
-from sim.ope.log import BanditLog
-from sim.ope.targets import law, trained
-from sim.ope.trail import Trail
+from sim.ope.logged_requests import Trail
+from sim.ope.target_policy import law, trained
 from sim.play.candidate import Contender
 
 

@@ -23,10 +23,10 @@ from report import show
 from banditroute.core.pool import ModelSpec
 from policies.base import Float64
 from sim.data.dataset import Dataset
+from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
-from sim.ope.judge import Judge, Target
-from sim.ope.log import BanditLog
-from sim.ope.made import made
+from sim.ope.evaluator import Judge, Target
+from sim.ope.synthetic_log import made
 from sim.play.candidate import Contender
 
 ARMS, DIM = ("a", "b", "c", "d"), 6

@@ -22,9 +22,9 @@ from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
 from sim.drive import Drive, run_drive
-from sim.ope import daemon as logs
-from sim.ope.targets import law, trained
-from sim.ope.trail import Trail
+from sim.ope import read_database as logs
+from sim.ope.logged_requests import Trail
+from sim.ope.target_policy import law, trained
 from sim.play.candidate import parse
 
 POOL = "judged"

@@ -31,10 +31,10 @@ from policies.base import Float32
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
-from sim.ope.judge import Judge, Target
-from sim.ope.made import made
-from sim.ope.targets import law, trained
-from sim.ope.trail import Requests
+from sim.ope.evaluator import Judge, Target
+from sim.ope.logged_requests import Requests
+from sim.ope.synthetic_log import made
+from sim.ope.target_policy import law, trained
 from sim.play.candidate import Contender, parse
 
 EXPLORES = {"exploration_share": 0.25, "exploration_cost_share": 1.0}

@@ -20,9 +20,9 @@ from sim.data.database import opened
 from sim.data.dataset import Dataset, save
 from sim.data.formats import load
 from sim.data.synthetic import generate
-from sim.ope.daemon import read
-from sim.ope.targets import law, trained
-from sim.ope.trail import Trail
+from sim.ope.logged_requests import Trail
+from sim.ope.read_database import read
+from sim.ope.target_policy import law, trained
 from sim.play.candidate import parse
 
 pytestmark = [

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from banditroute.store.engine import open_engine, prepare
 from policies.base import Float32, Float64
-from sim.ope.log import BanditLog
+from sim.ope.bandit_log import BanditLog
 
 
 @pytest.fixture(scope="session")

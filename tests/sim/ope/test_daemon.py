@@ -17,9 +17,9 @@ from banditroute.store.sessions import Verdict
 from banditroute.store.settlement import cancel
 from banditroute.store.tables import decisions
 from sim.errors import InputError
-from sim.ope.daemon import read
-from sim.ope.targets import law, trained
-from sim.ope.trail import Trail
+from sim.ope.logged_requests import Trail
+from sim.ope.read_database import read
+from sim.ope.target_policy import law, trained
 from sim.play.candidate import Contender
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from sim.data.synthetic import generate
 from sim.errors import InputError
-from sim.ope import direct, files
+from sim.ope import direct_method as direct
+from sim.ope import read_parquet as files
 from sim.play.candidate import Contender
 
 

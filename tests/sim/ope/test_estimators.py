@@ -7,7 +7,7 @@ import pytest
 
 from sim.ope import estimators
 from sim.ope.estimators import ESTIMATORS, clipped_ips, dm, dr, dr_os, ips, snips, switch_dr
-from sim.ope.sample import Sample
+from sim.ope.inputs import Sample
 
 FOUR = Sample(
     reward=np.array([1.0, 0.0, 0.5, 1.0]),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sim.errors import InputError
-from sim.ope import files
+from sim.ope import read_parquet as files
+from sim.ope.bandit_log import BanditLog
 from sim.ope.evaluation import Evaluation, compared, evaluate, unknown
-from sim.ope.log import BanditLog
 from sim.play.candidate import Contender
 
 Make = Callable[..., BanditLog]

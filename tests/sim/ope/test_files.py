@@ -10,7 +10,7 @@ import pytest
 
 from banditroute.learn.fold import Fold
 from sim.errors import InputError
-from sim.ope.files import read, trail
+from sim.ope.read_parquet import read, trail
 
 
 def write(path: Path, **columns: Any) -> Path:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from policies.base import Float32, Float64
+from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
+from sim.ope.evaluator import Judge, Target
 from sim.ope.intervals import empirical_bernstein
-from sim.ope.judge import Judge, Target
-from sim.ope.log import BanditLog
 
 Make = Callable[..., BanditLog]
 Wise = Callable[[Float32], Float64]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.ope.log import BanditLog, sessions
+from sim.ope.bandit_log import BanditLog, sessions
 
 LOG = BanditLog(
     name="five",

@@ -7,9 +7,9 @@ from banditroute.learn.fold import Fold
 from policies.base import Float64
 from sim.data.prices import drawn
 from sim.data.synthetic import MODELS, Planted, generate
-from sim.ope.made import made
-from sim.ope.targets import law, trained
-from sim.ope.trail import Trail
+from sim.ope.logged_requests import Trail
+from sim.ope.synthetic_log import made
+from sim.ope.target_policy import law, trained
 from sim.play.candidate import Contender
 
 EXPLORING = Contender.of("linucb", exploration_share=0.25, exploration_cost_share=1.0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.ope.outcomes import LEAST_OBSERVED, observed, predicted
+from sim.ope.reward_model import LEAST_OBSERVED, observed, predicted
 
 
 def features(rng: np.random.Generator, n: int, d: int = 4) -> np.ndarray:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from banditroute.core.pool import Model
-from sim.ope import files, sequence
-from sim.ope.log import BanditLog
-from sim.ope.sequence import LEAST_ACCEPTED, replay
-from sim.ope.targets import trained
-from sim.ope.trail import Trail
+from sim.ope import read_parquet as files
+from sim.ope import rejection_replay as sequence
+from sim.ope.bandit_log import BanditLog
+from sim.ope.logged_requests import Trail
+from sim.ope.rejection_replay import LEAST_ACCEPTED, replay
+from sim.ope.target_policy import trained
 from sim.play.candidate import Contender
 
 Make = Callable[..., BanditLog]

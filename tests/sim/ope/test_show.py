@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from rich.console import Console
 
-from sim.ope import files
+from sim.ope import read_parquet as files
+from sim.ope.bandit_log import BanditLog
 from sim.ope.evaluation import compared, evaluate, unknown
-from sim.ope.log import BanditLog
-from sim.ope.sequence import replay
-from sim.ope.show import as_json, replayed_json, show, show_replayed
+from sim.ope.rejection_replay import replay
+from sim.ope.tables import as_json, replayed_json, show, show_replayed
 from sim.play.candidate import Contender
 
 Make = Callable[..., BanditLog]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.ope.support import Support, effective, needed
+from sim.ope.overlap import Support, effective, needed
 
 GOOD = Support(
     rows=1_000,

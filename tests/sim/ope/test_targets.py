@@ -12,11 +12,11 @@ from banditroute.core.pool import Model
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event
 from policies.pacing.price import Price
-from sim.ope import files
-from sim.ope.daemon import read
-from sim.ope.log import BanditLog
-from sim.ope.targets import charter_of, law, trained
-from sim.ope.trail import Trail
+from sim.ope import read_parquet as files
+from sim.ope.bandit_log import BanditLog
+from sim.ope.logged_requests import Trail
+from sim.ope.read_database import read
+from sim.ope.target_policy import charter_of, law, trained
 from sim.play.candidate import Contender
 
 Make = Callable[..., BanditLog]

@@ -16,8 +16,8 @@ from banditroute.decide.columns import Asks, Decisions
 from banditroute.learn.fold import Event
 from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
-from sim.ope.log import BanditLog
-from sim.ope.trail import Requests, Trail
+from sim.ope.bandit_log import BanditLog
+from sim.ope.logged_requests import Requests, Trail
 from sim.play.candidate import Contender
 from sim.play.router_player import POOL, Replayer, outcomes
 

@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
 from sim.ope.evaluation import Comparison, Evaluation
+from sim.ope.evaluator import HEADLINE, Estimate, Verdict
 from sim.ope.intervals import LEVEL, Interval
-from sim.ope.judge import HEADLINE, Estimate, Verdict
-from sim.ope.log import BanditLog
-from sim.ope.sequence import Replayed
+from sim.ope.rejection_replay import Replayed
 
 UNITS = {"cost": "cost, $ per request"}
 

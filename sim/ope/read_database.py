@@ -24,8 +24,8 @@ from banditroute.store.pools import load_pools
 from banditroute.store.tables import decisions, events, feedback, prices
 from policies.base import Float64
 from sim.errors import InputError
-from sim.ope.log import BanditLog, sessions
-from sim.ope.trail import Requests, Trail
+from sim.ope.bandit_log import BanditLog, sessions
+from sim.ope.logged_requests import Requests, Trail
 
 ARRIVED = 99.0
 """Decisions younger than the delay of this percentile of feedback are left out, judged or not:

@@ -29,14 +29,14 @@ from banditroute.learn.fold import Event
 from policies import make_pacing
 from policies.base import Float64
 from policies.pacing.price import Price
+from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import snips
+from sim.ope.inputs import Sample
 from sim.ope.intervals import Interval, normal
-from sim.ope.log import BanditLog
-from sim.ope.outcomes import observed
-from sim.ope.sample import Sample
-from sim.ope.support import MOST_OUTSIDE, SUSPICIOUS
-from sim.ope.targets import trained
-from sim.ope.trail import Trail
+from sim.ope.logged_requests import Trail
+from sim.ope.overlap import MOST_OUTSIDE, SUSPICIOUS
+from sim.ope.reward_model import observed
+from sim.ope.target_policy import trained
 from sim.play.budget import Budget
 from sim.play.candidate import Contender
 
@@ -89,7 +89,7 @@ def replay(
     -----
     A row of propensity p is accepted if the policy draws its model, and then with probability
     ``c / p``, c the least logged propensity: always, on a uniform log. Missing outcomes among the
-    accepted are weighted for as `sim.ope.outcomes.observed` has it.
+    accepted are weighted for as `sim.ope.reward_model.observed` has it.
     """
     log, requests = trail.log, trail.requests
     rng = np.random.default_rng([seed, _ACCEPTS])

@@ -17,7 +17,7 @@ from banditroute.decide.router import Router
 from banditroute.learn.fold import Fold
 from policies.base import Float64
 from policies.pacing.price import Price
-from sim.ope.trail import Requests, Trail
+from sim.ope.logged_requests import Requests, Trail
 from sim.play.candidate import Contender
 
 _TAUGHT = ("model_added", "prior")

@@ -19,8 +19,8 @@ from banditroute.learn.fold import Event
 from policies import Outcome
 from policies.base import Float32, Float64
 from sim.errors import InputError
-from sim.ope.log import BanditLog, sessions
-from sim.ope.trail import Requests, Trail
+from sim.ope.bandit_log import BanditLog, sessions
+from sim.ope.logged_requests import Requests, Trail
 
 if TYPE_CHECKING:
     import pyarrow

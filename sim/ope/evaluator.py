@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.base import Float64
+from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
+from sim.ope.inputs import Sample
 from sim.ope.intervals import Interval, bootstrap, empirical_bernstein, normal
-from sim.ope.log import BanditLog
-from sim.ope.outcomes import observed, predicted
-from sim.ope.sample import Sample
-from sim.ope.support import Support, effective, needed
+from sim.ope.overlap import Support, effective, needed
+from sim.ope.reward_model import observed, predicted
 
 FEW_SESSIONS = 30
 HEADLINE = "dr"

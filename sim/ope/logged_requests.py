@@ -12,7 +12,7 @@ from banditroute.core.pool import Charter, Model
 from banditroute.decide.columns import Asks
 from banditroute.learn.fold import Event
 from policies.base import Float64
-from sim.ope.log import BanditLog
+from sim.ope.bandit_log import BanditLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from banditroute.features.embedding import make_embedder
 from policies.base import Float32
 from sim.data.formats import load
 from sim.errors import InputError
-from sim.ope.files import QUALITY_ALONE
-from sim.ope.judge import LOGGED
-from sim.ope.log import BanditLog
-from sim.ope.outcomes import predicted
-from sim.ope.targets import law, trained
-from sim.ope.trail import Trail
+from sim.ope.bandit_log import BanditLog
+from sim.ope.evaluator import LOGGED
+from sim.ope.logged_requests import Trail
+from sim.ope.read_parquet import QUALITY_ALONE
+from sim.ope.reward_model import predicted
+from sim.ope.target_policy import law, trained
 from sim.play.candidate import Contender
 
 
