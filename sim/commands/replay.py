@@ -100,7 +100,7 @@ def command(
     from sim.errors import InputError
     from sim.play.candidate import distinct, parse
     from sim.play.parallel import LOCAL, run_all
-    from sim.report import show
+    from sim.report.terminal import show
     from sim.results import RunFile
     from sim.terminal import console, progress
     from sim.worlds.delays import with_feedback

@@ -23,7 +23,7 @@ def command(
     tasks: Annotated[bool, typer.Option("--tasks", help="Print tables by task, too.")] = False,
 ) -> None:
     """Show a run: its tables here, or its page and pictures as files."""
-    from sim.report import show
+    from sim.report.terminal import show
     from sim.results import RunFile
     from sim.terminal import console
 
@@ -32,7 +32,7 @@ def command(
         show(console(), read.stages, full=full, tasks=tasks)
         return
     needs_drawing("--out" if out is not None else "--png")
-    from sim.plots import frontiers, pictures
+    from sim.report.figures import frontiers, pictures
 
     if out is not None:
         write_page(read, out, "--out")
@@ -59,7 +59,7 @@ def needs_drawing(option: str) -> None:
 
 def write_page(run: RunFile, path: Path, option: str) -> None:
     """Write the page of a run; what the system says against it is an InputError."""
-    from sim.page import page
+    from sim.report.html import page
 
     _write(path, page(run).encode("utf-8"), option)
 

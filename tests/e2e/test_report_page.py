@@ -11,7 +11,7 @@ import pytest
 from made_run import BUDGETS, PLANS, POLICIES, run_file
 from matplotlib import image
 
-from sim.page import page
+from sim.report.html import page
 
 pytestmark = pytest.mark.slow
 

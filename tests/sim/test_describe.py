@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from sim.data.dataset import Dataset
-from sim.describe import as_json, describe, show
+from sim.report.describe import as_json, describe, show
 
 NAN = float("nan")
 

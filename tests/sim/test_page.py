@@ -12,8 +12,8 @@ import pytest
 from calling import call
 from made_run import BUDGETS, PLANS, POLICIES, run_file
 
-from sim.page import page
-from sim.plots import frontiers, pictures
+from sim.report.figures import frontiers, pictures
+from sim.report.html import page
 from sim.results import Measure, RunFile
 
 HOSTILE = "</script><script>alert(1)</script> \"'& --> $x^2$ <img src=x>"

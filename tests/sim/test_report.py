@@ -6,8 +6,8 @@ import pytest
 from made_run import BUDGETS, PLANS, POLICIES, staged
 from rich.console import Console
 
-from sim import tables
-from sim.report import show
+from sim.report import tables
+from sim.report.terminal import show
 from sim.results import Adapted, Measure, Stage
 
 

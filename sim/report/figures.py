@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from sim.drawing import (
+from sim.report.quality_cost import frontier, mean, plane
+from sim.report.style import (
     AREAS,
     BLUE,
     COLOURS,
@@ -30,9 +31,8 @@ from sim.drawing import (
     panels,
     slim,
 )
-from sim.planes import frontier, mean, plane
+from sim.report.tables import changes
 from sim.results import Band, Stage, by_scenario
-from sim.tables import changes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from policies.base import Float64
-from sim.drawing import GREY, LETTERS, STYLES, legend, letter, log_scale, marker
+from sim.report.style import GREY, LETTERS, STYLES, legend, letter, log_scale, marker
+from sim.report.tables import PER
 from sim.results import Contender, Point, Stage
-from sim.tables import PER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,8 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from sim import tables
-from sim.plots import Picture, frontiers, pictures
+from sim.report import tables
+from sim.report.figures import Picture, frontiers, pictures
 from sim.results import RunFile, Stage, by_scenario
 
 NAME = 40

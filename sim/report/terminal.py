@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sim import tables
+from sim.report import tables
 from sim.results import Stage
 
 FEW = 3
