@@ -18,8 +18,8 @@ def command(
     json_path: options.Json = None,
 ) -> None:
     """Show quality, cost and references of a data set, and warn of what looks wrong."""
+    from sim.commands.terminal import console
     from sim.report.describe import as_json, describe, show
-    from sim.terminal import console
 
     options.writable("--json", json_path)
     dataset = options.loaded(

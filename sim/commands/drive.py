@@ -38,9 +38,9 @@ def command(
     json_path: options.Json = None,
 ) -> None:
     """Replay logged data over HTTP against a running daemon."""
+    from sim.commands.terminal import console, progress
     from sim.data.prices import drawn
     from sim.drive import Drive, run_drive, show
-    from sim.terminal import console, progress
 
     options.writable("--json", json_path)
     weights = options.preference(preference) if preference else None

@@ -54,12 +54,12 @@ def command(
     """Judge policies that never ran, from logged decisions and their propensities."""
     import numpy as np
 
+    from sim.commands.terminal import console, progress
     from sim.errors import InputError
     from sim.ope import direct_method as direct
     from sim.ope.evaluation import compared, evaluate, unknown
     from sim.ope.rejection_replay import replay
     from sim.ope.tables import as_json, replayed_json, show, show_direct, show_replayed
-    from sim.terminal import console, progress
 
     if not 0.0 <= learn_fraction < 1.0:
         raise InputError(f"--learn-fraction: in [0, 1), not {learn_fraction:g}")

@@ -96,13 +96,13 @@ def command(
     from policies import make_pacing
     from sim import plan as stages
     from sim.commands.report import needs_drawing, write_page
+    from sim.commands.terminal import console, progress
     from sim.data.database import without_passwords
     from sim.errors import InputError
     from sim.play.candidate import distinct, parse
     from sim.play.parallel import LOCAL, run_all
     from sim.report.terminal import show
     from sim.results import RunFile
-    from sim.terminal import console, progress
     from sim.worlds.delays import with_feedback
 
     rates = budget_rate or []

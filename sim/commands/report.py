@@ -23,9 +23,9 @@ def command(
     tasks: Annotated[bool, typer.Option("--tasks", help="Print tables by task, too.")] = False,
 ) -> None:
     """Show a run: its tables here, or its page and pictures as files."""
+    from sim.commands.terminal import console
     from sim.report.terminal import show
     from sim.results import RunFile
-    from sim.terminal import console
 
     read = RunFile.read(run)
     if out is None and png is None:

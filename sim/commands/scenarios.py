@@ -16,7 +16,7 @@ def command(
     """List the shipped scenarios, or check your own."""
     from rich.table import Table
 
-    from sim.terminal import console
+    from sim.commands.terminal import console
     from sim.worlds.scenario import load_scenarios, shipped
 
     table = Table("name", "title", "budgets", "what happens")

@@ -13,7 +13,7 @@ from banditroute.cli import app
 from banditroute.learn.prior import Prior
 from banditroute.settings import DEMO_MODELS
 from policies.base import sums_of
-from sim import pretrain
+from sim.commands import pretrain
 
 MODELS = [model.model_dump() for model in DEMO_MODELS]
 

@@ -34,13 +34,13 @@ from banditroute.learn.prior import Prior
 from policies import Outcome
 from policies.barp import Barp
 from policies.base import Float32, Float64
+from sim.commands.terminal import progress
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
 from sim.measure.baselines import References
 from sim.measure.supervised import Supervised
 from sim.play.parallel import each
-from sim.terminal import progress
 
 GRID = np.linspace(0.0, 1.0, 11)
 AT_ONCE = 16

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from sim.commands.terminal import console
 from sim.data.formats import detect, load
 from sim.data.formats.source import Source
 from sim.errors import InputError
-from sim.terminal import console
 
 
 def main() -> None:

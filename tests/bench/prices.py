@@ -23,10 +23,10 @@ from report import show
 from staging import DEAR, MIDDLE, staged, thirds
 from weights import cell, contender, mean_and_error
 
+from sim.commands.terminal import progress
 from sim.play.parallel import each
 from sim.play.replay import Experiment, run
 from sim.play.trace import picked
-from sim.terminal import progress
 from sim.worlds.events import Price
 from sim.worlds.scenario import Act, Scenario
 

@@ -23,12 +23,12 @@ from report import show
 from staging import SAYS, WATCHED, Measured, measure, staged, thirds
 from weights import cell, contender
 
+from sim.commands.terminal import progress
 from sim.measure.adaptation import WINDOW
 from sim.play.candidate import Contender
 from sim.play.parallel import each
 from sim.play.replay import Experiment, run
 from sim.play.trace import Trace
-from sim.terminal import progress
 
 RESET = "+reset"
 PARETO = ("paretobandit", "paretobandit:forgetting_factor=1")

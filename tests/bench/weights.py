@@ -29,6 +29,7 @@ from banditroute.core.pool import default_tau_cost
 from banditroute.features.embedding import make_embedder
 from policies import POLICIES
 from policies.base import Float32
+from sim.commands.terminal import progress
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
@@ -39,7 +40,6 @@ from sim.play.candidate import Contender, parse
 from sim.play.parallel import each
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace
-from sim.terminal import progress
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.8)
 WITHOUT = {

@@ -15,10 +15,10 @@ from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
 from banditroute.learn.prior import Prior, fitting
 from sim.cli import app as sim_app
+from sim.commands.pretrain import command
 from sim.data.dataset import Dataset, save
 from sim.data.formats import load
 from sim.data.synthetic import generate
-from sim.pretrain import command
 
 needs_torch = pytest.mark.minilm
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.commands.options import Format, Prices, TrustPickle, loaded
-from sim.warm import fail, features, rows
+from sim.commands.warm_start import fail, features, rows
 
 if TYPE_CHECKING:
     from banditroute.fitting.pretraining import Answers
@@ -72,7 +72,7 @@ def command(
     from banditroute.fitting.autograd import require_torch
     from banditroute.fitting.pretraining import Options, fit
     from banditroute.learn.prior import Prior, digest
-    from sim.terminal import progress
+    from sim.commands.terminal import progress
 
     try:
         options = Options(epochs=epochs, seed=seed)

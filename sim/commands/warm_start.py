@@ -163,8 +163,8 @@ def features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Basi
     from banditroute.features.basis import COORDINATES
     from banditroute.features.basis.fit import fit_principal
     from banditroute.features.embedding import make_embedder
+    from sim.commands.terminal import progress
     from sim.errors import InputError
-    from sim.terminal import progress
 
     if kind == "precomputed":
         raise InputError("--embedder: there are no vectors in DATA; --log has them")
@@ -205,7 +205,7 @@ def _show(out: Path, prior: Prior, quality: dict[str, Float64]) -> None:
 
     from banditroute.learn.prior import digest
     from policies.base import sums_of
-    from sim.terminal import console
+    from sim.commands.terminal import console
 
     known = sums_of(prior.arrays)
     costs = sums_of(prior.arrays, prefix="cost_")
