@@ -1,8 +1,8 @@
 """Routing data: prompts with the quality and cost of the models that answered them.
 
-One frozen `Dataset` is what every loader of `sim.data.formats` makes and every command works on, and
-here is what they have in common: which values are possible, and which rows can be replayed. What
-is missing is NaN and never 0; what is impossible is refused with the file, row and column.
+Every loader of `sim.data.formats` makes one frozen `Dataset`, and every command works on it. This
+module says which values are possible and which rows can be replayed. What is missing is NaN and
+never 0; what is impossible is refused with the file, row and column.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Metrics, by name; means over the scored requests:
 
 ======================  ============================================================================
 quality, cost           cost in US dollars
-zero                    quality of the zero router at that cost, see `sim.measure.baselines.Frontier`
+zero                    quality of the zero router at that cost, see `baselines.Frontier`
 difference              quality - zero
 regret                  quality of the oracle - quality; the oracle sees every answer, and at a
                         budget is the knapsack's
@@ -16,8 +16,8 @@ single_regret           quality of the best single model - quality; of the reque
 limit_regret            quality of the supervised limit - quality, both at the policy's cost
 quality_of_single,      as shares of the best single model's
 cost_of_single
-aiq                     see `sim.measure.scores.aiq`: the policy, and mixes of it with the cheapest model
-                        alone, from the cheapest model's mean cost to the dearest's
+aiq                     see `sim.measure.scores.aiq`: the policy, and mixes of it with the
+                        cheapest model alone, from the cheapest model's mean cost to the dearest's
 arena                   see `sim.measure.scores.arena_score`
 captured                (quality - zero) / (supervised limit - zero), both at the policy's cost, as
                         ratio of the means over seeds, see `sim.measure.scores.captured_gain`

@@ -23,7 +23,7 @@ NAME = 40
 
 def page(run: RunFile) -> str:
     """Return the HTML of a run."""
-    template = Template(files("sim").joinpath("page.html").read_text(encoding="utf-8"))
+    template = Template(files("sim.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(run.title),
         command=escape(shlex.join(run.command)),

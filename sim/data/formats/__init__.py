@@ -70,7 +70,7 @@ def load(
     ----------
     path_or_url : a file in one of `FORMATS`, or the URL of a daemon's database.
     format : one of `FORMATS`; None tells it by the content.
-    prices : a price list, see `sim.data.prices.table`, for answers whose cost the file does not hold.
+    prices : for answers whose cost the file does not hold, see `sim.data.prices.table`.
     trust_pickle : open a pickle, which runs the code in it.
     pool : of a daemon's log, which pool; None where it has only one.
     estimates : take 512 output tokens for an answer that nobody counted; False leaves its cost NaN.
