@@ -15,10 +15,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from databases import Postgres, postgres_server
-from logbook import Book
-from served import Served, serve
 from sqlalchemy import Engine
+from support.databases import Postgres, postgres_server
+from support.served_daemon import Served, serve
+from support.small_log import Book
 
 from banditroute import client
 from banditroute.settings import DEMO_MODELS

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from served import Served
+from support.served_daemon import Served
 
 from banditroute import client
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from databases import Postgres, postgres_server
+from support.databases import Postgres, postgres_server
 
 from sim.data.dataset import save
 from sim.data.synthetic import generate

@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from databases import Postgres
-from running import environment, until
 from sqlalchemy import Engine, text
+from support.daemon_process import environment, until
+from support.databases import Postgres
 
 from banditroute.core.clock import now_us
 from banditroute.store import budgets, ledger
 from banditroute.store.engine import WRITER, open_engine, prepare
 from banditroute.store.ledger import Holder
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SECONDS = 12.0
 CAP = {"total": 6_000_000, "hour": 1_500_000}
 FAR = 4 * 10**15
@@ -76,11 +76,11 @@ class Holders:
     def _start(self) -> subprocess.Popen[bytes]:
         self._started += 1
         out = self._home / f"{self._started}.txt"
-        script = [sys.executable, str(HERE / "holder.py"), self._url, str(out)]
+        script = [sys.executable, str(TESTS / "support" / "lease_holder.py"), self._url, str(out)]
         with (self._home / f"{self._started}.err").open("wb") as err:
             process = subprocess.Popen(
                 [*script, str(self._started), str(self._over)],
-                env=environment({"PYTHONPATH": str(HERE.parents[1])}),
+                env=environment({"PYTHONPATH": str(TESTS.parent)}),
                 stderr=err,
             )
         until(lambda: out.exists() and b"ready" in out.read_bytes(), seconds=60, what="a holder")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from running import daemon, driving, environment, free_port
+from support.daemon_process import daemon, driving, environment, free_port
 
 from banditroute.features.embedding import make_embedder
 from sim.data.database import opened

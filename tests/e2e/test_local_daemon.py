@@ -10,7 +10,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import check_log, daemon, driving, environment, free_port, policy, verify
+from support.daemon_process import (
+    check_log,
+    daemon,
+    driving,
+    environment,
+    free_port,
+    policy,
+    verify,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import (
+from sqlalchemy import func, select
+from support.daemon_process import (
     COMMAND,
     Daemon,
     check_log,
@@ -26,7 +27,6 @@ from running import (
     until,
     verify,
 )
-from sqlalchemy import func, select
 
 from banditroute.serve import foreground, haproxy
 from banditroute.serve.foreground import StartError

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from made_run import BUDGETS, PLANS, POLICIES, run_file
 from matplotlib import image
+from support.run_file import BUDGETS, PLANS, POLICIES, run_file
 
 from sim.report.html import page
 

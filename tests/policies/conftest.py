@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conformance import CASES, Case
 from hypothesis import settings
+from support.policy_cases import CASES, Case
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")

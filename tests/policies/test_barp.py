@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conformance import same_bits
+from support.policy_cases import same_bits
 
 from policies import Comparison, Outcome
 from policies.barp import Barp

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conformance import (
+from support.policy_cases import (
     ARMS,
     DIM,
     PARAMETERS,

@@ -12,7 +12,7 @@ import io
 
 import numpy as np
 import pytest
-from conformance import (
+from support.policy_cases import (
     ARMS,
     DIM,
     Case,

@@ -7,36 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from support.spells import ARMS, DIM, known, log
 
 from policies import Outcome, make_policy
-from policies.base import Float64, Policy, Sums
+from policies.base import Float64, Sums
 from policies.discounted import DUCB, UNTRIED, DLinUCB, DThompson
 from policies.ridge import next_position
 from policies.thompson import Thompson
 
-ARMS = ("a", "b", "c", "late")
-DIM = 4
 LD = np.longdouble
-
-
-def log(n: int, seed: int, arms: Sequence[str] = ARMS[:3]) -> list[Outcome]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, DIM)).astype(np.float32)
-    x[:, -1] = 1.0
-    # Some arms rest for long: each is drawn in spells.
-    drawn = np.repeat(rng.integers(len(arms), size=n), rng.integers(1, 30, size=n))[:n]
-    return [
-        Outcome(s, f"d{s}", arms[drawn[s - 1]], x[s - 1], "quality", float(rng.random()))
-        for s in range(1, n + 1)
-    ]
-
-
-def known(policy: Policy, outcomes: Sequence[Outcome], arms: Sequence[str] = ARMS[:3]) -> Policy:
-    for arm in arms:
-        policy.add_arm(arm)
-    policy.learn(outcomes)
-    policy.refresh()
-    return policy
 
 
 def slow_indices(

@@ -1,245 +1,116 @@
-"""PILOT and comparisons: differences come out, levels stay with the rewards."""
+"""Comparisons on a ridge, against the joint update of both arms that they stand for."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from conformance import ARMS, DIM, comparisons, contexts, outcomes, same_bits
-from test_pilot import GIVEN, QUALITY_ONLY, SIZE, preferences, started
 
-from policies import Comparison, Outcome, make_policy
-from policies.base import Float32, Float64
-from policies.linucb import LinUCB
-from policies.pilot import Pilot
+from policies.base import Float64
+from policies.pilot_comparisons import Duels
 
-GAIN = 0.2
+D, GAIN = 3, 0.2
+X = np.array([0.5, -1.0, 1.0], dtype=np.float32)
+SCALE = np.pi**2 / 6
 
 
-def arms_of(policy: Pilot, *names: str) -> Pilot:
-    for name in names:
-        policy.add_arm(name)
-    return policy
+def duels(*, gamma: float = 1.0, levels: tuple[float, ...] = (0.7, 0.5, 0.6)) -> Duels:
+    one = Duels(precision=np.array([5.0, 5.0, 1.0]), mean=np.zeros(D), gamma=gamma)
+    for arm, level in enumerate(levels):
+        one.grow()
+        one.anchor_arm(arm, precision=np.array([5.0, 5.0, 1.0 + arm]), mean=np.array([0, 0, level]))
+    return one
 
 
-def compare(policy: Pilot, winner: str, loser: str, x: Float32, times: int = 1) -> None:
-    for _ in range(times):
-        policy.compare(Comparison(1, "won", "lost", winner, loser, x))
+def joint(before: Duels, winner: int, loser: int) -> tuple[Float64, Float64, Float64]:
+    """Return mean[2, D] and covariances[2, D, D] by Laplace's step on both arms at once."""
+    theta, inverse = before.solve(0)
+    mean = np.concatenate([theta[winner], theta[loser]])
+    cov = np.zeros((2 * D, 2 * D))
+    cov[:D, :D], cov[D:, D:] = inverse[winner], inverse[loser]
+    row = np.concatenate([X, -X]).astype(np.float64)
+    p = 1.0 / (1.0 + np.exp(-row @ mean / GAIN))
+    fisher = p * (1.0 - p) / GAIN**2 * (GAIN**2 * SCALE)
+    gain = cov @ row / (1.0 / fisher + row @ cov @ row)
+    mean = mean + gain * (1.0 - p) / GAIN / (p * (1.0 - p) / GAIN**2)
+    cov = cov - np.outer(gain, row @ cov)
+    return mean.reshape(2, D), cov[:D, :D], cov[D:, D:]
 
 
-class World:
-    """Four models whose rewards are linear; the larger of two noisy ones is preferred."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng([6, seed])
-        self.theta = 0.06 * self.rng.normal(size=(4, DIM))
-        self.theta[:, -1] = self.rng.uniform(0.4, 0.8, size=4)
-
-    def prompt(self) -> Float32:
-        x = self.rng.normal(size=DIM).astype(np.float32)
-        x[-1] = 1.0
-        return x
-
-    def rewards(self, x: Float32) -> Float64:
-        """Return rewards[4], whose noise makes the log-odds of a difference its GAIN-th part."""
-        noisy: Float64 = self.theta @ x + self.rng.gumbel(scale=GAIN, size=4) - 0.5772 * GAIN
-        return noisy
-
-    def teach(self, policy: Pilot, *, rewards: int, comparisons: int) -> Pilot:
-        for i in range(rewards):
-            x, arm = self.prompt(), i % 4
-            policy.learn([Outcome(i, "d", "abcd"[arm], x, "quality", self.rewards(x)[arm])])
-        for _ in range(comparisons):
-            x, pair = self.prompt(), self.rng.permutation(4)[:2]
-            better, worse = sorted(pair, key=self.rewards(x).__getitem__, reverse=True)
-            compare(policy, "abcd"[better], "abcd"[worse], x)
-        policy.refresh()
-        return policy
-
-    def lost(self, policy: Pilot) -> float:
-        """Return what its favourites are worth less than the best models, on the mean."""
-        x = np.stack([self.prompt() for _ in range(300)])
-        truth, mean = x @ self.theta.T, policy.estimate(x)[0]
-        return float((truth.max(axis=1) - truth[np.arange(300), mean.argmax(axis=1)]).mean())
-
-    def error(self, policy: Pilot) -> float:
-        """Return the root mean square error of the differences of means."""
-        x = np.stack([self.prompt() for _ in range(300)])
-        off = policy.estimate(x)[0] - x @ self.theta.T
-        return float((off - off.mean(axis=1, keepdims=True)).std())
-
-
-def pilot() -> Pilot:
-    return arms_of(Pilot(dim=DIM, gain=GAIN), *"abcd")
-
-
-def test_differences_come_out_of_comparisons_alone() -> None:
-    errors, lost = [], []
-    for seed in range(4):
-        world = World(seed)
-        policy = world.teach(pilot(), rewards=0, comparisons=1_500)
-        errors.append(world.error(policy))
-        lost.append(world.lost(policy))
-    assert max(errors) < 0.05 and max(lost) < 0.015
-
-
-def test_rewards_and_comparisons_know_more_than_rewards() -> None:
-    without, both = (
-        [
-            World(seed).lost(World(seed).teach(pilot(), rewards=40, comparisons=n))
-            for seed in range(8)
-        ]
-        for n in (0, 200)
-    )
-    saved = np.array(without) - np.array(both)
-    assert (saved > 0.0).sum() >= 7 and np.mean(both) < 0.5 * np.mean(without)
-
-
-def test_without_comparisons_nothing_is_kept_of_them() -> None:
-    policy, plain = started(preferences(ARMS[:6])), LinUCB(dim=DIM)
-    assert policy.state().keys() == plain.state().keys()
-    compare(policy, "good", "best", contexts(1)[0])
-    assert "duels/gram" in policy.state()
-    again = started(preferences(ARMS[:6]))
-    compare(again, "best", "tiny", contexts(1)[0], times=5)
-    again.load(started(preferences(ARMS[:6])).state())
-    assert again.state().keys() == plain.state().keys()
-
-
-def test_a_winner_rises_and_a_loser_falls_and_nobody_else_moves() -> None:
-    policy = pilot()
-    policy.learn(
-        Outcome(i, "d", "abcd"[i % 4], x, "quality", 0.5) for i, x in enumerate(contexts(8))
-    )
-    policy.refresh()
-    x = contexts(1, seed=2)
-    before = policy.estimate(x)
-    compare(policy, "b", "c", x[0])
-    policy.refresh()
-    after = policy.estimate(x)
-    rise = (after[0] - before[0])[0]
-    assert 0.0 < rise[1] < 0.33 and -0.33 < rise[2] < 0.0
-    assert rise[0] == rise[3] == 0.0 and (after[1][0, [0, 3]] == before[1][0, [0, 3]]).all()
-    assert (after[1][0, [1, 2]] < before[1][0, [1, 2]]).all()
-
-
-def test_comparisons_say_nothing_of_the_level_that_two_share() -> None:
-    """A thousand of them leave the mean of two levels as unsure as it was, and free to move."""
-    policy, x = arms_of(Pilot(dim=DIM, gain=GAIN), "a", "b"), np.eye(DIM, dtype=np.float32)[-1:]
-    for _ in range(500):
-        compare(policy, "a", "b", x[0])
-        compare(policy, "b", "a", x[0])
-    policy.refresh()
-    mean, std = policy.estimate(x)
-    np.testing.assert_allclose(mean, 0.7, atol=0.02)
-    np.testing.assert_allclose(std, np.sqrt(0.5), atol=0.01)
-    policy.learn(Outcome(i, "d", "a", x[0], "quality", 0.2) for i in range(20))
-    policy.refresh()
-    mean, std = policy.estimate(x)
-    np.testing.assert_allclose(mean, 0.2 + 0.5 * 2 / 22, atol=0.02)
-    np.testing.assert_allclose(std, np.sqrt(1 / 22), atol=0.02)
-
-
-@pytest.mark.parametrize("gamma", [1.0, 0.97])
-@pytest.mark.parametrize("support", [None, 0.0, 0.8])
-def test_joined_with_rewards_it_is_least_squares_with_one_level_that_floats(
-    support: float | None, gamma: float
+@pytest.mark.parametrize(("winner", "loser"), [(0, 1), (1, 0), (2, 0)])
+def test_one_comparison_moves_both_arms_as_their_joint_update_would(
+    winner: int, loser: int
 ) -> None:
-    if support is None:
-        policy, precision = arms_of(Pilot(dim=DIM, gamma=gamma), *ARMS), np.full(DIM, 50.0)
-        precision[-1] = 1.0
-    else:
-        policy = started(preferences(support=support), gamma=gamma, **GIVEN)
-        precision = np.full(SIZE + 1, 5.0)
-        precision[-1] = 2.0 + support * (8.0 - 2.0)
-    for i, outcome in enumerate(outcomes(60)):
-        policy.learn([outcome])
-        if i % 2:
-            policy.compare(comparisons(60)[i])
-    policy.refresh()
-    floats = bool(support)
-    d, k = len(precision), len(ARMS)
-    a, b = np.zeros((k * d + 1, k * d + 1)), np.zeros(k * d + 1)
-    a[-1, -1] = 2.0 / support if support else 0.0
-    for arm in range(k):
-        (rewards, won), (gram, moment) = (
-            (sums.symmetric()[arm] * decay, sums.moment[arm] * decay)
-            for sums in (policy.ridge, policy.duels)
-            for decay in [gamma ** (policy.clock - int(sums.last[arm]))]
-        )
-        prior, mean = np.diag(precision), policy.ridge.mean[arm]
-        floating = gram + floats * prior
-        at = slice(arm * d, arm * d + d)
-        a[at, at] = rewards + gram + prior
-        a[at, -1] = a[-1, at] = -floating[:, -1]
-        a[-1, -1] += floating[-1, -1]
-        b[at] = won + moment + prior @ mean
-        b[-1] -= moment[-1] + floats * precision[-1] * mean[-1]
-    solved = np.linalg.solve(a, b)
-    np.testing.assert_allclose(policy.view["theta"], solved[:-1].reshape(k, d), atol=1e-5)
-    if not floats:
-        joint = np.linalg.inv(a)
-        blocks = np.stack([joint[i * d : i * d + d, i * d : i * d + d] for i in range(k)])
-        np.testing.assert_allclose(policy.view["inverse"], blocks, atol=1e-5)
+    one = duels()
+    one.fight(1, 2, X, GAIN, 0)
+    mean, won, lost = joint(one, winner, loser)
+    one.fight(winner, loser, X, GAIN, 0)
+    theta, inverse = one.solve(0)
+    np.testing.assert_allclose(theta[[winner, loser]], mean, rtol=1e-9)
+    np.testing.assert_allclose(inverse[winner], won, rtol=1e-9)
+    np.testing.assert_allclose(inverse[loser], lost, rtol=1e-9)
 
 
-def test_the_first_comparison_is_no_jump() -> None:
-    prior = preferences(support=1.0)
-    plain, told = started(prior, **GIVEN), started(prior, **GIVEN)
-    compare(told, "good", "fair", contexts(1)[0])
-    for policy in (plain, told):
-        policy.learn(outcomes(30))
-        policy.refresh()
-    x = contexts(20, seed=4)
-    for a, b in zip(plain.estimate(x), told.estimate(x), strict=True):
-        assert 0.0 < abs(a - b).max() < 0.2
+def test_no_comparison_is_worth_more_or_moves_more_than_its_bound() -> None:
+    for levels in ((0.5, 0.5, 0.5), (9.0, -9.0, 0.0), (-400.0, 400.0, 0.0), (1e6, -1e6, 0.0)):
+        one = duels(levels=levels)
+        before = one.solve(0)[0]
+        widths = [one.belief(arm, X.astype(float), 0)[1] for arm in range(3)]
+        one.fight(0, 1, X, GAIN, 0)
+        moved = (one.solve(0)[0] - before) @ X
+        assert all(np.isfinite(part).all() for part in one.state().values())
+        assert (one.count <= SCALE / 4 + 1e-12).all() and (one.count[:2] > 0.0).all()
+        assert -1e-9 <= moved[0] <= GAIN * SCALE * widths[0]
+        assert -GAIN * SCALE * widths[1] <= moved[1] <= 1e-9
+        assert moved[2] == 0.0
 
 
-def test_a_reset_forgets_what_comparisons_said_of_a_level() -> None:
-    policy, x = pilot(), np.eye(DIM, dtype=np.float32)[-1:]
-    for _ in range(100):
-        compare(policy, "a", "b", x[0])
-        compare(policy, "b", "a", x[0])
-    policy.learn(Outcome(i, "d", "b", x[0], "quality", 0.5) for i in range(50))
-    policy.refresh()
-    before = policy.estimate(x)
-    policy.reset_arm("a")
-    policy.refresh()
-    assert policy.estimate(x)[1][0, 0] > 1.5 * before[1][0, 0]
-    policy.learn(Outcome(i, "d", "a", x[0], "quality", 0.1) for i in range(20))
-    policy.refresh()
-    assert policy.estimate(x)[0][0, 0] < 0.35
+def test_of_two_alike_one_rises_as_far_as_the_other_falls() -> None:
+    one = Duels(precision=np.ones(D), mean=np.zeros(D))
+    one.grow(), one.grow()
+    one.fight(0, 1, X, GAIN, 0)
+    theta = one.solve(0)[0]
+    assert theta[0] @ X > 0.02
+    np.testing.assert_allclose(theta[0], -theta[1], atol=1e-15)
 
 
-@pytest.mark.parametrize("params", [{"score": "cosine"}, {"gain": 0.0}])
-def test_where_odds_have_no_size_comparisons_teach_nothing(params: dict[str, object]) -> None:
-    policy = started(preferences(), **params)
-    before = policy.state()
-    compare(policy, "good", "best", contexts(1)[0])
-    assert same_bits(policy.state(), before)
+def test_opposite_opinions_cancel() -> None:
+    one = Duels(precision=np.ones(D), mean=np.zeros(D))
+    one.grow(), one.grow()
+    for i in range(400):
+        one.fight(i % 2, 1 - i % 2, X, GAIN, 0)
+    assert abs((one.solve(0)[0] @ X) @ [1.0, -1.0]) < 0.01
 
 
-def test_a_preferred_model_is_played() -> None:
-    policy = pilot()
-    for x in contexts(30):
-        for other in "acd":
-            compare(policy, "b", other, x)
-    policy.refresh()
-    scores = policy.score(contexts(1), QUALITY_ONLY)
-    pmf = policy.pmf(scores, np.ones((1, 4), dtype=np.bool_), np.zeros((1, 4)))
-    assert pmf[0].argmax() == 1
+def test_a_thousand_wins_end_where_odds_of_a_thousand_would() -> None:
+    one = Duels(precision=np.ones(D), mean=np.zeros(D))
+    one.grow(), one.grow()
+    gaps = []
+    for _ in range(1_000):
+        one.fight(0, 1, X, GAIN, 0)
+        gaps.append(float(one.solve(0)[0] @ X @ [1.0, -1.0]))
+    assert (np.diff(gaps) > 0.0).all()
+    assert 5.0 < gaps[-1] / GAIN < 10.0
+    assert gaps[-1] - gaps[499] < GAIN
+    assert one.count.max() < 20.0, "sure odds teach little"
 
 
-def test_a_reset_before_the_first_comparison_leaves_no_trace_that_a_checkpoint_would_lose() -> None:
-    one = make_policy("pilot", dim=DIM)
-    for arm in ("a", "b", "c"):
-        one.add_arm(arm)
-    x = np.ones(DIM, dtype=np.float32)
-    one.learn([Outcome(s, "d", "ab"[s % 2], x, "quality", 0.5) for s in range(20)])
-    one.reset_arm("a", worth=2.0)
-    other = make_policy("pilot", dim=DIM)
-    other.load(one.state())
-    for policy in (one, other):
-        policy.compare(Comparison(21, "d", "e", "b", "c", x))
-    mine, theirs = one.state(), other.state()
-    assert mine.keys() == theirs.keys()
-    assert all(mine[name].tobytes() == theirs[name].tobytes() for name in mine)
+def test_a_surprise_leaves_no_residual_for_rewards() -> None:
+    one = Duels(precision=np.full(D, 1e9), mean=np.array([0.0, 0.0, 0.5]))
+    for arm, level in enumerate((-1.0, 1.0)):
+        one.grow()
+        one.anchor_arm(arm, precision=np.full(D, 1e9), mean=np.array([0, 0, level]))
+    one.fight(0, 1, X, GAIN, 0)
+    error, _ = one.residuals(*one.solve(0))
+    np.testing.assert_allclose(error, 0.0, atol=1e-6)
+
+
+def test_comparisons_are_forgotten_at_the_pace_of_outcomes() -> None:
+    one = duels(gamma=0.9)
+    one.fight(0, 1, X, GAIN, 5)
+    kept = one.count[0]
+    assert (one.last[:2] == 5).all()
+    one.fight(0, 2, X, GAIN, 8)
+    fresh = one.count[2]
+    assert one.count[0] - kept * 0.9**3 == pytest.approx(fresh, rel=0.5)
+    late = one.solve(400)[0]
+    np.testing.assert_allclose(late, duels().solve(0)[0], atol=1e-12)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conformance import ARMS, CASES, DIM, Case, build, contexts, outcomes, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.policy_cases import ARMS, CASES, DIM, Case, build, contexts, outcomes, trained
 
 from policies import POLICIES, Outcome, Policy, make_policy
 from policies.base import Float32, Float64

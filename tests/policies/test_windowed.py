@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from test_discounted import ARMS, DIM, known, log
+from support.spells import ARMS, DIM, known, log
 
 from policies import Outcome, make_policy
 from policies.discounted import UNTRIED

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from databases import POSTGRESQL, SQLITE
-from logbook import Book
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,6 +18,8 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from support.databases import POSTGRESQL, SQLITE
+from support.small_log import Book
 
 from banditroute.store.bulk import columns, insert_many
 from banditroute.store.tables import decisions, events, feedback

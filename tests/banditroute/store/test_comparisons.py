@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from logbook import TTL, Book
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from support.small_log import TTL, Book
 
 from banditroute.core.errors import ApiError
 from banditroute.learn import learner as learner_module

@@ -13,10 +13,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from databases import POSTGRESQL, SQLITE, Postgres, migrate
-from logbook import Book
 from sqlalchemy import Engine, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from support.databases import POSTGRESQL, SQLITE, Postgres, migrate
+from support.small_log import Book
 
 import banditroute.store
 from banditroute.store import engine as engine_module

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from databases import POSTGRESQL, SQLITE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from logbook import TTL, Book
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from support.databases import POSTGRESQL, SQLITE
+from support.small_log import TTL, Book
 
 from banditroute.core.errors import ApiError
 from banditroute.core.pool import NANO, ModelSpec

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from databases import SQLITE
-from logbook import Book
-from moneybook import HOUR, LATER, NOON, A, B, Ledger
 from sqlalchemy import Engine, update
+from support.databases import SQLITE
+from support.one_budget import HOUR, LATER, NOON, A, B, Ledger
+from support.small_log import Book
 
 from banditroute.core.budget import Budget
 from banditroute.core.errors import ApiError

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from moneybook import HOUR, A, B, Ledger
 from sqlalchemy import Engine, text
+from support.one_budget import HOUR, A, B, Ledger
 
 from banditroute.store import budgets, ledger
 from banditroute.store.ledger import Holder, LeaseLost

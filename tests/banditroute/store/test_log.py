@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from logbook import Book
 from sqlalchemy import select
+from support.small_log import Book
 
 from banditroute.learn.learner import Checkpoint
 from banditroute.store import log as log_module

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from logbook import Book
 from sqlalchemy import select
+from support.small_log import Book
 
 from banditroute.core.pool import Model, ModelSpec
 from banditroute.store import pools

@@ -4,11 +4,11 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from databases import POSTGRESQL, SQLITE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from logbook import TTL, Book
 from sqlalchemy import Engine, select
+from support.databases import POSTGRESQL, SQLITE
+from support.small_log import TTL, Book
 
 from banditroute.service.feedback import Posted
 from banditroute.store import sessions

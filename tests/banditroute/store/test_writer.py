@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from databases import POSTGRESQL, SQLITE
 from sqlalchemy import Connection, Engine, event, text
+from support.databases import POSTGRESQL, SQLITE
 
 from banditroute.core.errors import ApiError
 from banditroute.store.writer import Writer

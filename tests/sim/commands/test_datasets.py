@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calling import call
+from support.commands import call
 from typer.testing import CliRunner
 
 from banditroute.cli import app as banditroute_app

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from calling import call as called
-from logbook import Book
+from support.commands import call as called
+from support.small_log import Book
 
 from banditroute.store.engine import open_engine, prepare
 

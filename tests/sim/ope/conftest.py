@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from logbook import Book
 from sqlalchemy import Engine
+from support.small_log import Book
 
 from banditroute.store.engine import open_engine, prepare
 from policies.base import Float32, Float64

@@ -1,0 +1,56 @@
+"""Rows of the wire become posts, and posts of all kinds are stored in order or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.small_log import Book
+
+from banditroute.contract.schemas import FeedbackRequest
+from banditroute.core.errors import ApiError
+from banditroute.service.feedback import Posted, read, store
+from banditroute.store.comparisons import Preferred
+from banditroute.store.feedback import Became, Post
+from banditroute.store.sessions import Verdict
+
+
+@pytest.mark.parametrize(
+    ("sent", "post"),
+    [
+        ({"decision_id": "d", "quality": 1.0}, Post("d", "default", quality=1.0)),
+        ({"decision_id": "d", "model": "m", "source": "s"}, Post("d", "s", "s", model="m")),
+        ({"decision_id": "d", "preferred_over": "e"}, Preferred("d", "e", "default")),
+        ({"decision_id": "d", "preferred_over": "e", "source": "s"}, Preferred("d", "e", "s", "s")),
+        ({"session_id": "x", "quality": 0.5}, Verdict("default", "x", "default", 0.5)),
+        ({"session_id": "x", "quality": 0.5, "pool": "p", "source": "s", "key": "k"},
+         Verdict("p", "x", "k", 0.5, "s")),
+    ],
+)  # fmt: skip
+def test_a_row_says_what_it_says(sent: dict[str, Any], post: Posted) -> None:
+    assert read(FeedbackRequest(**sent)) == post
+
+
+def test_whoever_is_to_blame_is_named(book: Book) -> None:
+    _, (one,) = book.decide(1)
+    posts = (
+        Post(one, "k", quality=1.0),
+        Post(one, "k", quality=0.5),
+        Post("nobody", "k", quality=1.0),
+    )
+    assert book.tell(*posts) == [
+        Became("accepted"), Became("conflict", "key"), Became("unknown", "decision_id"),
+    ]  # fmt: skip
+
+
+def test_what_was_stored_before_a_mistake_is_undone(book: Book) -> None:
+    _, (one,) = book.decide(1, session="s", prompt="p")
+    _, (two,) = book.decide(1, session="s", prompt="q")
+    end = book.log.end()
+    good: list[Posted] = [Verdict("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)]
+    with book.begin() as connection, pytest.raises(ApiError) as caught:
+        store(connection, [*good, Preferred(one, two, "k")], now=book.now)
+    assert caught.value.param == "feedback[2].preferred_over"
+    # The transaction went on and was committed: only this call left no trace.
+    assert book.log.end() == end
+    assert book.send(*good) == ["accepted", "accepted"]

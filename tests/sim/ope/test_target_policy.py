@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.small_log import Book
+
+from banditroute.core.pool import Model
+from banditroute.decide.router import Router
+from banditroute.learn.fold import Event
+from policies.pacing.price import Price
+from sim.ope import read_parquet as files
+from sim.ope.bandit_log import BanditLog
+from sim.ope.logged_requests import Trail
+from sim.ope.read_database import read
+from sim.ope.target_policy import charter_of, law, trained
+from sim.play.candidate import Contender
+
+Make = Callable[..., BanditLog]
+LEARNERS = ("linucb", "thompson", "pilot")
+
+
+def pmf_of(trail: Trail, contender: Contender, *, until: int, rows: Any = None) -> Any:
+    at = np.arange(len(trail.log)) if rows is None else rows
+    fold = trained(trail, contender, until=until)
+    return law(trail.requests, trail.log.models, contender.options, fold, rows=at)
+
+
+@pytest.fixture
+def mixed(book: Book) -> Trail:
+    """A daemon's log in which requests allow different models."""
+    for _ in range(4):
+        book.feed(10)
+        ids = book.decide(6, models=[{"small", "large"}, {"large", "medium"}, None] * 2)[1]
+        assert len(ids) == 6
+    return read(book.log, "default")
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_frozen_policy_is_a_router_on_its_snapshot(mixed: Trail, name: str, share: float) -> None:
+    contender = Contender.of(name, exploration_share=share, exploration_cost_share=1.0)
+    found = pmf_of(mixed, contender, until=40)
+    ((rows, models),) = mixed.requests.frames
+    assert rows.tolist() == list(range(64))
+    router = Router(
+        options=contender.options,
+        snapshot=trained(mixed, contender, until=40).snapshot(),
+        models=models,
+        rng=np.random.default_rng(9),
+    )
+    price = Price.flat(64)
+    price.rate[:, 0] = mixed.requests.spend_rate
+    decided = router.decide(mixed.requests.asks, price=price)
+    columns = [mixed.log.models.index(model.name) for model in decided.frame.models]
+    assert (found[:, columns] == decided.pmf).all()
+    assert found.sum(axis=1) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", [*LEARNERS, "random", "epsilon-greedy"])
+def test_no_mass_on_what_was_not_open(mixed: Trail, name: str) -> None:
+    contender = Contender.of(name, exploration_share=0.3, exploration_cost_share=10.0)
+    found = pmf_of(mixed, contender, until=30)
+    assert not found[~mixed.log.open].any()
+    assert (~mixed.log.open).sum() == 16
+
+
+def test_rows_are_scored_alike_in_any_selection(mixed: Trail) -> None:
+    contender = Contender.of("linucb")
+    whole = pmf_of(mixed, contender, until=30)
+    rows = np.array([50, 3, 17])
+    assert (pmf_of(mixed, contender, until=30, rows=rows) == whole[rows]).all()
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_judged_has_not_taught(make_log: Make, name: str) -> None:
+    log = make_log(200)
+    contender = Contender.of(name)
+    first = np.arange(200) < 100
+    before = pmf_of(files.trail(log), contender, until=100)
+    later = replace(log, quality=np.where(first, log.quality, 1.0 - log.quality))
+    assert (pmf_of(files.trail(later), contender, until=100) == before).all()
+    earlier = replace(log, quality=np.where(first, 1.0 - log.quality, log.quality))
+    assert (pmf_of(files.trail(earlier), contender, until=100) != before).any()
+
+
+def test_feedback_that_came_late_teaches_by_its_decision(book: Book) -> None:
+    """What counts is whose outcome it is, not when it came."""
+    from banditroute.store.feedback import Post
+
+    ids = book.decide(6)[1]
+    for one in reversed(ids):
+        book.send(Post(one, "default", quality=0.5))
+    found = read(book.log, "default")
+    assert trained(found, Contender.of("linucb"), until=3).learned == 3
+    assert trained(found, Contender.of("linucb"), until=0).learned == 0
+
+
+def test_every_model_is_known_and_no_reset_is_taken_over(mixed: Trail) -> None:
+    reset = Event(10_000, "default", "reset", payload={"arm": "small", "trigger_seq": 3})
+    other = replace(mixed, events=[*mixed.events, reset])
+    folds = [trained(one, Contender.of("linucb"), until=20) for one in (mixed, other)]
+    assert folds[0].digest() == folds[1].digest()
+    assert set(folds[0].policy.arms) == {"small", "large", "medium"}
+
+
+def test_each_stretch_has_its_own_prices(make_log: Make) -> None:
+    log = make_log(300)
+    trail = files.trail(replace(log, preference=np.tile([0.1, 0.9, 0.0], (300, 1))))
+    asks = replace(trail.requests.asks, input_tokens=np.full(300, 1e6))
+    frames = [
+        (
+            np.arange(start, 300, 3),
+            tuple(Model(n, 0.0 if n == free else 1.0, 0.0, k) for k, n in enumerate("abc")),
+        )
+        for start, free in enumerate("abc")
+    ]
+    requests = replace(trail.requests, asks=asks, frames=frames)
+    found = pmf_of(replace(trail, requests=requests), Contender.of("linucb"), until=0)
+    assert (found.argmax(axis=1) == np.arange(300) % 3).all()
+    assert (found.max(axis=1) == 1.0).all()
+
+
+def test_a_policy_keeps_its_own_scales(mixed: Trail) -> None:
+    plain = charter_of(Contender.of("linucb"), mixed.charter)
+    assert (plain.tau_cost, plain.tau_latency_ms) == (0.01, 1_000.0)
+    own = Contender.of("linucb", {"alpha": 0.5}, tau_cost=0.5, tau_latency_ms=7.0)
+    found = charter_of(own, mixed.charter)
+    assert (found.tau_cost, found.tau_latency_ms) == (0.5, 7.0)
+    assert found.params["alpha"] == 0.5
+    assert (found.embedder, found.dim) == (mixed.charter.embedder, mixed.charter.dim)

@@ -1,0 +1,1 @@
+"""What tests share: each module builds one kind of thing, and its name says which."""

@@ -1,0 +1,145 @@
+"""A bank that also decides and prices what it decides, and a mode that notes what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Engine
+
+from banditroute.budgets.pacing import Spending
+from banditroute.budgets.reservation import CallPurse
+from banditroute.core.budget import Budget
+from banditroute.decide.columns import Decisions
+from banditroute.decide.router import Router
+from banditroute.store import budgets, ledger
+from banditroute.store import settlement as settling
+from banditroute.store.decision_row import Note, encode
+from banditroute.store.ledger import Holder
+from banditroute.store.log import Entry, log_decisions
+from banditroute.store.tables import reservations
+from policies.pacing.base import Money, Pacing, Terms, Window
+from support.gated_leases import HOUR, NOON, Bank, Clocks
+from support.small_log import Book
+
+TIGHT, AMPLE = 10**8, 10**15
+"""Nano-dollars for a hundred requests: far less than free choice costs, and far more."""
+
+
+class Desk(Bank):
+    """A bank that also decides, and prices what it decides."""
+
+    def __init__(self, engine: Engine, clocks: Clocks) -> None:
+        super().__init__(engine, clocks)
+        self.book = Book(engine, pool="p")
+        self.router: Router = self.book.router()
+        self.spending = self.fresh()
+
+    def fresh(self) -> Spending:
+        """Return what a restart has."""
+        clocks = self.clocks
+        return Spending(
+            self.engine, self.treasury, now=lambda: clocks.wall, clock=lambda: clocks.mono
+        )
+
+    async def ask(
+        self, n: int = 1, tags: dict[str, str] | None = None
+    ) -> tuple[CallPurse, Decisions]:
+        asks = self.book.asks(n)
+        worst = self.router.worst(asks).max(axis=1)
+        purse = await self.treasury.purse("p", [tags] * n, worst.tolist())
+        assert purse is not None
+        price = self.spending.price(purse, n)
+        decided = self.router.decide(asks, price=price, purse=purse)
+        self.spending.observe(purse, self.router, asks, decided)
+        return purse, decided
+
+    async def keep(self, purse: CallPurse, decided: Decisions, tags: str | None = None) -> None:
+        """Log what was decided, with its reservations."""
+        now = self.clocks.wall
+        self.named += len(decided.chosen)
+        notes = [Note(id=f"{self.named - i:08d}", tags=tags) for i in range(len(decided.chosen))]
+        rows = encode(decided, notes, pool="p", created_at=now, expires_at=now + HOUR)
+        entries = [
+            Entry(row, purse.draws(i, row[0], now=now, expires_at=now + HOUR))
+            for i, row in enumerate(rows)
+        ]
+        await self.writer.write(lambda one: log_decisions(one, entries))
+        for i in range(len(rows)):
+            purse.logged(i)
+
+    async def settle_all(self, nano: int) -> None:
+        costs = {row.decision_id: nano for row in self.rows(reservations)}
+        await self.writer.write(lambda one: settling.settle(one, costs))
+
+    async def change(self, **fields: Any) -> None:
+        await self.writer.write(lambda one: budgets.change_budget(one, "p", "b", fields, now=NOON))
+        await self.treasury.reload()
+
+    async def drop(self) -> None:
+        await self.writer.write(lambda one: budgets.drop_budget(one, "p", "b"))
+        await self.treasury.reload()
+
+    async def lease_by_another(self, budget: Budget, nano: int) -> None:
+        now, other = self.clocks.wall, Holder("other", "boot")
+        await self.writer.write(
+            lambda one: ledger.lease(
+                one, budget, other, need=nano, ideal=0, now=now, until=now + HOUR
+            )
+        )
+
+    async def refresh(self) -> None:
+        await self.quiet()
+        await self.spending.refresh("p", self.router)
+
+
+@asynccontextmanager
+async def desk(engine: Engine) -> AsyncIterator[Desk]:
+    one = Desk(engine, Clocks())
+    await one.treasury.start()
+    try:
+        yield one
+        await one.quiet()
+    finally:
+        await asyncio.to_thread(one.writer.close)
+
+
+def run(engine: Engine, main: Callable[[Desk], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        async with desk(engine) as one:
+            await main(one)
+
+    asyncio.run(whole())
+
+
+class Noted(Pacing):
+    """A mode that does nothing but note what it is told."""
+
+    mode = "noted"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows: list[int] = []
+        self.money: list[Money] = []
+        self.charges: list[float] = []
+        self.settles: list[tuple[float, float]] = []
+        self.entered, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def _solve(self, window: Window, money: Money) -> Terms:
+        self.windows.append(len(window.cost))
+        self.money.append(money)
+        self.entered.set()
+        assert self.go_on.wait(10.0)
+        return Terms(low=1.0, high=2.0, share=0.5)
+
+    def charge(self, cost: float, reserved: float) -> None:
+        super().charge(cost, reserved)
+        self.charges.append(reserved)
+
+    def settle(self, reserved: float, cost: float) -> None:
+        super().settle(reserved, cost)
+        self.settles.append((reserved, cost))
