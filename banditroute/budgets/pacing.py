@@ -296,7 +296,7 @@ class Spending:
 
     async def _remember(self, pace: _Pace, router: Router) -> None:
         """Look back into the log for the requests that the budget held last."""
-        pool, embedder = pace.budget.pool, router.snapshot.charter.embedder
+        pool, embedder = pace.budget.pool, router.snapshot.policy_identity.embedder
         rows = await asyncio.to_thread(
             self._log.recent, pool, embedder=embedder, before=pace.since, limit=WINDOW
         )

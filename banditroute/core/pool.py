@@ -6,17 +6,10 @@ dated rows; a model here carries the row in force.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from banditroute.learn.prior import digest
-
-STATE_FORMAT = 3
-"""Another number starts every policy anew from the log: what a fold keeps has changed."""
 
 PRIOR_OUTPUT_TOKENS = 512
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
@@ -140,62 +133,7 @@ class PoolOptions(Strict):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Charter:
-    """What is frozen when a policy starts: what shapes its state, and its scales.
-
-    `prior` is a `banditroute.learn.prior.Prior` as text, "" for none.
-    """
-
-    policy: str
-    params: dict[str, object]
-    embedder: str
-    dim: int
-    tau_cost: float
-    tau_latency_ms: float
-    prior: str = field(default="", repr=False)
-    identity: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        shaping = [STATE_FORMAT, self.policy, sorted(self.params.items()), self.embedder, self.dim]
-        shaping.append(digest(self.prior))
-        hashed = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:12]
-        object.__setattr__(self, "identity", f"{self.policy}-{hashed}")
-
-    def payload(self) -> dict[str, object]:
-        """Return the body of a ``policy_started`` event."""
-        return {
-            "policy": self.policy,
-            "params": self.params,
-            "embedder": self.embedder,
-            "dim": self.dim,
-            "tau_cost": self.tau_cost,
-            "tau_latency_ms": self.tau_latency_ms,
-            "prior": self.prior,
-        }
-
-
 def default_tau_cost(models: list[ModelSpec] | list[Model]) -> float:
     """Return the dearest model's price for 1,000 input and 512 output tokens, in US dollars."""
     dearest = max((1_000 * m.input_price + 512 * m.output_price for m in models), default=0.0)
     return dearest / 1e6 or 1.0
-
-
-def describe(model: Model) -> dict[str, Any]:
-    """Return a model as the HTTP API shows it."""
-    return {
-        "name": model.name,
-        "input_price": model.input_price,
-        "output_price": model.output_price,
-        "price_row": model.price_id,
-        "draining": model.draining,
-    } | describes(model)
-
-
-def describes(model: Model | ModelSpec) -> dict[str, Any]:
-    """Return what a model can do, its price left out."""
-    return {
-        "max_output_tokens": model.max_output_tokens,
-        "context_length": model.context_length,
-        "capabilities": sorted(model.capabilities),
-    }

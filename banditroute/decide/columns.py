@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.core.pool import Charter, Model
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import Model
 from policies import Policy
 from policies.base import Arrays, Bools, Float32, Float64
 from policies.models.cost import CostModel, LatencyModel
@@ -29,7 +30,7 @@ class Snapshot:
     """
 
     version: int
-    charter: Charter
+    policy_identity: PolicyIdentity
     policy: Policy
     cost: CostModel
     latency: LatencyModel

@@ -15,29 +15,13 @@ from numpy.typing import NDArray
 
 from banditroute.core.pool import NANO, Model, PoolOptions
 from banditroute.decide.columns import Asks, Decisions, Frame, Snapshot
+from banditroute.decide.reasons import BUDGET, CODES
 from policies.base import Bools, Float32, Float64
 from policies.exploration import shares, spend, trial_shares
 from policies.laws import draw
 from policies.pacing.base import Window
 from policies.pacing.price import Price, cheapest, poor, priced
 from policies.preference import penalty
-
-REASONS = (
-    "eligible",
-    "draining",
-    "capability",
-    "context_length",
-    "not_allowed",
-    "max_cost_usd",
-    "max_latency_ms",
-    "budget",
-    "exploration_cost",
-    "price_of_money",
-)
-"""Why a model was left out, in the order in which they came; the log stores the index."""
-
-_CODE = {reason: code for code, reason in enumerate(REASONS)}
-BUDGET = _CODE["budget"]
 
 
 class Purse(Protocol):
@@ -261,7 +245,7 @@ class Router:
 
     def _see(self, asks: Asks) -> _Seen:
         frame, snapshot = self.frame, self.snapshot
-        charter = snapshot.charter
+        policy_identity = snapshot.policy_identity
         scores, mean, std, latency = self._score(asks)
         input_cost = asks.input_tokens[:, None] * frame.input_price
         cost = self._cost(asks, input_cost)
@@ -270,8 +254,8 @@ class Router:
             cost,
             latency,
             asks.preference,
-            tau_cost=charter.tau_cost,
-            tau_latency=charter.tau_latency_ms,
+            tau_cost=policy_identity.tau_cost,
+            tau_latency=policy_identity.tau_latency_ms,
         )
         if snapshot.policy.reads_preference:
             weighed = snapshot.policy.weighed(asks.features, asks.preference)
@@ -305,7 +289,7 @@ class Router:
     def _choose(self, draft: _Draft) -> _Choice:
         options, kind, price = self.options, type(self.snapshot.policy), draft.price
         verdict, cost = draft.verdict.copy(), draft.cost
-        verdict[poor(draft.mean, cost, verdict == 0, price.gain)] = _CODE["price_of_money"]
+        verdict[poor(draft.mean, cost, verdict == 0, price.gain)] = CODES["price_of_money"]
         scores, fine = draft.scores, draft.penalty
         pmf = exploit = priced(kind, scores, verdict == 0, fine, cost, price)
         explore = np.zeros(pmf.shape)
@@ -324,7 +308,7 @@ class Router:
                 spend_rate=rate,
                 min_propensity=options.min_propensity,
             )
-            verdict[excluded] = _CODE["exploration_cost"]
+            verdict[excluded] = CODES["exploration_cost"]
         for arms, share in self._trials:
             explore = trial_shares(
                 pmf,
@@ -378,7 +362,7 @@ class Router:
         verdict = np.zeros(worst.shape, dtype=np.uint8)
 
         def reject(reason: str, where: Bools) -> None:
-            verdict[(verdict == 0) & where] = _CODE[reason]
+            verdict[(verdict == 0) & where] = CODES[reason]
 
         if frame.draining.any():
             reject("draining", np.broadcast_to(frame.draining, worst.shape))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.core.pool import Charter
+from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.fitting.autograd import check_limits, one_thread
 from banditroute.learn.learner import EventLog, counting
 from banditroute.learn.prior import arrays_of
@@ -208,23 +208,23 @@ def _sums(models: Sequence[str], ridge: RidgeArms) -> dict[str, Sums]:
     return {name: Sums(*row) for name, *row in zip(models, *parts, strict=True)}
 
 
-def logged(log: EventLog, pool: str) -> tuple[Charter, Answers]:
-    """Return a pool's charter, and the answers that its log holds of the charter's features.
+def logged(log: EventLog, pool: str) -> tuple[PolicyIdentity, Answers]:
+    """Return a pool's policy_identity, and the answers that its log holds of the policy's features.
 
     Raises
     ------
     ValueError
         If the policy of the pool never started, or no quality or no cost was learned.
     """
-    found = log.charter(pool)
+    found = log.policy_identity(pool)
     if found is None:
         raise ValueError(f"pool: the policy of {pool!r} never started")
-    charter = found[1]
+    policy_identity = found[1]
     told: list[Outcome] = []
     cost: dict[str, float] = {}
     for event in counting(log, pool):
         one = event.outcome
-        if one is None or event.embedder != charter.embedder:
+        if one is None or event.embedder != policy_identity.embedder:
             continue
         if one.field == "quality":
             told.append(one)
@@ -240,4 +240,4 @@ def logged(log: EventLog, pool: str) -> tuple[Charter, Answers]:
     for row, (arm, one) in enumerate(zip(given.tolist(), told, strict=True)):
         quality[row, arm], costs[row, arm] = one.value, cost.get(one.decision_id, np.nan)
     x, p = np.stack([one.x for one in told]), np.array([one.propensity for one in told])
-    return charter, Answers(models, x, quality, costs, given, p)
+    return policy_identity, Answers(models, x, quality, costs, given, p)

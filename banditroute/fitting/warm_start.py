@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, Charter, ModelSpec
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from banditroute.learn.learner import EventLog, counting
 from banditroute.learn.prior import arrays_of, parsed
 from policies.base import Arrays, Float32, Float64, Sums
@@ -181,8 +182,8 @@ def fit(
 
 def logged(
     log: EventLog, pool: str
-) -> tuple[Charter, Float32, dict[str, Float64], dict[str, Float64]]:
-    """Return (charter, x[n, d], quality[n] by model, ratios[n] by model): what a pool's log taught.
+) -> tuple[PolicyIdentity, Float32, dict[str, Float64], dict[str, Float64]]:
+    """Return (policy_identity, x[n, d], quality[n] by model, ratios[n] by model) of a pool's log.
 
     Each row is one outcome, so it has one label; outcomes of another embedder are left out.
 
@@ -191,15 +192,15 @@ def logged(
     ValueError
         If the policy of the pool never started, or nothing was learned.
     """
-    found = log.charter(pool)
+    found = log.policy_identity(pool)
     if found is None:
         raise ValueError(f"pool: the policy of {pool!r} never started")
-    charter = found[1]
+    policy_identity = found[1]
     rows: list[Float32] = []
     labels: list[tuple[str, str, float]] = []
     for event in counting(log, pool):
         one = event.outcome
-        if one is None or event.embedder != charter.embedder or one.field == "latency":
+        if one is None or event.embedder != policy_identity.embedder or one.field == "latency":
             continue
         value = lesson(one) if one.field == "cost" else one.value
         if value is not None:
@@ -207,7 +208,7 @@ def logged(
             labels.append((one.field, one.arm, value))
     if not rows:
         raise ValueError(f"pool: the log of {pool!r} has no outcome to learn from")
-    return charter, np.stack(rows), _columns(labels, "quality"), _columns(labels, "cost")
+    return policy_identity, np.stack(rows), _columns(labels, "quality"), _columns(labels, "cost")
 
 
 def _columns(labels: Sequence[tuple[str, str, float]], field: str) -> dict[str, Float64]:
@@ -220,9 +221,9 @@ def _columns(labels: Sequence[tuple[str, str, float]], field: str) -> dict[str, 
     return columns
 
 
-def basis_arrays(charter: Charter) -> dict[str, NDArray[Any]]:
+def basis_arrays(policy_identity: PolicyIdentity) -> dict[str, NDArray[Any]]:
     """Return the arrays of the fitted basis that a policy's embedder has, if it has one."""
-    if not charter.prior:
+    if not policy_identity.prior:
         return {}
-    known = parsed(charter.prior).arrays
+    known = parsed(policy_identity.prior).arrays
     return {name: array for name, array in known.items() if name.startswith("basis_")}

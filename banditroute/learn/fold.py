@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.core.pool import Charter
+from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.decide.columns import Snapshot
 from banditroute.learn.prior import pack, parsed, unpack
 from policies import Comparison, Outcome, Policy, make_policy
@@ -43,24 +43,24 @@ class Event:
 class Fold:
     """The state of one pool's policy and of the models beside it at a log position."""
 
-    def __init__(self, charter: Charter) -> None:
-        self.charter = charter
+    def __init__(self, policy_identity: PolicyIdentity) -> None:
+        self.policy_identity = policy_identity
         self.version = 0
         self.learned = 0
         self.skipped = 0
         self.rewards = 0.0
-        self.policy = _policy(charter)
-        self.cost = CostModel(dim=charter.dim)
-        if charter.prior:
-            self.cost.adopt(parsed(charter.prior).arrays)
+        self.policy = _policy(policy_identity)
+        self.cost = CostModel(dim=policy_identity.dim)
+        if policy_identity.prior:
+            self.cost.adopt(parsed(policy_identity.prior).arrays)
         self.latency = LatencyModel()
-        self.drift = Drift(dim=charter.dim)
+        self.drift = Drift(dim=policy_identity.dim)
 
     def apply(self, event: Event) -> None:
         """Fold one event; a kind that this version does not know is a ValueError."""
         if event.outcome is not None or event.comparison is not None:
             # Features of another embedder mean nothing to these coefficients.
-            if event.embedder != self.charter.embedder:
+            if event.embedder != self.policy_identity.embedder:
                 self.skipped += 1
             elif event.outcome is not None:
                 if event.kind != "default" and event.outcome.field == "quality":
@@ -90,10 +90,10 @@ class Fold:
         if optimism is not None:
             if self.policy.clock:
                 level = min(self.rewards / self.policy.clock + optimism, 1.0)
-                self.policy.teach(arm, _rewards(HOPES, level, dim=self.charter.dim))
+                self.policy.teach(arm, _rewards(HOPES, level, dim=self.policy_identity.dim))
             return
         fitted = parsed(prior)
-        if fitted.embedder != self.charter.embedder:
+        if fitted.embedder != self.policy_identity.embedder:
             self.skipped += 1
             return
         for part, prefix in ((self.policy, ""), (self.cost, "cost_")):
@@ -148,9 +148,9 @@ class Fold:
         return pack(self.state())
 
     @classmethod
-    def restore(cls, charter: Charter, version: int, dumped: bytes) -> Fold:
+    def restore(cls, policy_identity: PolicyIdentity, version: int, dumped: bytes) -> Fold:
         """Return the fold that `dump` was taken from."""
-        fold = cls(charter)
+        fold = cls(policy_identity)
         state = unpack(dumped)
         fold.version = version
         fold.learned, fold.skipped = int(state["learned"]), int(state["skipped"])
@@ -172,18 +172,18 @@ class Fold:
         # Scoring reads nothing but the view that is installed: a shallow copy is a fresh scorer.
         scorers = copy(self.policy), copy(self.cost), copy(self.latency)
         views = {part: owner.publish() for part, owner in self._parts().items()}
-        return _snapshot(self.charter, self.version, *scorers, views)
+        return _snapshot(self.policy_identity, self.version, *scorers, views)
 
 
-def install(charter: Charter, version: int, view: Arrays) -> Snapshot:
+def install(policy_identity: PolicyIdentity, version: int, view: Arrays) -> Snapshot:
     """Return the snapshot that scores from a published `view`."""
-    scorers = _policy(charter), CostModel(dim=charter.dim), LatencyModel()
+    scorers = _policy(policy_identity), CostModel(dim=policy_identity.dim), LatencyModel()
     views = {part: _below(part, view) for part in ("policy", "cost", "latency", "drift")}
-    return _snapshot(charter, version, *scorers, views)
+    return _snapshot(policy_identity, version, *scorers, views)
 
 
 def _snapshot(
-    charter: Charter,
+    policy_identity: PolicyIdentity,
     version: int,
     policy: Policy,
     cost: CostModel,
@@ -193,14 +193,16 @@ def _snapshot(
     policy.install(views["policy"])
     cost.install(views["cost"])
     latency.install(views["latency"])
-    return Snapshot(version, charter, policy, cost, latency, views["drift"])
+    return Snapshot(version, policy_identity, policy, cost, latency, views["drift"])
 
 
-def _policy(charter: Charter) -> Policy:
-    policy = make_policy(charter.policy, dim=charter.dim, params=charter.params)
-    policy.tau_cost = charter.tau_cost
-    if charter.prior:
-        policy.adopt(parsed(charter.prior).arrays)
+def _policy(policy_identity: PolicyIdentity) -> Policy:
+    policy = make_policy(
+        policy_identity.policy, dim=policy_identity.dim, params=policy_identity.params
+    )
+    policy.tau_cost = policy_identity.tau_cost
+    if policy_identity.prior:
+        policy.adopt(parsed(policy_identity.prior).arrays)
     return policy
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from banditroute.core.pool import Charter
+from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.learn.fold import Event, Fold
 
 CHECKPOINT_EVERY = 5_000
@@ -31,8 +31,10 @@ class EventLog(Protocol):
     ) -> Iterator[Event]:
         """Yield events with after < seq <= until, in order."""
 
-    def charter(self, pool: str, *, until: int | None = None) -> tuple[int, Charter] | None:
-        """Return position and charter of the newest policy_started at or before `until`."""
+    def policy_identity(
+        self, pool: str, *, until: int | None = None
+    ) -> tuple[int, PolicyIdentity] | None:
+        """Return position and identity of the newest policy_started at or before `until`."""
 
     def rollbacks(self, pool: str, *, until: int) -> list[tuple[int, int]]:
         """Return (seq, version) of every rollback at or before `until`."""
@@ -72,15 +74,20 @@ def rebuild(
     """
     if until is None:
         until = log.end()
-    started = log.charter(pool, until=until)
+    started = log.policy_identity(pool, until=until)
     if started is None:
         return None
-    policy_seq, charter = started
-    return policy_seq, _fold(log, pool, policy_seq, charter, until, checkpoints)
+    policy_seq, policy_identity = started
+    return policy_seq, _fold(log, pool, policy_seq, policy_identity, until, checkpoints)
 
 
 def _fold(
-    log: EventLog, pool: str, policy_seq: int, charter: Charter, until: int, fast: bool
+    log: EventLog,
+    pool: str,
+    policy_seq: int,
+    policy_identity: PolicyIdentity,
+    until: int,
+    fast: bool,
 ) -> Fold:
     kept: tuple[int, bytes] | None = None
     pieces: list[tuple[int, int]] = []
@@ -90,7 +97,7 @@ def _fold(
         if found is not None and found[0] >= after:
             kept, pieces[-1] = found, (found[0], end)
             break
-    fold = Fold(charter) if kept is None else Fold.restore(charter, *kept)
+    fold = Fold(policy_identity) if kept is None else Fold.restore(policy_identity, *kept)
     for after, end in reversed(pieces):
         # A rollback forgets what was learned, not which models there are; the reset of an alarm
         # that still stood may lie in what it has undone.
@@ -164,7 +171,7 @@ class Learner:
         if fold is None:
             return None
         return {
-            "policy": fold.charter.identity,
+            "policy": fold.policy_identity.id,
             "version": fold.version,
             "learned": fold.learned,
             "skipped": fold.skipped,
@@ -216,7 +223,7 @@ class Learner:
                 pool=pool,
                 policy_seq=policy_seq,
                 seq=fold.version,
-                identity=fold.charter.identity,
+                identity=fold.policy_identity.id,
                 digest=fold.digest(),
                 state=fold.dump(),
             )

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.core.pool import PoolOptions
 from banditroute.features.basis import COORDINATES, Basis
 from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
 from policies import make_policy
 from policies.base import Arrays, Sums
-
-if TYPE_CHECKING:
-    from banditroute.core.pool import PoolOptions
 
 KINDS = ("sums", "pilot", "barp")
 PREFIXES = ("", "cost_")
@@ -186,11 +183,6 @@ def parsed(text: str) -> Prior:
         return Prior.load(base64.b64decode(text, validate=True))
     except binascii.Error as error:
         raise ValueError("prior: not base64") from error
-
-
-def digest(text: str) -> str:
-    """Return a short digest of a prior's text, "" for none."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12] if text else ""
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:

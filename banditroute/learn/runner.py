@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 from banditroute.decide.columns import Snapshot
 from banditroute.learn.fold import Fold
-from banditroute.learn.learner import Checkpoint, Learner
-from banditroute.store.log import Log
+from banditroute.learn.learner import Checkpoint, EventLog, Learner
 
 logger = logging.getLogger("banditroute")
 
@@ -71,7 +70,7 @@ class LearnerLoop:
 
     def __init__(
         self,
-        log: Log,
+        log: EventLog,
         *,
         keeper: Keeper,
         published: Callable[[str, Fold], None],

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 
 from banditroute import __version__
 from banditroute.api.app import create_app
-from banditroute.core.pool import Charter
+from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.learn.fold import Fold, install
 from banditroute.learn.prior import pack, unpack
 from banditroute.learn.runner import Deliver, LearnerLoop
@@ -68,7 +68,7 @@ class LearnerActor:
         self._host.thread.start()
 
     def _publish(self, pool: str, fold: Fold) -> None:
-        self._views[pool] = (fold.version, fold.charter.payload(), pack(fold.publish()))
+        self._views[pool] = (fold.version, fold.policy_identity.payload(), pack(fold.publish()))
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._changed.set)
 
@@ -111,8 +111,8 @@ class RayLearner:
         while True:
             try:
                 fresh = await self._actor.poll.remote(known)
-                for pool, (version, charter, view) in fresh.items():
-                    deliver(pool, install(Charter(**charter), version, unpack(view)))
+                for pool, (version, policy_identity, view) in fresh.items():
+                    deliver(pool, install(PolicyIdentity(**policy_identity), version, unpack(view)))
                     known[pool] = version
             except Exception as error:
                 logger.warning("the learner is away (%s); trying again", type(error).__name__)

@@ -13,7 +13,7 @@ from banditroute.core.budget import Budget, nanos
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
 from banditroute.service.pools import Registry
-from banditroute.service.refusals import describe
+from banditroute.service.views import budget_view
 from banditroute.store import budgets
 from banditroute.store import settlement as settling
 from banditroute.store.writer import Writer
@@ -93,7 +93,7 @@ class Budgeting:
         return await self._shown(written)
 
     async def _shown(self, budget: Budget) -> dict[str, Any]:
-        return describe(budget, await self._treasury.sums(budget), now=now_us())
+        return budget_view(budget, await self._treasury.sums(budget), now=now_us())
 
 
 def columns(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from banditroute.core.errors import invalid
 from banditroute.features.embedding import FEATURES
 from banditroute.fitting.warm_start import clusters, default_clusters, fit
 from banditroute.learn.prior import Prior
-from banditroute.service.pools import Pool, Registry, exists
+from banditroute.service.pools import Pool, Registry
+from banditroute.service.refusals import exists
 from banditroute.service.request_columns import check_features, features_of
 from policies import make_policy
 from policies.base import Float32

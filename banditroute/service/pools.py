@@ -18,24 +18,19 @@ from sqlalchemy import Connection
 from banditroute.contract.schemas import ModelChange, NewModel
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError, unavailable
-from banditroute.core.pool import (
-    Charter,
-    Model,
-    ModelSpec,
-    PoolOptions,
-    default_tau_cost,
-    describe,
-    describes,
-)
+from banditroute.core.policy_identity import PolicyIdentity, digest
+from banditroute.core.pool import Model, ModelSpec, PoolOptions, default_tau_cost
 from banditroute.decide.columns import Snapshot
 from banditroute.decide.router import Router
 from banditroute.features import tasks
 from banditroute.features.embedding import FEATURES, Embedder, make_embedder
-from banditroute.learn.prior import Prior, digest, fitting
+from banditroute.learn.prior import Prior, fitting
 from banditroute.learn.runner import LearnerLink
+from banditroute.service.refusals import exists
+from banditroute.service.views import model_view, properties_view
 from banditroute.settings import Settings
 from banditroute.store import pools
-from banditroute.store.log import Log, append_event, charter
+from banditroute.store.log import Log, append_event, policy_identity
 from banditroute.store.writer import Writer
 from policies import full_params
 
@@ -168,7 +163,7 @@ class Registry:
                     and any(m.name == new.name for m in pool.router.frame.models)
                 )
             )
-        return describe(self._model(pool, new.name))
+        return model_view(self._model(pool, new.name))
 
     async def change_model(self, pool_name: str, name: str, change: ModelChange) -> dict[str, Any]:
         """Change a model; a price takes effect with the next decision."""
@@ -190,7 +185,7 @@ class Registry:
 
         await self._writer.write(work)
         await self.reload()
-        return describe(self._model(self.pool(pool_name), name))
+        return model_view(self._model(self.pool(pool_name), name))
 
     async def drain_model(self, pool_name: str, name: str) -> dict[str, Any]:
         """Stop choosing a model; what it has taught stays."""
@@ -201,12 +196,12 @@ class Registry:
             lambda connection: pools.drain_model(connection, pool_name, name, now=now)
         )
         await self.reload()
-        return describe(self._model(self.pool(pool_name), name))
+        return model_view(self._model(self.pool(pool_name), name))
 
     async def models(self, pool_name: str) -> list[dict[str, Any]]:
         """Return the models of a pool with the prices in force."""
         await self.reload()
-        return [describe(model) for model in self.pool(pool_name).models]
+        return [model_view(model) for model in self.pool(pool_name).models]
 
     async def policy(self, pool_name: str) -> dict[str, Any]:
         """Return name, parameters, version and state digest of a pool's policy."""
@@ -215,11 +210,14 @@ class Registry:
         state = await self._learner.status(pool_name)
         if state is None or pool.router is None:
             raise ApiError(503, "the policy is starting", code="unavailable", retry_after=1.0)
-        charter = pool.router.snapshot.charter
-        own = {"pool": pool_name, "name": charter.policy, "params": charter.params}
-        scales = {"tau_cost": charter.tau_cost, "tau_latency_ms": charter.tau_latency_ms}
-        rest = {"embedder": charter.embedder, "serving_version": pool.version}
-        rest["prior"] = digest(charter.prior) or None
+        policy_identity = pool.router.snapshot.policy_identity
+        own = {"pool": pool_name, "name": policy_identity.policy, "params": policy_identity.params}
+        scales = {
+            "tau_cost": policy_identity.tau_cost,
+            "tau_latency_ms": policy_identity.tau_latency_ms,
+        }
+        rest = {"embedder": policy_identity.embedder, "serving_version": pool.version}
+        rest["prior"] = digest(policy_identity.prior) or None
         return own | state | scales | rest
 
     async def found(self, name: str, *, models: Sequence[str] = (), path: str = "") -> Pool:
@@ -263,7 +261,7 @@ class Registry:
                 price = spec.input_price, spec.output_price
                 if pools.file_price(connection, name, spec.name) != price:
                     pools.set_price(connection, name, spec, source="file", now=now)
-                if describes(known[spec.name]) != describes(spec):
+                if properties_view(known[spec.name]) != properties_view(spec):
                     pools.describe_model(connection, name, spec)
 
     async def reload(self) -> None:
@@ -328,11 +326,11 @@ class Registry:
         if not pool.models:
             raise ApiError(422, "the pool has no models", code="no_eligible_model", param="pool")
         async with pool.starting:
-            wanted = self._charter(pool)
+            wanted = self._wanted_identity(pool)
 
             def start(connection: Connection) -> None:
                 # Replicas start together, and one of them is first.
-                current = charter(connection, pool.name)
+                current = policy_identity(connection, pool.name)
                 if current is None or _differs(current[1], wanted, pool.options):
                     payload, now = wanted.payload(), now_us()
                     append_event(
@@ -342,9 +340,9 @@ class Registry:
             await self._writer.write(start)
             await self._until(lambda: self._serves(pool, wanted), patience=patience)
 
-    def _serves(self, pool: Pool, wanted: Charter) -> bool:
+    def _serves(self, pool: Pool, wanted: PolicyIdentity) -> bool:
         snapshot = self._delivered.get(pool.name)
-        if snapshot is None or snapshot.charter.identity != wanted.identity:
+        if snapshot is None or snapshot.policy_identity.id != wanted.id:
             return False
         if pool.router is None:
             pool.router = Router(
@@ -352,9 +350,9 @@ class Registry:
             )
         return True
 
-    def _charter(self, pool: Pool) -> Charter:
+    def _wanted_identity(self, pool: Pool) -> PolicyIdentity:
         options = pool.options
-        return Charter(
+        return PolicyIdentity(
             policy=options.policy.name,
             params=full_params(options.policy.name, options.policy.params),
             embedder=pool.features,
@@ -387,13 +385,7 @@ class Registry:
             ) from None
 
 
-def _differs(current: Charter, wanted: Charter, options: PoolOptions) -> bool:
-    if current.identity != wanted.identity or current.tau_latency_ms != wanted.tau_latency_ms:
+def _differs(current: PolicyIdentity, wanted: PolicyIdentity, options: PoolOptions) -> bool:
+    if current.id != wanted.id or current.tau_latency_ms != wanted.tau_latency_ms:
         return True
     return options.tau_cost is not None and options.tau_cost != current.tau_cost
-
-
-def exists(new: NewModel) -> ApiError:
-    """Return the error of a model that is there already."""
-    message = f"pool {new.pool!r} has a model {new.name!r}"
-    return ApiError(409, message, code="exists", param="name")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from banditroute.core.budget import ROLLING, Budget
-from banditroute.core.clock import iso
+from banditroute.contract.schemas import NewModel
+from banditroute.core.budget import Budget
 from banditroute.core.errors import ApiError
 from banditroute.core.pool import NANO
 from banditroute.decide.columns import Decisions
-from banditroute.decide.router import REASONS
+from banditroute.decide.reasons import REASONS
+from banditroute.service.views import budget_view, resets_at
 from banditroute.store.ledger import Sums
 
 LEASED_S, RESERVED_S, NEVER_S = 1.0, 5.0, 3_600.0
@@ -40,7 +39,7 @@ def exceeded(budget: Budget, sums: Sums, least: int, *, now: int) -> ApiError:
     sums : of its window.
     least : nano-dollars that the cheapest model it removed would have reserved.
     """
-    shown = describe(budget, sums, now=now)
+    shown = budget_view(budget, sums, now=now)
     ceiling = budget.request_ceiling_nano
     if ceiling is not None and least > ceiling:
         return ApiError(
@@ -66,42 +65,15 @@ def exceeded(budget: Budget, sums: Sums, least: int, *, now: int) -> ApiError:
     )
 
 
-def describe(budget: Budget, sums: Sums, *, now: int) -> dict[str, Any]:
-    """Return a budget and its sums as the HTTP API shows them, money in US dollars."""
-    resets = resets_at(budget, sums, now)
-    money = {
-        f"{name}_usd": getattr(sums, name) / NANO
-        for name in ("cap", "settled", "reserved", "expired", "leased", "lost", "free", "overruns")
-    }
-    ceiling, rate = budget.request_ceiling_nano, budget.rate_nano
-    return {
-        "name": budget.name,
-        "pool": budget.pool,
-        "window": budget.period,
-        "rolling_s": budget.rolling_s,
-        "tag": budget.scope_tag,
-        "value": budget.scope_value,
-        "request_ceiling_usd": None if ceiling is None else ceiling / NANO,
-        "pacing": budget.pacing,
-        "expected_requests": budget.expected_requests,
-        "rate_usd": None if rate is None else rate / NANO,
-        "quality_floor": budget.quality_floor,
-        **money,
-        "requests": sums.requests,
-        "resets_at": None if resets is None else iso(resets),
-    }
-
-
-def resets_at(budget: Budget, sums: Sums, now: int) -> int | None:
-    """Return when money comes back by itself, microseconds UTC; None: it never does."""
-    if budget.period == ROLLING:
-        return None if sums.oldest is None else sums.oldest + budget.span_us
-    return budget.resets_at(now)
-
-
 def _wait(budget: Budget, sums: Sums, least: int, now: int) -> float:
     resets = resets_at(budget, sums, now)
     wait = NEVER_S if resets is None else max((resets - now) / 1e6, 1.0)
     if sums.free + sums.leased >= least:
         return min(wait, LEASED_S)
     return min(wait, RESERVED_S) if sums.free + sums.leased + sums.reserved >= least else wait
+
+
+def exists(new: NewModel) -> ApiError:
+    """Return the error of a model that is there already."""
+    message = f"pool {new.pool!r} has a model {new.name!r}"
+    return ApiError(409, message, code="exists", param="name")

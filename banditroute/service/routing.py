@@ -26,15 +26,16 @@ from banditroute.core.clock import iso, new_id, now_us
 from banditroute.core.errors import ApiError, invalid
 from banditroute.core.pool import NANO
 from banditroute.decide.columns import Asks, Decisions
-from banditroute.decide.router import BUDGET
+from banditroute.decide.reasons import BUDGET
 from banditroute.service.batcher import Gather
 from banditroute.service.metrics import Metrics
 from banditroute.service.pools import Pool, Registry
 from banditroute.service.refusals import exceeded, no_eligible, no_models
 from banditroute.service.request_columns import asks_of, check_features, features_of
 from banditroute.store import decision_row as codec
+from banditroute.store.idempotency import recall, remember
 from banditroute.store.ledger import LeaseLost
-from banditroute.store.log import Entry, log_decisions, recall, remember
+from banditroute.store.log import Entry, log_decisions
 from banditroute.store.writer import Writer
 
 STALE_S = 0.25
@@ -343,7 +344,7 @@ class Decider:
                 "fallbacks": others,
                 "propensity": propensity,
                 "max_output_tokens": limit,
-                "policy": snapshot.charter.identity,
+                "policy": snapshot.policy_identity.id,
                 "policy_version": snapshot.version,
                 "reserved_cost_usd": reserved / NANO,
                 "expires_at": until,

@@ -28,7 +28,8 @@ from banditroute.service.pools import Pool, Registry
 from banditroute.service.routing import Call, Decider
 from banditroute.settings import Settings
 from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
-from banditroute.store.log import Log, append_resets, forget
+from banditroute.store.idempotency import forget
+from banditroute.store.log import Log, append_resets
 from banditroute.store.writer import Writer
 
 logger = logging.getLogger("banditroute")
@@ -174,7 +175,7 @@ class Service:
         alarms = snapshot.alarms()
         if not alarms:
             return
-        now, policy = now_us(), snapshot.charter.identity
+        now, policy = now_us(), snapshot.policy_identity.id
 
         def work(connection: Connection) -> list[int]:
             return append_resets(connection, pool=pool.name, policy=policy, alarms=alarms, now=now)

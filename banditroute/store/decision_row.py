@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.decide.columns import Decisions
-from banditroute.decide.router import REASONS
+from banditroute.decide.reasons import REASONS
 from banditroute.store.bulk import columns
 from banditroute.store.tables import decisions as decisions_table
 from policies import POLICIES, Policy
@@ -48,13 +48,17 @@ def encode(
     expires_at: int,
 ) -> list[tuple[Any, ...]]:
     """Return a row, in the order of `DECISION_COLUMNS`, for each decision that chose a model."""
-    frame, asks, charter = decisions.frame, decisions.asks, decisions.frame.snapshot.charter
+    frame, asks, policy_identity = (
+        decisions.frame,
+        decisions.asks,
+        decisions.frame.snapshot.policy_identity,
+    )
     at = np.arange(len(notes)), decisions.chosen
     input_cost = decisions.input_cost[at]
     prior = input_cost + frame.output_prior[decisions.chosen]
     names = [model.name for model in frame.models]
     score_names = ",".join(decisions.scores)
-    charter_columns = charter.identity, frame.snapshot.version, charter.embedder
+    identity_columns = policy_identity.id, frame.snapshot.version, policy_identity.embedder
     price = decisions.price
     money = np.hstack([price.low, price.high, price.share, price.gain])
     by_row = zip(
@@ -83,12 +87,12 @@ def encode(
             pool,
             created_at,
             expires_at,
-            *charter_columns,
+            *identity_columns,
             names[chosen],
             propensity,
             u,
             *weights,
-            charter.tau_cost,
+            policy_identity.tau_cost,
             *money,
             rate,
             reserved,

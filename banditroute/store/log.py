@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import Column, Connection, Engine, Table, func, insert, select
 
-from banditroute.core.pool import Charter
+from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.learn.fold import Event
 from banditroute.learn.learner import Checkpoint
 from banditroute.store import ledger
@@ -20,14 +20,12 @@ from banditroute.store.tables import (
     decisions,
     events,
     feedback,
-    idempotency_keys,
     session_feedback,
 )
 from policies import Comparison, Outcome
 
 PAGE = 4096
 _ASKED = ("features", "w_quality", "w_cost", "w_latency", "input_tokens", "tags")
-IDEMPOTENCY_TTL_US = 24 * 3600 * 1_000_000
 
 
 def _columns(table: Table, names: str) -> list[Column[Any]]:
@@ -50,17 +48,17 @@ def append_event(
     return int(connection.execute(insert(events).returning(events.c.seq), row).scalar_one())
 
 
-def charter(
+def policy_identity(
     connection: Connection, pool: str, *, until: int | None = None
-) -> tuple[int, Charter] | None:
-    """Return position and charter of the newest policy_started at or before `until`."""
+) -> tuple[int, PolicyIdentity] | None:
+    """Return position and identity of the newest policy_started at or before `until`."""
     query = select(events.c.seq, events.c.payload).where(
         events.c.pool == pool, events.c.kind == "policy_started"
     )
     if until is not None:
         query = query.where(events.c.seq <= until)
     row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
-    return (row.seq, Charter(**json.loads(row.payload))) if row else None
+    return (row.seq, PolicyIdentity(**json.loads(row.payload))) if row else None
 
 
 def append_resets(
@@ -117,38 +115,6 @@ def keep_checkpoint(connection: Connection, checkpoint: Checkpoint, *, now: int)
         connection.execute(insert(checkpoints), row | {"created_at": now})
 
 
-def recall(
-    connection: Connection, keys: Sequence[str], *, now: int
-) -> dict[tuple[str, str], tuple[str, bytes]]:
-    """Return {(key, endpoint): (payload digest, response)} of keys younger than 24 hours."""
-    named = idempotency_keys.c.key.in_(keys)
-    rows = connection.execute(select(idempotency_keys).where(named)).all()
-    oldest = now - IDEMPOTENCY_TTL_US
-    if any(row.created_at < oldest for row in rows):
-        old = idempotency_keys.c.created_at < oldest
-        connection.execute(idempotency_keys.delete().where(named, old))
-    return {
-        (row.key, row.endpoint): (row.digest, row.response)
-        for row in rows
-        if row.created_at >= oldest
-    }
-
-
-def remember(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
-    """Keep answers; each row is (key, endpoint, payload digest, response, time)."""
-    insert_many(connection, idempotency_keys, rows)
-
-
-def forget(connection: Connection, *, now: int, limit: int = 2_000) -> int:
-    """Drop idempotency keys older than 24 hours, some `limit` at a time; return how many."""
-    age = idempotency_keys.c.created_at
-    oldest = now - IDEMPOTENCY_TTL_US
-    nth = select(age).where(age < oldest).order_by(age).offset(limit - 1).limit(1)
-    last = connection.execute(nth).scalar()
-    old = age < oldest if last is None else age <= last
-    return connection.execute(idempotency_keys.delete().where(old)).rowcount
-
-
 class Log:
     """Reads of the log, each on a connection of its own; implements `learner.EventLog`."""
 
@@ -184,10 +150,12 @@ class Log:
                 return
             after = page[-1].seq
 
-    def charter(self, pool: str, *, until: int | None = None) -> tuple[int, Charter] | None:
-        """Return position and charter of the newest policy_started at or before `until`."""
+    def policy_identity(
+        self, pool: str, *, until: int | None = None
+    ) -> tuple[int, PolicyIdentity] | None:
+        """Return position and identity of the newest policy_started at or before `until`."""
         with self.engine.connect() as connection:
-            return charter(connection, pool, until=until)
+            return policy_identity(connection, pool, until=until)
 
     def rollbacks(self, pool: str, *, until: int) -> list[tuple[int, int]]:
         """Return (seq, version) of every rollback at or before `until`."""

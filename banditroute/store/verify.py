@@ -134,6 +134,6 @@ class _Walker:
                 self._fold.apply(event)
             self._policy = None
         if self._fold is not None and self._policy is None:
-            self.identity = self._fold.charter.identity
+            self.identity = self._fold.policy_identity.id
             self._policy = self._fold.snapshot().policy
         return self._policy

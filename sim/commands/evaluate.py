@@ -197,5 +197,9 @@ def _contenders(specs: list[str], trail: Trail) -> list[Contender]:
             raise InputError(f"--policy: {one.label!r}: reset_on_drift: no alarm is answered here")
         if one.label == "logged":
             raise InputError("--policy: 'logged' is the policy that decided; it is always judged")
-        one.check(models=trail.log.models, embedder=trail.charter.embedder, dim=trail.charter.dim)
+        one.check(
+            models=trail.log.models,
+            embedder=trail.policy_identity.embedder,
+            dim=trail.policy_identity.dim,
+        )
     return contenders

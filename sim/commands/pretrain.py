@@ -69,9 +69,10 @@ def command(
         fail(f"--tau-cost: above 0, not {tau_cost:g}")
     if not out.parent.is_dir():
         fail(f"--out: there is no directory {out.parent}")
+    from banditroute.core.policy_identity import digest
     from banditroute.fitting.autograd import require_torch
     from banditroute.fitting.pretraining import Options, fit
-    from banditroute.learn.prior import Prior, digest
+    from banditroute.learn.prior import Prior
     from sim.commands.terminal import progress
 
     try:
@@ -129,5 +130,10 @@ def _of_log(url: str, pool: str) -> tuple[str, Answers, Arrays, float]:
     from sim.data.database import opened
 
     with opened(url) as log:
-        charter, answers = logged(log, pool)
-    return charter.embedder, answers, basis_arrays(charter), charter.tau_cost
+        policy_identity, answers = logged(log, pool)
+    return (
+        policy_identity.embedder,
+        answers,
+        basis_arrays(policy_identity),
+        policy_identity.tau_cost,
+    )

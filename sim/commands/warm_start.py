@@ -193,17 +193,17 @@ def _from_log(
     from sim.data.database import opened
 
     with opened(url) as log:
-        charter, x, quality, ratios = logged(log, pool)
+        policy_identity, x, quality, ratios = logged(log, pool)
     cluster = clusters(x, groups) if groups else None
     arrays = fit(x, quality, n_effective=n_effective, ratios=ratios, cluster=cluster)
-    return Prior("sums", charter.embedder, arrays | basis_arrays(charter)), quality
+    return Prior("sums", policy_identity.embedder, arrays | basis_arrays(policy_identity)), quality
 
 
 def _show(out: Path, prior: Prior, quality: dict[str, Float64]) -> None:
     import numpy as np
     from rich.table import Table
 
-    from banditroute.learn.prior import digest
+    from banditroute.core.policy_identity import digest
     from policies.base import sums_of
     from sim.commands.terminal import console
 

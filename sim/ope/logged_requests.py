@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.core.pool import Charter, Model
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import Model
 from banditroute.decide.columns import Asks
 from banditroute.learn.fold import Event
 from policies.base import Float64
@@ -42,12 +43,12 @@ class Trail:
     ----------
     log, requests : the same n rows.
     ids : n names of the decisions, as `events` know them.
-    charter : of the policy that decided.
+    policy_identity : of the policy that decided.
     events : all that was learned, in order.
     """
 
     log: BanditLog
     requests: Requests
     ids: Sequence[str]
-    charter: Charter
+    policy_identity: PolicyIdentity
     events: Sequence[Event]

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, select
 
-from banditroute.core.pool import NANO, Charter, Model
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import NANO, Model
 from banditroute.decide.columns import Asks
-from banditroute.decide.router import REASONS
+from banditroute.decide.reasons import REASONS
 from banditroute.learn.learner import counting
 from banditroute.store.decision_row import Logged, decode
 from banditroute.store.log import Log
@@ -55,18 +56,18 @@ def read(
     InputError
         For a pool whose policy never started, or when no decision is left.
     """
-    found = store.charter(pool)
+    found = store.policy_identity(pool)
     if found is None:
         known = ", ".join(store.started_pools()) or "none"
         raise InputError(f"--pool: the log has no policy of {pool!r}; it has those of: {known}")
-    charter = found[1]
+    policy_identity = found[1]
     with store.engine.connect() as connection:
         rows = _decisions(connection, pool, since)
         quality, cost, delays, newest = _outcomes(connection, pool)
         models = _models(connection, pool)
     rows = [row for row in rows if _tagged(row, tags or {})]
     last, notes = _arrived(rows, delays, newest)
-    kept, left_out = _worth_judging(rows, charter, last)
+    kept, left_out = _worth_judging(rows, policy_identity, last)
     if not kept:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise InputError(f"--log: no decision of pool {pool!r} is left ({why or 'it has none'})")
@@ -76,7 +77,7 @@ def read(
         log=_columns(pool, kept, decoded, names, quality, cost, left_out, notes),
         requests=_requests(kept, decoded, models),
         ids=[row["id"] for row in kept],
-        charter=charter,
+        policy_identity=policy_identity,
         events=list(counting(store, pool)),
     )
 
@@ -156,7 +157,7 @@ def _arrived(
 
 
 def _worth_judging(
-    rows: Sequence[dict[str, Any]], charter: Charter, last: int | None
+    rows: Sequence[dict[str, Any]], policy_identity: PolicyIdentity, last: int | None
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Return the rows that say something of a policy, and why others do not."""
     kept, left_out = [], Counter[str]()
@@ -166,7 +167,7 @@ def _worth_judging(
             left_out["cancelled"] += 1
         elif row["overridden_by"] is not None:
             left_out["overridden"] += 1
-        elif row["embedder"] != charter.embedder:
+        elif row["embedder"] != policy_identity.embedder:
             left_out["of another embedder"] += 1
         elif choice.sum() < 2:
             left_out["pinned: only one model was open"] += 1

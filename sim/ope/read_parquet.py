@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from banditroute.core.pool import Charter, Model
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import Model
 from banditroute.decide.columns import Asks
 from banditroute.learn.fold import Event
 from policies import Outcome
@@ -192,7 +193,7 @@ def trail(log: BanditLog) -> Trail:
     log : money and latency play no part in what is decided on it.
     """
     n, dim = len(log), log.features.shape[1]
-    charter = Charter("random", {}, EMBEDDER, dim, tau_cost=1.0, tau_latency_ms=1.0)
+    policy_identity = PolicyIdentity("random", {}, EMBEDDER, dim, tau_cost=1.0, tau_latency_ms=1.0)
     ids = [str(i) for i in range(n)]
     events = [
         Event(k, log.name, "model_added", payload={"name": name})
@@ -219,4 +220,4 @@ def trail(log: BanditLog) -> Trail:
     )
     models = tuple(Model(name, 0.0, 0.0, price_id=k) for k, name in enumerate(log.models))
     requests = Requests(asks, [(np.arange(n), models)], np.full(n, np.nan))
-    return Trail(log, requests, ids, charter, events)
+    return Trail(log, requests, ids, policy_identity, events)

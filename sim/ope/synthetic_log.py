@@ -68,11 +68,11 @@ def made(
         for outcome in outcomes(choice, after=len(events), decision_id=i, **said):
             events.append(Event(outcome.seq, POOL, "feedback", outcome, embedder))
     asks = Asks.join([one.asks for one in decided])
-    log = _log(dataset, rows, asks, decided, player.fold.charter.tau_cost)
+    log = _log(dataset, rows, asks, decided, player.fold.policy_identity.tau_cost)
     models = decided[0].frame.models
     rate = np.array([one.spend_rate[0] for one in decided])
     requests = Requests(asks, [(np.arange(len(rows)), models)], rate)
-    return Trail(log, requests, ids, player.fold.charter, events)
+    return Trail(log, requests, ids, player.fold.policy_identity, events)
 
 
 def _log(

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.core.pool import Charter, PoolOptions
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import PoolOptions
 from banditroute.decide.columns import Asks
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Fold
@@ -23,11 +24,11 @@ from sim.play.candidate import Contender
 _TAUGHT = ("model_added", "prior")
 
 
-def charter_of(contender: Contender, given: Charter) -> Charter:
-    """Return the charter of a policy that learns from the log of another."""
+def identity_of(contender: Contender, given: PolicyIdentity) -> PolicyIdentity:
+    """Return the policy_identity of a policy that learns from the log of another."""
     options = contender.options
     own = "tau_latency_ms" in options.model_fields_set
-    return Charter(
+    return PolicyIdentity(
         policy=contender.name,
         params=contender.params,
         embedder=given.embedder,
@@ -40,7 +41,7 @@ def charter_of(contender: Contender, given: Charter) -> Charter:
 
 def trained(trail: Trail, contender: Contender, *, until: int) -> Fold:
     """Return the fold of a policy that has learned what came of the first `until` decisions."""
-    fold = Fold(charter_of(contender, trail.charter))
+    fold = Fold(identity_of(contender, trail.policy_identity))
     decisions = set(trail.ids[:until])
     for event in trail.events:
         about = event.outcome or event.comparison

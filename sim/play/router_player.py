@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from scipy.special import entr
 
-from banditroute.core.pool import Charter, Model, ModelSpec, default_tau_cost
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import Model, ModelSpec, default_tau_cost
 from banditroute.decide.columns import Asks, Decisions
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
@@ -54,7 +55,7 @@ class Replayer:
         advance: float | None = None,
     ) -> None:
         options = contender.options
-        charter = Charter(
+        policy_identity = PolicyIdentity(
             policy=contender.name,
             params=contender.params,
             embedder=embedder,
@@ -63,8 +64,8 @@ class Replayer:
             tau_latency_ms=options.tau_latency_ms,
             prior=contender.prior,
         )
-        self.fold = Fold(charter)
-        self._append(kind="policy_started", payload=charter.payload())
+        self.fold = Fold(policy_identity)
+        self._append(kind="policy_started", payload=policy_identity.payload())
         self.router = Router(options=options, snapshot=self.fold.snapshot(), models=[], rng=rng)
         self.budget: Budget | None = None
         self._pacing, self._rate, self._advance = contender.pacing, rate, advance
@@ -179,7 +180,7 @@ class Replayer:
                 pool=POOL,
                 kind=kind,
                 outcome=outcome,
-                embedder=self.fold.charter.embedder,
+                embedder=self.fold.policy_identity.embedder,
                 payload=payload or {},
             )
         )

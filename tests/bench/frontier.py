@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from report import show
 from weights import WITHOUT, cell, contender
 
-from banditroute.core.pool import Charter, Model, PoolOptions, default_tau_cost
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import Model, PoolOptions, default_tau_cost
 from banditroute.decide.columns import Asks
 from banditroute.decide.router import Router
 from banditroute.features.embedding import make_embedder
@@ -78,7 +79,7 @@ class Course:
         specs = drawn(data, seed=order)
         asked = contender(spec)
         self.options = PoolOptions.model_validate({})
-        charter = Charter(
+        policy_identity = PolicyIdentity(
             policy=asked.name,
             params=asked.params,
             embedder=stage.embedder,
@@ -92,7 +93,7 @@ class Course:
             for k, one in enumerate(specs, start=1)
         ]
         self.prices = np.array([m.prior_output_tokens * m.output_price / 1e6 for m in self.models])
-        self.fold = Fold(charter)
+        self.fold = Fold(policy_identity)
         for model in self.models:
             self.fold.add_model(model.name)
 
@@ -114,7 +115,9 @@ class Course:
                 preference=(1.0 - weight, weight, 0.0),
                 cost_prior=float(self.prices[arm]),
             )
-            self.fold.apply(Event(seq, "bench", "feedback", outcome, self.fold.charter.embedder))
+            self.fold.apply(
+                Event(seq, "bench", "feedback", outcome, self.fold.policy_identity.embedder)
+            )
 
     def play(self, rows: np.ndarray, weights: Float64, rng: np.random.Generator) -> np.ndarray:
         """Decide and learn all rows in order, each under its weight of cost; return the arms."""

@@ -18,7 +18,8 @@ import numpy as np
 from report import at_least, show, spread
 from sqlalchemy import insert
 
-from banditroute.core.pool import Charter, PolicySpec
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import PolicySpec
 from banditroute.features.embedding import FEATURES
 from banditroute.learn.learner import rebuild
 from banditroute.store.engine import WRITER, open_engine, prepare
@@ -34,7 +35,9 @@ def fill(database: Path, count: int, policy: str) -> Any:
     """Write a log of `count` outcomes and return the engine."""
     engine = open_engine(f"sqlite:///{database}")
     prepare(engine)
-    charter = Charter(policy, full_params(policy, {}), "bench", FEATURES, 0.01, 10_000.0)
+    policy_identity = PolicyIdentity(
+        policy, full_params(policy, {}), "bench", FEATURES, 0.01, 10_000.0
+    )
     rng = np.random.default_rng(4)
     with engine.connect().execution_options(**WRITER) as connection:
         with connection.begin():
@@ -42,7 +45,11 @@ def fill(database: Path, count: int, policy: str) -> Any:
                 body = {"name": f"m{k}"}
                 append_event(connection, pool="p", kind="model_added", payload=body, now=0)
             append_event(
-                connection, pool="p", kind="policy_started", payload=charter.payload(), now=0
+                connection,
+                pool="p",
+                kind="policy_started",
+                payload=policy_identity.payload(),
+                now=0,
             )
         for at in range(0, count, 10_000):
             x = rng.standard_normal((10_000, FEATURES)).astype("<f4")

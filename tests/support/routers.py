@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.core.pool import Charter, Model, PoolOptions
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import Model, PoolOptions
 from banditroute.decide.columns import Asks, Decisions, Snapshot
-from banditroute.decide.router import REASONS, Router
+from banditroute.decide.reasons import REASONS
+from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
 from policies import Outcome, full_params
 
@@ -29,7 +31,7 @@ NONE = np.zeros(5)
 
 
 def fold_of(*arms: str, outcomes: int = 60, policy: str = "linucb", **params: object) -> Fold:
-    charter = Charter(
+    policy_identity = PolicyIdentity(
         policy=policy,
         params=full_params(policy, params),
         embedder="words",
@@ -37,7 +39,7 @@ def fold_of(*arms: str, outcomes: int = 60, policy: str = "linucb", **params: ob
         tau_cost=0.01,
         tau_latency_ms=1_000.0,
     )
-    fold, rng = Fold(charter), np.random.default_rng(7)
+    fold, rng = Fold(policy_identity), np.random.default_rng(7)
     for seq, name in enumerate(arms, start=1):
         fold.apply(Event(seq, "p", "model_added", payload={"name": name}))
     for i in range(outcomes if arms else 0):

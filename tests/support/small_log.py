@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine, select
 
-from banditroute.core.pool import Charter, ModelSpec, PoolOptions
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import ModelSpec, PoolOptions
 from banditroute.decide.columns import Asks, Decisions
 from banditroute.decide.router import Router
 from banditroute.fitting.warm_start import fit
@@ -81,7 +82,7 @@ class Book:
             )
 
     def start(self, policy: str, *, embedder: str = "words", **params: object) -> int:
-        charter = Charter(
+        policy_identity = PolicyIdentity(
             policy=policy,
             params=full_params(policy, params),
             embedder=embedder,
@@ -89,7 +90,7 @@ class Book:
             tau_cost=0.01,
             tau_latency_ms=1_000.0,
         )
-        return self.append("policy_started", **charter.payload())
+        return self.append("policy_started", **policy_identity.payload())
 
     def router(self, *, until: int | None = None) -> Router:
         built = rebuild(self.log, self.pool, until=until)

@@ -1,29 +1,11 @@
-"""Pools and models as plain values: weights, identity, scales."""
+"""Pools and models as plain values: weights and scales."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
 
-from banditroute.core.pool import (
-    Charter,
-    Model,
-    ModelSpec,
-    PoolOptions,
-    Preference,
-    default_tau_cost,
-)
-
-CHARTER = Charter(
-    policy="linucb",
-    params={"alpha": 0.2, "gamma": 1.0},
-    embedder="hashing-1",
-    dim=47,
-    tau_cost=0.01,
-    tau_latency_ms=1e4,
-)
+from banditroute.core.pool import Model, ModelSpec, PoolOptions, Preference, default_tau_cost
 
 
 @pytest.mark.parametrize(
@@ -44,28 +26,6 @@ def test_only_ratios_of_weights_count(
 def test_weights_cannot_all_be_nought() -> None:
     with pytest.raises(ValidationError, match="above 0"):
         Preference()
-
-
-def test_identity_names_the_policy_and_what_shapes_its_state() -> None:
-    assert CHARTER.identity.startswith("linucb-")
-    same = Charter(**CHARTER.payload() | {"params": {"gamma": 1.0, "alpha": 0.2}})  # type: ignore[arg-type]
-    assert same.identity == CHARTER.identity and same == replace(CHARTER)
-
-
-@pytest.mark.parametrize(
-    ("change", "differs"),
-    [
-        ({"policy": "random"}, True),
-        ({"params": {"alpha": 0.3, "gamma": 1.0}}, True),
-        ({"embedder": "hashing-2"}, True),
-        ({"dim": 48}, True),
-        ({"tau_cost": 1.0}, False),
-        ({"tau_latency_ms": 1.0}, False),
-    ],
-)
-def test_scales_do_not_shape_the_state(change: dict[str, object], differs: bool) -> None:
-    other = Charter(**CHARTER.payload() | change)  # type: ignore[arg-type]
-    assert (other.identity != CHARTER.identity) is differs
 
 
 def test_the_default_scale_is_the_dearest_model() -> None:

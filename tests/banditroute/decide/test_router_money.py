@@ -9,7 +9,7 @@ import pytest
 from support.routers import Wallet, asks_of, fold_of, router_of, verdicts
 
 from banditroute.decide.columns import Snapshot
-from banditroute.decide.router import REASONS
+from banditroute.decide.reasons import REASONS
 from policies.laws import draw
 from policies.pacing.price import Price
 

@@ -11,7 +11,8 @@ from support.routers import BEST, CHEAP, MODELS, Wallet, asks_of, fold_of
 
 from banditroute.core.pool import PoolOptions
 from banditroute.decide.columns import Asks
-from banditroute.decide.router import REASONS, Router
+from banditroute.decide.reasons import REASONS
+from banditroute.decide.router import Router
 
 
 def router() -> Router:

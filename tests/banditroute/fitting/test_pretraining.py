@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from banditroute.core.pool import Charter
+from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.fitting import pretraining
 from banditroute.fitting.pretraining import Answers, Options, fit, logged
 from banditroute.learn.fold import Event
@@ -163,12 +163,12 @@ def test_a_seed_gives_the_same_bytes_and_they_come_back() -> None:
 class Logbook:
     """An event log in memory, with no rollback in it."""
 
-    def __init__(self, *outcomes: Outcome, charter: Charter | None = None) -> None:
+    def __init__(self, *outcomes: Outcome, policy_identity: PolicyIdentity | None = None) -> None:
         self.told = [
             Event(k, "p", "feedback", o, "other" if o.decision_id == "o" else "e")
             for k, o in enumerate(outcomes)
         ]
-        self.own = charter
+        self.own = policy_identity
 
     def end(self) -> int:
         return len(self.told)
@@ -179,11 +179,15 @@ class Logbook:
     def events(self, **_: object) -> Iterator[Event]:
         yield from self.told
 
-    def charter(self, pool: str, *, until: int | None = None) -> tuple[int, Charter] | None:
+    def policy_identity(
+        self, pool: str, *, until: int | None = None
+    ) -> tuple[int, PolicyIdentity] | None:
         return None if self.own is None else (1, self.own)
 
 
-CHARTER = Charter(policy="barp", params={}, embedder="e", dim=2, tau_cost=TAU, tau_latency_ms=1.0)
+IDENTITY = PolicyIdentity(
+    policy="barp", params={}, embedder="e", dim=2, tau_cost=TAU, tau_latency_ms=1.0
+)
 X = np.array([0.5, 1.0], dtype=np.float32)
 
 
@@ -192,7 +196,7 @@ def told(decision: str, arm: str, field: str, value: float, cost: float | None =
 
 
 def test_a_log_is_one_answer_per_decision() -> None:
-    charter, answers = logged(  # type: ignore[arg-type]
+    policy_identity, answers = logged(  # type: ignore[arg-type]
         Logbook(
             told("a", "large", "quality", 0.9, 0.02),
             told("b", "small", "quality", 0.4),
@@ -200,11 +204,11 @@ def test_a_log_is_one_answer_per_decision() -> None:
             told("b", "small", "cost", 0.001, 0.001),
             told("c", "small", "quality", 0.3),
             told("o", "small", "quality", 0.0),
-            charter=CHARTER,
+            policy_identity=IDENTITY,
         ),
         "p",
     )
-    assert charter is CHARTER and list(answers.models) == ["large", "small"]
+    assert policy_identity is IDENTITY and list(answers.models) == ["large", "small"]
     assert answers.given is not None and answers.given.tolist() == [0, 1, 1]
     assert answers.propensity is not None and answers.propensity.tolist() == [0.25] * 3
     np.testing.assert_array_equal(answers.quality, [[0.9, np.nan], [np.nan, 0.4], [np.nan, 0.3]])
@@ -215,8 +219,11 @@ def test_a_log_is_one_answer_per_decision() -> None:
     ("log", "message"),
     [
         (Logbook(), "the policy of 'p' never started"),
-        (Logbook(charter=CHARTER), "the log of 'p' has no outcome to learn from"),
-        (Logbook(told("a", "s", "quality", 0.5), charter=CHARTER), "'p' has no cost to learn from"),
+        (Logbook(policy_identity=IDENTITY), "the log of 'p' has no outcome to learn from"),
+        (
+            Logbook(told("a", "s", "quality", 0.5), policy_identity=IDENTITY),
+            "'p' has no cost to learn from",
+        ),
     ],
 )
 def test_a_log_without_lessons_is_refused(log: Logbook, message: str) -> None:

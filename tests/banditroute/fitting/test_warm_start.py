@@ -196,8 +196,8 @@ def test_a_cost_prior_predicts_what_it_was_fitted_on() -> None:
 def test_a_log_teaches_what_its_fold_has_learned(engine: Engine) -> None:
     book = Book(engine)
     book.feed(40)
-    charter, x, quality, ratios = logged(book.log, "default")
-    assert charter.embedder == "words" and basis_arrays(charter) == {}
+    policy_identity, x, quality, ratios = logged(book.log, "default")
+    assert policy_identity.embedder == "words" and basis_arrays(policy_identity) == {}
     built = rebuild(book.log, "default")
     assert built is not None
     fold = built[1]

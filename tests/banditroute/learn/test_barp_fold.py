@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from support.routers import ABLE, BEST, CHEAP, asks_of, fold_of, router_of
 
-from banditroute.core.pool import Charter, Model, PoolOptions
+from banditroute.core.policy_identity import PolicyIdentity
+from banditroute.core.pool import Model, PoolOptions
 from banditroute.decide.columns import Asks, Decisions
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
@@ -18,13 +19,15 @@ from policies.base import Float32
 from policies.pacing.price import Price
 
 DIM, TAU = 4, 0.01
-CHARTER = Charter(policy="barp", params={}, embedder="e", dim=DIM, tau_cost=TAU, tau_latency_ms=1e3)
+IDENTITY = PolicyIdentity(
+    policy="barp", params={}, embedder="e", dim=DIM, tau_cost=TAU, tau_latency_ms=1e3
+)
 MODELS = [Model("small", 0.0, 0.2, price_id=1), Model("large", 0.0, 20.0, price_id=2)]
 POOL = [CHEAP, ABLE, BEST]
 
 
 def fold() -> Fold:
-    made = Fold(CHARTER)
+    made = Fold(IDENTITY)
     for model in MODELS:
         made.add_model(model.name)
     return made
@@ -86,7 +89,7 @@ def test_a_checkpoint_in_the_middle_of_a_batch_changes_no_bit() -> None:
         straight.apply(one)
     for one in events[:101]:
         first.apply(one)
-    second = Fold.restore(CHARTER, 101, first.dump())
+    second = Fold.restore(IDENTITY, 101, first.dump())
     for one in events[101:]:
         second.apply(one)
         second.publish()

@@ -58,7 +58,7 @@ def reset(book: Book) -> list[int]:
         return append_resets(
             connection,
             pool=book.pool,
-            policy=one.charter.identity,
+            policy=one.policy_identity.id,
             alarms=one.drift.alarms(),
             now=book.now,
         )
@@ -66,7 +66,7 @@ def reset(book: Book) -> list[int]:
 
 def level(one: Fold) -> float:
     """Return the estimate of ``large`` at a prompt of no particular kind."""
-    x = np.zeros((1, one.charter.dim), dtype=np.float32)
+    x = np.zeros((1, one.policy_identity.dim), dtype=np.float32)
     x[0, -1] = 1.0
     one.policy.refresh()
     mean, _ = one.policy.estimate(x)
@@ -92,14 +92,14 @@ def test_a_reset_is_appended_once_and_moves_the_level_alone(engine: Engine) -> N
         again = append_resets(
             connection,
             pool=book.pool,
-            policy=before.charter.identity,
+            policy=before.policy_identity.id,
             alarms=before.drift.alarms(),
             now=book.now,
         )
     assert again == [], "and a late second answer to it is none"
     row = book.events()[-1]
     assert (row.seq, row.kind, row.arm) == (seq, "reset", "large")
-    assert row.policy == before.charter.identity
+    assert row.policy == before.policy_identity.id
     after = fold(book)
     assert level(after) < level(before) - 0.1
     small = before.policy.arms.index("small")
@@ -119,7 +119,7 @@ def test_an_answer_to_an_alarm_that_was_withdrawn_changes_nothing(engine: Engine
         (_,) = append_resets(
             connection,
             pool=book.pool,
-            policy=stale.charter.identity,
+            policy=stale.policy_identity.id,
             alarms=stale.drift.alarms(),
             now=book.now,
         )
@@ -153,7 +153,7 @@ def test_replays_checkpoints_and_restarts_fold_resets_alike(
     tailing = learner_module.Learner(book.log, keep=kept.append)
     whole = fold(book, checkpoints=False)
     assert tailing.fold("default").digest() == whole.digest()  # type: ignore[union-attr]
-    restored = Fold.restore(whole.charter, whole.version, whole.dump())
+    restored = Fold.restore(whole.policy_identity, whole.version, whole.dump())
     assert restored.digest() == whole.digest()
     assert restored.drift.state().keys() == whole.drift.state().keys()
 
@@ -206,13 +206,15 @@ def test_every_policy_can_live_with_a_reset(policy: str) -> None:
 def suspicious(policy: str = "linucb") -> Fold:
     """Return a fold in which ``best`` was found worse."""
     one = fold_of("cheap", "able", "best", policy=policy)
-    x = np.zeros(one.charter.dim, dtype=np.float32)
+    x = np.zeros(one.policy_identity.dim, dtype=np.float32)
     x[-1] = 1.0
     arms: Sequence[tuple[str, float]] = [("able", 0.9), ("best", 0.9)] * 60 + [("best", 0.2)] * 20
     for k, (arm, quality) in enumerate(arms):
         seq = one.version + 1
         outcome = Outcome(seq, f"d{k}", arm, x, "quality", quality + 0.02 * (-1) ** (k // 2))
-        one.apply(Event(seq, "p", "feedback", outcome=outcome, embedder=one.charter.embedder))
+        one.apply(
+            Event(seq, "p", "feedback", outcome=outcome, embedder=one.policy_identity.embedder)
+        )
     for arm, trigger in one.drift.alarms().items():
         payload = {"arm": arm, "trigger_seq": trigger}
         one.apply(Event(one.version + 1, "p", "reset", payload=payload))

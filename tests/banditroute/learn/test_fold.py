@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from banditroute.core.pool import Charter
+from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.decide.columns import Snapshot
 from banditroute.learn.fold import Event, Fold, install
 from policies import POLICIES
@@ -54,14 +54,14 @@ def said(snapshot: Snapshot) -> dict[str, bytes | list[str]]:
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_snapshot_stays_as_it_was_published(name: str) -> None:
     params: dict[str, object] = {"arm": "a"} if name == "fixed" else {}
-    fold = Fold(Charter(name, params, "mine", DIM, tau_cost=1e-2, tau_latency_ms=1e3))
+    fold = Fold(PolicyIdentity(name, params, "mine", DIM, tau_cost=1e-2, tau_latency_ms=1e3))
     for seq, arm in enumerate("abc", start=1):
         fold.apply(Event(seq, "pool", "model_added", payload={"name": arm}))
     for event in events(4, 90, "abc"):
         fold.apply(event)
     published = fold.snapshot()
     before = said(published)
-    assert before == said(install(fold.charter, fold.version, fold.publish()))
+    assert before == said(install(fold.policy_identity, fold.version, fold.publish()))
     again = fold.snapshot()
     # First with the arms as they are: a new one makes arrays anew, which would hide a shared one.
     for event in events(94, 45, "abc"):

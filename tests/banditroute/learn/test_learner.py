@@ -39,7 +39,9 @@ class Window:
         return min(self.shown, self.log.end())
 
     def started_pools(self) -> list[str]:
-        return [p for p in self.log.started_pools() if self.log.charter(p, until=self.shown)]
+        return [
+            p for p in self.log.started_pools() if self.log.policy_identity(p, until=self.shown)
+        ]
 
     def _cut(self, until: int | None) -> int:
         return self.shown if until is None else min(until, self.shown)
@@ -47,8 +49,8 @@ class Window:
     def events(self, *, after: int, until: int | None = None, pool: str | None = None) -> Any:
         return self.log.events(after=after, until=self._cut(until), pool=pool)
 
-    def charter(self, pool: str, *, until: int | None = None) -> Any:
-        return self.log.charter(pool, until=self._cut(until))
+    def policy_identity(self, pool: str, *, until: int | None = None) -> Any:
+        return self.log.policy_identity(pool, until=self._cut(until))
 
     def rollbacks(self, pool: str, *, until: int) -> Any:
         return self.log.rollbacks(pool, until=self._cut(until))
@@ -316,7 +318,7 @@ def test_state_survives_dump_and_restore_bit_for_bit(engine: Engine, policy: str
     built = rebuild(book.log, "default")
     assert built is not None
     fold = built[1]
-    again = Fold.restore(fold.charter, fold.version, fold.dump())
+    again = Fold.restore(fold.policy_identity, fold.version, fold.dump())
     assert again.digest() == fold.digest()
     assert (again.version, again.learned, again.skipped) == (fold.version, 75, 0)
     for name, array in fold.state().items():
@@ -353,7 +355,7 @@ def test_an_installed_snapshot_scores_like_the_one_it_was_taken_from(book: Book)
     built = rebuild(book.log, "default")
     assert built is not None
     fold = built[1]
-    snapshot = install(fold.charter, fold.version, fold.publish())
+    snapshot = install(fold.policy_identity, fold.version, fold.publish())
     own = fold.snapshot()
     asks = book.asks(6)
     for one, other in zip(
@@ -386,14 +388,17 @@ def test_the_fold_reads_nothing_but_the_events(book: Book) -> None:
 
 
 def test_events_of_one_pool_say_nothing_to_another(book: Book) -> None:
-    fold = Fold(book.router().snapshot.charter)
+    fold = Fold(book.router().snapshot.policy_identity)
     fold.apply(Event(1, "default", "model_added", payload={"name": "only"}))
     fold.apply(Event(2, "default", "model_drained", payload={"name": "only"}))
     assert (fold.policy.arms, fold.version) == (["only"], 2)
 
 
 def test_a_prior_of_another_embedder_teaches_nothing(book: Book) -> None:
-    fold, text = Fold(book.router().snapshot.charter), lesson_of("m", embedder="other").text()
+    fold, text = (
+        Fold(book.router().snapshot.policy_identity),
+        lesson_of("m", embedder="other").text(),
+    )
     fold.apply(Event(1, "default", "model_added", payload={"name": "m"}))
     before = fold.state()
     fold.apply(Event(2, "default", "prior", payload={"arm": "m", "prior": text}))

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from support.small_log import DIM, lesson_of
 
+from banditroute.core.policy_identity import digest
 from banditroute.core.pool import PoolOptions
 from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
 from banditroute.fitting.warm_start import fit
-from banditroute.learn.prior import Prior, arrays_of, digest, fitting, pack, parsed
+from banditroute.learn.prior import Prior, arrays_of, fitting, pack, parsed
 from policies.base import Sums, sums_of
 
 HASHING = make_embedder().identity

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from support.served_daemon import Served, assert_error, serve
 
+from banditroute.core.policy_identity import digest
 from banditroute.features.embedding import make_embedder
 from banditroute.fitting.warm_start import fit
-from banditroute.learn.prior import Prior, digest
+from banditroute.learn.prior import Prior
 from banditroute.settings import DEMO_MODELS, SettingsError, load_settings
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log

@@ -36,7 +36,7 @@ def check(book: Book, decided: Decisions, row: dict[str, Any], i: int) -> None:
     assert list(logged.scores) == list(decided.scores)
     for name, value in decided.scores.items():
         assert logged.scores[name].tobytes() == value[i].tobytes(), name
-    assert (logged.u, logged.policy) == (decided.u[i], decided.frame.snapshot.charter.identity)
+    assert (logged.u, logged.policy) == (decided.u[i], decided.frame.snapshot.policy_identity.id)
     assert row["version"] == decided.frame.snapshot.version
     assert row["propensity"] == decided.pmf[i, chosen]
     weights = [row["w_quality"], row["w_cost"], row["w_latency"]]

@@ -8,13 +8,8 @@ from support.small_log import Book
 from banditroute.learn.learner import Checkpoint
 from banditroute.store import log as log_module
 from banditroute.store.feedback import Post
-from banditroute.store.log import (
-    IDEMPOTENCY_TTL_US,
-    forget,
-    keep_checkpoint,
-    recall,
-    remember,
-)
+from banditroute.store.idempotency import IDEMPOTENCY_TTL_US, forget, recall, remember
+from banditroute.store.log import keep_checkpoint
 from banditroute.store.tables import checkpoints
 
 
@@ -77,17 +72,17 @@ def test_the_end_of_an_empty_log_is_zero(book: Book) -> None:
         connection.exec_driver_sql("DELETE FROM events")
     assert book.log.end() == 0
     assert book.log.started_pools() == []
-    assert book.log.charter("default") is None
+    assert book.log.policy_identity("default") is None
 
 
-def test_the_charter_is_that_of_the_newest_start_so_far(book: Book) -> None:
+def test_the_identity_is_that_of_the_newest_start_so_far(book: Book) -> None:
     second = book.start("linucb", gamma=0.5)
-    found = book.log.charter("default", until=second - 1)
+    found = book.log.policy_identity("default", until=second - 1)
     assert found is not None and found[0] == 4 and found[1].params["gamma"] == 1.0
-    found = book.log.charter("default")
+    found = book.log.policy_identity("default")
     assert found is not None and found[0] == second and found[1].params["gamma"] == 0.5
-    assert found[1].identity != book.log.charter("default", until=4)[1].identity  # type: ignore[index]
-    assert book.log.charter("default", until=3) is None
+    assert found[1].id != book.log.policy_identity("default", until=4)[1].id  # type: ignore[index]
+    assert book.log.policy_identity("default", until=3) is None
 
 
 def test_rollbacks_are_listed_up_to_a_position(book: Book) -> None:

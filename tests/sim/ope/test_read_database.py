@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select, update
 from support.small_log import MODELS, TTL, Book
 
 from banditroute.core.pool import ModelSpec
-from banditroute.decide.router import REASONS
+from banditroute.decide.reasons import REASONS
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired
 from banditroute.store.sessions import Verdict
@@ -59,7 +59,7 @@ def test_a_log_is_what_was_decided_and_said(book: Book) -> None:
     assert (log.tau_cost == 0.01).all()
     assert len(set(log.session.tolist())) == 25
     assert log.left_out == {} and log.notes == []
-    assert found.charter.policy == "linucb"
+    assert found.policy_identity.policy == "linucb"
     assert len(found.events) == len(book.events())
 
 
@@ -277,7 +277,7 @@ def test_a_policy_that_changed_leaves_its_decisions(book: Book) -> None:
     book.start("random")
     ids += book.feed(10)
     found = read(book.log, "default")
-    assert found.ids == ids and found.charter.policy == "random"
+    assert found.ids == ids and found.policy_identity.policy == "random"
     assert found.log.law is not None
     assert found.log.law[10:] == pytest.approx(np.full((10, 3), 1 / 3))
     assert len({model.name for model in MODELS}) == 3

@@ -129,7 +129,7 @@ def test_the_trail_teaches_what_was_observed(tmp_path: Path) -> None:
         ("a", 0.5, 0.5),
     ]
     assert [event.seq for event in found.events] == [1, 2, 3, 4, 5]
-    fold = Fold(found.charter)
+    fold = Fold(found.policy_identity)
     for event in found.events:
         fold.apply(event)
     assert fold.learned == 3 and list(fold.policy.arms) == ["a", "b"]

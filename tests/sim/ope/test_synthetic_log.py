@@ -70,7 +70,7 @@ def test_the_law_of_its_own_policy_is_found_again(planted: Planted) -> None:
     rows = np.array([399])
     again = law(found.requests, found.log.models, EXPLORING.options, fold, rows=rows)
     assert again[0] == pytest.approx(found.log.law[399], abs=1e-9)
-    whole = Fold(found.charter)
+    whole = Fold(found.policy_identity)
     for event in found.events:
         whole.apply(event)
     assert whole.learned == 800

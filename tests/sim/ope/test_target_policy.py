@@ -16,7 +16,7 @@ from sim.ope import read_parquet as files
 from sim.ope.bandit_log import BanditLog
 from sim.ope.logged_requests import Trail
 from sim.ope.read_database import read
-from sim.ope.target_policy import charter_of, law, trained
+from sim.ope.target_policy import identity_of, law, trained
 from sim.play.candidate import Contender
 
 Make = Callable[..., BanditLog]
@@ -125,10 +125,13 @@ def test_each_stretch_has_its_own_prices(make_log: Make) -> None:
 
 
 def test_a_policy_keeps_its_own_scales(mixed: Trail) -> None:
-    plain = charter_of(Contender.of("linucb"), mixed.charter)
+    plain = identity_of(Contender.of("linucb"), mixed.policy_identity)
     assert (plain.tau_cost, plain.tau_latency_ms) == (0.01, 1_000.0)
     own = Contender.of("linucb", {"alpha": 0.5}, tau_cost=0.5, tau_latency_ms=7.0)
-    found = charter_of(own, mixed.charter)
+    found = identity_of(own, mixed.policy_identity)
     assert (found.tau_cost, found.tau_latency_ms) == (0.5, 7.0)
     assert found.params["alpha"] == 0.5
-    assert (found.embedder, found.dim) == (mixed.charter.embedder, mixed.charter.dim)
+    assert (found.embedder, found.dim) == (
+        mixed.policy_identity.embedder,
+        mixed.policy_identity.dim,
+    )

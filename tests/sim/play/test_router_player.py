@@ -52,7 +52,7 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
     engine.prepare(database)
     store = log.Log(database)
     with database.begin() as connection:
-        started = replayer.fold.charter.payload()
+        started = replayer.fold.policy_identity.payload()
         log.append_event(connection, pool="p", kind="policy_started", payload=started, now=0)
         for name in plan.dataset.models:
             log.append_event(
