@@ -21,7 +21,7 @@ from sim.data.dataset import Dataset
 from sim.data.prices import listed
 from sim.measure import summary as metrics
 from sim.measure.supervised import Supervised
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.libraries import PEERS
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace
@@ -32,7 +32,7 @@ PACKAGES = ("banditroute", "numpy", "scipy", "ray")
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class StagePlan:
     """One stage before it is played: an experiment, and how it and its scenario are called."""
 
     title: str
@@ -40,7 +40,7 @@ class Planned:
     scenario: str
     experiment: Experiment
 
-    def check(self, contenders: Sequence[Contender]) -> None:
+    def check(self, contenders: Sequence[Candidate]) -> None:
         """Refuse, as an InputError, whoever does not fit the data or the budget."""
         for one in contenders:
             one.check(
@@ -81,7 +81,7 @@ def plan(
     preference: tuple[float, float, float] | None,
     prices: Path | None,
     batch: int,
-) -> list[Planned]:
+) -> list[StagePlan]:
     """Return a stage for each scenario and each of its budgets.
 
     Parameters
@@ -117,7 +117,7 @@ def plan(
             budget = "" if rate is None else f", {rate * 1_000:.3g} USD per 1,000 requests"
             experiment = replace(common, budget_rate=rate)
             title = f"{scenario.title}{budget}"
-            planned.append(Planned(title, scenario.says, scenario.title, experiment))
+            planned.append(StagePlan(title, scenario.says, scenario.title, experiment))
     return planned
 
 
@@ -161,7 +161,7 @@ def limit(experiment: Experiment, trace: Trace) -> Supervised | None:
     return Supervised.left_out(data, x, rows)
 
 
-def versions(contenders: Sequence[Contender]) -> dict[str, str]:
+def versions(contenders: Sequence[Candidate]) -> dict[str, str]:
     """Return the versions of what figures depend on, by package."""
     peers = {one.name for one in contenders} & PEERS.keys()
     found = {"python": platform.python_version()}

@@ -61,7 +61,7 @@ class Adapted(Part):
     at : the request at which the change comes.
     outcome : "never" where that is the median, "settled" where in most seeds the choices made
         before were about as good as any after; `requests` is None for both.
-    requests : see `sim.measure.adaptation`; of the values in `sim.measure.per_request.Yard.values`.
+    requests : see `sim.measure.adaptation`; of the values in `Yardstick.values`.
     low, high : the quartiles over the seeds in which there was a way to go; None for never.
     seeds : how many these are.
     """
@@ -74,7 +74,7 @@ class Adapted(Part):
     seeds: int
 
 
-class Contender(Part):
+class CandidateResult(Part):
     """One policy, over all seeds.
 
     Attributes
@@ -107,7 +107,7 @@ class Contender(Part):
     per_seed: dict[str, list[float | None]] = {}
 
 
-class Event(Part):
+class TimelineEvent(Part):
     """Something that happens at a request, in words."""
 
     at: int
@@ -139,7 +139,7 @@ class Stage(Part):
     scenario: str = ""
     requests: int
     budget_rate: float | None = None
-    changes: list[Event] = []
+    changes: list[TimelineEvent] = []
     models: list[Point]
     frontier: list[Point]
     references: list[Point]
@@ -147,7 +147,7 @@ class Stage(Part):
     zero_aiq: Measure = Measure(mean=None)
     single_regret: Band | None = None
     errors_over: Literal["seeds", "requests"] = "seeds"
-    contenders: list[Contender]
+    contenders: list[CandidateResult]
 
 
 def by_scenario(stages: Sequence[Stage]) -> list[list[Stage]]:

@@ -20,12 +20,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from banditroute.budgets.reservation import NO_LIMIT, CallPurse, Slice
+from banditroute.budgets.reservation import NO_LIMIT, LocalLease, Reservations
 from banditroute.core.budget import Budget
 from banditroute.core.clock import now_us
 from banditroute.store import ledger
 from banditroute.store.budgets import load_budgets
-from banditroute.store.ledger import Holder, Sums
+from banditroute.store.ledger import BudgetSums, Holder
 from banditroute.store.writer import Writer
 
 logger = logging.getLogger("banditroute")
@@ -73,7 +73,7 @@ class _Desk:
     task: asyncio.Task[None] | None = None
 
 
-class Treasury:
+class Leases:
     """The slices of this process.
 
     Parameters
@@ -96,10 +96,10 @@ class Treasury:
         self._alone = engine.dialect.name == "sqlite"
         self.holder = Holder(f"{os.getpid()}-{uuid.uuid4().hex[:12]}", boot_id())
         self._by_pool: dict[str, _Known] = {}
-        self._slices: dict[int, Slice] = {}
-        self._former: list[Slice] = []
+        self._slices: dict[int, LocalLease] = {}
+        self._former: list[LocalLease] = []
         self._desks: dict[int, _Desk] = {}
-        self._read: dict[int, tuple[float, Sums]] = {}
+        self._read: dict[int, tuple[float, BudgetSums]] = {}
         self._reading = asyncio.Lock()
 
     async def start(self) -> None:
@@ -175,7 +175,7 @@ class Treasury:
             )
         )
 
-    async def sums(self, budget: Budget, *, stale_s: float = 0.0) -> Sums:
+    async def sums(self, budget: Budget, *, stale_s: float = 0.0) -> BudgetSums:
         """Return what the SQL rows of a budget's current window add up to.
 
         Parameters
@@ -187,7 +187,7 @@ class Treasury:
             return known[1]
         now = self._now()
 
-        def read() -> Sums:
+        def read() -> BudgetSums:
             with self._engine.connect() as connection:
                 return ledger.sums(connection, budget, now=now)
 
@@ -197,7 +197,7 @@ class Treasury:
 
     async def purse(
         self, pool: str, tags: Sequence[Mapping[str, str] | None], worst: Sequence[int]
-    ) -> CallPurse | None:
+    ) -> Reservations | None:
         """Return what the rows of a call may spend, None where no budget holds any of them.
 
         Parameters
@@ -237,8 +237,8 @@ class Treasury:
                 self._renew_beside(budget, nano)
         if held[0] is known.everyone:
             shared = list(slices.values())
-            return CallPurse([shared] * len(tags), self._clock)
-        return CallPurse([[slices[one.id] for one in of_row] for of_row in held], self._clock)
+            return Reservations([shared] * len(tags), self._clock)
+        return Reservations([[slices[one.id] for one in of_row] for of_row in held], self._clock)
 
     def lost(self, lease_ids: Sequence[int]) -> None:
         """Let go of slices whose leases the log has refused."""
@@ -266,7 +266,7 @@ class Treasury:
                 del self._slices[key]
         self._by_pool = {pool: _Known.of(own) for pool, own in by_pool.items()}
 
-    def slice(self, budget: Budget) -> Slice:
+    def slice(self, budget: Budget) -> LocalLease:
         """Return the slice of the current window, an empty one where nothing is leased."""
         now, known = self._now(), self._slices.get(budget.id)
         if known is not None and known.window <= now < known.until:
@@ -278,7 +278,7 @@ class Treasury:
         again = [one for one in self._former if (one.budget.id, one.window) == (budget.id, window)]
         for one in again:
             self._former.remove(one)
-        new = Slice(0, budget, window, NO_LIMIT if ends is None else ends)
+        new = LocalLease(0, budget, window, NO_LIMIT if ends is None else ends)
         self._slices[budget.id] = again[0] if again else new
         return self._slices[budget.id]
 
@@ -337,7 +337,7 @@ class Treasury:
             if got.granted < ideal // 4:
                 one.rest_until = rested
 
-    async def _trim(self, one: Slice) -> None:
+    async def _trim(self, one: LocalLease) -> None:
         """Give back what a single large call had leased."""
         extra = one.left - one.goal
         if extra <= 0:  # requests have taken it since somebody looked
@@ -351,7 +351,7 @@ class Treasury:
             one.left += extra
             raise
 
-    def _forget(self, one: Slice) -> None:
+    def _forget(self, one: LocalLease) -> None:
         if self._slices.get(one.budget.id) is one:
             del self._slices[one.budget.id]
         if one in self._former:

@@ -19,18 +19,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from sqlalchemy import Engine
 
-from banditroute.budgets.leases import Treasury
-from banditroute.budgets.reservation import CallPurse, Slice
+from banditroute.budgets.leases import Leases
+from banditroute.budgets.reservation import LocalLease, Reservations
 from banditroute.core.budget import ROLLING, Budget
 from banditroute.core.clock import now_us
 from banditroute.core.pool import NANO
-from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.decide.router import Router
 from banditroute.store import ledger
-from banditroute.store.ledger import Course
+from banditroute.store.ledger import WindowCourse
 from banditroute.store.log import Log
 from policies import Pacing, make_pacing
-from policies.pacing.base import WARM, WINDOW, Money, Terms
+from policies.pacing.base import WARM, WINDOW, Money, PriceTerms
 from policies.pacing.price import Price
 
 logger = logging.getLogger("banditroute")
@@ -50,7 +50,7 @@ WINDOWS = 3
 
 
 @dataclass(slots=True)
-class _Pace:
+class PacedBudget:
     """A budget's mode, and what it is fed; charges wait while a thread is solving.
 
     `since` is when it was made, microseconds UTC: what was decided before is in the log alone.
@@ -61,7 +61,7 @@ class _Pace:
     pacing: Pacing
     since: int
     remembers: bool = False
-    recent: deque[tuple[Asks, int]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    recent: deque[tuple[RequestBatch, int]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     arrivals: deque[tuple[float, int]] = field(default_factory=deque)
     ended: dict[int, tuple[int, int]] = field(default_factory=dict)
     solved_at: int = -1
@@ -100,7 +100,7 @@ class _Pace:
         return sum(count for _, count in seen) / max(clock - seen[0][0], least)
 
 
-class Spending:
+class MoneyPrices:
     """Prices of money by budget.
 
     Parameters
@@ -113,18 +113,18 @@ class Spending:
     def __init__(
         self,
         engine: Engine,
-        treasury: Treasury,
+        treasury: Leases,
         *,
         now: Callable[[], int] = now_us,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine, self._log, self._treasury = engine, Log(engine), treasury
         self._now, self._clock = now, clock
-        self._paces: dict[int, _Pace] = {}
+        self._paces: dict[int, PacedBudget] = {}
         self._soon: set[asyncio.Task[None]] = set()
-        self._last: tuple[Terms, int, Price] = _FREE, 1, _FREE.rows(1)
+        self._last: tuple[PriceTerms, int, Price] = _FREE, 1, _FREE.rows(1)
 
-    def terms(self, budget: Budget) -> Terms:
+    def terms(self, budget: Budget) -> PriceTerms:
         """Return what money costs in a budget by now."""
         pace = self._paces.get(budget.id)
         return pace.pacing.terms if pace else _FREE
@@ -136,7 +136,7 @@ class Spending:
             for pace in self._paces.values()
         }
 
-    def price(self, purse: CallPurse, n: int) -> Price:
+    def price(self, purse: Reservations, n: int) -> Price:
         """Return the price of money of a call's rows: of the budgets that hold one, the highest."""
         rows = [self._dearest(purse.held(i)) for i in range(n)]
         if all(one is rows[0] for one in rows):
@@ -150,7 +150,9 @@ class Spending:
             )
         )
 
-    def observe(self, purse: CallPurse, router: Router, asks: Asks, decided: Decisions) -> None:
+    def observe(
+        self, purse: Reservations, router: Router, asks: RequestBatch, decided: Decisions
+    ) -> None:
         """Take in what was decided, and see that young prices are solved often."""
         chosen = decided.chosen.tolist()
         clock = self._clock()
@@ -211,14 +213,14 @@ class Spending:
             if paced.recent and (moved or due):
                 await self._solve(paced, router)
 
-    def _pace(self, budget: Budget) -> _Pace | None:
+    def _pace(self, budget: Budget) -> PacedBudget | None:
         if budget.pacing == NONE:
             return None
         if budget.id not in self._paces:
-            self._paces[budget.id] = _Pace(budget, _mode(budget), self._now())
+            self._paces[budget.id] = PacedBudget(budget, _mode(budget), self._now())
         return self._paces[budget.id]
 
-    def _dearest(self, held: Sequence[Slice]) -> Terms:
+    def _dearest(self, held: Sequence[LocalLease]) -> PriceTerms:
         terms = [self.terms(one.budget) for one in held]
         if len(terms) == 1:
             return terms[0]
@@ -226,7 +228,7 @@ class Spending:
             return _FREE
         top = max(terms, key=lambda one: one.high)
         rates = [one.rate for one in terms if not math.isnan(one.rate)]
-        return Terms(
+        return PriceTerms(
             low=top.low,
             high=top.high,
             share=top.share,
@@ -234,7 +236,7 @@ class Spending:
             rate=min(rates, default=math.nan),
         )
 
-    async def _solve(self, pace: _Pace, router: Router) -> None:
+    async def _solve(self, pace: PacedBudget, router: Router) -> None:
         if pace.solving:
             return
         pace.flush()
@@ -251,7 +253,7 @@ class Spending:
             pace.rest_until = self._clock() + RESTS * took
             pace.idle_until = self._clock() + IDLE_RESTS * RESTS * took
 
-    def _solve_now(self, pace: _Pace, router: Router, held: Slice) -> None:
+    def _solve_now(self, pace: PacedBudget, router: Router, held: LocalLease) -> None:
         now, budget, pacing = self._now(), pace.budget, pace.pacing
         recent = [asks.row(i) for asks, i in list(pace.recent)]
         with self._engine.connect() as connection:
@@ -267,13 +269,13 @@ class Spending:
             del pace.ended[min(pace.ended)]
         money = self._money(pace, course, now)
         pace.solved_at = pacing.count
-        window = router.window(Asks.join(recent)) if recent else None
+        window = router.window(RequestBatch.join(recent)) if recent else None
         terms = pacing.solve(window, money)
         elsewhere = budget.cap_nano - course.settled - course.running
         held.beyond = max(elsewhere - held.left, 0) // course.holders
         held.keep = int(terms.keep * NANO)
 
-    def _money(self, pace: _Pace, course: Course, now: int) -> Money:
+    def _money(self, pace: PacedBudget, course: WindowCourse, now: int) -> Money:
         """Return what is left for this holder, and for how many requests of its own."""
         budget, cap = pace.budget, pace.budget.cap_nano / NANO
         expected = pace.pacing.expected_share * course.running
@@ -294,7 +296,7 @@ class Spending:
             requests = max(traffic * (ends - now) / 1e6, 1.0)
         return Money(left=left, cap=cap, requests=requests, rate=rate)
 
-    async def _remember(self, pace: _Pace, router: Router) -> None:
+    async def _remember(self, pace: PacedBudget, router: Router) -> None:
         """Look back into the log for the requests that the budget held last."""
         pool, embedder = pace.budget.pool, router.snapshot.policy_identity.embedder
         rows = await asyncio.to_thread(
@@ -308,10 +310,12 @@ class Spending:
                 tokens = np.array([row.input_tokens])
                 weights = row.w_quality, row.w_cost, row.w_latency
                 features = np.frombuffer(row.features, dtype="<f4")[None]
-                pace.recent.appendleft((Asks(features, np.array([weights]), tokens, tokens), 0))
+                pace.recent.appendleft(
+                    (RequestBatch(features, np.array([weights]), tokens, tokens), 0)
+                )
 
 
-_FREE = Terms()
+_FREE = PriceTerms()
 
 
 def _mode(budget: Budget) -> Pacing:

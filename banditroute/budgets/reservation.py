@@ -14,7 +14,7 @@ MANY = 512
 
 
 @dataclass(slots=True, eq=False)
-class Slice:
+class LocalLease:
     """What this process has of one budget's window; see `Treasury`.
 
     Attributes
@@ -52,7 +52,7 @@ class Slice:
         return max(self.budget.cap_nano // 16, MANY * max(int(self.typical), need // 4))
 
 
-class CallPurse:
+class Reservations:
     """What the rows of one call may spend; implements `router.Purse`.
 
     Parameters
@@ -61,7 +61,7 @@ class CallPurse:
     clock : monotonic seconds.
     """
 
-    def __init__(self, slices: Sequence[Sequence[Slice]], clock: Callable[[], float]) -> None:
+    def __init__(self, slices: Sequence[Sequence[LocalLease]], clock: Callable[[], float]) -> None:
         self._slices, self._clock = slices, clock
         # Nano-dollars of each row that is neither in the log nor given back.
         self._taken: list[int | None] = [None] * len(slices)
@@ -86,7 +86,7 @@ class CallPurse:
                 least = min(least, one.left + one.beyond - one.keep)
         return least
 
-    def held(self, row: int) -> Sequence[Slice]:
+    def held(self, row: int) -> Sequence[LocalLease]:
         """Return the slices of the budgets that hold a row."""
         return self._slices[row]
 
@@ -101,7 +101,7 @@ class CallPurse:
     def tightest(self, row: int) -> Budget:
         """Return the budget that leaves the least to a row."""
 
-        def room(one: Slice) -> int:
+        def room(one: LocalLease) -> int:
             ceiling = one.budget.request_ceiling_nano
             return one.left if ceiling is None else min(ceiling, one.left)
 

@@ -34,7 +34,7 @@ def prior_fit(
     from banditroute.learn.prior import Prior
 
     try:
-        options = preferences.Options(dims=dims, margin=margin, epochs=epochs, seed=seed)
+        options = preferences.PairwiseOptions(dims=dims, margin=margin, epochs=epochs, seed=seed)
         if not out.parent.is_dir():
             raise ValueError(f"--out: there is no directory {out.parent}")
         known = read(pairs)

@@ -12,9 +12,10 @@ import httpx
 from banditroute.client.messages import (
     IGNORED,
     Ask,
+    BudgetChangeFields,
+    BudgetFields,
     By,
     Call,
-    Change,
     NewProperties,
     Observed,
     Properties,
@@ -22,7 +23,6 @@ from banditroute.client.messages import (
     Route,
     RouteError,
     RouterError,
-    Terms,
     Verdict,
     add_request,
     batch_request,
@@ -45,7 +45,7 @@ from banditroute.client.messages import (
     session_request,
     unreachable,
 )
-from banditroute.client.retry import Patience
+from banditroute.client.retry import RetryPolicy
 
 
 class AsyncClient:
@@ -62,7 +62,7 @@ class AsyncClient:
         default_model: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._patience = Patience(timeout, retries, retry_for, default_model)
+        self._patience = RetryPolicy(timeout, retries, retry_for, default_model)
         self._http = httpx.AsyncClient(transport=transport, **connection(base_url, api_key))
         self.retried = 0
 
@@ -175,13 +175,13 @@ class AsyncClient:
         return dict(await self._send(budget_request("GET", name, pool)))
 
     async def add_budget(
-        self, name: str, *, pool: str = "default", **terms: Unpack[Terms]
+        self, name: str, *, pool: str = "default", **terms: Unpack[BudgetFields]
     ) -> dict[str, Any]:
-        """Make a budget; see `Terms`."""
+        """Make a budget; see `BudgetFields`."""
         return dict(await self._send(new_budget_request(name, pool, terms)) or {})
 
     async def change_budget(
-        self, name: str, *, pool: str = "default", **change: Unpack[Change]
+        self, name: str, *, pool: str = "default", **change: Unpack[BudgetChangeFields]
     ) -> dict[str, Any]:
         """Change a budget; a top-up is not sent again when its answer is lost."""
         request = budget_request("PATCH", name, pool, change)

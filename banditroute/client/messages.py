@@ -142,7 +142,7 @@ class Properties(TypedDict, total=False):
     capabilities: Sequence[str]
 
 
-class Scored(TypedDict, total=False):
+class ScoredPromptFields(TypedDict, total=False):
     """A prompt or its embedding, and how good a new model's answer to it was, in [0, 1]."""
 
     prompt: str
@@ -154,11 +154,11 @@ class Scored(TypedDict, total=False):
 class NewProperties(Properties, total=False):
     """What may be said of a new model; see the README for `scored` and `n_effective`."""
 
-    scored: Sequence[Scored]
+    scored: Sequence[ScoredPromptFields]
     n_effective: float
 
 
-class Change(TypedDict, total=False):
+class BudgetChangeFields(TypedDict, total=False):
     """What may change about a budget; None takes a ceiling, a number or a rate away."""
 
     cap_usd: float
@@ -170,7 +170,7 @@ class Change(TypedDict, total=False):
     quality_floor: float | None
 
 
-class Terms(TypedDict, total=False):
+class BudgetFields(TypedDict, total=False):
     """What may be said of a new budget; `cap_usd` must be."""
 
     cap_usd: Required[float]

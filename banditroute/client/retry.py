@@ -23,7 +23,7 @@ class Attempts:
     """How often and how long one call is tried; clocks are monotonic."""
 
     def __init__(
-        self, config: Patience, *, within: float | None = None, once: bool = False
+        self, config: RetryPolicy, *, within: float | None = None, once: bool = False
     ) -> None:
         self._config, self._once = config, once
         self._count = 0
@@ -53,7 +53,7 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     timeout: float
     retries: int
     retry_for: float | None

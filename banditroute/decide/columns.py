@@ -43,7 +43,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Asks:
+class RequestBatch:
     """A batch of n requests, as columns; a limit that no row sets is None.
 
     Attributes
@@ -70,17 +70,17 @@ class Asks:
     requires: Sequence[frozenset[str]] | None = None
     worst: Float64 | None = None
 
-    def row(self, i: int) -> Asks:
+    def row(self, i: int) -> RequestBatch:
         """Return one of the requests."""
         at = slice(i, i + 1)
         parts: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         cut: dict[str, Any] = {
             name: None if part is None else part[at] for name, part in parts.items()
         }
-        return Asks(**cut)
+        return RequestBatch(**cut)
 
     @classmethod
-    def join(cls, several: Sequence[Asks]) -> Asks:
+    def join(cls, several: Sequence[RequestBatch]) -> RequestBatch:
         """Return the rows of all of `several`, at least one, in order; no row loses a limit.
 
         Raises
@@ -122,7 +122,7 @@ class Asks:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ModelColumns:
     """The columns of a decision: the pool's models that the snapshot knows, and their prices."""
 
     snapshot: Snapshot
@@ -138,7 +138,7 @@ class Frame:
     prices_json: str
 
     @classmethod
-    def of(cls, snapshot: Snapshot, models: Sequence[Model]) -> Frame:
+    def of(cls, snapshot: Snapshot, models: Sequence[Model]) -> ModelColumns:
         """Align `models` with the arms of `snapshot`; a model that it does not know waits."""
         position = {name: k for k, name in enumerate(snapshot.policy.arms)}
         known = sorted((m for m in models if m.name in position), key=lambda m: position[m.name])
@@ -180,8 +180,8 @@ class Decisions:
     exploration_usd : what exploration is expected to cost, all rows together.
     """
 
-    frame: Frame
-    asks: Asks
+    frame: ModelColumns
+    asks: RequestBatch
     verdict: NDArray[np.uint8]
     scores: dict[str, Float32]
     mean: Float32

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.core.pool import NANO, Model, PoolOptions
-from banditroute.decide.columns import Asks, Decisions, Frame, Snapshot
+from banditroute.decide.columns import Decisions, ModelColumns, RequestBatch, Snapshot
 from banditroute.decide.reasons import BUDGET, CODES
 from policies.base import Bools, Float32, Float64
 from policies.exploration import shares, spend, trial_shares
@@ -122,7 +122,7 @@ class Router:
         rng: np.random.Generator,
     ) -> None:
         self.options = options
-        self.frame = Frame.of(snapshot, models)
+        self.frame = ModelColumns.of(snapshot, models)
         self._all_models = tuple(models)
         self._rng = rng
         self._trials = self._find_trials()
@@ -148,7 +148,7 @@ class Router:
         if same_arms and snapshot is not None:
             self.frame = replace(self.frame, snapshot=snapshot)
         else:
-            self.frame = Frame.of(snapshot or self.snapshot, self._all_models)
+            self.frame = ModelColumns.of(snapshot or self.snapshot, self._all_models)
         self._trials = self._find_trials()
 
     def _find_trials(self) -> list[tuple[Bools, float]]:
@@ -167,12 +167,12 @@ class Router:
             groups = [(arms[self.frame.columns], share) for arms, share in groups]
         return [(arms, share) for arms, share in groups if share > 0.0 and arms.any()]
 
-    def worst(self, asks: Asks) -> NDArray[np.int64]:
+    def worst(self, asks: RequestBatch) -> NDArray[np.int64]:
         """Return the nano-dollars[n, K] that each model's reservation would take."""
         return self._reserve(asks)[1]
 
     def decide(
-        self, asks: Asks, *, price: Price | None = None, purse: Purse | None = None
+        self, asks: RequestBatch, *, price: Price | None = None, purse: Purse | None = None
     ) -> Decisions:
         """Choose a model for every row of `asks`.
 
@@ -230,7 +230,7 @@ class Router:
             exploration_usd=spend(choice.exploit, choice.verdict == 0, seen.cost, choice.explore),
         )
 
-    def window(self, asks: Asks) -> Window:
+    def window(self, asks: RequestBatch) -> Window:
         """Score requests as `decide` would now, for whoever prices money; nothing is drawn."""
         seen = self._see(asks)
         return Window(
@@ -243,7 +243,7 @@ class Router:
             worst=seen.worst,
         )
 
-    def _see(self, asks: Asks) -> _Seen:
+    def _see(self, asks: RequestBatch) -> _Seen:
         frame, snapshot = self.frame, self.snapshot
         policy_identity = snapshot.policy_identity
         scores, mean, std, latency = self._score(asks)
@@ -324,7 +324,7 @@ class Router:
             pmf = priced(kind, scores, verdict == 0, fine, cost, price, explore)
         return _Choice(verdict, explore, exploit, pmf, rate)
 
-    def _reserve(self, asks: Asks) -> tuple[Float64, NDArray[np.int64], Float64]:
+    def _reserve(self, asks: RequestBatch) -> tuple[Float64, NDArray[np.int64], Float64]:
         """Return the worst case[n, K] in US dollars and nano-dollars, and its output tokens."""
         frame = self.frame
         max_output = np.empty((len(asks.features), len(frame.models)))
@@ -337,7 +337,7 @@ class Router:
         # Up to the next nano-dollar, but not for the noise in the last bits of a product.
         return worst, np.ceil(worst * NANO - 1e-3).astype(np.int64), max_output
 
-    def _score(self, asks: Asks) -> tuple[dict[str, Float32], Float32, Float32, Float64]:
+    def _score(self, asks: RequestBatch) -> tuple[dict[str, Float32], Float32, Float32, Float64]:
         frame, snapshot = self.frame, self.frame.snapshot
         scores, mean, std = snapshot.policy.assess(asks.features, asks.preference)
         latency = snapshot.latency.predict(len(asks.features))
@@ -347,7 +347,7 @@ class Router:
             latency = latency[:, frame.columns]
         return scores, mean, std, latency
 
-    def _cost(self, asks: Asks, input_cost: Float64) -> Float64:
+    def _cost(self, asks: RequestBatch, input_cost: Float64) -> Float64:
         frame, model = self.frame, self.frame.snapshot.cost
         output_prior = frame.output_prior
         cost = model.predict(asks.features, input_cost, output_prior, columns=frame.columns)
@@ -356,7 +356,7 @@ class Router:
             cost = np.minimum(cost, input_cost + ceiling)
         return cost
 
-    def _verdict(self, asks: Asks, worst: Float64, latency: Float64) -> NDArray[np.uint8]:
+    def _verdict(self, asks: RequestBatch, worst: Float64, latency: Float64) -> NDArray[np.uint8]:
         """Return the index of the first reason against each model, 0 where there is none."""
         frame = self.frame
         verdict = np.zeros(worst.shape, dtype=np.uint8)

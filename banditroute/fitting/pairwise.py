@@ -28,7 +28,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PairwiseOptions:
     """How to fit; what the published description does not give is chosen here.
 
     Attributes
@@ -86,7 +86,7 @@ class Fitted:
 
 
 def fit(
-    pairs: Pairs, x: Float64, options: Options, *, tick: Callable[[], None] = lambda: None
+    pairs: Pairs, x: Float64, options: PairwiseOptions, *, tick: Callable[[], None] = lambda: None
 ) -> Fitted:
     """Fit the prior.
 
@@ -128,12 +128,12 @@ def fit(
     return Fitted(arrays, loss=_loss(level + context * added, held), plain=_loss(level, held))
 
 
-def rounds(options: Options) -> int:
+def rounds(options: PairwiseOptions) -> int:
     """Return how often `fit` calls `tick` at most."""
     return (options.folds + 1) * (options.epochs + 1)
 
 
-def _parts(pairs: Pairs, options: Options) -> Iterator[tuple[Pairs, Pairs]]:
+def _parts(pairs: Pairs, options: PairwiseOptions) -> Iterator[tuple[Pairs, Pairs]]:
     """Yield (pairs to fit, pairs kept out), cut by prompts."""
     used, at = np.unique(pairs.row, return_inverse=True)
     folds = min(options.folds, len(used))
@@ -143,7 +143,7 @@ def _parts(pairs: Pairs, options: Options) -> Iterator[tuple[Pairs, Pairs]]:
 
 
 def _fit(
-    torch: Any, pairs: Pairs, x: Float64, options: Options, tick: Callable[[], None]
+    torch: Any, pairs: Pairs, x: Float64, options: PairwiseOptions, tick: Callable[[], None]
 ) -> tuple[Float64, Float64, float]:
     """Return the map W[m, d], directions v[M, m] and the temperature."""
     w = _teach_map(torch, pairs, x, options, tick)
@@ -160,7 +160,7 @@ def place(x: Float64, w: Float64) -> Float64:
 
 
 def _teach_map(
-    torch: Any, pairs: Pairs, x: Float64, options: Options, tick: Callable[[], None]
+    torch: Any, pairs: Pairs, x: Float64, options: PairwiseOptions, tick: Callable[[], None]
 ) -> Float64:
     used = np.unique(pairs.row)
     start = _axes(x[used], options.dims - 1)
@@ -237,7 +237,7 @@ def triplet_loss(torch: Any, psi: Any, margin: float) -> Any:
 
 
 def _teach_models(
-    torch: Any, pairs: Pairs, psi: Float64, options: Options
+    torch: Any, pairs: Pairs, psi: Float64, options: PairwiseOptions
 ) -> tuple[Float64, float]:
     rng = np.random.default_rng([options.seed, 2])
     v = torch.from_numpy(rng.normal(size=(len(pairs.models), psi.shape[1]))).requires_grad_()

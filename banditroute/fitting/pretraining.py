@@ -28,7 +28,7 @@ Integers = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PretrainingOptions:
     """How to train; what shapes the net itself are parameters of the policy.
 
     Attributes
@@ -80,7 +80,7 @@ class Answers:
 
 def fit(
     answers: Answers,
-    options: Options,
+    options: PretrainingOptions,
     *,
     tau_cost: float,
     policy: Barp | None = None,

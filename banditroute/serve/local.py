@@ -13,7 +13,7 @@ from banditroute.learn.fold import Fold
 from banditroute.learn.runner import Deliver, Keeper, LearnerLink, LearnerLoop
 from banditroute.serve.compose import make_service
 from banditroute.settings import Settings
-from banditroute.store.checkpoint_lease import Lease
+from banditroute.store.checkpoint_lease import CheckpointLease
 from banditroute.store.log import Log
 from banditroute.store.writer import Writer
 
@@ -22,7 +22,7 @@ def local_app(settings: Settings) -> Starlette:
     """Return the app with the learner in a thread of this process."""
 
     def learner(engine: Engine, writer: Writer) -> LearnerLink:
-        lease = Lease(writer.write_now)
+        lease = CheckpointLease(writer.write_now)
         return LocalLearner(Log(engine), keeper=lease, every=settings.publish_ms / 1e3)
 
     return create_app(lambda: make_service(settings, learner))

@@ -26,7 +26,7 @@ from banditroute.learn.prior import pack, unpack
 from banditroute.learn.runner import Deliver, LearnerLoop
 from banditroute.serve.compose import check_replicas, make_service
 from banditroute.settings import Settings, load_settings
-from banditroute.store.checkpoint_lease import Lease
+from banditroute.store.checkpoint_lease import CheckpointLease
 from banditroute.store.engine import WRITER, open_engine
 from banditroute.store.log import Log
 
@@ -63,7 +63,7 @@ class LearnerActor:
             with engine.connect().execution_options(**WRITER) as connection, connection.begin():
                 return work(connection)
 
-        lease = Lease(write)
+        lease = CheckpointLease(write)
         self._host = LearnerLoop(Log(engine), keeper=lease, published=self._publish, every=every)
         self._host.thread.start()
 

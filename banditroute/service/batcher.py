@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 LARGEST_GROUP = 256
 
 
-class Gather(Generic[Item, Result]):
+class MicroBatcher(Generic[Item, Result]):
     """Calls `work` with groups of items.
 
     Parameters

@@ -7,19 +7,19 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from banditroute.budgets.leases import Treasury
+from banditroute.budgets.leases import Leases
 from banditroute.contract.schemas import BudgetChange, NewBudget
 from banditroute.core.budget import Budget, nanos
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
-from banditroute.service.pools import Registry
+from banditroute.service.pools import Pools
 from banditroute.service.views import budget_view
 from banditroute.store import budgets
 from banditroute.store import settlement as settling
 from banditroute.store.writer import Writer
 
 
-class Budgeting:
+class BudgetService:
     """What a daemon does with budgets beside holding to them.
 
     Parameters
@@ -29,7 +29,7 @@ class Budgeting:
     writer : the one writer of this process.
     """
 
-    def __init__(self, *, registry: Registry, treasury: Treasury, writer: Writer) -> None:
+    def __init__(self, *, registry: Pools, treasury: Leases, writer: Writer) -> None:
         self._registry, self._treasury, self._writer = registry, treasury, writer
 
     async def list(self, pool: str) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ from sqlalchemy import Connection
 from banditroute.contract.schemas import FeedbackRequest
 from banditroute.store.comparisons import Preferred, prefer
 from banditroute.store.feedback import Became, Post, record
-from banditroute.store.sessions import Verdict, judge
+from banditroute.store.sessions import SessionQuality, judge
 
-Posted = Post | Preferred | Verdict
+Posted = Post | Preferred | SessionQuality
 
 
 def read(request: FeedbackRequest) -> Posted:
@@ -20,7 +20,9 @@ def read(request: FeedbackRequest) -> Posted:
     key = request.key or request.source or "default"
     if request.decision_id is None:
         assert request.session_id is not None and request.quality is not None
-        return Verdict(request.pool, request.session_id, key, request.quality, request.source)
+        return SessionQuality(
+            request.pool, request.session_id, key, request.quality, request.source
+        )
     if request.preferred_over is not None:
         return Preferred(request.decision_id, request.preferred_over, key, request.source)
     return Post(
@@ -66,7 +68,7 @@ def _store_alike(
     pairs = [post for post in posts if isinstance(post, Preferred)]
     if pairs:
         return prefer(connection, pairs, now=now, first=first)
-    return [judge(connection, post, now=now) for post in posts if isinstance(post, Verdict)]
+    return [judge(connection, post, now=now) for post in posts if isinstance(post, SessionQuality)]
 
 
 _BLAMED = {"unknown": "decision_id", "conflict": "key"}

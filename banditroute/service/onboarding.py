@@ -17,14 +17,14 @@ from banditroute.core.errors import invalid
 from banditroute.features.embedding import FEATURES
 from banditroute.fitting.warm_start import clusters, default_clusters, fit
 from banditroute.learn.prior import Prior
-from banditroute.service.pools import Pool, Registry
+from banditroute.service.pools import Pool, Pools
 from banditroute.service.refusals import exists
 from banditroute.service.request_columns import check_features, features_of
 from policies import make_policy
 from policies.base import Float32
 
 
-async def add_model(registry: Registry, new: NewModel) -> dict[str, Any]:
+async def add_model(registry: Pools, new: NewModel) -> dict[str, Any]:
     """Add a model, with the prior that its scored prompts make, and describe both."""
     if new.scored is None:
         return await registry.add_model(new) | {"prior": None}

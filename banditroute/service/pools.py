@@ -65,7 +65,7 @@ class Pool:
         return tasks.identity(self.embedder.identity, self.options.tasks)
 
 
-class Registry:
+class Pools:
     """Pools by name.
 
     Parameters

@@ -9,7 +9,7 @@ from banditroute.core.pool import NANO
 from banditroute.decide.columns import Decisions
 from banditroute.decide.reasons import REASONS
 from banditroute.service.views import budget_view, resets_at
-from banditroute.store.ledger import Sums
+from banditroute.store.ledger import BudgetSums
 
 LEASED_S, RESERVED_S, NEVER_S = 1.0, 5.0, 3_600.0
 """When it is worth another try: other replicas give idle slices back, answers settle, or only a
@@ -30,7 +30,7 @@ def no_eligible(decided: Decisions, row: int) -> ApiError:
     return ApiError(422, f"no eligible model ({why})", code="no_eligible_model", param="models")
 
 
-def exceeded(budget: Budget, sums: Sums, least: int, *, now: int) -> ApiError:
+def exceeded(budget: Budget, sums: BudgetSums, least: int, *, now: int) -> ApiError:
     """Return the error of a row that a budget has left without a model: HTTP 429.
 
     Parameters
@@ -65,7 +65,7 @@ def exceeded(budget: Budget, sums: Sums, least: int, *, now: int) -> ApiError:
     )
 
 
-def _wait(budget: Budget, sums: Sums, least: int, now: int) -> float:
+def _wait(budget: Budget, sums: BudgetSums, least: int, now: int) -> float:
     resets = resets_at(budget, sums, now)
     wait = NEVER_S if resets is None else max((resets - now) / 1e6, 1.0)
     if sums.free + sums.leased >= least:

@@ -10,7 +10,7 @@ import numpy as np
 
 from banditroute.contract.schemas import RouteRequest, ScoredPrompt
 from banditroute.core.errors import invalid
-from banditroute.decide.columns import Asks
+from banditroute.decide.columns import RequestBatch
 from banditroute.features.tasks import widen
 from banditroute.service.pools import Pool
 from policies.base import Float32
@@ -37,11 +37,11 @@ async def features_of(pool: Pool, requests: Sequence[RouteRequest | ScoredPrompt
     return widen(features, [request.task for request in requests], pool.options.tasks)
 
 
-def asks_of(pool: Pool, requests: Sequence[RouteRequest], features: Float32) -> Asks:
+def asks_of(pool: Pool, requests: Sequence[RouteRequest], features: Float32) -> RequestBatch:
     standard = pool.options.preference.weights()
     sizes = [float(len((r.text() or "").encode())) for r in requests]
     sent = [r.input_tokens for r in requests]
-    return Asks(
+    return RequestBatch(
         features=features,
         preference=np.array(
             [r.preference.weights() if r.preference else standard for r in requests]

@@ -18,18 +18,18 @@ import numpy as np
 from pydantic_core import to_json
 from sqlalchemy import Connection
 
-from banditroute.budgets.leases import Treasury
-from banditroute.budgets.pacing import Spending
-from banditroute.budgets.reservation import CallPurse
+from banditroute.budgets.leases import Leases
+from banditroute.budgets.pacing import MoneyPrices
+from banditroute.budgets.reservation import Reservations
 from banditroute.contract.schemas import RouteRequest
 from banditroute.core.clock import iso, new_id, now_us
 from banditroute.core.errors import ApiError, invalid
 from banditroute.core.pool import NANO
-from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.decide.reasons import BUDGET
-from banditroute.service.batcher import Gather
+from banditroute.service.batcher import MicroBatcher
 from banditroute.service.metrics import Metrics
-from banditroute.service.pools import Pool, Registry
+from banditroute.service.pools import Pool, Pools
 from banditroute.service.refusals import exceeded, no_eligible, no_models
 from banditroute.service.request_columns import asks_of, check_features, features_of
 from banditroute.store import decision_row as codec
@@ -54,7 +54,7 @@ class _Taken:
     """A decision on its way into the log, and what it took from a purse."""
 
     entry: Entry
-    purse: CallPurse | None
+    purse: Reservations | None
     row: int
 
     def logged(self) -> None:
@@ -67,7 +67,7 @@ class _Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RouteCall:
     """One HTTP call: its requests, and where errors point."""
 
     requests: Sequence[RouteRequest]
@@ -101,7 +101,7 @@ class Call:
         return sha.hexdigest()
 
 
-class Decider:
+class Routing:
     """Decides and logs.
 
     Parameters
@@ -118,10 +118,10 @@ class Decider:
     def __init__(
         self,
         *,
-        registry: Registry,
+        registry: Pools,
         writer: Writer,
-        treasury: Treasury,
-        spending: Spending,
+        treasury: Leases,
+        spending: MoneyPrices,
         metrics: Metrics,
         hash_key: bytes | None,
         capacity: int,
@@ -129,9 +129,9 @@ class Decider:
         self._registry, self._writer, self._metrics = registry, writer, metrics
         self._treasury, self._spending = treasury, spending
         self._hash_key, self._capacity = hash_key, capacity
-        self._gathers: dict[str, Gather[Call, bytes]] = {}
+        self._gathers: dict[str, MicroBatcher[RouteCall, bytes]] = {}
 
-    async def route(self, call: Call) -> bytes:
+    async def route(self, call: RouteCall) -> bytes:
         """Return the JSON answer to `call`, once its decisions are in the log.
 
         A single request that no model is eligible for is an `ApiError`; in a batch it is an
@@ -146,10 +146,10 @@ class Decider:
         # By pool, so that a slow embedder holds up nobody else.
         pool = call.requests[0].pool
         if pool not in self._gathers:
-            self._gathers[pool] = Gather(self._together, capacity=self._capacity)
+            self._gathers[pool] = MicroBatcher(self._together, capacity=self._capacity)
         return await self._gathers[pool](call)
 
-    async def _check(self, call: Call) -> None:
+    async def _check(self, call: RouteCall) -> None:
         for i, request in enumerate(call.requests):
             wanted = request.models or ()
             pool = await self._registry.found(request.pool, models=wanted, path=call.path(i, ""))
@@ -174,7 +174,7 @@ class Decider:
                     f"required with an embedding alone: budget {budget.name!r} applies",
                 )
 
-    async def _together(self, calls: Sequence[Call]) -> list[bytes | Exception]:
+    async def _together(self, calls: Sequence[RouteCall]) -> list[bytes | Exception]:
         """Decide all requests of `calls`, a vectorised step per pool, and log them at once."""
         owners = [(c, i) for c, call in enumerate(calls) for i in range(len(call.requests))]
         answers: list[list[Answer | ApiError]] = [[{}] * len(call.requests) for call in calls]
@@ -182,7 +182,7 @@ class Decider:
         by_pool: dict[str, list[tuple[int, int]]] = {}
         for c, i in owners:
             by_pool.setdefault(calls[c].requests[i].pool, []).append((c, i))
-        purses: list[CallPurse] = []
+        purses: list[Reservations] = []
         try:
             for name, at in by_pool.items():
                 pool = self._registry.pool(name)
@@ -217,7 +217,7 @@ class Decider:
         pool: Pool,
         asked: Sequence[RouteRequest],
         request_ids: Sequence[str | None],
-        purses: list[CallPurse],
+        purses: list[Reservations],
     ) -> list[tuple[Answer | ApiError, _Taken | None]]:
         """Decide requests of one pool; what they take from is appended to `purses` before that."""
         if pool.router is None:
@@ -236,14 +236,16 @@ class Decider:
         return self._answer(pool, asked, decided, refusals, request_ids, purse)
 
     async def _purse(
-        self, pool: Pool, requests: Sequence[RouteRequest], asks: Asks
-    ) -> CallPurse | None:
+        self, pool: Pool, requests: Sequence[RouteRequest], asks: RequestBatch
+    ) -> Reservations | None:
         if pool.router is None or not self._treasury.budgets(pool.name):
             return None
         worst = pool.router.worst(asks).max(axis=1, initial=0)
         return await self._treasury.purse(pool.name, [r.tags for r in requests], worst.tolist())
 
-    async def _refusals(self, decided: Decisions, purse: CallPurse | None) -> dict[int, ApiError]:
+    async def _refusals(
+        self, decided: Decisions, purse: Reservations | None
+    ) -> dict[int, ApiError]:
         """Return the error of each row that no model was eligible for."""
         refusals: dict[int, ApiError] = {}
         for row in np.flatnonzero(decided.chosen < 0).tolist():
@@ -262,7 +264,7 @@ class Decider:
 
     async def _log(
         self,
-        calls: Sequence[Call],
+        calls: Sequence[RouteCall],
         answers: Sequence[bytes | Exception],
         rows: Sequence[Sequence[_Taken]],
     ) -> tuple[list[bytes | Exception], set[int]]:
@@ -308,7 +310,7 @@ class Decider:
         decided: Decisions,
         refusals: Mapping[int, ApiError],
         request_ids: Sequence[str | None],
-        purse: CallPurse | None,
+        purse: Reservations | None,
     ) -> list[tuple[Answer | ApiError, _Taken | None]]:
         now = now_us()
         expires = now + int(pool.options.feedback_ttl_s * 1e6)

@@ -15,17 +15,17 @@ from typing import IO
 import numpy as np
 from sqlalchemy import Connection, Engine
 
-from banditroute.budgets.leases import Treasury
-from banditroute.budgets.pacing import Spending
+from banditroute.budgets.leases import Leases
+from banditroute.budgets.pacing import MoneyPrices
 from banditroute.contract.schemas import FeedbackRequest, RouteRequest
 from banditroute.core.clock import now_us
 from banditroute.core.errors import ApiError
 from banditroute.learn.runner import LearnerLink
 from banditroute.service import feedback as posting
-from banditroute.service.budgets import Budgeting
+from banditroute.service.budgets import BudgetService
 from banditroute.service.metrics import Metrics
-from banditroute.service.pools import Pool, Registry
-from banditroute.service.routing import Call, Decider
+from banditroute.service.pools import Pool, Pools
+from banditroute.service.routing import RouteCall, Routing
 from banditroute.settings import Settings
 from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
 from banditroute.store.idempotency import forget
@@ -60,7 +60,7 @@ class Service:
     ) -> None:
         self.settings, self.writer, self.learner = settings, writer, learner
         self._engine, self._held = engine, held
-        self.registry = Registry(
+        self.registry = Pools(
             settings=settings,
             log=Log(engine),
             writer=writer,
@@ -68,13 +68,15 @@ class Service:
             rng=np.random.default_rng(),
         )
         key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
-        self.treasury = Treasury(engine, writer)
-        self.spending = Spending(engine, self.treasury)
+        self.treasury = Leases(engine, writer)
+        self.spending = MoneyPrices(engine, self.treasury)
         self.metrics = Metrics(
             writer=writer, snapshots=self.registry.snapshots, prices=self.spending.prices
         )
-        self.budgeting = Budgeting(registry=self.registry, treasury=self.treasury, writer=writer)
-        self._decider = Decider(
+        self.budgeting = BudgetService(
+            registry=self.registry, treasury=self.treasury, writer=writer
+        )
+        self._decider = Routing(
             registry=self.registry,
             writer=writer,
             treasury=self.treasury,
@@ -126,7 +128,7 @@ class Service:
         idempotency_key: str | None = None,
     ) -> bytes:
         """Return the JSON answer to a call, once its decisions are in the log."""
-        call = Call(requests, batch=batch, request_id=request_id, key=idempotency_key)
+        call = RouteCall(requests, batch=batch, request_id=request_id, key=idempotency_key)
         return await self._decider.route(call)
 
     async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[Became]:

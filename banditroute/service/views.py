@@ -7,7 +7,7 @@ from typing import Any
 from banditroute.core.budget import ROLLING, Budget
 from banditroute.core.clock import iso
 from banditroute.core.pool import NANO, Model, ModelSpec
-from banditroute.store.ledger import Sums
+from banditroute.store.ledger import BudgetSums
 
 
 def model_view(model: Model) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def properties_view(model: Model | ModelSpec) -> dict[str, Any]:
     }
 
 
-def budget_view(budget: Budget, sums: Sums, *, now: int) -> dict[str, Any]:
+def budget_view(budget: Budget, sums: BudgetSums, *, now: int) -> dict[str, Any]:
     """Return a budget and its sums as the HTTP API shows them, money in US dollars."""
     resets = resets_at(budget, sums, now)
     money = {
@@ -56,7 +56,7 @@ def budget_view(budget: Budget, sums: Sums, *, now: int) -> dict[str, Any]:
     }
 
 
-def resets_at(budget: Budget, sums: Sums, now: int) -> int | None:
+def resets_at(budget: Budget, sums: BudgetSums, now: int) -> int | None:
     """Return when money comes back by itself, microseconds UTC; None: it never does."""
     if budget.period == ROLLING:
         return None if sums.oldest is None else sums.oldest + budget.span_us

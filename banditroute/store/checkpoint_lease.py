@@ -36,7 +36,7 @@ class Write(Protocol):
     def __call__(self, work: Callable[[Connection], T], *, durable: bool) -> T: ...
 
 
-class Lease:
+class CheckpointLease:
     """A learner's claim to keep checkpoints; used by one thread.
 
     Parameters

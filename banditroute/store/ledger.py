@@ -78,7 +78,7 @@ class Lease(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class BudgetSums:
     """A budget's window as the SQL rows have it, in nano-dollars.
 
     Attributes
@@ -114,7 +114,7 @@ class Sums:
         return max(self.cap - self.used, 0)
 
 
-class Course(NamedTuple):
+class WindowCourse(NamedTuple):
     """How far a window has come: nano-dollars settled (or lost), those of reservations that are
     not, decisions, and how many holders share what is left.
     """
@@ -276,7 +276,7 @@ def draw(connection: Connection, draws: Sequence[Draw]) -> None:
     insert_many(connection, reservations, rows)
 
 
-def sums(connection: Connection, budget: Budget, *, now: int) -> Sums:
+def sums(connection: Connection, budget: Budget, *, now: int) -> BudgetSums:
     """Return what the rows of the current window add up to."""
     rolling = budget.period == ROLLING
     since = budget.window(now)
@@ -296,7 +296,7 @@ def sums(connection: Connection, budget: Budget, *, now: int) -> Sums:
     held = select(_total(left, _lease.closed_at.is_(None)), _total(left, _lease.closed_at > 0))
     settled, reserved, expired, overruns, requests, oldest = connection.execute(spent).one()
     leased, lost = connection.execute(held.where(_lease.budget_id == budget.id, its)).one()
-    return Sums(
+    return BudgetSums(
         cap=budget.cap_nano,
         settled=int(settled),
         reserved=int(reserved),
@@ -309,7 +309,7 @@ def sums(connection: Connection, budget: Budget, *, now: int) -> Sums:
     )
 
 
-def course(connection: Connection, budget: Budget, *, now: int) -> Course:
+def course(connection: Connection, budget: Budget, *, now: int) -> WindowCourse:
     """Return how far the current window has come, from what lease rows count."""
     if budget.period == ROLLING:
         known = sums(connection, budget, now=now)
@@ -328,7 +328,7 @@ def course(connection: Connection, budget: Budget, *, now: int) -> Course:
         settled, running, requests = connection.execute(added).one()
     holding = (_lease.budget_id == budget.id, _lease.closed_at.is_(None))
     holders = select(func.count(_lease.holder.distinct())).where(*holding)
-    return Course(
+    return WindowCourse(
         window=window,
         settled=int(settled),
         running=int(running),

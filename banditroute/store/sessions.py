@@ -41,7 +41,7 @@ _KNOWN = select(session_feedback).where(
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SessionQuality:
     """How good a whole session was."""
 
     pool: str
@@ -51,7 +51,7 @@ class Verdict:
     source: str | None = None
 
 
-def judge(connection: Connection, post: Verdict, *, now: int) -> Became:
+def judge(connection: Connection, post: SessionQuality, *, now: int) -> Became:
     """Store `post` and append its events; return what became of it.
 
     Returns

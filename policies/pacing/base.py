@@ -52,7 +52,7 @@ class Money:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PriceTerms:
     """What the next decisions have to pay; see `policies.pacing.price.Price` for the attributes.
 
     `keep` is what reservations of all models but the cheapest must leave in the budget, in US
@@ -170,25 +170,25 @@ class Pacing(ABC):
     """Whether every charge moves the price; else an owner may bring them before a solve."""
 
     def __init__(self) -> None:
-        self.terms = Terms()
+        self.terms = PriceTerms()
         self.count = 0
         self._floor = 0.0
         self._settled = self._open = 0.0
         self._predicted = self._reserved = 0.0
 
     @abstractmethod
-    def _solve(self, window: Window, money: Money) -> Terms: ...
+    def _solve(self, window: Window, money: Money) -> PriceTerms: ...
 
-    def _cold(self, rate: float) -> Terms:
+    def _cold(self, rate: float) -> PriceTerms:
         """Return the terms before any request was seen: a request's money for all of quality."""
         price = 1.0 / rate if rate > 0.0 and math.isfinite(rate) else 0.0
-        return Terms(price, price)
+        return PriceTerms(price, price)
 
     def due(self, count: int) -> bool:
         """Return whether to solve anew when `count` decisions were charged since this was made."""
         return count % (WARM_EVERY if count <= WARM else _EVERY) == 0
 
-    def solve(self, window: Window | None, money: Money) -> Terms:
+    def solve(self, window: Window | None, money: Money) -> PriceTerms:
         """Return the terms of the next decisions.
 
         Parameters

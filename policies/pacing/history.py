@@ -9,7 +9,15 @@ import numpy as np
 
 from policies import params
 from policies.base import Bools
-from policies.pacing.base import WARM_EVERY, Money, Pacing, Terms, Window, per_request, price_where
+from policies.pacing.base import (
+    WARM_EVERY,
+    Money,
+    Pacing,
+    PriceTerms,
+    Window,
+    per_request,
+    price_where,
+)
 
 _TIE = 1e-3
 """Plans whose worth differs by no more than this part count as equal."""
@@ -82,7 +90,7 @@ class History(Pacing):
         gone = spent - self._floor * since > 0.5 * self._phase
         return super().due(count) or (gone and since >= WARM_EVERY)
 
-    def _solve(self, window: Window, money: Money) -> Terms:
+    def _solve(self, window: Window, money: Money) -> PriceTerms:
         rate = per_request(money)
         guess = self.terms.high
         self._phase, self._solved = math.inf, (self.count, self.spent)
@@ -103,7 +111,7 @@ class History(Pacing):
             scale = 1.0 / float(np.where(window.eligible, window.cost, 0.0).max(initial=1e-12))
             lenient = price_where(window.quality, self.quality_floor, guess=guess, scale=scale)
             low, high, share = max((low, high, share), lenient, key=lambda one: one[1])
-        return Terms(low, high, share)
+        return PriceTerms(low, high, share)
 
     def _owed(self, rate: float) -> float:
         """Return what was saved (or, below 0, overspent) against the rate, in US dollars."""

@@ -12,7 +12,7 @@ from policies.pacing.base import (
     WARM,
     Money,
     Pacing,
-    Terms,
+    PriceTerms,
     Window,
     per_request,
     price_where,
@@ -54,10 +54,10 @@ class Pacer(Pacing):
         self._log: float | None = None
         self._target = math.nan
 
-    def _solve(self, window: Window, money: Money) -> Terms:
+    def _solve(self, window: Window, money: Money) -> PriceTerms:
         rate = per_request(money)
         if not math.isfinite(rate):
-            return Terms()
+            return PriceTerms()
         self._target = max(rate, _TINY)
         if self._log is None or self.count < WARM:
             target = max(self._target, 1.02 * self._floor)
@@ -88,7 +88,7 @@ class Pacer(Pacing):
     def _bounds(self) -> tuple[float, float]:
         return LEAST / self._target, MOST / self._target
 
-    def _terms(self) -> Terms:
+    def _terms(self) -> PriceTerms:
         assert self._log is not None
         price = math.exp(self._log)
         return replace(self.terms, low=price, high=price)

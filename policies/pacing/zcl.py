@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from policies import params
-from policies.pacing.base import Money, Pacing, Terms, Window, per_request
+from policies.pacing.base import Money, Pacing, PriceTerms, Window, per_request
 from policies.pacing.price import cheapest
 
 _NOTHING = 1e30
@@ -78,14 +78,14 @@ class Zcl(Pacing):
         self._bin_money = self._bin_spent = 0.0
         self._bin_count = 0
 
-    def _cold(self, rate: float) -> Terms:
+    def _cold(self, rate: float) -> PriceTerms:
         lower, upper = self._bounds
-        return Terms(gain=psi(0.0, lower, upper) if lower and upper else _NOTHING)
+        return PriceTerms(gain=psi(0.0, lower, upper) if lower and upper else _NOTHING)
 
-    def _solve(self, window: Window, money: Money) -> Terms:
+    def _solve(self, window: Window, money: Money) -> PriceTerms:
         rate = per_request(money)
         if not math.isfinite(rate):
-            return Terms()
+            return PriceTerms()
         self._estimate(window)
         known = math.isfinite(money.requests) and math.isfinite(money.left)
         left = money.requests if known else math.inf
@@ -98,7 +98,7 @@ class Zcl(Pacing):
             self._bin_spent, self._bin_count = self.spent, self.count
         free = window.spend(0.0, window.within(money.left))
         self._snipe = known and free * money.requests <= money.left
-        return Terms(gain=self._threshold())
+        return PriceTerms(gain=self._threshold())
 
     def charge(self, cost: float, reserved: float) -> None:
         super().charge(cost, reserved)

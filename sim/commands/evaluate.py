@@ -11,7 +11,7 @@ from sim.commands import options
 
 if TYPE_CHECKING:
     from sim.ope.logged_requests import Trail
-    from sim.play.candidate import Contender
+    from sim.play.candidate import Candidate
 
 
 def command(
@@ -183,7 +183,7 @@ def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> Trail
     return files.trail(direct.read(path))
 
 
-def _contenders(specs: list[str], trail: Trail) -> list[Contender]:
+def _contenders(specs: list[str], trail: Trail) -> list[Candidate]:
     from sim.errors import InputError
     from sim.play.candidate import distinct, parse
     from sim.play.libraries import PEERS

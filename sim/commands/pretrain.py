@@ -71,12 +71,12 @@ def command(
         fail(f"--out: there is no directory {out.parent}")
     from banditroute.core.policy_identity import digest
     from banditroute.fitting.autograd import require_torch
-    from banditroute.fitting.pretraining import Options, fit
+    from banditroute.fitting.pretraining import PretrainingOptions, fit
     from banditroute.learn.prior import Prior
     from sim.commands.terminal import progress
 
     try:
-        options = Options(epochs=epochs, seed=seed)
+        options = PretrainingOptions(epochs=epochs, seed=seed)
         require_torch()
         if data is not None:
             whole = loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)

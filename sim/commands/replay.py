@@ -13,7 +13,7 @@ import typer
 from sim.commands import options
 
 if TYPE_CHECKING:
-    from sim.play.candidate import Contender
+    from sim.play.candidate import Candidate
     from sim.play.replay import Split
     from sim.worlds.scenario import Scenario
 
@@ -216,7 +216,7 @@ def _split(learn: str | None, test: str | None, fraction: float | None, *, defau
     return Split(learn=learn, test=test, fraction=default if fraction is None else fraction)
 
 
-def _settled(contender: Contender, reset_on_drift: bool, pacing: str) -> Contender:
+def _settled(contender: Candidate, reset_on_drift: bool, pacing: str) -> Candidate:
     """Return a contender with what the command says of all of them."""
     options = contender.options
     if reset_on_drift:

@@ -23,7 +23,7 @@ Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class Yard:
+class Yardstick:
     """What everybody who plays a world under one seed is measured by.
 
     Attributes
@@ -50,7 +50,7 @@ class Yard:
         budget_rate: float | None = None,
         utility: Float64 | None = None,
         limit: Supervised | None = None,
-    ) -> Yard:
+    ) -> Yardstick:
         """Compute references to a world of at least one request."""
         quality, cost, offered = world.quality, world.cost, world.offered
         plan = oracle_plan(quality, cost, offered, budget_rate=budget_rate)
@@ -114,7 +114,7 @@ class Yard:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class RequestScores:
     """The columns of one trace.
 
     Attributes
@@ -124,14 +124,14 @@ class Scored:
     """
 
     trace: Trace
-    yard: Yard
+    yard: Yardstick
     quality: Float64
     cost: Float64
     utility: Float64 | None
     highest: Float64 | None
 
     @classmethod
-    def of(cls, trace: Trace, yard: Yard) -> Scored:
+    def of(cls, trace: Trace, yard: Yardstick) -> RequestScores:
         """Measure a trace; its world must be the yard's."""
         world, utility, highest = yard.world, None, None
         if yard.utility is not None:

@@ -39,12 +39,12 @@ from policies.base import Float64
 from sim.measure import over_time as curves
 from sim.measure.adaptation import adaptation, median
 from sim.measure.baselines import References
-from sim.measure.per_request import Rows, Scored, Yard
+from sim.measure.per_request import RequestScores, Rows, Yardstick
 from sim.measure.scores import aiq, captured_gain
 from sim.measure.supervised import Supervised
 from sim.measure.uncertainty import band, bootstrap, measure, standard_error
 from sim.play.trace import Trace
-from sim.results import Adapted, Band, Contender, Event, Measure, Point, Stage
+from sim.results import Adapted, Band, CandidateResult, Measure, Point, Stage, TimelineEvent
 from sim.worlds.world import World
 
 LIMIT_POINTS = 10
@@ -86,11 +86,11 @@ def stage_of(
     draws or another order would. What the supervised limit gains then counts as known, and
     adaptation has no spread at all.
     """
-    yards: dict[int, Yard] = {}
-    policies: dict[str, list[Scored]] = {}
+    yards: dict[int, Yardstick] = {}
+    policies: dict[str, list[RequestScores]] = {}
     for trace in traces:
         if trace.seed not in yards:
-            yards[trace.seed] = Yard.of(
+            yards[trace.seed] = Yardstick.of(
                 trace.world,
                 budget_rate=budget_rate,
                 utility=utility[trace.seed] if utility else None,
@@ -99,7 +99,7 @@ def stage_of(
         yard = yards[trace.seed]
         if not np.array_equal(yard.world.rows, trace.world.rows):
             raise ValueError(f"traces: {trace.label!r} has another world under seed {trace.seed}")
-        policies.setdefault(trace.label, []).append(Scored.of(trace, yard))
+        policies.setdefault(trace.label, []).append(RequestScores.of(trace, yard))
     played = list(yards.values())
     if not played:
         raise ValueError("traces: none")
@@ -114,7 +114,7 @@ def stage_of(
         scenario=scenario,
         requests=len(world),
         budget_rate=budget_rate,
-        changes=[Event(at=one.at, label=one.label) for one in world.changes],
+        changes=[TimelineEvent(at=one.at, label=one.label) for one in world.changes],
         models=models,
         frontier=_frontier(references, models),
         references=_references(references, played),
@@ -130,7 +130,7 @@ def _starts(world: World) -> list[int]:
     return sorted({one.at for one in world.changes if 0 < one.at < len(world)})
 
 
-def _contender(label: str, runs: Sequence[Scored]) -> Contender:
+def _contender(label: str, runs: Sequence[RequestScores]) -> CandidateResult:
     world = runs[0].yard.world
     at = curves.ends(len(world))
     per_seed = _columns([run.metrics() for run in runs])
@@ -149,7 +149,7 @@ def _contender(label: str, runs: Sequence[Scored]) -> Contender:
             mean=metrics["limit_regret"].mean, se=metrics["difference"].se
         )
     shares = np.mean([curves.shares(r.trace.chosen, len(world.models), at) for r in runs], axis=0)
-    return Contender(
+    return CandidateResult(
         label=label,
         seeds=len(runs),
         metrics=metrics,
@@ -171,7 +171,7 @@ def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _tasks(runs: Sequence[Scored]) -> dict[str, dict[str, Measure]]:
+def _tasks(runs: Sequence[RequestScores]) -> dict[str, dict[str, Measure]]:
     """Return the measures of each task; over requests where there is one seed."""
     found: dict[str, list[dict[str, float]]] = {}
     for run in runs:
@@ -188,7 +188,9 @@ def _tasks(runs: Sequence[Scored]) -> dict[str, dict[str, Measure]]:
     return tasks
 
 
-def _over_requests(means: Mapping[str, Measure], run: Scored, rows: Rows) -> dict[str, Measure]:
+def _over_requests(
+    means: Mapping[str, Measure], run: RequestScores, rows: Rows
+) -> dict[str, Measure]:
     """Return the measures of one task with errors over its requests; their number has none."""
     errors = bootstrap(len(rows), lambda drawn: run.task(rows[drawn]))
     return {
@@ -197,7 +199,7 @@ def _over_requests(means: Mapping[str, Measure], run: Scored, rows: Rows) -> dic
     }
 
 
-def _share(runs: Sequence[Scored]) -> dict[str, Measure]:
+def _share(runs: Sequence[RequestScores]) -> dict[str, Measure]:
     models = runs[0].yard.world.models
     found = []
     for run in runs:
@@ -214,7 +216,7 @@ def _share(runs: Sequence[Scored]) -> dict[str, Measure]:
     }
 
 
-def _curves(runs: Sequence[Scored], at: curves.Ends) -> dict[str, Band]:
+def _curves(runs: Sequence[RequestScores], at: curves.Ends) -> dict[str, Band]:
     zero = [run.yard.zero(float(run.cost.mean())) for run in runs]
     columns = {
         "regret": [curves.sums(run.yard.best - run.quality, at).cumsum() for run in runs],
@@ -233,7 +235,7 @@ def _curves(runs: Sequence[Scored], at: curves.Ends) -> dict[str, Band]:
     return {name: band(np.array(rows)) for name, rows in columns.items()}
 
 
-def _adapted(runs: Sequence[Scored]) -> list[Adapted]:
+def _adapted(runs: Sequence[RequestScores]) -> list[Adapted]:
     world = runs[0].yard.world
     starts = _starts(world)
     needed = []
@@ -283,7 +285,7 @@ def _point(name: str, pairs: Float64, rows: Float64 | None = None) -> Point:
     )
 
 
-def _models(played: Sequence[Yard]) -> list[Point]:
+def _models(played: Sequence[Yardstick]) -> list[Point]:
     """Return every model alone, but those that never were on offer."""
     points, world = [], played[0].world
     for k, model in enumerate(world.models):
@@ -314,7 +316,7 @@ def _frontier(references: References, models: Sequence[Point]) -> list[Point]:
     return points
 
 
-def _references(references: References, played: Sequence[Yard]) -> list[Point]:
+def _references(references: References, played: Sequence[Yardstick]) -> list[Point]:
     first, name = played[0], references.models[references.best_single]
     each = np.column_stack([first.best, first.best_cost])
     (single,) = (one for one in _models(played) if one.name == name)
@@ -331,7 +333,7 @@ def _references(references: References, played: Sequence[Yard]) -> list[Point]:
     return found
 
 
-def _random(yard: Yard) -> Float64:
+def _random(yard: Yardstick) -> Float64:
     """Return (quality, cost)[m, 2] of choosing uniformly, of the requests with a model on offer."""
     world = yard.world
     some = world.offered.any(axis=1)
@@ -341,7 +343,7 @@ def _random(yard: Yard) -> Float64:
     )
 
 
-def _limit(references: References, played: Sequence[Yard]) -> list[Point]:
+def _limit(references: References, played: Sequence[Yardstick]) -> list[Point]:
     """Return the supervised limit at costs from the cheapest model's to the dearest's.
 
     Those of the zero router's corners are among them, so that lines between may be compared.
@@ -360,7 +362,7 @@ def _limit(references: References, played: Sequence[Yard]) -> list[Point]:
     return points
 
 
-def _zero_aiqs(played: Sequence[Yard]) -> Measure:
+def _zero_aiqs(played: Sequence[Yardstick]) -> Measure:
     found, first = measure([_zero_aiq(yard.references) for yard in played]), played[0]
     if len(played) > 1:
         return found
@@ -373,7 +375,7 @@ def _zero_aiq(references: References) -> float:
     return aiq(corners[:, 0], corners[:, 1], low=low, high=high)
 
 
-def _single_regret(yard: Yard, at: curves.Ends) -> Float64:
+def _single_regret(yard: Yardstick, at: curves.Ends) -> Float64:
     """Return the cumulated regret of the best single model.
 
     Where it is not on offer the worst that is answers.

@@ -22,7 +22,7 @@ from sim.ope.logged_requests import Trail
 from sim.ope.read_parquet import QUALITY_ALONE
 from sim.ope.reward_model import predicted
 from sim.ope.target_policy import law, trained
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
 
 def read(path: Path) -> BanditLog:
@@ -71,7 +71,7 @@ def _features(prompts: Sequence[str]) -> Float32:
 
 
 def estimates(
-    trail: Trail, contenders: Sequence[Contender], *, fraction: float
+    trail: Trail, contenders: Sequence[Candidate], *, fraction: float
 ) -> dict[str, dict[str, float]]:
     """Return by policy and measure what the reward model makes of its choices.
 

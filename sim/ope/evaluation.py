@@ -16,11 +16,11 @@ from policies.base import Float64
 from sim.errors import InputError
 from sim.measure.baselines import Frontier, Offer
 from sim.ope.bandit_log import BanditLog
-from sim.ope.evaluator import HEADLINE, LOGGED, Estimate, Judge, Target, Verdict
+from sim.ope.evaluator import HEADLINE, LOGGED, Estimate, Evaluator, PolicyVerdict, Target
 from sim.ope.intervals import Interval
 from sim.ope.logged_requests import Trail
 from sim.ope.target_policy import law, trained
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Zero:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PolicyDifference:
     """Decisions of somebody else, for a check: their mean quality, and each policy's less it."""
 
     label: str
@@ -56,16 +56,16 @@ class Evaluation:
 
     trail: Trail
     first: int
-    judge: Judge
-    verdicts: list[Verdict] = field(default_factory=list)
+    judge: Evaluator
+    verdicts: list[PolicyVerdict] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     zeros: list[Zero] = field(default_factory=list)
-    comparison: Comparison | None = None
+    comparison: PolicyDifference | None = None
 
 
 def evaluate(
     trail: Trail,
-    contenders: Sequence[Contender],
+    contenders: Sequence[Candidate],
     *,
     fraction: float = 0.5,
     baseline: str = LOGGED,
@@ -87,7 +87,7 @@ def evaluate(
     first = round(fraction * len(trail.log))
     if len(trail.log) - first < 2:
         raise InputError(f"--log: {len(trail.log)} decisions are too few to judge anything")
-    judge = Judge(trail.log, first=first, seed=seed)
+    judge = Evaluator(trail.log, first=first, seed=seed)
     if "quality" not in judge.measures:
         raise InputError(f"--log: {trail.log.name}: no judged decision has feedback on quality")
     found = Evaluation(trail, first, judge)
@@ -117,17 +117,17 @@ def evaluate(
     return found
 
 
-def unknown(label: str) -> Verdict:
+def unknown(label: str) -> PolicyVerdict:
     """Return the refusal of a policy that is known by another log alone."""
     why = (
         "its log holds what it gave to the models that it chose, not what it would have given to "
         "those chosen here, so its value on these decisions is not identified: log the whole pmf, "
         "or evaluate from its log instead"
     )
-    return Verdict(label, None, why, [], {}, {})
+    return PolicyVerdict(label, None, why, [], {}, {})
 
 
-def compared(found: Evaluation, other: BanditLog, label: str) -> Comparison:
+def compared(found: Evaluation, other: BanditLog, label: str) -> PolicyDifference:
     """Compare estimates with the mean quality of another log, which shares no row with this one.
 
     Raises
@@ -135,7 +135,7 @@ def compared(found: Evaluation, other: BanditLog, label: str) -> Comparison:
     InputError
         When no quality is known there.
     """
-    judge = Judge(other, measures=["quality"])
+    judge = Evaluator(other, measures=["quality"])
     if not judge.measures:
         raise InputError("--compare: no decision there has feedback on quality")
     mean = judge.interval(judge.values(Target(label, None), "quality")["snips"])
@@ -146,7 +146,7 @@ def compared(found: Evaluation, other: BanditLog, label: str) -> Comparison:
             wide = math.hypot(own.half_width, mean.half_width)
             apart = own.mean - mean.mean
             differences[one.label] = Interval(apart, apart - wide, apart + wide)
-    return Comparison(label, mean, differences)
+    return PolicyDifference(label, mean, differences)
 
 
 def _pairs(labels: Sequence[str], baseline: str) -> list[tuple[str, str]]:
@@ -166,7 +166,7 @@ class _Alone:
     cost: list[float]
 
     @classmethod
-    def of(cls, judge: Judge) -> _Alone:
+    def of(cls, judge: Evaluator) -> _Alone:
         found = cls([], [], [])
         for k, name in enumerate(judge.log.models):
             pmf = np.zeros((len(judge.judged), len(judge.log.models)))
@@ -179,7 +179,7 @@ class _Alone:
                 found.cost.append(float(judge.values(target, "cost")[HEADLINE].mean()))
         return found
 
-    def zero(self, judge: Judge, policy: Verdict) -> Zero:
+    def zero(self, judge: Evaluator, policy: PolicyVerdict) -> Zero:
         """Return the zero router at the policy's estimated cost, its share taken as known."""
         quality = np.array([float(one.mean()) for one in self.values])
         frontier = Frontier.of([Offer(1.0, quality, np.array(self.cost))])

@@ -48,7 +48,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PolicyVerdict:
     """What a log says of a target, by measure and estimator; `refusal` is why it says nothing.
 
     `support` is None for the logged law, which needs none. A measure of which too little was
@@ -63,7 +63,7 @@ class Verdict:
     values: Mapping[str, Mapping[str, Float64]]
 
 
-class Judge:
+class Evaluator:
     """Judges targets on the rows of a log from `first` on; what came before only teaches.
 
     Parameters
@@ -105,7 +105,7 @@ class Judge:
         """Return the share of the judged rows whose outcome is known."""
         return float((self._seen[measure] > 0.0).mean())
 
-    def verdict(self, target: Target) -> Verdict:
+    def verdict(self, target: Target) -> PolicyVerdict:
         """Judge one target; the same arguments give the same numbers."""
         support = self.support(target)
         refusal = support.refusal() if support else None
@@ -123,7 +123,7 @@ class Judge:
                 warnings.append(f"{sessions} sessions are few for an interval")
         values = {name: self.values(target, name) for name in told}
         most = support.most_weight if support else 1.0
-        return Verdict(
+        return PolicyVerdict(
             label=target.label,
             support=support,
             refusal=refusal,
@@ -153,7 +153,7 @@ class Judge:
         sample = self._sample(measure, target)
         return {how: of(sample) for how, of in ESTIMATORS.items()}
 
-    def difference(self, a: Verdict, b: Verdict, measure: str) -> dict[str, Estimate]:
+    def difference(self, a: PolicyVerdict, b: PolicyVerdict, measure: str) -> dict[str, Estimate]:
         """Return a - b by estimator, paired row by row; both must have been estimated."""
         each = [one.support.most_weight if one.support else 1.0 for one in (a, b)]
         most = None if None in each else sum(one for one in each if one is not None)

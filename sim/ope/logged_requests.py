@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import Model
-from banditroute.decide.columns import Asks
+from banditroute.decide.columns import RequestBatch
 from banditroute.learn.fold import Event
 from policies.base import Float64
 from sim.ope.bandit_log import BanditLog
@@ -29,7 +29,7 @@ class Requests:
     priced : how many were decided while a budget priced money.
     """
 
-    asks: Asks
+    asks: RequestBatch
     frames: Sequence[tuple[NDArray[np.intp], tuple[Model, ...]]]
     spend_rate: Float64
     priced: int = 0

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import NANO, Model
-from banditroute.decide.columns import Asks
+from banditroute.decide.columns import RequestBatch
 from banditroute.decide.reasons import REASONS
 from banditroute.learn.learner import counting
 from banditroute.store.decision_row import Logged, decode
@@ -224,7 +224,7 @@ def _requests(
     for i, one in enumerate(decoded):
         stretches.setdefault(tuple(one.prices), []).append(i)
     return Requests(
-        asks=Asks(
+        asks=RequestBatch(
             features=np.stack([one.features for one in decoded]),
             preference=_floats(rows, "w_quality", "w_cost", "w_latency"),
             input_tokens=tokens,

@@ -15,7 +15,7 @@ import numpy as np
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import Model
-from banditroute.decide.columns import Asks
+from banditroute.decide.columns import RequestBatch
 from banditroute.learn.fold import Event
 from policies import Outcome
 from policies.base import Float32, Float64
@@ -212,7 +212,7 @@ def trail(log: BanditLog) -> Trail:
             preference=QUALITY_ALONE,
         )
         events.append(Event(seq, log.name, "feedback", outcome, EMBEDDER))
-    asks = Asks(
+    asks = RequestBatch(
         features=log.features,
         preference=log.preference,
         input_tokens=np.zeros(n),

@@ -37,8 +37,8 @@ from sim.ope.logged_requests import Trail
 from sim.ope.overlap import MOST_OUTSIDE, SUSPICIOUS
 from sim.ope.reward_model import observed
 from sim.ope.target_policy import trained
-from sim.play.budget import Budget
-from sim.play.candidate import Contender
+from sim.play.budget import ReplayBudget
+from sim.play.candidate import Candidate
 
 LEAST_ACCEPTED = 50
 _ACCEPTS, _DRAWS = 0, 1
@@ -69,7 +69,7 @@ class Replayed:
 
 def replay(
     trail: Trail,
-    contender: Contender,
+    contender: Candidate,
     *,
     first: int,
     learning: bool = True,
@@ -105,7 +105,7 @@ def replay(
         if event.outcome is not None:
             taught[event.outcome.decision_id].append(event)
     models = {i: frame for rows, frame in requests.frames for i in rows.tolist()}
-    budget: Budget | None = None
+    budget: ReplayBudget | None = None
     least = float(log.propensity[first:].min())
     accepted: list[int] = []
     before: object = None
@@ -121,7 +121,9 @@ def replay(
         else:
             if budget is None:
                 advance = float(router.worst(asks).max()) / NANO
-                budget = Budget(make_pacing(contender.pacing), budget_rate, None, advance=advance)
+                budget = ReplayBudget(
+                    make_pacing(contender.pacing), budget_rate, None, advance=advance
+                )
             # A row that is not accepted has not happened, so it may not have cost anything.
             trial = budget.fork()
             decided = trial.decide(router, asks, changed=changed)

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.core.pool import ModelSpec
-from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.learn.fold import Event
 from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
 from sim.ope.bandit_log import BanditLog
 from sim.ope.logged_requests import Requests, Trail
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.router_player import POOL, Replayer, outcomes
 
 
@@ -27,7 +27,7 @@ def made(
     features: Float32,
     rows: NDArray[np.intp],
     *,
-    contender: Contender,
+    contender: Candidate,
     specs: Sequence[ModelSpec],
     embedder: str,
     preference: tuple[float, float, float],
@@ -67,7 +67,7 @@ def made(
         player.feed(choice, **said)
         for outcome in outcomes(choice, after=len(events), decision_id=i, **said):
             events.append(Event(outcome.seq, POOL, "feedback", outcome, embedder))
-    asks = Asks.join([one.asks for one in decided])
+    asks = RequestBatch.join([one.asks for one in decided])
     log = _log(dataset, rows, asks, decided, player.fold.policy_identity.tau_cost)
     models = decided[0].frame.models
     rate = np.array([one.spend_rate[0] for one in decided])
@@ -78,7 +78,7 @@ def made(
 def _log(
     dataset: Dataset,
     rows: NDArray[np.intp],
-    asks: Asks,
+    asks: RequestBatch,
     decided: Sequence[Decisions],
     tau_cost: float,
 ) -> BanditLog:

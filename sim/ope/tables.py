@@ -12,8 +12,8 @@ from rich.table import Table
 
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
-from sim.ope.evaluation import Comparison, Evaluation
-from sim.ope.evaluator import HEADLINE, Estimate, Verdict
+from sim.ope.evaluation import Evaluation, PolicyDifference
+from sim.ope.evaluator import HEADLINE, Estimate, PolicyVerdict
 from sim.ope.intervals import LEVEL, Interval
 from sim.ope.rejection_replay import Replayed
 
@@ -64,7 +64,7 @@ def _money(found: Evaluation) -> list[str]:
     ]
 
 
-def _diagnostics(verdicts: Sequence[Verdict]) -> Table:
+def _diagnostics(verdicts: Sequence[PolicyVerdict]) -> Table:
     table = Table(title="what the log can say", title_justify="left")
     for heading in ("policy", "effective rows", "of the rows", "largest weight's share"):
         table.add_column(heading)
@@ -138,7 +138,7 @@ def _zeros(found: Evaluation) -> Table:
     return table
 
 
-def _comparison(found: Comparison) -> Table:
+def _comparison(found: PolicyDifference) -> Table:
     title = f"snips less the mean quality of {found.label}, {LEVEL:.0%} of both errors"
     table = Table("policy", "quality", title=title, title_justify="left")
     table.add_row(f"mean of {found.label}", _around(found.mean))

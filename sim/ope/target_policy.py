@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import PoolOptions
-from banditroute.decide.columns import Asks
+from banditroute.decide.columns import RequestBatch
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Fold
 from policies.base import Float64
 from policies.pacing.price import Price
 from sim.ope.logged_requests import Requests, Trail
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
 _TAUGHT = ("model_added", "prior")
 
 
-def identity_of(contender: Contender, given: PolicyIdentity) -> PolicyIdentity:
+def identity_of(contender: Candidate, given: PolicyIdentity) -> PolicyIdentity:
     """Return the policy_identity of a policy that learns from the log of another."""
     options = contender.options
     own = "tau_latency_ms" in options.model_fields_set
@@ -39,7 +39,7 @@ def identity_of(contender: Contender, given: PolicyIdentity) -> PolicyIdentity:
     )
 
 
-def trained(trail: Trail, contender: Contender, *, until: int) -> Fold:
+def trained(trail: Trail, contender: Candidate, *, until: int) -> Fold:
     """Return the fold of a policy that has learned what came of the first `until` decisions."""
     fold = Fold(identity_of(contender, trail.policy_identity))
     decisions = set(trail.ids[:until])
@@ -91,9 +91,9 @@ def _price(requests: Requests, rows: NDArray[np.intp]) -> Price:
     return price
 
 
-def _asked(asks: Asks, rows: NDArray[np.intp]) -> Asks:
+def _asked(asks: RequestBatch, rows: NDArray[np.intp]) -> RequestBatch:
     limit, allowed = asks.max_output_tokens, asks.models
-    return Asks(
+    return RequestBatch(
         features=asks.features[rows],
         preference=asks.preference[rows],
         input_tokens=asks.input_tokens[rows],

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from banditroute.core.pool import NANO
-from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.decide.router import Router
 from policies import Pacing
 from policies.base import Float64
@@ -47,7 +47,7 @@ class Cap:
 
 
 @dataclass(slots=True)
-class Budget:
+class ReplayBudget:
     """Money for a stretch of requests, spent at a rate.
 
     Attributes
@@ -64,7 +64,7 @@ class Budget:
     rate: float
     requests: int | None
     advance: float = 0.0
-    recent: deque[Asks] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    recent: deque[RequestBatch] = field(default_factory=lambda: deque(maxlen=WINDOW))
     cap: Cap = field(init=False)
     _count: int = 0
 
@@ -72,7 +72,7 @@ class Budget:
         limit = self.advance if self.requests is None else self.rate * self.requests
         self.cap = Cap(math.floor(limit * NANO))
 
-    def decide(self, router: Router, asks: Asks, *, changed: bool = False) -> Decisions:
+    def decide(self, router: Router, asks: RequestBatch, *, changed: bool = False) -> Decisions:
         """Decide one request at the terms of now.
 
         Parameters
@@ -82,7 +82,7 @@ class Budget:
         if self.requests is None:
             self.cap.limit = math.floor((self.advance + self.rate * (self._count + 1)) * NANO)
         if changed or self._count == 0 or self.pacing.due(self.pacing.count):
-            window = router.window(Asks.join([*self.recent] or [asks]))
+            window = router.window(RequestBatch.join([*self.recent] or [asks]))
             self.pacing.solve(window, self._money())
         self.recent.append(asks)
         self._count += 1
@@ -95,7 +95,7 @@ class Budget:
             self.pacing.charge(float(decisions.cost[0, chosen]), float(reserved))
         return decisions
 
-    def fork(self) -> Budget:
+    def fork(self) -> ReplayBudget:
         """Return a budget in the same state, which goes its own way from here."""
         twin = replace(self, pacing=deepcopy(self.pacing), recent=self.recent.copy())
         twin.cap, twin._count = replace(self.cap), self._count
@@ -124,6 +124,6 @@ class Budget:
         return Money(left=left, cap=self.cap.limit / NANO, requests=requests, rate=self.rate)
 
 
-def following(before: Budget, requests: int) -> Budget:
+def following(before: ReplayBudget, requests: int) -> ReplayBudget:
     """Return the budget of the next stretch, which knows the requests of the one before."""
-    return Budget(before.pacing, before.rate, requests, recent=before.recent)
+    return ReplayBudget(before.pacing, before.rate, requests, recent=before.recent)

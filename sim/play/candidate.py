@@ -38,7 +38,7 @@ KEYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class Candidate:
     """A policy as asked for.
 
     Attributes
@@ -65,7 +65,7 @@ class Contender:
         prior: str = "",
         pacing: str = "history",
         **options: Any,
-    ) -> Contender:
+    ) -> Candidate:
         """Return the policy `name` with its parameters; `options` are keys of a pool."""
         policy = PolicySpec.model_validate({"name": name, **(params or {})})
         pool = PoolOptions.model_validate({"policy": policy, **options})
@@ -126,7 +126,7 @@ class Contender:
             raise InputError(f"{where}: {error}") from error
 
 
-def parse(spec: str) -> Contender:
+def parse(spec: str) -> Candidate:
     """Return the policy that a person means.
 
     Parameters
@@ -157,10 +157,10 @@ def parse(spec: str) -> Contender:
         prior = Prior.read(Path(file)).text() if file else ""
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
-    return Contender.of(name, params, label=spec, prior=prior)
+    return Candidate.of(name, params, label=spec, prior=prior)
 
 
-def distinct(contenders: Sequence[Contender]) -> None:
+def distinct(contenders: Sequence[Candidate]) -> None:
     """Refuse two of one label, as an InputError."""
     labels: set[str] = set()
     for one in contenders:
@@ -169,7 +169,7 @@ def distinct(contenders: Sequence[Contender]) -> None:
         labels.add(one.label)
 
 
-def _read(path: Path) -> Contender:
+def _read(path: Path) -> Candidate:
     where = f"--policy: {path}"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -196,7 +196,7 @@ def _read(path: Path) -> Contender:
         prior = Prior.read(path.parent / options.prior).text() if options.prior else ""
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
-    return Contender(str(path), options.model_copy(update={"prior": None}), prior)
+    return Candidate(str(path), options.model_copy(update={"prior": None}), prior)
 
 
 def _known(name: str, params: dict[str, object]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sim.errors import InputError
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.replay import Experiment, run
 from sim.play.trace import Trace
 from sim.worlds.world import World
@@ -80,7 +80,7 @@ def each(
 
 def run_all(
     experiments: Sequence[Experiment],
-    contenders: Sequence[Contender],
+    contenders: Sequence[Candidate],
     seeds: Sequence[int],
     *,
     jobs: int = 1,
@@ -112,7 +112,7 @@ def run_all(
     return [traces[at : at + size] for at in range(0, len(traces), size)]
 
 
-def _replay(experiments: Sequence[Experiment], task: tuple[int, Contender, int]) -> Trace:
+def _replay(experiments: Sequence[Experiment], task: tuple[int, Candidate, int]) -> Trace:
     stage, contender, seed = task
     return run(experiments[stage], contender, seed)
 

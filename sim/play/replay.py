@@ -20,7 +20,7 @@ from sim.data.dataset import Dataset
 from sim.data.prices import drawn
 from sim.errors import InputError
 from sim.play import libraries as peers
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.player import Choice, Player
 from sim.play.router_player import Replayer
 from sim.play.trace import Trace
@@ -129,7 +129,7 @@ class Experiment:
         return self.prices or drawn(self.dataset, seed=seed)
 
 
-class Course:
+class Replaying:
     """One contender on its way through worlds under one seed.
 
     Parameters
@@ -137,7 +137,7 @@ class Course:
     experiment, contender, seed : the same arguments give the same bits.
     """
 
-    def __init__(self, experiment: Experiment, contender: Contender, seed: int) -> None:
+    def __init__(self, experiment: Experiment, contender: Candidate, seed: int) -> None:
         data = experiment.dataset
         self._experiment, self._contender, self._seed = experiment, contender, seed
         self._specs = experiment.specs(seed)
@@ -235,10 +235,10 @@ class Course:
         )
 
 
-def run(experiment: Experiment, contender: Contender, seed: int) -> Trace:
+def run(experiment: Experiment, contender: Candidate, seed: int) -> Trace:
     """Play what is learned from and what is scored; the same arguments give the same bits."""
     before, scored = experiment.worlds(seed)
-    course = Course(experiment, contender, seed)
+    course = Replaying(experiment, contender, seed)
     if before is not None:
         course.play(before)
     return course.play(scored)

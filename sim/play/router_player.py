@@ -14,13 +14,13 @@ from scipy.special import entr
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import Model, ModelSpec, default_tau_cost
-from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
 from policies import Outcome, make_pacing
 from policies.base import Float32, Float64
-from sim.play.budget import Budget, following
-from sim.play.candidate import Contender
+from sim.play.budget import ReplayBudget, following
+from sim.play.candidate import Candidate
 from sim.play.player import Choice
 
 POOL = "replay"
@@ -46,7 +46,7 @@ class Replayer:
         self,
         *,
         specs: Sequence[ModelSpec],
-        contender: Contender,
+        contender: Candidate,
         dim: int,
         embedder: str,
         preference: tuple[float, float, float],
@@ -67,7 +67,7 @@ class Replayer:
         self.fold = Fold(policy_identity)
         self._append(kind="policy_started", payload=policy_identity.payload())
         self.router = Router(options=options, snapshot=self.fold.snapshot(), models=[], rng=rng)
-        self.budget: Budget | None = None
+        self.budget: ReplayBudget | None = None
         self._pacing, self._rate, self._advance = contender.pacing, rate, advance
         self._preference = preference
         self._worst: Float64 | None = None
@@ -83,7 +83,7 @@ class Replayer:
             self.budget = following(self.budget, known)
         elif self.budget is None:
             pacing = make_pacing(self._pacing)
-            self.budget = Budget(pacing, self._rate, known, advance=self._advance or 0.0)
+            self.budget = ReplayBudget(pacing, self._rate, known, advance=self._advance or 0.0)
 
     def offer(
         self,
@@ -139,10 +139,10 @@ class Replayer:
             self.router.swap(snapshot=self.fold.snapshot())
         return self.router
 
-    def ask(self, x: Float32, tokens: Float64) -> Asks:
+    def ask(self, x: Float32, tokens: Float64) -> RequestBatch:
         """Return requests of features x[n, d] and tokens[n] bytes."""
         n = len(x)
-        return Asks(
+        return RequestBatch(
             features=x,
             preference=np.full((n, 3), self._preference),
             input_tokens=tokens / 4.0,

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from policies.base import Float64
 from sim.report.style import GREY, LETTERS, STYLES, legend, letter, log_scale, marker
 from sim.report.tables import PER
-from sim.results import Contender, Point, Stage
+from sim.results import CandidateResult, Point, Stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def frontier(stages: Sequence[Stage]) -> Figure:
     stages : of one world, so that the models and the zero router are the same in all.
     """
     figure, (left, right), handles = _ground(stages)
-    paths: dict[str, list[Contender]] = {}
+    paths: dict[str, list[CandidateResult]] = {}
     for stage in sorted(stages, key=lambda one: one.budget_rate or float("inf")):
         for policy in stage.contenders:
             paths.setdefault(policy.label, []).append(policy)
@@ -54,13 +54,13 @@ def frontier(stages: Sequence[Stage]) -> Figure:
     return figure
 
 
-def mean(one: Contender, metric: str) -> float:
+def mean(one: CandidateResult, metric: str) -> float:
     """Return the mean of a metric, 0 where it is not known."""
     found = one.metrics.get(metric)
     return 0.0 if found is None or found.mean is None else found.mean
 
 
-def _error(one: Contender, metric: str) -> float:
+def _error(one: CandidateResult, metric: str) -> float:
     found = one.metrics.get(metric)
     return 0.0 if found is None or found.se is None else found.se
 
@@ -137,7 +137,7 @@ def _limit(left: Axes, right: Axes, limit: Sequence[Point], dense: Float64, zero
     return drawn
 
 
-def _bars(axis: Axes, path: Sequence[Contender], metric: str, k: int, *, ls: Any = "") -> Any:
+def _bars(axis: Axes, path: Sequence[CandidateResult], metric: str, k: int, *, ls: Any = "") -> Any:
     """Draw the k-th policy at one budget or several, within two standard errors."""
     cost = np.array([mean(one, "cost") * PER for one in path])
     error = np.array([_error(one, "cost") * PER for one in path])

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sim.results import Adapted, Contender, Measure, Point, Stage
+from sim.results import Adapted, CandidateResult, Measure, Point, Stage
 
 PER = 1_000
 ERRORS = {
@@ -185,7 +185,7 @@ def _table(stage: Stage, title: str, columns: Sequence[_Column], caption: str = 
     )
 
 
-def _cells(one: Contender, columns: Sequence[_Column]) -> list[str]:
+def _cells(one: CandidateResult, columns: Sequence[_Column]) -> list[str]:
     return [column.show(one.metrics.get(column.metric)) for column in columns]
 
 
@@ -287,7 +287,7 @@ def _adapted(one: Adapted, *, quartiles: bool = True) -> str:
     return f"{middle} ({ends[0]} to {ends[1]})" if spread else middle
 
 
-def tasks(stage: Stage, policy: Contender) -> Table | None:
+def tasks(stage: Stage, policy: CandidateResult) -> Table | None:
     """Return one policy by task; None where requests have none."""
     if not policy.tasks:
         return None

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, ValidationError
 from banditroute.core.pool import Preference, Strict
 from sim.data.dataset import Dataset
 from sim.errors import InputError
-from sim.worlds.events import KINDS, AnyEvent, Cast, Event, Mix
+from sim.worlds.events import KINDS, AnyEvent, Cast, Mix, WorldEvent
 from sim.worlds.world import World
 
 SUFFIXES = (".yaml", ".yml")
@@ -57,7 +57,7 @@ class ScenarioFile(Strict):
 class Act:
     """An event and where it is written, for messages."""
 
-    event: Event
+    event: WorldEvent
     where: str
 
 
@@ -81,7 +81,7 @@ class Scenario:
     preference: Preference | None = None
     acts: tuple[Act, ...] = ()
 
-    def then(self, event: Event, where: str) -> Scenario:
+    def then(self, event: WorldEvent, where: str) -> Scenario:
         """Return this scenario with one event more; `where` it was asked for, for messages."""
         return replace(self, acts=(*self.acts, Act(event, where)))
 
@@ -119,7 +119,7 @@ class Scenario:
         self._is_restricted(dataset)
         cast, world = Cast.of(dataset), World.still(dataset, rows)
         free = np.ones(len(world), dtype=np.bool_)
-        later: list[tuple[Event, str, np.random.Generator]] = []
+        later: list[tuple[WorldEvent, str, np.random.Generator]] = []
         for act, child in zip(self.acts, rng.spawn(len(self.acts)), strict=True):
             with _at(act.where):
                 event = act.event.cast(cast)

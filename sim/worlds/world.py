@@ -19,7 +19,7 @@ from sim.data.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class WorldChange:
     """Something that happens at a request, in words for reports."""
 
     at: int
@@ -56,7 +56,7 @@ class World:
     offered: Bools
     time: Float64
     delay: Float64
-    changes: Sequence[Change] = ()
+    changes: Sequence[WorldChange] = ()
 
     def __len__(self) -> int:
         return len(self.rows)

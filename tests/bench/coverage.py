@@ -25,13 +25,13 @@ from policies.base import Float64
 from sim.data.dataset import Dataset
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
-from sim.ope.evaluator import Judge, Target
+from sim.ope.evaluator import Evaluator, Target
 from sim.ope.synthetic_log import made
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
 ARMS, DIM = ("a", "b", "c", "d"), 6
 KINDS = ("uniform", "a tenth explores", "adaptive linucb")
-LINUCB = Contender.of("linucb", exploration_share=0.1, exploration_cost_share=1.0)
+LINUCB = Candidate.of("linucb", exploration_share=0.1, exploration_cost_share=1.0)
 
 _weights = np.random.default_rng(99)
 TRUE = np.vstack([_weights.normal(0.0, 0.5, (DIM - 1, len(ARMS))), [0.2, 0.5, 0.0, -0.3]])
@@ -110,7 +110,7 @@ def _adaptive(x: Float64, rewards: Float64, rng: np.random.Generator) -> BanditL
 def play(kind: str, n: int, repetition: int) -> tuple[float, bool, dict[str, tuple[float, ...]]]:
     """Return ESS, whether it was refused, and (mean, low, high) by estimator."""
     log = log_of(kind, n, repetition)
-    judge = Judge(log, measures=["quality"])
+    judge = Evaluator(log, measures=["quality"])
     wanted = Target("target", target(log.features.astype(np.float64)))
     support, found = judge.support(wanted), {}
     for how, values in judge.values(wanted, "quality").items():

@@ -23,7 +23,7 @@ from policies import Outcome
 from policies.base import Float32, Float64
 from policies.models.drift import Drift
 from sim.data.prices import drawn
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.router_player import Replayer
 
 DROPS = (0.05, 0.1, 0.2)
@@ -86,7 +86,7 @@ def chosen(at: weights.Stage, count: int, seed: int) -> int:
     rng, data = np.random.default_rng([seed, 2]), at.dataset
     replayer = Replayer(
         specs=drawn(data, seed=seed),
-        contender=Contender.of("thompson", reset_on_drift=True),
+        contender=Candidate.of("thompson", reset_on_drift=True),
         dim=at.features.shape[1],
         embedder=at.embedder,
         preference=(0.7, 0.3, 0.0),

@@ -26,10 +26,10 @@ from weights import WITHOUT, cell, contender
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import Model, PoolOptions, default_tau_cost
-from banditroute.decide.columns import Asks
+from banditroute.decide.columns import RequestBatch
 from banditroute.decide.router import Router
 from banditroute.features.embedding import make_embedder
-from banditroute.fitting.pretraining import Answers, Options, fit
+from banditroute.fitting.pretraining import Answers, PretrainingOptions, fit
 from banditroute.learn.fold import Event, Fold
 from banditroute.learn.prior import Prior
 from policies import Outcome
@@ -129,7 +129,7 @@ class Course:
             part, w = rows[at : at + AT_ONCE], weights[at : at + AT_ONCE]
             router.swap(snapshot=self.fold.snapshot())
             decided = router.decide(
-                Asks(
+                RequestBatch(
                     features=self.stage.features[part],
                     preference=np.column_stack([1.0 - w, w, np.zeros(len(w))]),
                     input_tokens=np.zeros(len(w)),
@@ -234,7 +234,7 @@ def pretrained(
     uniform = np.full(len(rows), 1.0 / len(data.models))
     answers = Answers(data.models, stage.features[rows], quality, cost, arms, uniform)
     policy = Barp(dim=stage.features.shape[1], **contender(spec).params)
-    arrays, _ = fit(answers, Options(seed=order), tau_cost=tau, policy=policy)
+    arrays, _ = fit(answers, PretrainingOptions(seed=order), tau_cost=tau, policy=policy)
     return Prior("barp", stage.embedder, arrays)
 
 

@@ -25,23 +25,23 @@ import numpy as np
 from report import show
 
 from banditroute.core.pool import Model, ModelSpec, PoolOptions
-from banditroute.decide.columns import Asks
+from banditroute.decide.columns import RequestBatch
 from banditroute.features.embedding import make_embedder
 from policies.base import Float32
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
-from sim.ope.evaluator import Judge, Target
+from sim.ope.evaluator import Evaluator, Target
 from sim.ope.logged_requests import Requests
 from sim.ope.synthetic_log import made
 from sim.ope.target_policy import law, trained
-from sim.play.candidate import Contender, parse
+from sim.play.candidate import Candidate, parse
 
 EXPLORES = {"exploration_share": 0.25, "exploration_cost_share": 1.0}
 LOGGERS = {
-    "linucb, share 0.25": Contender.of("linucb", **EXPLORES),
-    "linucb": Contender.of("linucb"),
-    "thompson": Contender.of("thompson"),
+    "linucb, share 0.25": Candidate.of("linucb", **EXPLORES),
+    "linucb": Candidate.of("linucb"),
+    "thompson": Candidate.of("thompson"),
 }
 HOW = ("dr", "snips", "ips", "switch-dr", "dr-os")
 
@@ -61,7 +61,7 @@ def play(
     dataset: Dataset,
     features: Float32,
     embedder: str,
-    targets: Sequence[Contender],
+    targets: Sequence[Candidate],
     logger: str,
     prompts: int,
     order: int,
@@ -80,7 +80,7 @@ def play(
         rng=np.random.default_rng([order, 1]),
     )
     first, everything = len(rows) // 2, _everything(dataset, features, specs)
-    judge = Judge(trail.log, first=first, measures=["quality"])
+    judge = Evaluator(trail.log, first=first, measures=["quality"])
     pmfs, supports, values = [], [], []
     for one in targets:
         fold = trained(trail, one, until=first)
@@ -103,7 +103,7 @@ def play(
 def _everything(dataset: Dataset, features: Float32, specs: Sequence[ModelSpec]) -> Requests:
     """Return one request for each prompt of the data."""
     tokens = np.array([float(len(prompt.encode())) for prompt in dataset.prompts])
-    asks = Asks(
+    asks = RequestBatch(
         features=features,
         preference=np.tile(PoolOptions().preference.weights(), (len(dataset), 1)),
         input_tokens=tokens / 4.0,
@@ -116,7 +116,7 @@ def _everything(dataset: Dataset, features: Float32, specs: Sequence[ModelSpec])
     return Requests(asks, [(np.arange(len(dataset)), models)], rate)
 
 
-_given: tuple[Dataset, Float32, str, list[Contender]] | None = None
+_given: tuple[Dataset, Float32, str, list[Candidate]] | None = None
 
 
 def _enter(*given: Any) -> None:

@@ -21,8 +21,8 @@ from load import Load, post, prompts
 from report import at_least, at_most, show, spread
 from servers import HOST, Server, daemon, hammer_with_cpu, postgres, stop_on_sigterm
 
-from banditroute.budgets.leases import Treasury
-from banditroute.budgets.reservation import NO_LIMIT, CallPurse, Slice
+from banditroute.budgets.leases import Leases
+from banditroute.budgets.reservation import NO_LIMIT, LocalLease, Reservations
 from banditroute.core.budget import Budget
 from banditroute.core.clock import now_us
 from banditroute.store import budgets
@@ -39,12 +39,12 @@ def check() -> None:
     for count in (1, 3):
         deadline = time.monotonic() + 1e6
         slices = [
-            Slice(k, Budget(k, "p", str(k), 10**15, "total"), 0, NO_LIMIT, 10**15, deadline)
+            LocalLease(k, Budget(k, "p", str(k), 10**15, "total"), 0, NO_LIMIT, 10**15, deadline)
             for k in range(count)
         ]
-        purse = CallPurse([slices], time.monotonic)
+        purse = Reservations([slices], time.monotonic)
 
-        def one(purse: CallPurse = purse) -> None:
+        def one(purse: Reservations = purse) -> None:
             if purse.headroom(0) >= 1_000 and purse.spare(0) >= 1_000:
                 purse.take(0, 1_000)
                 purse.logged(0)
@@ -65,7 +65,7 @@ def renewals(url: str) -> list[float]:
 
     async def run() -> list[float]:
         writer = Writer(engine, insert_rows=lambda connection, rows: None)
-        held = Treasury(engine, writer)
+        held = Leases(engine, writer)
         await held.start()
         (budget,) = held.budgets("p")
         took = []

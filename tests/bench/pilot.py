@@ -24,7 +24,7 @@ from rich.progress import track
 
 from banditroute.features.embedding import make_embedder
 from banditroute.fitting.pairs import Pairs
-from banditroute.fitting.pairwise import Options, fit
+from banditroute.fitting.pairwise import PairwiseOptions, fit
 from policies import Outcome, make_policy
 from policies.base import Arrays, Float32, Float64
 from policies.laws import draw
@@ -109,7 +109,7 @@ def split(data: Dataset, x: Float32, seed: int) -> dict[str, Float64]:
     order = np.random.default_rng(seed).permutation(len(data))
     known, new = data.take(order[:FITTED]), data.take(order[FITTED:])
     at, fresh = x[order[:FITTED]].astype(np.float64), x[order[FITTED:]]
-    pairs, options = pairs_of(known), Options(seed=seed)
+    pairs, options = pairs_of(known), PairwiseOptions(seed=seed)
     rng = np.random.default_rng([seed, 2])
     # Names are in order in every pair: without a coin, the first ones would keep a bias.
     won = np.where(rng.random(len(pairs)) < 0.5, pairs.won, 1.0 - pairs.won)

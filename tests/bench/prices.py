@@ -27,7 +27,7 @@ from sim.commands.terminal import progress
 from sim.play.parallel import each
 from sim.play.replay import Experiment, run
 from sim.play.trace import picked
-from sim.worlds.events import Price
+from sim.worlds.events import PriceChange
 from sim.worlds.scenario import Act, Scenario
 
 CUTS = ((5.3e-3, 0.5), (1.9e-3, 0.5), (3.0e-4, 0.0178))
@@ -61,7 +61,7 @@ class Result:
 
 def play(plain: Experiment, task: Task) -> Result:
     """Run one task; the same task gives the same result."""
-    cut = Price.model_validate({"model": DEAR, "factor": task.factor, **MIDDLE})
+    cut = PriceChange.model_validate({"model": DEAR, "factor": task.factor, **MIDDLE})
     experiment = replace(
         plain,
         scenario=Scenario(name="cut", title="cut", acts=(Act(cut, "cut"),)),

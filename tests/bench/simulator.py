@@ -34,9 +34,9 @@ from report import at_least, show, spread
 from policies import make_policy
 from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.policy_alone import race
-from sim.play.replay import Course, Experiment, Split
+from sim.play.replay import Experiment, Replaying, Split
 from sim.worlds.world import World
 
 ARMS, DIM = 11, 64
@@ -106,8 +106,8 @@ def replayed(stream: Stream, batch: int, **params: object) -> Run:
         batch=batch,
     )
     world = World.still(data, np.arange(n))
-    contender = Contender.of("linucb", params)
-    return lambda: Course(plan, contender, 0).play(world)
+    contender = Candidate.of("linucb", params)
+    return lambda: Replaying(plan, contender, 0).play(world)
 
 
 def mabwiser(stream: Stream, batch: int) -> Run:

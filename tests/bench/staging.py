@@ -16,7 +16,7 @@ from sim.measure.adaptation import adaptation, median
 from sim.plan import utility
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace, picked
-from sim.worlds.events import Add, Drain, Event, Mix, Price, Quality
+from sim.worlds.events import Add, Drain, Mix, PriceChange, Quality, WorldEvent
 from sim.worlds.scenario import Act, Scenario
 
 CHEAP, GOOD, DEAR, NEW = (
@@ -37,10 +37,10 @@ SAYS = {
 }
 EASY = ["gsm8k", "arc_challenge", "mmlu"]
 MIDDLE = {"from": "1/3", "to": "2/3"}
-EVENTS: dict[str, list[Event]] = {
+EVENTS: dict[str, list[WorldEvent]] = {
     "still": [],
     "drop": [Quality.model_validate({"model": GOOD, "set": 0.75, **MIDDLE})],
-    "price": [Price.model_validate({"model": DEAR, "factor": 0.0178, **MIDDLE})],
+    "price": [PriceChange.model_validate({"model": DEAR, "factor": 0.0178, **MIDDLE})],
     "pool": [
         Add.model_validate({"model": NEW, "at": "1/3"}),
         Drain.model_validate({"model": GOOD, "at": "2/3"}),

@@ -25,7 +25,7 @@ from weights import cell, contender
 
 from sim.commands.terminal import progress
 from sim.measure.adaptation import WINDOW
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.parallel import each
 from sim.play.replay import Experiment, run
 from sim.play.trace import Trace
@@ -52,7 +52,7 @@ POLICIES = (
 )
 
 
-def _contender(who: str) -> Contender:
+def _contender(who: str) -> Candidate:
     plain = contender(who.removesuffix(RESET))
     options = plain.options.model_copy(update={"reset_on_drift": who.endswith(RESET)})
     return replace(plain, label=who, options=options)

@@ -36,7 +36,7 @@ from sim.data.prices import drawn
 from sim.measure.baselines import References
 from sim.measure.supervised import Supervised
 from sim.play import replay
-from sim.play.candidate import Contender, parse
+from sim.play.candidate import Candidate, parse
 from sim.play.parallel import each
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace
@@ -185,7 +185,7 @@ def _run(at: Stage, task: Task) -> Trace:
     if name == CONTEXT_FREE:
         intercept = np.ones((len(at.dataset), 1), dtype=np.float32)
         alone = replace(experiment, features=intercept, embedder="intercept")
-        return replay.run(alone, Contender.of("linucb", label=name), task.order)
+        return replay.run(alone, Candidate.of("linucb", label=name), task.order)
     if name == PARETO["own"]:
         assert at.pareto is not None
         own = replace(experiment, features=at.pareto)
@@ -219,7 +219,7 @@ def _reference(
     return limit.at_preference(1.0 - task.weight, task.weight, tau_cost=tau)
 
 
-def contender(spec: str) -> Contender:
+def contender(spec: str) -> Candidate:
     """Return the policy of NAME[:key=value,key=value][+MODE], MODE what prices a budget's money."""
     policy, _, mode = spec.partition("+")
     return replace(parse(policy), label=spec, pacing=mode or "history")

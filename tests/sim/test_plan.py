@@ -12,7 +12,7 @@ from banditroute.features.embedding import make_embedder
 from sim import plan as stages
 from sim.data.synthetic import generate
 from sim.errors import InputError
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.parallel import run_all
 from sim.play.replay import Split
 from sim.worlds.events import Quality
@@ -67,15 +67,15 @@ def test_options_come_before_what_a_scenario_says() -> None:
 def test_who_does_not_fit_a_stage_is_refused() -> None:
     _, tight, _ = plan(STILL, DROP)
     with pytest.raises(InputError, match="arm: no such model"):
-        tight.check([Contender.of("fixed", {"arm": "coder"})])
+        tight.check([Candidate.of("fixed", {"arm": "coder"})])
     with pytest.raises(InputError, match="'mabwiser': mabwiser has no budget control"):
-        tight.check([Contender.of("mabwiser")])
+        tight.check([Candidate.of("mabwiser")])
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
 def test_the_supervised_limit_stands_beside_worlds_that_are_as_the_data(fraction: float) -> None:
     still, drop, _ = plan(STILL, DROP, split=Split(fraction=fraction))
-    who = [Contender.of("random"), Contender.of("linucb")]
+    who = [Candidate.of("random"), Candidate.of("linucb")]
     (played, dropped) = run_all([still.experiment, drop.experiment], who, range(2))
     stage = still.judge(played)
     names = [point.name for point in stage.references]
@@ -90,7 +90,7 @@ def test_the_supervised_limit_stands_beside_worlds_that_are_as_the_data(fraction
 
 def test_utility_is_what_was_asked_for_at_the_first_prices() -> None:
     (still,) = plan(STILL)
-    ((trace,),) = run_all([still.experiment], [Contender.of("random")], range(1))
+    ((trace,),) = run_all([still.experiment], [Candidate.of("random")], range(1))
     tau = default_tau_cost(list(still.experiment.specs(0)))
     world = trace.world
     expected = 0.7 * world.quality - 0.3 * np.minimum(world.cost / tau, 1.0)
@@ -99,9 +99,9 @@ def test_utility_is_what_was_asked_for_at_the_first_prices() -> None:
 
 def test_versions_are_those_of_what_was_used() -> None:
     assert {"python", "numpy", "scipy", "ray", "banditroute"} == set(
-        stages.versions([Contender.of("linucb")])
+        stages.versions([Candidate.of("linucb")])
     )
-    assert "mabwiser" in stages.versions([Contender.of("mabwiser")])
+    assert "mabwiser" in stages.versions([Candidate.of("mabwiser")])
 
 
 def test_gaps_are_left_out_of_the_stages_that_they_concern() -> None:

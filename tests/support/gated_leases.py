@@ -9,12 +9,12 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, select
 
-from banditroute.budgets.leases import Treasury
-from banditroute.budgets.reservation import CallPurse
+from banditroute.budgets.leases import Leases
+from banditroute.budgets.reservation import Reservations
 from banditroute.core.budget import Budget
 from banditroute.store import budgets, ledger
 from banditroute.store import settlement as settling
-from banditroute.store.ledger import Sums
+from banditroute.store.ledger import BudgetSums
 from banditroute.store.log import log_decisions
 from banditroute.store.writer import Writer
 
@@ -51,7 +51,7 @@ class Bank:
 
     def __init__(self, engine: Engine, clocks: Clocks) -> None:
         self.engine, self.clocks, self.writer = engine, clocks, Gated(engine)
-        self.treasury = Treasury(
+        self.treasury = Leases(
             engine, self.writer, now=lambda: clocks.wall, clock=lambda: clocks.mono
         )
         self.named = 0
@@ -64,20 +64,20 @@ class Bank:
         await self.treasury.reload()
         return cast(Budget, added)
 
-    async def purse(self, need: int, *tags: dict[str, str]) -> CallPurse:
+    async def purse(self, need: int, *tags: dict[str, str]) -> Reservations:
         """Return the purse of a call of one request, or of one for each of `tags`."""
         rows = tags or (None,)
         purse = await self.treasury.purse("p", rows, [need] * len(rows))
         assert purse is not None
         return purse
 
-    async def log(self, purse: CallPurse, *nanos: int) -> list[str]:
+    async def log(self, purse: Reservations, *nanos: int) -> list[str]:
         """Take and log a reservation for each row."""
         for row, nano in enumerate(nanos):
             purse.take(row, nano)
         return await self.draw(purse, len(nanos))
 
-    async def draw(self, purse: CallPurse, rows: int = 1) -> list[str]:
+    async def draw(self, purse: Reservations, rows: int = 1) -> list[str]:
         self.named += rows
         holder = self.treasury.holder.name[-12:]
         names = [f"{holder}-{self.named - row}" for row in range(rows)]
@@ -102,7 +102,7 @@ class Bank:
         others = [one for one in asyncio.all_tasks() if one is not current]
         await asyncio.gather(*others)
 
-    def sums(self, budget: Budget) -> Sums:
+    def sums(self, budget: Budget) -> BudgetSums:
         with self.engine.connect() as connection:
             return ledger.sums(connection, budget, now=self.clocks.wall)
 
@@ -135,5 +135,5 @@ def run(engine: Engine, main: Callable[[Bank], Awaitable[None]]) -> None:
     asyncio.run(whole())
 
 
-def money(sums: Sums) -> tuple[int, int, int, int]:
+def money(sums: BudgetSums) -> tuple[int, int, int, int]:
     return sums.settled, sums.reserved, sums.leased, sums.free

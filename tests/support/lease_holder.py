@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from banditroute.budgets import leases as treasury
-from banditroute.budgets.leases import Treasury
+from banditroute.budgets.leases import Leases
 from banditroute.core.clock import new_id
 from banditroute.core.errors import ApiError
 from banditroute.store import ledger
@@ -49,7 +49,7 @@ def reserve(connection: Connection, rows: Sequence[Any]) -> None:
 
 
 async def client(
-    held: Treasury, writer: Writer, clock: Clock, rng: random.Random, out: int, over: float
+    held: Leases, writer: Writer, clock: Clock, rng: random.Random, out: int, over: float
 ) -> None:
     while True:
         await asyncio.sleep(rng.random() * 0.004)
@@ -103,7 +103,7 @@ async def run(url: str, path: str, seed: int, over: float) -> None:
     out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     engine, clock = open_engine(url), Clock(rng)
     writer = Writer(engine, insert_rows=reserve)
-    held = Treasury(engine, writer, now=clock)
+    held = Leases(engine, writer, now=clock)
     await held.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

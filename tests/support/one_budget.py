@@ -11,7 +11,7 @@ from banditroute.core.budget import Budget
 from banditroute.store import budgets, ledger
 from banditroute.store import settlement as settling
 from banditroute.store.engine import WRITER, set_durability
-from banditroute.store.ledger import Draw, Holder, Sums
+from banditroute.store.ledger import BudgetSums, Draw, Holder
 
 HOUR = 3_600_000_000
 NOON = 500_000 * HOUR
@@ -56,7 +56,7 @@ class Ledger:
     def settle(self, **costs: int) -> None:
         self.write(lambda one: settling.settle(one, costs))
 
-    def sums(self) -> Sums:
+    def sums(self) -> BudgetSums:
         with self.engine.connect() as connection:
             return ledger.sums(connection, self.budget, now=self.now)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from banditroute.budgets.pacing import Spending
-from banditroute.budgets.reservation import CallPurse
+from banditroute.budgets.pacing import MoneyPrices
+from banditroute.budgets.reservation import Reservations
 from banditroute.core.budget import Budget
 from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
@@ -21,7 +21,7 @@ from banditroute.store.decision_row import Note, encode
 from banditroute.store.ledger import Holder
 from banditroute.store.log import Entry, log_decisions
 from banditroute.store.tables import reservations
-from policies.pacing.base import Money, Pacing, Terms, Window
+from policies.pacing.base import Money, Pacing, PriceTerms, Window
 from support.gated_leases import HOUR, NOON, Bank, Clocks
 from support.small_log import Book
 
@@ -38,16 +38,16 @@ class Desk(Bank):
         self.router: Router = self.book.router()
         self.spending = self.fresh()
 
-    def fresh(self) -> Spending:
+    def fresh(self) -> MoneyPrices:
         """Return what a restart has."""
         clocks = self.clocks
-        return Spending(
+        return MoneyPrices(
             self.engine, self.treasury, now=lambda: clocks.wall, clock=lambda: clocks.mono
         )
 
     async def ask(
         self, n: int = 1, tags: dict[str, str] | None = None
-    ) -> tuple[CallPurse, Decisions]:
+    ) -> tuple[Reservations, Decisions]:
         asks = self.book.asks(n)
         worst = self.router.worst(asks).max(axis=1)
         purse = await self.treasury.purse("p", [tags] * n, worst.tolist())
@@ -57,7 +57,7 @@ class Desk(Bank):
         self.spending.observe(purse, self.router, asks, decided)
         return purse, decided
 
-    async def keep(self, purse: CallPurse, decided: Decisions, tags: str | None = None) -> None:
+    async def keep(self, purse: Reservations, decided: Decisions, tags: str | None = None) -> None:
         """Log what was decided, with its reservations."""
         now = self.clocks.wall
         self.named += len(decided.chosen)
@@ -129,12 +129,12 @@ class Noted(Pacing):
         self.entered, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
-    def _solve(self, window: Window, money: Money) -> Terms:
+    def _solve(self, window: Window, money: Money) -> PriceTerms:
         self.windows.append(len(window.cost))
         self.money.append(money)
         self.entered.set()
         assert self.go_on.wait(10.0)
-        return Terms(low=1.0, high=2.0, share=0.5)
+        return PriceTerms(low=1.0, high=2.0, share=0.5)
 
     def charge(self, cost: float, reserved: float) -> None:
         super().charge(cost, reserved)

@@ -8,7 +8,7 @@ import numpy as np
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import Model, PoolOptions
-from banditroute.decide.columns import Asks, Decisions, Snapshot
+from banditroute.decide.columns import Decisions, RequestBatch, Snapshot
 from banditroute.decide.reasons import REASONS
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
@@ -63,7 +63,7 @@ def features(rng: np.random.Generator, n: int) -> np.ndarray[Any, np.dtype[np.fl
     return x
 
 
-def asks_of(n: int, seed: int = 1, **limits: Any) -> Asks:
+def asks_of(n: int, seed: int = 1, **limits: Any) -> RequestBatch:
     rng = np.random.default_rng(seed)
     tokens = rng.integers(1, 400, size=n).astype(np.float64)
     columns: dict[str, Any] = {
@@ -72,7 +72,7 @@ def asks_of(n: int, seed: int = 1, **limits: Any) -> Asks:
         "input_tokens": tokens,
         "input_bound": tokens * 4,
     }
-    return Asks(**columns | limits)
+    return RequestBatch(**columns | limits)
 
 
 def router_of(
@@ -91,8 +91,8 @@ def verdicts(decided: Decisions, row: int = 0) -> dict[str, str]:
     return {name: REASONS[code] for name, code in zip(names, decided.verdict[row], strict=True)}
 
 
-def columns_of(asks: Asks) -> dict[str, Any]:
-    return {name: getattr(asks, name) for name in Asks.__dataclass_fields__}
+def columns_of(asks: RequestBatch) -> dict[str, Any]:
+    return {name: getattr(asks, name) for name in RequestBatch.__dataclass_fields__}
 
 
 class Wallet:

@@ -12,7 +12,7 @@ from sim.measure.summary import stage_of
 from sim.measure.supervised import Supervised
 from sim.play.trace import Trace
 from sim.results import RunFile, Stage
-from sim.worlds.world import Change, World
+from sim.worlds.world import World, WorldChange
 
 MODELS = ("cheap/8b", "<b>bold</b> & $co$", "large-latest", "dear/pro-2.5-preview")
 QUALITY, COST = (0.83, 0.84, 0.86, 0.88), (3e-5, 1.5e-4, 9e-4, 1.4e-2)
@@ -27,13 +27,16 @@ def world(seed: int, n: int, *, dropped: bool = False, gone: bool = False) -> Wo
     quality = np.clip(mean + rng.normal(0.0, 0.12, (n, 4)), 0.0, 1.0)
     cost = np.array(COST) * rng.lognormal(0.0, 0.5, (n, 4))
     offered = np.ones((n, 4), dtype=np.bool_)
-    changes: list[Change] = []
+    changes: list[WorldChange] = []
     if dropped:
         quality[n // 3 : 2 * n // 3, 2] *= 0.6
-        changes = [Change(n // 3, "large-latest drops to 60 %"), Change(2 * n // 3, "it recovers")]
+        changes = [
+            WorldChange(n // 3, "large-latest drops to 60 %"),
+            WorldChange(2 * n // 3, "it recovers"),
+        ]
     if gone:
         offered[n // 2 :, 1] = False
-        changes = [Change(n // 2, f"{MODELS[1]} is drained")]
+        changes = [WorldChange(n // 2, f"{MODELS[1]} is drained")]
     return World(
         models=MODELS,
         rows=rng.permutation(n),

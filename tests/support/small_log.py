@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, select
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import ModelSpec, PoolOptions
-from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.decide.router import Router
 from banditroute.fitting.warm_start import fit
 from banditroute.learn.learner import rebuild
@@ -100,12 +100,12 @@ class Book:
         snapshot = built[1].snapshot()
         return Router(options=self.options, snapshot=snapshot, models=models, rng=self.rng)
 
-    def asks(self, n: int, **limits: Any) -> Asks:
+    def asks(self, n: int, **limits: Any) -> RequestBatch:
         x = self.rng.normal(size=(n, DIM)).astype(np.float32)
         x[:, -1] = 1.0
         weights = self.rng.dirichlet([4.0, 2.0, 1.0], size=n)
         tokens = np.ceil(self.rng.uniform(1.0, 2_000.0, size=n))
-        return Asks(
+        return RequestBatch(
             features=x, preference=weights, input_tokens=tokens, input_bound=4.0 * tokens, **limits
         )
 

@@ -10,16 +10,16 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from sim.worlds.events.base import Cast, Event
+from sim.worlds.events.base import Cast, WorldEvent
 from sim.worlds.events.feedback import Delay, Judge, Loss, Poison
-from sim.worlds.events.models import Add, Drain, Outage, Price, Quality
+from sim.worlds.events.models import Add, Drain, Outage, PriceChange, Quality
 from sim.worlds.events.traffic import Burst, Mix
 
 AnyEvent = Annotated[
-    Add | Burst | Delay | Drain | Judge | Loss | Mix | Outage | Poison | Price | Quality,
+    Add | Burst | Delay | Drain | Judge | Loss | Mix | Outage | Poison | PriceChange | Quality,
     Field(discriminator="kind"),
 ]
-KINDS: dict[str, type[Event]] = {
+KINDS: dict[str, type[WorldEvent]] = {
     event.model_fields["kind"].default: event for event in get_args(get_args(AnyEvent)[0])
 }
 
@@ -31,12 +31,12 @@ __all__ = [
     "Cast",
     "Delay",
     "Drain",
-    "Event",
     "Judge",
     "Loss",
     "Mix",
     "Outage",
     "Poison",
-    "Price",
+    "PriceChange",
     "Quality",
+    "WorldEvent",
 ]

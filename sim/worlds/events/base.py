@@ -19,7 +19,7 @@ from banditroute.core.pool import Strict
 from policies.base import Float64
 from sim.data.dataset import Dataset
 from sim.errors import InputError
-from sim.worlds.world import Change, World
+from sim.worlds.world import World, WorldChange
 
 BY_QUALITY = ("best", "second", "third")
 BY_TASK = ("easy", "hard")
@@ -137,7 +137,7 @@ class Cast:
         return chosen
 
 
-class Event(Strict):
+class WorldEvent(Strict):
     """Something that happens to a world."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -168,7 +168,7 @@ class Event(Strict):
         raise NotImplementedError
 
 
-class Spell(Event):
+class Spell(WorldEvent):
     """An event that lasts: from `since` until `until`, as before afterwards."""
 
     since: When = Field(Fraction(0), alias="from")
@@ -189,7 +189,7 @@ class Spell(Event):
         return slice(start, stop)
 
 
-def one_of(event: Event, *fields: str) -> None:
+def one_of(event: WorldEvent, *fields: str) -> None:
     """Refuse an event that does not have exactly one of some fields."""
     given = [field for field in fields if getattr(event, field) is not None]
     if len(given) != 1:
@@ -207,8 +207,8 @@ def changed(world: World, label: str, part: slice, after: str, **columns: Any) -
     """
     if part.start == part.stop:
         return world
-    new = [Change(part.start, label)]
+    new = [WorldChange(part.start, label)]
     if part.stop < len(world) and after:
-        new.append(Change(part.stop, after))
+        new.append(WorldChange(part.stop, after))
     changes = sorted((*world.changes, *new), key=lambda change: change.at)
     return replace(world, changes=tuple(changes), **columns)

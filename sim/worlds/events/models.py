@@ -10,11 +10,11 @@ from pydantic import Field, model_validator
 
 from policies.base import Float64
 from sim.errors import InputError
-from sim.worlds.events.base import Cast, Event, Spell, When, changed, one_of, position
+from sim.worlds.events.base import Cast, Spell, When, WorldEvent, changed, one_of, position
 from sim.worlds.world import World
 
 
-class OfModel(Event):
+class OfModel(WorldEvent):
     """An event of one model, by name or role."""
 
     model: str
@@ -66,7 +66,7 @@ class Quality(OfModel, Spell):
         return f"x {self.scale:g}" if self.scale is not None else f"{self.shift:+g}"
 
 
-class Price(OfModel, Spell):
+class PriceChange(OfModel, Spell):
     """A model costs `factor` times as much; the price list says so unless not `announced`."""
 
     kind: Literal["price"] = "price"

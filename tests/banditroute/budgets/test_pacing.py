@@ -12,7 +12,7 @@ from support.gated_leases import HOUR
 from support.priced_router import AMPLE, TIGHT, Desk, Noted, run
 
 from banditroute.budgets.pacing import RECENT_S
-from policies.pacing.base import Terms
+from policies.pacing.base import PriceTerms
 
 pytestmark = SQLITE
 
@@ -107,7 +107,7 @@ def test_without_pacing_money_costs_nothing_and_nothing_is_kept(engine: Engine) 
         await one.change(pacing="none")
         await one.refresh()
         (none,) = one.treasury.budgets("p")
-        assert one.spending.terms(none) == Terms() and held.keep == 0
+        assert one.spending.terms(none) == PriceTerms() and held.keep == 0
         _, decided = await one.ask()
         assert not decided.price.high.any() and not decided.price.gain.any()
 

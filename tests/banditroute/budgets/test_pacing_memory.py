@@ -14,7 +14,7 @@ from support.databases import SQLITE
 from support.priced_router import AMPLE, Desk, Noted, run
 
 from banditroute.store import settlement as settling
-from policies.pacing.base import WINDOW, Terms
+from policies.pacing.base import WINDOW, PriceTerms
 
 pytestmark = SQLITE
 
@@ -167,8 +167,8 @@ def test_the_highest_price_of_the_budgets_that_hold_a_row_counts(engine: Engine)
         purse = await one.treasury.purse("p", [{"t": "1"}, None], worst)
         assert purse is not None and one.spending.price(purse, 2) is not None
         for budget, terms in (
-            (low, Terms(low=1.0, high=2.0, share=0.25, gain=5.0, rate=0.5)),
-            (high, Terms(low=3.0, high=4.0, share=0.75, gain=1.0, rate=0.75)),
+            (low, PriceTerms(low=1.0, high=2.0, share=0.25, gain=5.0, rate=0.5)),
+            (high, PriceTerms(low=3.0, high=4.0, share=0.75, gain=1.0, rate=0.75)),
         ):
             pace = one.spending._pace(budget)
             assert pace is not None
@@ -189,7 +189,7 @@ def test_a_budget_that_is_gone_is_forgotten(engine: Engine, noted: list[Noted]) 
         assert one.spending.terms(budget).high == 2.0
         await one.drop()
         await one.refresh()
-        assert one.spending.terms(budget) == Terms() and one.spending._paces == {}
+        assert one.spending.terms(budget) == PriceTerms() and one.spending._paces == {}
 
     run(engine, main)
 

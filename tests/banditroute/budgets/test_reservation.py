@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from banditroute.budgets.reservation import NO_LIMIT, CallPurse, Slice
+from banditroute.budgets.reservation import NO_LIMIT, LocalLease, Reservations
 from banditroute.core.budget import Budget
 
 
-def slice_of(left: int, name: str = "b", at: int = 1, **fields: Any) -> Slice:
+def slice_of(left: int, name: str = "b", at: int = 1, **fields: Any) -> LocalLease:
     terms = {"cap_nano": 1_000, "period": "total"} | fields
     budget = Budget(id=at, pool="p", name=name, **terms)
     window = budget.window(7_200_000_001)
-    return Slice(at + 10, budget, window, NO_LIMIT, left=left, deadline=100.0)
+    return LocalLease(at + 10, budget, window, NO_LIMIT, left=left, deadline=100.0)
 
 
-def purse_of(*slices: list[Slice], clock: float = 1.0) -> CallPurse:
-    return CallPurse(slices, lambda: clock)
+def purse_of(*slices: list[LocalLease], clock: float = 1.0) -> Reservations:
+    return Reservations(slices, lambda: clock)
 
 
 def test_a_row_that_no_budget_holds_may_spend_anything() -> None:

@@ -21,7 +21,7 @@ from support.routers import (
 )
 
 from banditroute.core.pool import Model
-from banditroute.decide.columns import Asks, Frame, Snapshot
+from banditroute.decide.columns import ModelColumns, RequestBatch, Snapshot
 from policies.pacing.price import Price
 
 
@@ -92,7 +92,7 @@ def test_a_batch_is_its_rows_one_by_one(snapshot: Snapshot, share: float) -> Non
             name: None if value is None else value[i : i + 1]
             for name, value in columns_of(asks).items()
         }
-        one = router.decide(Asks(**row))
+        one = router.decide(RequestBatch(**row))
         assert one.chosen[0] == whole.chosen[i] and one.u[0] == whole.u[i]
         assert np.array_equal(one.verdict[0], whole.verdict[i])
         for name in ("mean", "cost", "penalty", "pmf", "explore", "max_output"):
@@ -267,5 +267,5 @@ def test_what_exploration_spends_does_not_raise_its_own_budget(snapshot: Snapsho
 
 
 def test_a_frame_is_empty_without_models(snapshot: Snapshot) -> None:
-    frame = Frame.of(snapshot, [])
+    frame = ModelColumns.of(snapshot, [])
     assert frame.models == () and frame.names_json == "[]"

@@ -10,7 +10,7 @@ import pytest
 from support.routers import BEST, CHEAP, MODELS, Wallet, asks_of, fold_of
 
 from banditroute.core.pool import PoolOptions
-from banditroute.decide.columns import Asks
+from banditroute.decide.columns import RequestBatch
 from banditroute.decide.reasons import REASONS
 from banditroute.decide.router import Router
 
@@ -21,11 +21,11 @@ def router() -> Router:
     return Router(options=PoolOptions(), snapshot=snapshot, models=MODELS, rng=rng)
 
 
-def rows_of(asks: Asks, n: int) -> list[Asks]:
+def rows_of(asks: RequestBatch, n: int) -> list[RequestBatch]:
     """Return the rows of n requests, each by itself."""
     values = {field.name: getattr(asks, field.name) for field in fields(asks)}
     return [
-        Asks(**{name: None if v is None else v[i : i + 1] for name, v in values.items()})
+        RequestBatch(**{name: None if v is None else v[i : i + 1] for name, v in values.items()})
         for i in range(n)
     ]
 
@@ -43,8 +43,8 @@ LIMITS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("limits", LIMITS, ids=lambda limits: "+".join(limits) or "none")
 def test_joined_requests_are_decided_as_they_were_in_one_batch(limits: dict[str, Any]) -> None:
     whole = asks_of(3, **limits)
-    joined = Asks.join(rows_of(whole, 3))
-    for field in fields(Asks):
+    joined = RequestBatch.join(rows_of(whole, 3))
+    for field in fields(RequestBatch):
         assert (getattr(joined, field.name) is None) == (getattr(whole, field.name) is None)
     one, other = router().decide(whole), router().decide(joined)
     np.testing.assert_array_equal(one.verdict, other.verdict)
@@ -55,7 +55,7 @@ def test_joined_requests_are_decided_as_they_were_in_one_batch(limits: dict[str,
 def test_a_limit_of_one_request_is_none_of_its_neighbours() -> None:
     free, bound = asks_of(1), asks_of(1, max_cost_usd=np.array([1e-9]))
     picky = asks_of(1, models=[frozenset({"best"})])
-    verdict = router().decide(Asks.join([free, bound, picky])).verdict
+    verdict = router().decide(RequestBatch.join([free, bound, picky])).verdict
     assert not verdict[0].any()
     assert (verdict[1] == REASONS.index("max_cost_usd")).all()
     assert verdict[2].tolist() == [REASONS.index("not_allowed")] * 2 + [0]
@@ -63,7 +63,7 @@ def test_a_limit_of_one_request_is_none_of_its_neighbours() -> None:
 
 def test_reservations_known_of_some_requests_only_are_refused() -> None:
     with pytest.raises(ValueError, match="worst: known of some"):
-        Asks.join([asks_of(1), asks_of(1, worst=np.ones((1, 3)))])
+        RequestBatch.join([asks_of(1), asks_of(1, worst=np.ones((1, 3)))])
 
 
 def test_a_window_holds_what_a_decision_would_and_draws_nothing() -> None:

@@ -16,12 +16,19 @@ from typer.testing import CliRunner
 from banditroute.cli import app
 from banditroute.fitting import pairwise as preferences
 from banditroute.fitting.pairs import Pairs
-from banditroute.fitting.pairwise import Fitted, Options, calibrate, candidates, draw_triplets, fit
+from banditroute.fitting.pairwise import (
+    Fitted,
+    PairwiseOptions,
+    calibrate,
+    candidates,
+    draw_triplets,
+    fit,
+)
 from banditroute.learn.prior import Prior
 from policies.pilot import Pilot
 
 needs_torch = pytest.mark.minilm
-QUICK = Options(dims=6, epochs=5)
+QUICK = PairwiseOptions(dims=6, epochs=5)
 DIM = 6
 
 
@@ -127,7 +134,7 @@ def test_calibration_survives_winners_without_exception() -> None:
 )
 def test_bad_options_are_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
-        Options(**{field: value})
+        PairwiseOptions(**{field: value})
 
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -224,7 +231,7 @@ def test_the_fit_recovers_planted_preferences() -> None:
 def test_triplets_turn_the_map_to_what_decides() -> None:
     # Two coordinates of five directions alike: the principal axes know nothing of winners.
     pairs, x = planted(2_000)
-    still, taught = (fit(pairs, x, Options(dims=3, epochs=epochs)) for epochs in (0, 30))
+    still, taught = (fit(pairs, x, PairwiseOptions(dims=3, epochs=epochs)) for epochs in (0, 30))
     assert taught.loss < still.loss - 0.02
     axis = [np.abs(f.arrays["projection"][:2, 0]).sum() for f in (still, taught)]
     assert axis[1] > axis[0]
@@ -233,7 +240,7 @@ def test_triplets_turn_the_map_to_what_decides() -> None:
 @needs_torch
 def test_the_temperature_reaches_odds_that_cosines_cannot() -> None:
     pairs, x = planted(context=0.0, levels=(0.0, 0.0, 5.0))
-    fitted = fit(pairs, x, Options(dims=4, epochs=0, shrinkage=0.0))
+    fitted = fit(pairs, x, PairwiseOptions(dims=4, epochs=0, shrinkage=0.0))
     # Ties hold a tenth of the pairs at even odds; two cosines differ by 2 at most.
     assert np.median(rates(fitted, x)[:, 2]) > 2.2
 
@@ -272,7 +279,7 @@ def test_a_seed_gives_the_same_bytes_and_they_come_back(tmp_path: Path) -> None:
         dumps.append(Prior("pilot", "hashing-0", fit(*planted(300), QUICK).arrays).dump())
         assert torch.get_num_threads() == threads
     assert dumps[0] == dumps[1]
-    other = fit(*planted(300), Options(dims=6, epochs=5, seed=1))
+    other = fit(*planted(300), PairwiseOptions(dims=6, epochs=5, seed=1))
     assert Prior("pilot", "hashing-0", other.arrays).dump() != dumps[0]
     found = Prior.load(dumps[0])
     assert (found.kind, found.embedder) == ("pilot", "hashing-0")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.fitting import pretraining
-from banditroute.fitting.pretraining import Answers, Options, fit, logged
+from banditroute.fitting.pretraining import Answers, PretrainingOptions, fit, logged
 from banditroute.learn.fold import Event
 from banditroute.learn.prior import Prior
 from policies import Outcome
@@ -60,7 +60,7 @@ def played(arrays: dict[str, NDArray[Any]], first: float, weight: float) -> NDAr
 )
 def test_an_option_that_makes_no_sense_is_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
-        Options(**{field: value})  # type: ignore[arg-type]
+        PretrainingOptions(**{field: value})  # type: ignore[arg-type]
 
 
 @needs_torch
@@ -68,7 +68,9 @@ def test_an_option_that_makes_no_sense_is_named(field: str, value: float) -> Non
 def test_one_training_serves_every_trade_off(mode: str) -> None:
     answers = planted() if mode == "masked labels" else masked(planted())
     ticks: list[None] = []
-    arrays, _ = fit(answers, Options(epochs=8), tau_cost=TAU, tick=lambda: ticks.append(None))
+    arrays, _ = fit(
+        answers, PretrainingOptions(epochs=8), tau_cost=TAU, tick=lambda: ticks.append(None)
+    )
     assert len(ticks) == 8
     assert played(arrays, -1.0, 0.0).argmax() == 2
     assert played(arrays, 1.5, 0.3).argmax() == 1
@@ -79,7 +81,7 @@ def test_one_training_serves_every_trade_off(mode: str) -> None:
 def test_rewards_alone_train_the_net() -> None:
     """Without the anchor, only the policy gradient is left."""
     plain = Barp(dim=DIM, anchor=0.0, beta=0.02)
-    options = Options(epochs=40, rate=0.01)
+    options = PretrainingOptions(epochs=40, rate=0.01)
     arrays, _ = fit(masked(planted()), options, tau_cost=TAU, policy=plain)
     assert played(arrays, -1.0, 0.0).argmax() == 2 and played(arrays, -1.5, 0.5).argmax() == 0
 
@@ -87,7 +89,7 @@ def test_rewards_alone_train_the_net() -> None:
 @needs_torch
 def test_what_is_masked_is_never_read() -> None:
     answers = masked(planted())
-    first, count = fit(answers, Options(epochs=2), tau_cost=TAU)
+    first, count = fit(answers, PretrainingOptions(epochs=2), tau_cost=TAU)
     other = np.arange(3) != np.asarray(answers.given)[:, None]
     noise = np.random.default_rng(1).random(other.shape)
     changed = replace(
@@ -95,7 +97,7 @@ def test_what_is_masked_is_never_read() -> None:
         quality=np.where(other, noise, answers.quality),
         cost=np.where(other, noise, answers.cost),
     )
-    second, _ = fit(changed, Options(epochs=2), tau_cost=TAU)
+    second, _ = fit(changed, PretrainingOptions(epochs=2), tau_cost=TAU)
     assert count == len(answers.x)
     assert Prior("barp", "e", first).dump() == Prior("barp", "e", second).dump()
 
@@ -103,10 +105,10 @@ def test_what_is_masked_is_never_read() -> None:
 @needs_torch
 def test_of_labels_a_step_reveals_one_model_of_a_prompt() -> None:
     answers = planted(100)
-    arrays, count = fit(answers, Options(epochs=1), tau_cost=TAU)
+    arrays, count = fit(answers, PretrainingOptions(epochs=1), tau_cost=TAU)
     assert count == arrays["count"].sum() == arrays["spend_count"].sum() == 100.0
     # Five passes make 500 draws; an answer that comes up again is no second outcome.
-    arrays, count = fit(answers, Options(epochs=5), tau_cost=TAU)
+    arrays, count = fit(answers, PretrainingOptions(epochs=5), tau_cost=TAU)
     assert 100 < count == arrays["count"].sum() == arrays["spend_count"].sum() <= 300
 
 
@@ -117,7 +119,7 @@ def test_importance_weights_undo_who_was_asked() -> None:
     even, odd = (
         fit(
             replace(answers, propensity=np.full(400, p)),
-            Options(epochs=2),
+            PretrainingOptions(epochs=2),
             tau_cost=TAU,
             policy=Barp(dim=DIM, clip=5.0),
         )[0]["head"]
@@ -131,7 +133,7 @@ def test_a_cost_that_is_not_known_teaches_no_cost() -> None:
     answers = masked(planted())
     arrays, _ = fit(
         replace(answers, cost=np.where(np.arange(400)[:, None] < 200, np.nan, answers.cost)),
-        Options(epochs=1),
+        PretrainingOptions(epochs=1),
         tau_cost=TAU,
     )
     assert arrays["count"].sum() == 400.0 and arrays["spend_count"].sum() == 200.0
@@ -145,11 +147,11 @@ def test_a_seed_gives_the_same_bytes_and_they_come_back() -> None:
     dumps = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        arrays, _ = fit(planted(60), Options(epochs=2), tau_cost=TAU)
+        arrays, _ = fit(planted(60), PretrainingOptions(epochs=2), tau_cost=TAU)
         dumps.append(Prior("barp", "hashing-0", arrays).dump())
         assert torch.get_num_threads() == threads
     assert dumps[0] == dumps[1]
-    other, _ = fit(planted(60), Options(epochs=2, seed=1), tau_cost=TAU)
+    other, _ = fit(planted(60), PretrainingOptions(epochs=2, seed=1), tau_cost=TAU)
     assert Prior("barp", "hashing-0", other).dump() != dumps[0]
     assert Prior.load(dumps[0]).kind == "barp"
     garbled = dict(Prior.load(dumps[0]).arrays) | {"moment": np.full((3, DIM), np.nan)}

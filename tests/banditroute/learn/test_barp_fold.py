@@ -10,7 +10,7 @@ from support.routers import ABLE, BEST, CHEAP, asks_of, fold_of, router_of
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import Model, PoolOptions
-from banditroute.decide.columns import Asks, Decisions
+from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
 from policies import Comparison, Outcome
@@ -116,7 +116,7 @@ def decide(
         rng=np.random.default_rng(0),
     )
     x = features(20, seed=3)
-    asks = Asks(
+    asks = RequestBatch(
         features=x,
         preference=np.tile([1.0 - weight, weight, 0.0], (len(x), 1)),
         input_tokens=np.zeros(len(x)),

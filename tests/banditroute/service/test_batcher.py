@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from banditroute.service.batcher import LARGEST_GROUP, Gather
+from banditroute.service.batcher import LARGEST_GROUP, MicroBatcher
 
 
 def test_calls_that_arrive_during_work_form_the_next_group() -> None:
@@ -22,7 +22,7 @@ def test_calls_that_arrive_during_work_form_the_next_group() -> None:
             await go_on.wait()
             return [10 * item for item in items]
 
-        gather = Gather(work)
+        gather = MicroBatcher(work)
         first = [asyncio.create_task(gather(i)) for i in range(3)]
         await at_work.wait()
         later = [asyncio.create_task(gather(i)) for i in range(3, 3 + LARGEST_GROUP + 1)]
@@ -42,7 +42,7 @@ def test_an_exception_in_the_results_reaches_its_caller_alone() -> None:
         return [KeyError("two") if item == 2 else item for item in items]
 
     async def scenario() -> list[int | BaseException]:
-        gather = Gather(work)
+        gather = MicroBatcher(work)
         return await asyncio.gather(*(gather(i) for i in range(4)), return_exceptions=True)
 
     results = asyncio.run(scenario())
@@ -57,7 +57,7 @@ def test_a_group_that_fails_is_tried_again_one_by_one() -> None:
         return list(items)
 
     async def scenario() -> list[int | BaseException]:
-        gather = Gather(work)
+        gather = MicroBatcher(work)
         return await asyncio.gather(*(gather(i) for i in range(4)), return_exceptions=True)
 
     results = asyncio.run(scenario())
@@ -70,7 +70,7 @@ def test_a_crowd_is_refused_rather_than_kept_waiting() -> None:
         async def work(items: Sequence[int]) -> list[int | Exception]:
             return list(items)
 
-        gather = Gather(work, capacity=3)
+        gather = MicroBatcher(work, capacity=3)
         return await asyncio.gather(*(gather(i) for i in range(5)), return_exceptions=True)
 
     results = asyncio.run(scenario())
@@ -85,7 +85,7 @@ def test_a_caller_that_gives_up_does_not_hold_the_others(impatient: int) -> None
             await asyncio.sleep(0)
             return list(items)
 
-        gather = Gather(work)
+        gather = MicroBatcher(work)
         tasks = [asyncio.create_task(gather(i)) for i in range(2)]
         await asyncio.sleep(0)
         tasks[impatient].cancel()

@@ -12,7 +12,7 @@ from banditroute.core.errors import ApiError
 from banditroute.service.feedback import Posted, read, store
 from banditroute.store.comparisons import Preferred
 from banditroute.store.feedback import Became, Post
-from banditroute.store.sessions import Verdict
+from banditroute.store.sessions import SessionQuality
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,9 @@ from banditroute.store.sessions import Verdict
         ({"decision_id": "d", "model": "m", "source": "s"}, Post("d", "s", "s", model="m")),
         ({"decision_id": "d", "preferred_over": "e"}, Preferred("d", "e", "default")),
         ({"decision_id": "d", "preferred_over": "e", "source": "s"}, Preferred("d", "e", "s", "s")),
-        ({"session_id": "x", "quality": 0.5}, Verdict("default", "x", "default", 0.5)),
+        ({"session_id": "x", "quality": 0.5}, SessionQuality("default", "x", "default", 0.5)),
         ({"session_id": "x", "quality": 0.5, "pool": "p", "source": "s", "key": "k"},
-         Verdict("p", "x", "k", 0.5, "s")),
+         SessionQuality("p", "x", "k", 0.5, "s")),
     ],
 )  # fmt: skip
 def test_a_row_says_what_it_says(sent: dict[str, Any], post: Posted) -> None:
@@ -47,7 +47,7 @@ def test_what_was_stored_before_a_mistake_is_undone(book: Book) -> None:
     _, (one,) = book.decide(1, session="s", prompt="p")
     _, (two,) = book.decide(1, session="s", prompt="q")
     end = book.log.end()
-    good: list[Posted] = [Verdict("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)]
+    good: list[Posted] = [SessionQuality("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)]
     with book.begin() as connection, pytest.raises(ApiError) as caught:
         store(connection, [*good, Preferred(one, two, "k")], now=book.now)
     assert caught.value.param == "feedback[2].preferred_over"

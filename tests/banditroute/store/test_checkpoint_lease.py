@@ -14,7 +14,7 @@ from support.small_log import Book
 
 from banditroute.learn import learner as learner_module
 from banditroute.learn.learner import Checkpoint, Learner
-from banditroute.store.checkpoint_lease import LEASE_US, Lease
+from banditroute.store.checkpoint_lease import LEASE_US, CheckpointLease
 from banditroute.store.log import Log
 from banditroute.store.tables import checkpoints, learner_leases
 
@@ -33,12 +33,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make(book: Book, clock: Clock) -> Callable[[], Lease]:
+def make(book: Book, clock: Clock) -> Callable[[], CheckpointLease]:
     def write(work: Any, *, durable: bool) -> Any:
         with book.begin() as connection:
             return work(connection)
 
-    return lambda: Lease(write, clock=clock)
+    return lambda: CheckpointLease(write, clock=clock)
 
 
 def kept(engine: Engine) -> list[int]:
@@ -57,7 +57,7 @@ def checkpoint(seq: int) -> Checkpoint:
 
 
 def test_one_has_it_for_as_long_as_it_renews(
-    engine: Engine, make: Callable[[], Lease], clock: Clock
+    engine: Engine, make: Callable[[], CheckpointLease], clock: Clock
 ) -> None:
     first, second = make(), make()
     for _ in range(5):
@@ -68,7 +68,10 @@ def test_one_has_it_for_as_long_as_it_renews(
 
 
 def test_after_its_end_another_takes_it_and_a_sleeper_is_refused(
-    engine: Engine, make: Callable[[], Lease], clock: Clock, caplog: pytest.LogCaptureFixture
+    engine: Engine,
+    make: Callable[[], CheckpointLease],
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     first, second = make(), make()
     first.keep(checkpoint(10))
@@ -91,7 +94,7 @@ def test_after_its_end_another_takes_it_and_a_sleeper_is_refused(
 
 
 def test_a_late_holder_goes_on_where_nobody_took_over(
-    engine: Engine, make: Callable[[], Lease], clock: Clock
+    engine: Engine, make: Callable[[], CheckpointLease], clock: Clock
 ) -> None:
     lease = make()
     assert lease.renew()
@@ -101,7 +104,7 @@ def test_a_late_holder_goes_on_where_nobody_took_over(
 
 
 def test_a_clock_that_lags_does_not_help_a_sleeper(
-    engine: Engine, make: Callable[[], Lease], clock: Clock
+    engine: Engine, make: Callable[[], CheckpointLease], clock: Clock
 ) -> None:
     first, second = make(), make()
     assert first.renew()
@@ -113,7 +116,7 @@ def test_a_clock_that_lags_does_not_help_a_sleeper(
 
 
 def test_one_that_ends_leaves_it_to_the_next_at_once(
-    engine: Engine, make: Callable[[], Lease]
+    engine: Engine, make: Callable[[], CheckpointLease]
 ) -> None:
     first, second, third = make(), make(), make()
     assert first.renew() and not second.renew()
@@ -124,10 +127,12 @@ def test_one_that_ends_leaves_it_to_the_next_at_once(
     assert not first.renew()
 
 
-def test_of_many_that_start_at_once_one_has_it(engine: Engine, make: Callable[[], Lease]) -> None:
+def test_of_many_that_start_at_once_one_has_it(
+    engine: Engine, make: Callable[[], CheckpointLease]
+) -> None:
     together = Barrier(4)
 
-    def start(lease: Lease) -> bool:
+    def start(lease: CheckpointLease) -> bool:
         together.wait()
         return lease.renew()
 
@@ -138,7 +143,7 @@ def test_of_many_that_start_at_once_one_has_it(engine: Engine, make: Callable[[]
 
 def test_a_learner_without_the_lease_folds_on_and_keeps_nothing(
     book: Book,
-    make: Callable[[], Lease],
+    make: Callable[[], CheckpointLease],
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

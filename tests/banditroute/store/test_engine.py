@@ -33,7 +33,7 @@ from banditroute.store.engine import (
 )
 from banditroute.store.feedback import Post
 from banditroute.store.log import append_event, append_resets
-from banditroute.store.sessions import Verdict
+from banditroute.store.sessions import SessionQuality
 from banditroute.store.tables import metadata
 
 
@@ -324,7 +324,7 @@ def test_going_down_a_revision_and_up_again_keeps_rows_and_gives_no_position_twi
     book = Book(engine)
     book.feed(5)
     _, (one,) = book.decide(1, session="s")
-    assert book.send(Verdict("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)) == [
+    assert book.send(SessionQuality("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)) == [
         "accepted", "accepted"
     ]  # fmt: skip
     with book.begin() as connection:

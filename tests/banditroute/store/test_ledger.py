@@ -15,7 +15,7 @@ from banditroute.core.errors import ApiError
 from banditroute.store import budgets, ledger
 from banditroute.store import settlement as settling
 from banditroute.store.feedback import Post
-from banditroute.store.ledger import Draw, Holder, LeaseLost, Sums
+from banditroute.store.ledger import BudgetSums, Draw, Holder, LeaseLost
 from banditroute.store.tables import decisions, leases, metadata, reservations
 
 
@@ -24,7 +24,7 @@ def kept(engine: Engine) -> Ledger:
     return Ledger(engine)
 
 
-def parts(sums: Sums) -> tuple[int, ...]:
+def parts(sums: BudgetSums) -> tuple[int, ...]:
     return sums.settled, sums.reserved, sums.expired, sums.leased, sums.lost, sums.free
 
 

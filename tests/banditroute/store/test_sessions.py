@@ -13,12 +13,12 @@ from support.small_log import TTL, Book
 from banditroute.service.feedback import Posted
 from banditroute.store import sessions
 from banditroute.store.feedback import Became, Post, default_expired
-from banditroute.store.sessions import Verdict
+from banditroute.store.sessions import SessionQuality
 from banditroute.store.tables import session_feedback
 
 
-def verdict(quality: float, key: str = "k", **fields: Any) -> Verdict:
-    return Verdict(
+def verdict(quality: float, key: str = "k", **fields: Any) -> SessionQuality:
+    return SessionQuality(
         **{"pool": "default", "session_id": "s", "key": key, "quality": quality} | fields
     )
 
@@ -194,7 +194,7 @@ def check_sequence(
         post: Posted
         if kind == "session":
             inside = [one for i, one in enumerate(ids) if ("st"[i >= split]) == "st"[at]]
-            post = Verdict(book.pool, "st"[at], key, value)
+            post = SessionQuality(book.pool, "st"[at], key, value)
             named: Any = ("session", at, key)
         else:
             fields: dict[str, Any] = {

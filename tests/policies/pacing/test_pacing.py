@@ -11,7 +11,7 @@ import pytest
 from policies import PACINGS, Pacing, make_pacing
 from policies.base import Float64
 from policies.linucb import LinUCB
-from policies.pacing.base import WINDOW, Money, Terms, Window, price_where
+from policies.pacing.base import WINDOW, Money, PriceTerms, Window, price_where
 from policies.pacing.history import History
 from policies.pacing.knapsack import best_value, least_cost
 from policies.pacing.price import cheapest, poor, priced
@@ -264,7 +264,7 @@ def test_an_open_reservation_counts_as_what_it_is_expected_to_cost() -> None:
 
 
 def test_terms_become_rows() -> None:
-    price = Terms(1.0, 2.0, 0.25, 3.0, 4.0, 5.0).rows(3)
+    price = PriceTerms(1.0, 2.0, 0.25, 3.0, 4.0, 5.0).rows(3)
     parts = (price.low, price.high, price.share, price.gain, price.rate)
     assert [part[:, 0].tolist() for part in parts] == [
         [value] * 3 for value in (1.0, 2.0, 0.25, 3.0, 4.0)

@@ -11,12 +11,16 @@ import pytest
 from sim.measure.summary import stage_of
 from sim.measure.supervised import Supervised
 from sim.play.trace import Trace
-from sim.results import Contender, Stage
-from sim.worlds.world import Change, World
+from sim.results import CandidateResult, Stage
+from sim.worlds.world import World, WorldChange
 
 
 def world(
-    quality: np.ndarray, cost: np.ndarray, *, changes: tuple[Change, ...] = (), **columns: object
+    quality: np.ndarray,
+    cost: np.ndarray,
+    *,
+    changes: tuple[WorldChange, ...] = (),
+    **columns: object,
 ) -> World:
     n = len(quality)
     made = World(
@@ -53,7 +57,7 @@ def staged(*traces: Trace, **options: object) -> Stage:
     return stage_of(title="t", says="s", traces=traces, **({"budget_rate": None} | options))
 
 
-def mean(of: Contender, name: str) -> float:
+def mean(of: CandidateResult, name: str) -> float:
     value = of.metrics[name].mean
     assert value is not None
     return value
@@ -215,7 +219,9 @@ def test_adaptation_is_the_median_over_seeds() -> None:
     n = 400
     quality = np.where(np.arange(n)[:, None] < 200, [0.2, 0.8], [0.8, 0.2])
     made = world(
-        quality, np.array([[1.0, 3.0]] * n), changes=(Change(200, "swap"), Change(200, "too"))
+        quality,
+        np.array([[1.0, 3.0]] * n),
+        changes=(WorldChange(200, "swap"), WorldChange(200, "too")),
     )
 
     def turning(after: int, seed: int) -> Trace:
@@ -238,7 +244,7 @@ def test_on_a_budget_money_counts_as_what_it_buys() -> None:
     """Two dollars buy an even mix; nobody can play dear alone, which would be the best."""
     n = 400
     quality = np.where(np.arange(n)[:, None] < 200, [0.2, 0.8], [0.4, 0.8])
-    made = world(quality, np.array([[1.0, 3.0]] * n), changes=(Change(200, "better"),))
+    made = world(quality, np.array([[1.0, 3.0]] * n), changes=(WorldChange(200, "better"),))
     even = staged(trace(made, [0, 1] * 200), budget_rate=2.0).contenders[0]
     assert even.adapted[0].outcome == "settled"
     assert staged(trace(made, [0, 1] * 200)).contenders[0].adapted[0].outcome == "never"
@@ -275,7 +281,7 @@ def test_policies_without_propensities_have_no_histogram() -> None:
         (
             [
                 trace(FOUR, [0] * 4),
-                trace(replace(FOUR, changes=(Change(2, "x"),)), [0] * 4, seed=1),
+                trace(replace(FOUR, changes=(WorldChange(2, "x"),)), [0] * 4, seed=1),
             ],
             "equally many changes",
         ),

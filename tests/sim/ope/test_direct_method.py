@@ -10,7 +10,7 @@ from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.ope import direct_method as direct
 from sim.ope import read_parquet as files
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
 
 def spend(path: Path, *, prompts: bool = False) -> Path:
@@ -41,9 +41,9 @@ def test_a_spend_log_says_what_its_models_would_cost(tmp_path: Path, prompts: bo
     assert len(log) == 59 and np.isnan(log.propensity).all() and np.isnan(log.quality).all()
     assert log.features.shape[1] == (47 if prompts else 1)
     policies = [
-        Contender.of("random"),
-        Contender.of("fixed", {"arm": "dear"}, label="dear"),
-        Contender.of("fixed", {"arm": "cheap"}, label="cheap"),
+        Candidate.of("random"),
+        Candidate.of("fixed", {"arm": "dear"}, label="dear"),
+        Candidate.of("fixed", {"arm": "cheap"}, label="cheap"),
     ]
     found = direct.estimates(files.trail(log), policies, fraction=0.5)
     assert {name: list(by) for name, by in found.items()} == {

@@ -10,11 +10,11 @@ from sim.errors import InputError
 from sim.ope import read_parquet as files
 from sim.ope.bandit_log import BanditLog
 from sim.ope.evaluation import Evaluation, compared, evaluate, unknown
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
 Make = Callable[..., BanditLog]
-LINUCB = Contender.of("linucb", {"alpha": 0.1})
-FIXED = Contender.of("fixed", {"arm": "c"}, label="always c")
+LINUCB = Candidate.of("linucb", {"alpha": 0.1})
+FIXED = Candidate.of("fixed", {"arm": "c"}, label="always c")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from policies.base import Float32, Float64
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
-from sim.ope.evaluator import Judge, Target
+from sim.ope.evaluator import Evaluator, Target
 from sim.ope.intervals import empirical_bernstein
 
 Make = Callable[..., BanditLog]
@@ -27,7 +27,7 @@ def test_the_truth_is_inside(make_log: Make, wise: Wise, missing: float) -> None
     held = {how: 0 for how in ("dr", "snips", "ips", "switch-dr", "dr-os")}
     for seed in range(40):
         log = make_log(600, seed, missing=missing)
-        judge = Judge(log, first=100)
+        judge = Evaluator(log, first=100)
         target = one(log, wise, 100)
         for how, values in judge.values(target, "quality").items():
             if how in held:
@@ -41,7 +41,7 @@ def test_what_is_missing_is_not_a_zero(make_log: Make, wise: Wise, how: str) -> 
     found = []
     for seed in range(10):
         log = make_log(2_000, seed, missing=-0.5)
-        values = Judge(log).values(one(log, wise), "quality")
+        values = Evaluator(log).values(one(log, wise), "quality")
         found.append(float(values[how].mean()))
     assert np.mean(found) == pytest.approx(VALUE, abs=0.02)
 
@@ -54,16 +54,16 @@ def test_feedback_that_began_late_does_not_make_up_for_what_was_before(
     mute = replace(log, quality=np.where(np.arange(1_000) < 480, np.nan, log.quality))
     for name in ("ips", "snips"):
         full, late = (
-            Judge(of, first=500).values(one(log, wise, 500), "quality") for of in (log, mute)
+            Evaluator(of, first=500).values(one(log, wise, 500), "quality") for of in (log, mute)
         )
         assert late[name] == pytest.approx(full[name])
-    assert Judge(mute, first=500).observed("quality") == 1.0
+    assert Evaluator(mute, first=500).observed("quality") == 1.0
 
 
 def test_rows_before_the_first_teach_and_are_not_judged(make_log: Make, wise: Wise) -> None:
     log = make_log(800)
     other = replace(log, quality=np.where(np.arange(800) < 400, 1.0 - log.quality, log.quality))
-    a, b = (Judge(of, first=400).values(one(log, wise, 400), "quality") for of in (log, other))
+    a, b = (Evaluator(of, first=400).values(one(log, wise, 400), "quality") for of in (log, other))
     assert len(a["ips"]) == 400
     assert a["ips"].tolist() == b["ips"].tolist()
     assert a["dm"].mean() > b["dm"].mean() + 0.1
@@ -71,7 +71,7 @@ def test_rows_before_the_first_teach_and_are_not_judged(make_log: Make, wise: Wi
 
 def test_the_logged_law_is_judged_without_support(make_log: Make) -> None:
     log = make_log(900, law=(0.5, 0.3, 0.2))
-    judge = Judge(log)
+    judge = Evaluator(log)
     found = judge.verdict(Target("logged", None))
     assert (found.support, found.refusal, list(found.warnings)) == (None, None, [])
     estimates = found.estimates["quality"]
@@ -100,7 +100,7 @@ def test_sessions_make_intervals_wider_in_estimates_and_differences(
     )
     wide = []
     for session in (twice.session, np.arange(1_600)):
-        judge = Judge(replace(twice, session=session))
+        judge = Evaluator(replace(twice, session=session))
         a = judge.verdict(one(twice, wise))
         b = judge.verdict(Target("logged", None))
         apart = judge.difference(a, b, "quality")["ips"]
@@ -111,7 +111,7 @@ def test_sessions_make_intervals_wider_in_estimates_and_differences(
 
 def test_differences_are_paired_and_antisymmetric(make_log: Make, wise: Wise) -> None:
     log = make_log(1_000, cost=True)
-    judge = Judge(log)
+    judge = Evaluator(log)
     a, b = (
         judge.verdict(one(log, wise)),
         judge.verdict(Target("c", np.tile([0, 0, 1.0], (1000, 1)))),
@@ -128,7 +128,7 @@ def test_differences_are_paired_and_antisymmetric(make_log: Make, wise: Wise) ->
 
 def test_the_refused_have_no_estimates(make_log: Make) -> None:
     log = make_log(500, law=(0.5, 0.5, 0.0))
-    found = Judge(log).verdict(Target("c", np.tile([0.0, 0.0, 1.0], (500, 1))))
+    found = Evaluator(log).verdict(Target("c", np.tile([0.0, 0.0, 1.0], (500, 1))))
     assert found.refusal is not None and "exploration_share" in found.refusal
     assert found.estimates == {} and found.values == {}
     assert found.support is not None and found.support.outside == 1.0
@@ -136,14 +136,14 @@ def test_the_refused_have_no_estimates(make_log: Make) -> None:
 
 def test_too_little_feedback_is_refused_as_that(make_log: Make, wise: Wise) -> None:
     log = make_log(600, missing=0.95)
-    found = Judge(log).verdict(one(log, wise))
+    found = Evaluator(log).verdict(one(log, wise))
     assert found.refusal is not None and "rows have feedback" in found.refusal
 
 
 def test_effective_rows_are_of_the_observed(make_log: Make, wise: Wise) -> None:
     log = make_log(900)
     half = replace(log, quality=np.where(np.arange(900) % 2, np.nan, log.quality))
-    full, part = (Judge(of).support(one(of, wise)) for of in (log, half))
+    full, part = (Evaluator(of).support(one(of, wise)) for of in (log, half))
     assert full is not None and part is not None
     assert part.ess == pytest.approx(0.5 * full.ess, rel=0.1)
     assert (part.rows, part.observed) == (900, 450)
@@ -154,46 +154,46 @@ def test_effective_rows_are_of_the_observed(make_log: Make, wise: Wise) -> None:
 def test_a_measure_that_hardly_anybody_told_is_not_estimated(make_log: Make, wise: Wise) -> None:
     log = make_log(600, cost=True)
     log = replace(log, cost=np.where(np.arange(600) < 20, log.cost, np.nan))
-    judge = Judge(log)
+    judge = Evaluator(log)
     found = judge.verdict(one(log, wise))
     assert found.refusal is None and list(found.estimates) == ["quality", "utility"]
     assert "cost is known of too few rows to be estimated" in found.warnings
 
 
 def test_what_nobody_told_is_no_measure(make_log: Make) -> None:
-    assert Judge(make_log(100)).measures == ["quality"]
-    assert Judge(make_log(100, cost=True)).measures == ["quality", "cost", "utility"]
+    assert Evaluator(make_log(100)).measures == ["quality"]
+    assert Evaluator(make_log(100, cost=True)).measures == ["quality", "cost", "utility"]
     log = make_log(100)
     mute = replace(log, quality=np.where(np.arange(100) < 50, log.quality, np.nan))
-    assert Judge(mute, first=50).measures == []
+    assert Evaluator(mute, first=50).measures == []
 
 
 def test_few_sessions_are_warned_of(make_log: Make, wise: Wise) -> None:
     log = replace(make_log(600), session=np.arange(600) % 12)
-    assert "12 sessions are few for an interval" in Judge(log).verdict(one(log, wise)).warnings
-    assert Judge(make_log(600)).verdict(one(log, wise)).warnings == []
+    assert "12 sessions are few for an interval" in Evaluator(log).verdict(one(log, wise)).warnings
+    assert Evaluator(make_log(600)).verdict(one(log, wise)).warnings == []
 
 
 def test_a_guarantee_needs_the_largest_possible_weight(make_log: Make, wise: Wise) -> None:
     log = make_log(40_000)
-    known = Judge(log).verdict(one(log, wise)).estimates["quality"]
+    known = Evaluator(log).verdict(one(log, wise)).estimates["quality"]
     assert known["dr"].guaranteed is not None and known["dm"].guaranteed is None
     assert known["dr"].guaranteed.half_width > known["dr"].normal.half_width
     blind = replace(log, law=None)
-    assert Judge(blind).verdict(one(log, wise)).estimates["quality"]["dr"].guaranteed is None
+    assert Evaluator(blind).verdict(one(log, wise)).estimates["quality"]["dr"].guaranteed is None
 
 
 def test_wrong_propensities_are_told(make_log: Make, wise: Wise) -> None:
     log = make_log(2_000, law=(0.6, 0.3, 0.1))
-    assert Judge(log).verdict(one(log, wise)).warnings == []
+    assert Evaluator(log).verdict(one(log, wise)).warnings == []
     wrong = replace(log, propensity=np.full(2_000, 1 / 3), law=np.full((2_000, 3), 1 / 3))
-    told = Judge(wrong).verdict(one(log, wise)).warnings
+    told = Evaluator(wrong).verdict(one(log, wise)).warnings
     assert any(one.startswith("the mean weight is") for one in told)
 
 
 def test_the_same_arguments_give_the_same_numbers(make_log: Make, wise: Wise) -> None:
     log = make_log(400)
-    a, b, c = (Judge(log, seed=seed).verdict(one(log, wise)) for seed in (0, 0, 1))
+    a, b, c = (Evaluator(log, seed=seed).verdict(one(log, wise)) for seed in (0, 0, 1))
     assert a.estimates == b.estimates
     assert a.estimates["quality"]["dr"].bootstrap != c.estimates["quality"]["dr"].bootstrap
     assert math.isfinite(a.estimates["quality"]["dr"].bootstrap.low)
@@ -203,7 +203,7 @@ def test_a_guarantee_counts_what_could_have_been(make_log: Make, wise: Wise) -> 
     """Rewards that lie close together are no promise: a weight of 0 makes a value of IPS 0."""
     log = make_log(2_000)
     close = replace(log, quality=0.9 + 0.1 * log.quality)
-    verdict = Judge(close).verdict(one(close, wise))
+    verdict = Evaluator(close).verdict(one(close, wise))
     found = verdict.estimates["quality"]["ips"].guaranteed
     values = verdict.values["quality"]["ips"]
     least = empirical_bernstein(values, log.session, 0.9 / (1 / 3) * 1.0)
@@ -211,8 +211,8 @@ def test_a_guarantee_counts_what_could_have_been(make_log: Make, wise: Wise) -> 
 
 
 def test_a_guarantee_that_holds_every_value_says_nothing(make_log: Make) -> None:
-    judge = Judge(make_log(60))
+    judge = Evaluator(make_log(60))
     logged = judge.verdict(Target("logged", None)).estimates["quality"]["dr"]
     assert logged.guaranteed is None
-    more = Judge(make_log(2_000)).verdict(Target("logged", None)).estimates["quality"]["dr"]
+    more = Evaluator(make_log(2_000)).verdict(Target("logged", None)).estimates["quality"]["dr"]
     assert more.guaranteed is not None and more.guaranteed.low > 0.0

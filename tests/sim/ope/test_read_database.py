@@ -13,14 +13,14 @@ from banditroute.core.pool import ModelSpec
 from banditroute.decide.reasons import REASONS
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired
-from banditroute.store.sessions import Verdict
+from banditroute.store.sessions import SessionQuality
 from banditroute.store.settlement import cancel
 from banditroute.store.tables import decisions
 from sim.errors import InputError
 from sim.ope.logged_requests import Trail
 from sim.ope.read_database import read
 from sim.ope.target_policy import law, trained
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
 
 def say(book: Book, ids: Sequence[str], quality: float = 0.5, **more: Any) -> None:
@@ -129,7 +129,7 @@ def test_only_what_the_policy_left_out_by_itself_is_open(
 
 
 def scored(found: Trail, name: str, **params: Any) -> Any:
-    contender = Contender.of(name, params)
+    contender = Candidate.of(name, params)
     fold = trained(found, contender, until=len(found.log))
     every = np.arange(len(found.log))
     return law(found.requests, found.log.models, contender.options, fold, rows=every)
@@ -159,7 +159,7 @@ def test_the_first_word_counts(book: Book) -> None:
 def test_a_verdict_on_a_session_is_one_on_each_of_its_decisions(book: Book) -> None:
     book.decide(3, session="s")
     book.decide(2)
-    book.tell(Verdict("default", "s", "default", 0.5))
+    book.tell(SessionQuality("default", "s", "default", 0.5))
     log = read(book.log, "default").log
     assert np.isfinite(log.quality).tolist() == [True] * 3 + [False] * 2
     assert len(set(log.session[:3].tolist())) == 1 and len(set(log.session.tolist())) == 3

@@ -14,10 +14,10 @@ from sim.ope.bandit_log import BanditLog
 from sim.ope.logged_requests import Trail
 from sim.ope.rejection_replay import LEAST_ACCEPTED, replay
 from sim.ope.target_policy import trained
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
 Make = Callable[..., BanditLog]
-ONLY_C = Contender.of("fixed", {"arm": "c"})
+ONLY_C = Candidate.of("fixed", {"arm": "c"})
 
 
 def priced(log: BanditLog, price: float = 1.0) -> Trail:
@@ -60,7 +60,7 @@ def test_the_truth_of_a_random_policy_is_inside(make_log: Make) -> None:
     held = 0
     for seed in range(10):
         trail = files.trail(make_log(500, seed, law=(0.2, 0.3, 0.5)))
-        found = replay(trail, Contender.of("random"), first=0, learning=False, seed=seed)
+        found = replay(trail, Candidate.of("random"), first=0, learning=False, seed=seed)
         held += found.estimates["quality"].covers((0.8 + 0.3 + 2 * 0.5) / 4 * 2 / 3 + 0.5 / 3)
     assert held >= 8
 
@@ -75,21 +75,21 @@ def test_accepted_rows_alone_teach(make_log: Make, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(sequence, "trained", kept)
     for learning in (True, False):
-        found = replay(trail, Contender.of("linucb"), first=100, learning=learning)
+        found = replay(trail, Candidate.of("linucb"), first=100, learning=learning)
         assert folds[-1].learned == 100 + learning * len(found.rows)
         # What a rejected row gave changes nothing that was chosen.
         rejected = np.setdiff1d(np.arange(100, 300), found.rows)
         quality = log.quality.copy()
         quality[rejected] = 1.0 - quality[rejected]
         other = files.trail(replace(log, quality=quality))
-        again = replay(other, Contender.of("linucb"), first=100, learning=learning)
+        again = replay(other, Candidate.of("linucb"), first=100, learning=learning)
         assert again.rows.tolist() == found.rows.tolist()
 
 
 def test_a_learner_learns(make_log: Make) -> None:
     log = make_log(1_500)
     trail = files.trail(log)
-    linucb = Contender.of("linucb", {"alpha": 1.0})
+    linucb = Candidate.of("linucb", {"alpha": 1.0})
     frozen = replay(trail, linucb, first=0, learning=False)
     learner = replay(trail, linucb, first=0)
     assert learner.estimates["quality"].low > frozen.estimates["quality"].mean
@@ -101,7 +101,7 @@ def test_a_log_that_never_went_there_is_refused(make_log: Make, law_known: bool)
     """Rows that agree with a log that does not explore are no sample of anything."""
     log = make_log(600, law=(0.5, 0.5, 0.0))
     log = log if law_known else replace(log, law=None)
-    found = replay(files.trail(log), Contender.of("random"), first=0, learning=False)
+    found = replay(files.trail(log), Candidate.of("random"), first=0, learning=False)
     assert len(found.rows) >= LEAST_ACCEPTED
     assert found.refusal is not None and "exploration_share" in found.refusal
     assert found.estimates == {}
@@ -116,7 +116,7 @@ def test_a_log_that_went_everywhere_is_not(make_log: Make, law_known: bool) -> N
     for seed in range(4):
         log = make_log(400, seed, law=(0.5, 0.3, 0.2))
         log = log if law_known else replace(log, law=None)
-        assert replay(files.trail(log), Contender.of("random"), first=0).refusal is None
+        assert replay(files.trail(log), Candidate.of("random"), first=0).refusal is None
 
 
 def test_few_accepted_rows_are_refused(make_log: Make) -> None:
@@ -134,7 +134,7 @@ def test_what_is_missing_is_made_up_for(make_log: Make) -> None:
     # With `a` alone, quality is 0.8 where the feature is positive, and 0.3 elsewhere.
     lost = rng.random(2_500) < np.where(log.features[:, 0] > 0.0, 0.1, 0.7)
     trail = files.trail(replace(log, quality=np.where(lost, np.nan, log.quality)))
-    found = replay(trail, Contender.of("fixed", {"arm": "a"}), first=0)
+    found = replay(trail, Candidate.of("fixed", {"arm": "a"}), first=0)
     plain = np.nanmean(trail.log.quality[found.rows])
     assert plain > 0.62
     assert found.estimates["quality"].mean == pytest.approx(0.55, abs=0.05)
@@ -152,7 +152,7 @@ def test_a_budget_is_kept_and_rejected_rows_cost_nothing(make_log: Make, rate: f
     # Each model costs what its price says: 1, 2 or 3 dollars per million tokens, one token each.
     log = replace(log, cost=1e-6 * (1.0 + log.chosen))
     trail = priced(log)
-    found = replay(trail, Contender.of("random"), first=0, learning=False, budget_rate=rate)
+    found = replay(trail, Candidate.of("random"), first=0, learning=False, budget_rate=rate)
     spent = log.cost[found.rows].cumsum()
     allowed = 3e-6 + rate * np.arange(1, len(found.rows) + 1)
     assert (spent <= allowed + 1e-12).all()
@@ -170,13 +170,13 @@ def test_a_change_of_prices_reaches_a_budget_with_the_next_accepted_row(
     dear = tuple(replace(m, input_price=2.0 * m.input_price, price_id=9) for m in models)
     frames = [(np.arange(150), models), (np.arange(150, 300), dear)]
     told: list[tuple[int, bool]] = []
-    plain = sequence.Budget.decide
+    plain = sequence.ReplayBudget.decide
 
     def spy(self: Any, router: Any, asks: Any, *, changed: bool = False) -> Any:
         told.append((self._count, changed))
         return plain(self, router, asks, changed=changed)
 
-    monkeypatch.setattr(sequence.Budget, "decide", spy)
+    monkeypatch.setattr(sequence.ReplayBudget, "decide", spy)
     trail = replace(trail, requests=replace(trail.requests, frames=frames))
     found = replay(trail, ONLY_C, first=0, learning=False, budget_rate=1e-5)
     after = [k for k, i in enumerate(found.rows.tolist()) if i >= 150][0]

@@ -10,9 +10,9 @@ from sim.data.synthetic import MODELS, Planted, generate
 from sim.ope.logged_requests import Trail
 from sim.ope.synthetic_log import made
 from sim.ope.target_policy import law, trained
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
-EXPLORING = Contender.of("linucb", exploration_share=0.25, exploration_cost_share=1.0)
+EXPLORING = Candidate.of("linucb", exploration_share=0.25, exploration_cost_share=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def topics(planted: Planted) -> Float64:
     return x.astype(np.float32)
 
 
-def log_of(planted: Planted, contender: Contender = EXPLORING, seed: int = 0) -> Trail:
+def log_of(planted: Planted, contender: Candidate = EXPLORING, seed: int = 0) -> Trail:
     return made(
         planted.dataset,
         topics(planted),
@@ -77,5 +77,5 @@ def test_the_law_of_its_own_policy_is_found_again(planted: Planted) -> None:
 
 
 def test_without_exploration_one_model_has_all_the_mass(planted: Planted) -> None:
-    log = log_of(planted, Contender.of("linucb")).log
+    log = log_of(planted, Candidate.of("linucb")).log
     assert (log.propensity == 1.0).mean() > 0.95

@@ -13,11 +13,11 @@ from sim.ope.bandit_log import BanditLog
 from sim.ope.evaluation import compared, evaluate, unknown
 from sim.ope.rejection_replay import replay
 from sim.ope.tables import as_json, replayed_json, show, show_replayed
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 
 Make = Callable[..., BanditLog]
-FIXED = Contender.of("fixed", {"arm": "c"}, label="always c")
-LINUCB = Contender.of("linucb", {"alpha": 0.1})
+FIXED = Candidate.of("fixed", {"arm": "c"}, label="always c")
+LINUCB = Candidate.of("linucb", {"alpha": 0.1})
 
 
 def printed(tell: Callable[[Console], None]) -> str:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
-from banditroute.decide.columns import Asks
+from banditroute.decide.columns import RequestBatch
 from banditroute.features.embedding import make_embedder
 from policies import PACINGS, make_pacing
 from policies.base import Float64
 from sim.data.synthetic import COST, generate
 from sim.measure.baselines import References
-from sim.play.budget import Budget, following
-from sim.play.candidate import Contender
+from sim.play.budget import ReplayBudget, following
+from sim.play.candidate import Candidate
 from sim.play.player import Choice
 from sim.play.replay import Experiment, Split, run
 from sim.play.router_player import Replayer
@@ -35,7 +35,7 @@ def plan() -> Experiment:
     )
 
 
-LINUCB = Contender.of("linucb")
+LINUCB = Candidate.of("linucb")
 
 
 def references_of(trace: Trace, rate: float | None = None) -> References:
@@ -81,7 +81,7 @@ def test_requests_that_no_money_is_left_for_are_refused_and_score_0(
     assert references_of(paced, rate).oracle[1] <= rate * (1 + 1e-9)
 
 
-def replayer_of(plan: Experiment, policy: Contender, prior: dict[str, float]) -> Replayer:
+def replayer_of(plan: Experiment, policy: Candidate, prior: dict[str, float]) -> Replayer:
     specs = [
         ModelSpec(name=name, input_price=0.0, output_price=1e6 * cost / PRIOR_OUTPUT_TOKENS)
         for name, cost in prior.items()
@@ -96,13 +96,13 @@ def replayer_of(plan: Experiment, policy: Contender, prior: dict[str, float]) ->
     )
 
 
-def ask(replayer: Replayer, plan: Experiment, row: int, worst: Float64 | None) -> Asks:
+def ask(replayer: Replayer, plan: Experiment, row: int, worst: Float64 | None) -> RequestBatch:
     asks = replayer.ask(plan.features[[row]], np.array([40.0]))
     return replace(asks, worst=None if worst is None else worst[None])
 
 
 def spending(
-    replayer: Replayer, budget: Budget, plan: Experiment, worst: Float64, rows: list[int]
+    replayer: Replayer, budget: ReplayBudget, plan: Experiment, worst: Float64, rows: list[int]
 ) -> Float64:
     """Return what each request was predicted to cost, which is what it is billed."""
     spent = []
@@ -116,8 +116,8 @@ def spending(
 def test_a_rate_out_of_reach_does_not_buy_off_all_trying(plan: Experiment) -> None:
     """All models seem to cost more than the rate: the second cheapest is still tried at times."""
     prior = {"small": 3e-4, "coder": 4e-4, "large": 1e-3}
-    replayer = replayer_of(plan, Contender.of("thompson"), prior)
-    budget = Budget(make_pacing("history"), 2e-4, None, advance=1.0)
+    replayer = replayer_of(plan, Candidate.of("thompson"), prior)
+    budget = ReplayBudget(make_pacing("history"), 2e-4, None, advance=1.0)
     worst = np.full(3, 1e-5)
     spending(replayer, budget, plan, worst, list(range(400)))
     asks = ask(replayer, plan, 400, worst)
@@ -131,14 +131,14 @@ def test_spend_lands_at_the_rate_where_one_price_turns_all_choices(
 ) -> None:
     """One prompt and a law without chance: the two prices about the step are mixed."""
     prior = {"small": 1e-4, "large": 1e-3}
-    replayer = replayer_of(plan, Contender.of("linucb", {"alpha": 0.0}), prior)
+    replayer = replayer_of(plan, Candidate.of("linucb", {"alpha": 0.0}), prior)
     for price in (0, 1) * 4:
         models = [model for k, model in enumerate(prior) if k == price]
         asks = replace(ask(replayer, plan, 0, None), models=[frozenset(models)])
         decided = replayer.ready().decide(asks)
         choice = Choice(models[0], propensity=1.0, note=(decided, 0))
         replayer.feed(choice, quality=(0.5, 0.9)[price], cost=decided.cost[0, price])
-    budget = Budget(make_pacing("history"), 4e-4, requests, advance=1e-2)
+    budget = ReplayBudget(make_pacing("history"), 4e-4, requests, advance=1e-2)
     worst = np.array([1.5e-4, 1.5e-3])
     spent = spending(replayer, budget, plan, worst, [0] * 400)
     assert min(spent) < 2e-4 and max(spent) > 8e-4
@@ -151,8 +151,8 @@ def test_money_that_each_request_brings_is_never_spent_ahead_of_the_advance(
 ) -> None:
     prior = {"small": 1e-4, "coder": 3e-4, "large": 1e-3}
     for mode in PACINGS:
-        replayer = replayer_of(plan, Contender.of("thompson"), prior)
-        budget = Budget(make_pacing(mode), 3e-4, None, advance=2e-3)
+        replayer = replayer_of(plan, Candidate.of("thompson"), prior)
+        budget = ReplayBudget(make_pacing(mode), 3e-4, None, advance=2e-3)
         spent = spending(replayer, budget, plan, np.array([2e-4, 6e-4, 2e-3]), list(range(300)))
         assert (spent.cumsum() <= 3e-4 * np.arange(1, 301) + 2e-3).all()
         assert spent.sum() > 0.8 * 300 * 3e-4
@@ -160,7 +160,7 @@ def test_money_that_each_request_brings_is_never_spent_ahead_of_the_advance(
 
 def test_the_next_budget_starts_from_what_the_last_one_saw(plan: Experiment) -> None:
     replayer = replayer_of(plan, LINUCB, {"small": 1e-4, "coder": 3e-4, "large": 1e-3})
-    first = Budget(make_pacing("history"), 2e-4, 100)
+    first = ReplayBudget(make_pacing("history"), 2e-4, 100)
     spending(replayer, first, plan, np.array([2e-4, 6e-4, 2e-3]), list(range(100)))
     second = following(first, 50)
     assert second.cap.limit == 10**9 * 50 * 2e-4 and second.cap.spent == 0
@@ -171,7 +171,7 @@ def test_the_last_requests_are_priced_as_from_now_on_when_the_offer_changes(
     plan: Experiment,
 ) -> None:
     replayer = replayer_of(plan, LINUCB, {"small": 1e-4, "coder": 3e-4, "large": 1e-3})
-    budget = Budget(make_pacing("history"), 2e-4, 100)
+    budget = ReplayBudget(make_pacing("history"), 2e-4, 100)
     spending(replayer, budget, plan, np.array([2e-4, 6e-4, 2e-3]), list(range(5)))
     budget.reserve(np.array([1e-4, 6e-4]))
     for asks in budget.recent:

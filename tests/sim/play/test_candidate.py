@@ -11,7 +11,7 @@ from banditroute.learn.prior import Prior
 from sim.errors import InputError
 from sim.play import candidate as contenders
 from sim.play import libraries as peers
-from sim.play.candidate import Contender, distinct, parse
+from sim.play.candidate import Candidate, distinct, parse
 
 MODELS = ("small", "large")
 
@@ -21,7 +21,7 @@ def test_a_name_and_its_parameters() -> None:
     assert (one.label, one.name) == ("linucb:alpha=0.3, ridge=30", "linucb")
     assert one.params == {"alpha": 0.3, "ridge": 30}
     assert (one.prior, one.pacing, one.options.exploration_share) == ("", "history", 0.0)
-    assert parse("thompson") == Contender.of("thompson")
+    assert parse("thompson") == Candidate.of("thompson")
     assert parse("fixed:arm=large").params == {"arm": "large"}
 
 
@@ -31,7 +31,7 @@ def test_a_file_holds_the_keys_of_a_pool_that_are_a_policys_own(tmp_path: Path) 
         "policy: {name: linucb, alpha: 0.5}\nexploration_share: 0.25\nexploration_cost_share: 1\n"
     )
     one = parse(str(path))
-    assert one == Contender.of(
+    assert one == Candidate.of(
         "linucb",
         {"alpha": 0.5},
         label=str(path),
@@ -111,7 +111,7 @@ def test_a_published_package_is_a_policy_by_its_name(monkeypatch: pytest.MonkeyP
 
 
 def test_a_package_that_divides_by_the_weight_of_quality_is_refused_without_one() -> None:
-    mabwiser = Contender.of("mabwiser")
+    mabwiser = Candidate.of("mabwiser")
     mabwiser.check(models=["a"], embedder="e", dim=2, budget=False, quality=0.7)
     with pytest.raises(InputError, match="mabwiser needs a weight of quality above 0"):
         mabwiser.check(models=["a"], embedder="e", dim=2, budget=False, quality=0.0)

@@ -8,11 +8,11 @@ from banditroute.features.embedding import make_embedder
 from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.play import parallel
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.parallel import each, run_all
 from sim.play.replay import Experiment, Split
 
-LINUCB, THOMPSON = Contender.of("linucb"), Contender.of("thompson")
+LINUCB, THOMPSON = Candidate.of("linucb"), Candidate.of("thompson")
 
 
 def power(base: int, exponent: int) -> int:

@@ -8,9 +8,9 @@ import pytest
 from policies import Policy, make_policy
 from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.policy_alone import race
-from sim.play.replay import Course, Experiment, Split
+from sim.play.replay import Experiment, Replaying, Split
 from sim.worlds.world import World
 
 ARMS = ("small", "plain", "large", "huge")
@@ -32,7 +32,7 @@ def _policy(name: str = "linucb", **params: object) -> Policy:
     return policy
 
 
-def _replayed(contender: Contender, batch: int) -> list[int]:
+def _replayed(contender: Candidate, batch: int) -> list[int]:
     x, rewards = _stream()
     n = len(x)
     data = Dataset(
@@ -52,7 +52,7 @@ def _replayed(contender: Contender, batch: int) -> list[int]:
         preference=(1.0, 0.0, 0.0),
         batch=batch,
     )
-    trace = Course(plan, contender, 0).play(World.still(data, np.arange(n)))
+    trace = Replaying(plan, contender, 0).play(World.still(data, np.arange(n)))
     return [int(arm) for arm in trace.chosen]
 
 
@@ -60,14 +60,14 @@ def _replayed(contender: Contender, batch: int) -> list[int]:
 @pytest.mark.parametrize(
     "contender",
     [
-        Contender.of("linucb"),
-        Contender.of("linucb", {"gamma": 0.99, "alpha": 1.0}),
-        Contender.of("thompson", exploration_share=0.0),
-        Contender.of("sw-linucb", {"window": 50}),
+        Candidate.of("linucb"),
+        Candidate.of("linucb", {"gamma": 0.99, "alpha": 1.0}),
+        Candidate.of("thompson", exploration_share=0.0),
+        Candidate.of("sw-linucb", {"window": 50}),
     ],
     ids=lambda contender: f"{contender.name} {contender.params}",
 )
-def test_it_chooses_what_the_replay_does(contender: Contender, batch: int) -> None:
+def test_it_chooses_what_the_replay_does(contender: Candidate, batch: int) -> None:
     x, rewards = _stream()
     policy = _policy(contender.name, **contender.params)
     chosen = race(policy, x, rewards, rng=np.random.default_rng([0, _DRAWS]), batch=batch)

@@ -16,13 +16,13 @@ from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.measure.baselines import References
 from sim.play import libraries as peers
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.player import Choice
-from sim.play.replay import Course, Experiment, Split, run
+from sim.play.replay import Experiment, Replaying, Split, run
 from sim.play.trace import Trace
 from sim.worlds.world import World
 
-LINUCB = Contender.of("linucb")
+LINUCB = Candidate.of("linucb")
 
 
 def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
@@ -46,7 +46,7 @@ def above(trace: Trace) -> float:
 def test_learning_beats_the_zero_router_where_context_pays() -> None:
     plan = experiment(800)
     learned, random = (
-        [run(plan, who, seed) for seed in range(3)] for who in (LINUCB, Contender.of("random"))
+        [run(plan, who, seed) for seed in range(3)] for who in (LINUCB, Candidate.of("random"))
     )
     assert np.mean([above(trace) for trace in learned]) > 0.03
     assert np.mean([above(trace) for trace in random]) == pytest.approx(0.0, abs=0.04)
@@ -57,7 +57,7 @@ def test_learning_beats_the_zero_router_where_context_pays() -> None:
 
 def test_every_row_is_learned_and_the_second_half_is_scored() -> None:
     plan = experiment(split=Split(fraction=0.25))
-    fixed = Contender.of("fixed", {"arm": "coder"})
+    fixed = Candidate.of("fixed", {"arm": "coder"})
     result = run(plan, fixed, seed=5)
     order = np.random.default_rng([5, 0]).permutation(120)
     scored = order[30:]
@@ -91,7 +91,7 @@ def test_labels_of_other_models_are_never_seen() -> None:
     plan = experiment()
     honest = run(plan, LINUCB, seed=1)
     quality, cost = np.zeros_like(plan.dataset.quality), plan.dataset.cost.copy()
-    course = Course(plan, LINUCB, seed=1)
+    course = Replaying(plan, LINUCB, seed=1)
     for world in plan.worlds(seed=1):
         assert world is not None
         trace = course.play(world)
@@ -155,7 +155,7 @@ def told(
     """Play a world of so many rows, changed in some columns, and return what was done and heard."""
     monkeypatch.setitem(peers.PEERS, "told", Told)  # type: ignore[arg-type]
     plan = replace(experiment(rows, split=Split(fraction=0.0)), scenario=Made(columns), batch=batch)
-    trace = run(plan, Contender.of("told"), seed=0)
+    trace = run(plan, Candidate.of("told"), seed=0)
     return trace, lambda *kinds: [one for one in Told.heard if one[0] in kinds]
 
 
@@ -226,7 +226,7 @@ def test_a_newcomer_under_a_budget_and_a_price_change_keep_the_cap() -> None:
             still = World.still(dataset, rows)
             return replace(still, offered=offered, factor=factor, cost=still.cost * factor)
 
-    trace = run(replace(plan, scenario=Cut({})), Contender.of("thompson"), seed=0)
+    trace = run(replace(plan, scenario=Cut({})), Candidate.of("thompson"), seed=0)
     assert trace.cost <= rate and trace.refused == 0.0
     assert not (trace.chosen[:60] == 0).any() and (trace.chosen[60:] == 0).any()
     assert (trace.chosen[120:] == 2).mean() > (trace.chosen[60:120] == 2).mean()
@@ -245,6 +245,6 @@ def test_batches_equal_feedback_that_is_late_by_as_much() -> None:
 
 
 def test_propensities_and_entropies_are_those_of_the_law_of_the_choice() -> None:
-    trace = run(experiment(), Contender.of("random"), seed=0)
+    trace = run(experiment(), Candidate.of("random"), seed=0)
     assert trace.propensity == pytest.approx(np.full(60, 1 / 3))
     assert trace.entropy == pytest.approx(np.full(60, np.log(3.0)))

@@ -14,11 +14,11 @@ from banditroute.store import decision_row as codec
 from banditroute.store import engine, feedback, log
 from sim.data.prices import drawn
 from sim.data.synthetic import generate
-from sim.play.candidate import Contender
+from sim.play.candidate import Candidate
 from sim.play.replay import Experiment, Split
 from sim.play.router_player import Replayer
 
-LINUCB = Contender.of("linucb")
+LINUCB = Candidate.of("linucb")
 TOKENS = np.array([100.0])
 
 
@@ -89,7 +89,7 @@ def test_drift_is_answered_in_the_log_as_the_daemon_answers_it() -> None:
     features = embedder.features(list(data.prompts))
     late: dict[bool, float] = {}
     for switched_on in (False, True):
-        contender = Contender.of("thompson", reset_on_drift=switched_on)
+        contender = Candidate.of("thompson", reset_on_drift=switched_on)
         replayer = Replayer(
             specs=drawn(data, seed=0),
             contender=contender,

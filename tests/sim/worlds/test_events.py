@@ -18,16 +18,16 @@ from sim.worlds.events import (
     Cast,
     Delay,
     Drain,
-    Event,
     Judge,
     Loss,
     Mix,
     Outage,
     Poison,
-    Price,
+    PriceChange,
     Quality,
+    WorldEvent,
 )
-from sim.worlds.world import Change, World
+from sim.worlds.world import World, WorldChange
 
 MODELS = ("a/cheap", "b/good", "b/dear")
 QUALITY = (0.4, 0.8, 0.6)
@@ -54,13 +54,13 @@ def world(rows: int = 9) -> World:
     return World.still(dataset(rows), np.arange(rows))
 
 
-def after(event: Event, before: World | None = None, *, seed: int = 0) -> World:
+def after(event: WorldEvent, before: World | None = None, *, seed: int = 0) -> World:
     return event.apply(before or world(), np.random.default_rng(seed))
 
 
-def made(**keys: object) -> Event:
+def made(**keys: object) -> WorldEvent:
     """Return an event as a file gives it."""
-    event: Event = TypeAdapter(AnyEvent).validate_python(keys)
+    event: WorldEvent = TypeAdapter(AnyEvent).validate_python(keys)
     return event
 
 
@@ -82,8 +82,8 @@ def test_quality_falls_and_recovers() -> None:
     assert np.array_equal(then.judged, expected)
     assert differ(before, then) == {"quality", "judged"}
     assert list(then.changes) == [
-        Change(3, "b/good: quality x 0.5"),
-        Change(6, "b/good: quality as before"),
+        WorldChange(3, "b/good: quality x 0.5"),
+        WorldChange(6, "b/good: quality as before"),
     ]
     assert differ(world(), before) == set()  # the world that was given is as it was
 
@@ -106,15 +106,17 @@ def test_quality_within_bounds(keys: dict[str, float], expected: list[float]) ->
 
 def test_price_is_announced_or_not() -> None:
     before = world()
-    then = after(Price(model="dearest", factor=0.1, since=2, until=4), before)
+    then = after(PriceChange(model="dearest", factor=0.1, since=2, until=4), before)
     assert then.cost[:, 2] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, *[1e-2] * 5])
     assert then.factor[:, 2].tolist() == [1.0, 1.0, 0.1, 0.1, *[1.0] * 5]
     assert differ(before, then) == {"cost", "factor"}
-    silent = after(Price(model="dearest", factor=0.1, since=2, until=4, announced=False), before)
+    silent = after(
+        PriceChange(model="dearest", factor=0.1, since=2, until=4, announced=False), before
+    )
     assert np.array_equal(silent.cost, then.cost)
     assert differ(before, silent) == {"cost"}
-    assert silent.changes[0] == Change(2, "b/dear: price x 0.1, not announced")
-    twice = after(Price(model="dearest", factor=3.0), then)
+    assert silent.changes[0] == WorldChange(2, "b/dear: price x 0.1, not announced")
+    twice = after(PriceChange(model="dearest", factor=3.0), then)
     assert twice.factor[:3, 2].tolist() == pytest.approx([3.0, 3.0, 0.3])
 
 
@@ -123,7 +125,10 @@ def test_models_come_and_go() -> None:
     assert then.offered[:, 0].tolist() == [True] * 6 + [False] * 3
     assert then.offered[:, 1].tolist() == [False] * 3 + [True] * 6
     assert then.offered[:, 2].all()
-    assert list(then.changes) == [Change(3, "b/good is added"), Change(6, "a/cheap is drained")]
+    assert list(then.changes) == [
+        WorldChange(3, "b/good is added"),
+        WorldChange(6, "a/cheap is drained"),
+    ]
     assert not after(Add(model="best", at=Fraction(1))).offered[:, 1].any()
     assert after(Drain(model="best", at=Fraction(1))).offered.all()
     assert after(Add(model="best", at=Fraction(0))).changes == ()
@@ -235,7 +240,7 @@ def test_mix_brings_tasks_to_a_part(share: float) -> None:
     assert then.task == tuple(data.task[i] for i in then.rows.tolist())
     assert np.array_equal(then.quality, data.quality[then.rows])
     assert np.array_equal(then.time, before.time)
-    assert then.changes[0] == Change(100, f"{share * 100:.3g} % of the requests are x")
+    assert then.changes[0] == WorldChange(100, f"{share * 100:.3g} % of the requests are x")
     # Only rows that are in the way have moved.
     assert (then.rows != before.rows).sum() == 2 * abs(
         round(100 * share) - before.task[100:200].count("x")
@@ -303,7 +308,7 @@ def test_a_model_called_as_a_role_comes_first() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_the_world(event: Event, message: str) -> None:
+def test_what_does_not_fit_the_world(event: WorldEvent, message: str) -> None:
     with pytest.raises(InputError) as caught:
         after(event)
     assert str(caught.value).startswith(message)
@@ -349,6 +354,6 @@ def test_a_part_that_holds_no_request_changes_nothing() -> None:
 
 def test_changes_stand_in_order_of_time() -> None:
     late = after(Quality(model="best", set=0, since=6))
-    then = after(Price(model="best", factor=2, since=2, until=6), late)
+    then = after(PriceChange(model="best", factor=2, since=2, until=6), late)
     assert [change.at for change in then.changes] == [2, 6, 6]
     assert then.changes[1].label == "b/good: quality 0"

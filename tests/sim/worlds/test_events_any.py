@@ -17,21 +17,21 @@ from sim.worlds.events import (
     Burst,
     Delay,
     Drain,
-    Event,
     Judge,
     Loss,
     Mix,
     Outage,
     Poison,
-    Price,
+    PriceChange,
     Quality,
+    WorldEvent,
 )
 from sim.worlds.world import World
 
 
-def made(**keys: object) -> Event:
+def made(**keys: object) -> WorldEvent:
     """Return an event as a file gives it."""
-    event: Event = TypeAdapter(AnyEvent).validate_python(keys)
+    event: WorldEvent = TypeAdapter(AnyEvent).validate_python(keys)
     return event
 
 
@@ -84,7 +84,7 @@ events = st.one_of(
     st.builds(lambda m, v, p: Quality(model=m, set=v, **p), names, shares, parts),
     st.builds(lambda m, v, p: Quality(model=m, scale=v, **p), names, st.floats(0, 9), parts),
     st.builds(lambda m, v, p: Quality(model=m, shift=v, **p), names, st.floats(-1, 1), parts),
-    st.builds(lambda m, f, p: Price(model=m, factor=f, **p), names, st.floats(0, 99), parts),
+    st.builds(lambda m, f, p: PriceChange(model=m, factor=f, **p), names, st.floats(0, 99), parts),
     st.builds(Add, model=names, at=times),
     st.builds(Drain, model=names, at=times),
     st.builds(lambda f, p: Burst(factor=f, **p), st.floats(0.01, 100), parts),
@@ -104,7 +104,7 @@ events = st.one_of(
 
 @given(st.lists(events, max_size=6), st.integers(1, 40), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
-def test_any_composition_leaves_a_world(told: list[Event], rows: int, seed: int) -> None:
+def test_any_composition_leaves_a_world(told: list[WorldEvent], rows: int, seed: int) -> None:
     then = World.still(generate(rows=rows, seed=seed).dataset, np.arange(rows))
     for event in told:
         try:
