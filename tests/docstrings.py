@@ -15,7 +15,7 @@ import pkgutil
 import sys
 import typing
 from collections.abc import Iterator
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from numpydoc.docscrape import FunctionDoc
 from numpydoc.validate import validate
@@ -46,6 +46,7 @@ CHECKS = {
     "RT01": "does not say what it returns",
     "YD01": "does not say what it yields",
 }
+METHODS = (FunctionType, classmethod, staticmethod)
 BY_SUMMARY = {"RT01", "YD01"}
 """A summary that begins with ``Return`` or ``Yield`` says so."""
 
@@ -73,9 +74,8 @@ def objects(module: ModuleType) -> Iterator[tuple[str, object]]:
         yield path, thing
         if inspect.isclass(thing) and here:
             for method, body in vars(thing).items():
-                if not method.startswith("_") and not inspect.isclass(body):
-                    if callable(body) or isinstance(body, classmethod | staticmethod):
-                        yield f"{path}.{method}", getattr(thing, method)
+                if not method.startswith("_") and isinstance(body, METHODS):
+                    yield f"{path}.{method}", getattr(thing, method)
 
 
 def faults(path: str, thing: object) -> Iterator[str]:
