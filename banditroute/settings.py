@@ -19,8 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as MalformedVariable
 
 from banditroute.core.pool import ModelSpec, Name, PoolOptions
-from banditroute.features.basis import HASHING_DIM
 from banditroute.features.embedding import FEATURES
+from banditroute.features.projection import HASHING_DIM
 from banditroute.learn.prior import fitting
 from policies import make_policy
 

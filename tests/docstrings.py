@@ -26,6 +26,7 @@ MODULES = [
     "banditroute.core.pool",
     "banditroute.core.policy_identity",
     "banditroute.features.basis",
+    "banditroute.features.projection",
     "banditroute.serve",
     "sim.data.formats",
     "sim.worlds.events",
@@ -108,12 +109,12 @@ def faults(path: str, thing: object) -> Iterator[str]:
 
 
 def _fields(thing: object) -> list[str] | None:
-    """Return the public fields of a dataclass, a model or a typed dict; None for all else."""
+    """Return the public fields of a dataclass, a model, a typed dict or a named tuple; None for all else."""
     if not inspect.isclass(thing):
         return None
     if dataclasses.is_dataclass(thing):
         return [f.name for f in dataclasses.fields(thing) if f.init and not f.name.startswith("_")]
-    if typing.is_typeddict(thing):
+    if typing.is_typeddict(thing) or hasattr(thing, "_fields"):
         return list(thing.__annotations__)
     own = getattr(thing, "model_fields", None)
     return None if own is None else [name for name in own if name in thing.__annotations__]

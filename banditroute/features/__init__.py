@@ -1,1 +1,1 @@
-"""Features: what a policy sees of a prompt. Nothing here reads the log, the clock or a setting."""
+"""Features: the numbers that a policy reads of a prompt. Nothing here reads the log or a clock."""

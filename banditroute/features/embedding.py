@@ -20,16 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.features import text
-from banditroute.features.basis import (
-    COORDINATES,
+from banditroute.features.basis import COORDINATES, Basis, load_basis, load_standard
+from banditroute.features.projection import (
     HASHING_DIM,
     PROJECTION_SEED,
     PROJECTION_SIGNS,
-    Basis,
     hashing_projection,
     hashing_vectors,
-    load_basis,
-    load_standard,
     seeded_projection,
 )
 

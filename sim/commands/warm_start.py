@@ -161,8 +161,8 @@ def features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Basi
     import numpy as np
 
     from banditroute.features.basis import COORDINATES
-    from banditroute.features.basis.fit import fit_principal
     from banditroute.features.embedding import make_embedder
+    from banditroute.features.fit_basis import fit_principal
     from sim.commands.terminal import progress
     from sim.errors import InputError
 

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from banditroute.features import basis, embedding, tasks
-from banditroute.features.basis import fit
+from banditroute.features import basis, embedding, fit_basis, tasks
 from banditroute.features.embedding import FEATURES, Embedder, make_embedder, require
+from banditroute.features.projection import seeded_projection
 from banditroute.store.tables import decisions
 
 TEXT = slice(0, 32)
@@ -132,7 +132,7 @@ def test_other_lengths_keep_angles_and_mean_square_one(dim: int) -> None:
     assert np.mean(features[:, TEXT] ** 2) == pytest.approx(1.0, rel=0.1)
     scaled = embedder.features([None] * 500, vectors * 40)
     np.testing.assert_allclose(scaled, features, atol=1e-5)
-    columns = basis.seeded_projection(dim)
+    columns = seeded_projection(dim)
     gram = columns.T @ columns if dim >= 32 else columns @ columns.T
     np.testing.assert_allclose(gram, gram[0, 0] * np.eye(len(gram)), atol=1e-3)
 
@@ -269,7 +269,7 @@ def test_a_principal_basis_finds_the_planted_directions() -> None:
     planted = np.linalg.qr(rng.normal(size=(48, 32)))[0]
     spread = np.linspace(3.0, 1.0, 32)
     vectors = (rng.normal(size=(4_000, 32)) * spread) @ planted.T + 2.0
-    fitted = fit.fit_principal(vectors.astype(np.float32))
+    fitted = fit_basis.fit_principal(vectors.astype(np.float32))
     coordinates = (vectors - fitted.mean) @ fitted.matrix
     covariance = np.cov(coordinates.T)
     assert np.mean(coordinates**2) == pytest.approx(1.0, rel=1e-3)
@@ -283,7 +283,7 @@ def test_a_taught_basis_predicts_the_teacher() -> None:
     rng = np.random.default_rng(4)
     vectors = rng.normal(size=(4_000, 60)).astype(np.float32)
     lessons = vectors @ rng.normal(size=(60, 32)).astype(np.float32)
-    fitted = fit.fit_taught(vectors, lessons)
+    fitted = fit_basis.fit_taught(vectors, lessons)
     coordinates = (vectors - fitted.mean) @ fitted.matrix
     assert np.mean(coordinates**2) == pytest.approx(1.0, rel=1e-3)
     residual = lessons - coordinates @ np.linalg.lstsq(coordinates, lessons, rcond=None)[0]
@@ -293,7 +293,7 @@ def test_a_taught_basis_predicts_the_teacher() -> None:
 def test_one_byte_entries_survive_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = unit_vectors(64, 32)
     written = basis.Basis(np.arange(64, dtype=np.float32), matrix)
-    fit.write_small(tmp_path / "toy.npz", written)
+    fit_basis.write_small(tmp_path / "toy.npz", written)
     monkeypatch.setattr(basis.resources, "files", lambda package: tmp_path)
     read = basis.load_basis("toy")
     np.testing.assert_array_equal(read.mean, written.mean)
@@ -304,12 +304,12 @@ def test_fitting_reads_distinct_prompts_and_nothing_else(tmp_path: Path) -> None
     path = tmp_path / "prompts.parquet"
     prompts = ["a", "b", "a", None, "", *(f"prompt {i}" for i in range(50))]
     pq.write_table(pa.table({"prompt": prompts, "quality:x": [0.5] * 55}), path)
-    everything = fit.read_prompts(path, limit=1_000, seed=1)
+    everything = fit_basis.read_prompts(path, limit=1_000, seed=1)
     assert everything == ["a", "b", *(f"prompt {i}" for i in range(50))]
-    some = fit.read_prompts(path, limit=10, seed=1)
+    some = fit_basis.read_prompts(path, limit=10, seed=1)
     assert len(set(some)) == 10 and set(some) <= set(everything)
-    assert some == fit.read_prompts(path, limit=10, seed=1)
-    standard = fit.fit_standard(["same", "same"])
+    assert some == fit_basis.read_prompts(path, limit=10, seed=1)
+    standard = fit_basis.fit_standard(["same", "same"])
     np.testing.assert_allclose(standard.scale, 0.3)
 
 
@@ -362,7 +362,7 @@ def test_any_sentence_model_gets_a_seeded_projection(minilm: Embedder) -> None:
     path = Path(spec.origin).parent / "model"
     embedder = make_embedder(f"sentence-transformers:{path}", dim=384)
     features = embedder.features(PROMPTS)
-    expected = minilm.vectors(PROMPTS) @ basis.seeded_projection(384)
+    expected = minilm.vectors(PROMPTS) @ seeded_projection(384)
     np.testing.assert_allclose(features[:, TEXT], expected, atol=1e-4)
     assert embedder.identity.startswith("sentence-transformers:model-")
 

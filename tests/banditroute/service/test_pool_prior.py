@@ -152,7 +152,7 @@ def test_a_file_that_is_gone_or_of_another_embedder_stops_the_start(
 
 @pytest.mark.minilm
 def test_a_basis_of_its_own_goes_with_the_prior(database: Path, tmp_path: Path) -> None:
-    from banditroute.features.basis.fit import fit_principal
+    from banditroute.features.fit_basis import fit_principal
 
     prompts = [f"question {i} about {'music' if i % 2 else 'numbers'}" for i in range(40)]
     plain = make_embedder("minilm")

@@ -1,4 +1,4 @@
-"""Refit the shipped arrays: `python -m banditroute.features.basis.fit PARQUET... --out DIR`.
+"""Refit the shipped arrays: `python -m banditroute.features.fit_basis PARQUET... --out DIR`.
 
 It reads only the `prompt` column, so no label can leak into a basis, and takes at most the same
 number of prompts from each file, so that none dominates. MiniLM's basis is the principal
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.features import text
-from banditroute.features.basis import COORDINATES, Basis, Standard, hashing_vectors
+from banditroute.features.basis import COORDINATES, Basis, Standard
 from banditroute.features.embedding import SentenceEmbedder, minilm_model
+from banditroute.features.projection import hashing_vectors
 
 SURFACE_SLACK = 0.3
 RIDGE = 100.0
@@ -99,7 +100,7 @@ def write_small(path: Path, basis: Basis) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m banditroute.features.basis.fit", description=__doc__
+        prog="python -m banditroute.features.fit_basis", description=__doc__
     )
     parser.add_argument("files", nargs="+", type=Path, help="parquet files with a prompt column")
     parser.add_argument("--out", required=True, type=Path, help="directory for the .npz files")
