@@ -5,7 +5,6 @@ Nothing is guessed: a key that is not known is an error that names the nearest v
 
 from __future__ import annotations
 
-import difflib
 import os
 import types
 import typing
@@ -23,6 +22,7 @@ from banditroute.features.embedding import FEATURES
 from banditroute.features.projection import HASHING_DIM
 from banditroute.learn.prior import fitting
 from policies import make_policy
+from policies.params import nearest
 
 ENV_PREFIX = "BANDITROUTE_"
 Lines = Mapping[tuple[str, ...], int]
@@ -108,7 +108,7 @@ def load_settings(path: Path | None = None, **flags: Any) -> Settings:
     if path is not None:
         content = _read(path, lines)
     unknown = [
-        f"{name}: unknown variable{_nearest(name, _known_variables())}"
+        f"{name}: unknown variable{nearest(name, _known_variables())}"
         for name in os.environ
         if name.startswith(ENV_PREFIX)
         and name.removeprefix(ENV_PREFIX).split("__")[0].lower() not in Settings.model_fields
@@ -133,7 +133,7 @@ def load_settings(path: Path | None = None, **flags: Any) -> Settings:
 
 def _flag(key: str, value: Any) -> Any:
     if key not in Settings.model_fields:
-        raise SettingsError(f"{key}: unknown key{_nearest(key, list(Settings.model_fields))}")
+        raise SettingsError(f"{key}: unknown key{nearest(key, list(Settings.model_fields))}")
     field = Settings.model_fields[key]
     try:
         kind: Any = Annotated[field.annotation, field]
@@ -180,7 +180,7 @@ def _explain(error: ValidationError, lines: Lines, below: tuple[str, ...] = ()) 
         line = _line(at[:-1] if problem["type"] == "missing" else at, lines)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown key{_nearest(at[-1], _keys_at(at[:-1]))}"
+            message = f"unknown key{nearest(at[-1], _keys_at(at[:-1]))}"
         found.append(f"{'.'.join(at)}{line}: {message}")
     return "\n".join(found)
 
@@ -209,7 +209,7 @@ def _check_pool(settings: Settings, name: str, lines: Lines) -> None:
     kind = options.embedder
     if kind not in _EMBEDDERS and not kind.startswith("sentence-transformers:"):
         raise SettingsError(
-            f"pools.{name}.embedder: unknown embedder {kind!r}{_nearest(kind, _EMBEDDERS)}"
+            f"pools.{name}.embedder: unknown embedder {kind!r}{nearest(kind, _EMBEDDERS)}"
         )
     if kind == "hashing" and options.embedding_dim not in (None, HASHING_DIM):
         raise SettingsError(
@@ -250,8 +250,3 @@ def _keys_at(path: Sequence[str]) -> list[str]:
 
 def _known_variables() -> list[str]:
     return [ENV_PREFIX + name.upper() for name in Settings.model_fields]
-
-
-def _nearest(name: str, valid: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(sorted(valid))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from policies.pacing.base import Pacing
 from policies.pacing.history import History
 from policies.pacing.mirror_descent import Pacer
 from policies.pacing.zcl import Zcl
+from policies.params import nearest
 from policies.pilot import Pilot
 from policies.thompson import Thompson
 from policies.windowed import SWUCB, SWLinUCB
@@ -58,7 +58,7 @@ def make_policy(name: str, *, dim: int, params: Mapping[str, object] | None = No
         With the offending field first, and the nearest valid name where there is one.
     """
     if name not in POLICIES:
-        raise ValueError(f"name: unknown policy {name!r}{_nearest(name, POLICIES)}")
+        raise ValueError(f"name: unknown policy {name!r}{nearest(name, POLICIES)}")
     kind = POLICIES[name]
     _check(name, kind, params or {})
     return kind(dim=dim, **(params or {}))
@@ -78,7 +78,7 @@ def make_pacing(name: str, **params: Any) -> Pacing:
         With the offending field first, and the nearest valid name where there is one.
     """
     if name not in PACINGS:
-        raise ValueError(f"pacing: unknown mode {name!r}{_nearest(name, PACINGS)}")
+        raise ValueError(f"pacing: unknown mode {name!r}{nearest(name, PACINGS)}")
     _check(name, PACINGS[name], params)
     return PACINGS[name](**params)
 
@@ -88,7 +88,7 @@ def _check(name: str, kind: type, given: Mapping[str, object]) -> None:
     known = _defaults(kind)
     for key, value in given.items():
         if key not in known:
-            raise ValueError(f"{key}: unknown parameter of {name}{_nearest(key, known)}")
+            raise ValueError(f"{key}: unknown parameter of {name}{nearest(key, known)}")
         if not _fits(value, known[key]):
             raise ValueError(f"{key}: not a valid value: {value!r}")
 
@@ -113,8 +113,3 @@ def _fits(value: object, default: object) -> bool:
     if isinstance(default, float) and isinstance(value, int | float):
         return math.isfinite(value) and not isinstance(value, bool)
     return type(value) is type(default)
-
-
-def _nearest(name: str, valid: Mapping[str, object] | set[str]) -> str:
-    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(sorted(valid))}"

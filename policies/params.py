@@ -1,6 +1,9 @@
-"""Checks of keyword parameters; each names the one that is wrong, to point a caller at it."""
+"""Checks of keyword parameters; each error begins with the name of the parameter that is wrong."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 LARGEST = 1e9
 """Beyond it, and below its inverse, float32 arithmetic on what is published would overflow."""
@@ -66,3 +69,31 @@ def forgetting(default: float, *, gamma: float, half_life: float) -> float:
         raise ValueError("half_life: in place of gamma, not beside it")
     between(0.1, LARGEST, half_life=half_life)
     return float(0.5 ** (1.0 / half_life))
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return the end of an error message about a name that is not valid.
+
+    Parameters
+    ----------
+    name : str
+        The name that is not valid.
+    valid : iterable of str
+        The valid names.
+
+    Returns
+    -------
+    str
+        ``; did you mean 'x'?`` for the valid name that is most alike, or ``; valid: x, y`` with
+        all of them where none is alike.
+
+    Examples
+    --------
+    >>> nearest("linucbb", ["linucb", "pilot"])
+    "; did you mean 'linucb'?"
+    >>> nearest("zzz", ["linucb", "pilot"])
+    '; valid: linucb, pilot'
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(names)}"
