@@ -103,7 +103,7 @@ def command(
     from sim.play.parallel import LOCAL, run_all
     from sim.report.terminal import show
     from sim.results import RunFile
-    from sim.worlds.delays import with_feedback
+    from sim.worlds.feedback_options import with_feedback
 
     rates = budget_rate or []
     for rate in rates:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from policies.base import Bools
 from sim.errors import InputError
-from sim.worlds.events.base import Cast, Spell, changed
+from sim.worlds.event import Cast, Spell, changed
 from sim.worlds.world import World
 
 _SHOWN = 3

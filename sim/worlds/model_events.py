@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from policies.base import Float64
 from sim.errors import InputError
-from sim.worlds.events.base import Cast, Spell, When, WorldEvent, changed, one_of, position
+from sim.worlds.event import Cast, Spell, When, WorldEvent, changed, one_of, position
 from sim.worlds.world import World
 
 

@@ -10,10 +10,10 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from sim.worlds.events.base import Cast, WorldEvent
-from sim.worlds.events.feedback import Delay, Judge, Loss, Poison
-from sim.worlds.events.models import Add, Drain, Outage, PriceChange, Quality
-from sim.worlds.events.traffic import Burst, Mix
+from sim.worlds.event import Cast, WorldEvent
+from sim.worlds.feedback_events import Delay, Judge, Loss, Poison
+from sim.worlds.model_events import Add, Drain, Outage, PriceChange, Quality
+from sim.worlds.traffic_events import Burst, Mix
 
 AnyEvent = Annotated[
     Add | Burst | Delay | Drain | Judge | Loss | Mix | Outage | Poison | PriceChange | Quality,

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
 from policies.base import Bools
-from sim.worlds.events.base import Cast, Spell, changed, one_of
+from sim.worlds.event import Cast, Spell, changed, one_of
 from sim.worlds.world import World
 
 MOST_SECONDS = 1e9

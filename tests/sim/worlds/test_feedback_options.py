@@ -12,7 +12,7 @@ from banditroute.store import engine
 from banditroute.store.tables import feedback
 from sim.data.synthetic import generate
 from sim.errors import InputError
-from sim.worlds.delays import logged, parse_delay, with_feedback
+from sim.worlds.feedback_options import logged, parse_delay, with_feedback
 from sim.worlds.scenario import Scenario
 
 STILL = Scenario(name="", title="still")
