@@ -10,17 +10,25 @@ from typing import Any
 from pydantic_core import from_json, to_json
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from banditroute.api import openapi
+from banditroute.api.errors import HANDLERS
 from banditroute.contract import schemas
 from banditroute.contract.body import parse
 from banditroute.core.clock import iso, new_id, now_us
-from banditroute.core.errors import ApiError, invalid
+from banditroute.core.errors import (
+    Conflict,
+    InvalidValue,
+    NotReady,
+    RouterFault,
+    TooLarge,
+    UnknownDecision,
+    UnknownSession,
+)
 from banditroute.service import onboarding
 from banditroute.service.service import Service
 from banditroute.store.decision_row import decode
@@ -65,12 +73,7 @@ def create_app(make_service: Callable[[], Service]) -> Starlette:
             Route("/openapi.json", openapi_document),
             Route("/docs", docs),
         ],
-        exception_handlers={
-            ApiError: _api_error,
-            HTTPException: _http_error,
-            ClientDisconnect: _gone,
-            Exception: _server_error,
-        },
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -111,19 +114,15 @@ async def feedback(request: Request) -> Response:
     service = _service(request)
     body = await _body(request, service.settings.max_body_bytes)
     sent = parse(schemas.FeedbackRequest, body)
-    try:
-        (became,) = await service.feedback([sent])
-    except ApiError as error:
-        error.param = (error.param or "").removeprefix("feedback[0].") or None
-        raise
+    (became,) = await service.feedback([sent])
     status, param, _ = became
     if status == "unknown":
-        what = "session" if param == "session_id" else "decision"
-        name = getattr(sent, param or "decision_id")
-        raise ApiError(404, f"no {what} {name!r}", code=f"unknown_{what}", param=param)
+        field = param or "decision_id"
+        if field == "session_id":
+            raise UnknownSession(getattr(sent, field))
+        raise UnknownDecision(getattr(sent, field), param=field)
     if status == "conflict":
-        message = "other feedback was sent under the same key"
-        raise ApiError(409, message, code="conflict", param=param)
+        raise Conflict("other feedback was sent under the same key", param=param)
     return _json(_outcome(became), status=202 if status == "late" else 200)
 
 
@@ -132,6 +131,12 @@ async def feedback_batch(request: Request) -> Response:
     service = _service(request)
     body = await _body(request, service.settings.max_batch_body_bytes)
     sent = parse(schemas.FeedbackBatch, body).feedback
+    try:
+        statuses = await service.feedback(sent)
+    except RouterFault as fault:
+        if fault.row is not None:
+            fault.param = f"feedback[{fault.row}].{fault.param}"
+        raise
     results = [
         {
             **(
@@ -142,7 +147,7 @@ async def feedback_batch(request: Request) -> Response:
             "key": one.key or one.source or "default",
             **_outcome(became),
         }
-        for one, became in zip(sent, await service.feedback(sent), strict=True)
+        for one, became in zip(sent, statuses, strict=True)
     ]
     return _json({"results": results})
 
@@ -159,7 +164,7 @@ async def decision(request: Request) -> Response:
     if wanted.isalnum():  # PostgreSQL will not even look for a NUL
         row = await run_in_threadpool(service.registry.log.decision, wanted)
     if row is None:
-        raise ApiError(404, f"no decision {wanted!r}", code="unknown_decision", param="id")
+        raise UnknownDecision(wanted)
     sent = await run_in_threadpool(service.registry.log.said, row)
     hidden = {"features", "scores", "estimates", "terms", "verdict", "arms", "prices"}
     shown = {name: value for name, value in row.items() if name not in hidden | {"score_names"}}
@@ -205,9 +210,9 @@ async def cancel(request: Request) -> Response:
     wanted = request.path_params["id"]
     status = await _service(request).budgeting.cancel(wanted) if wanted.isalnum() else "unknown"
     if status == "unknown":
-        raise ApiError(404, f"no decision {wanted!r}", code="unknown_decision", param="id")
+        raise UnknownDecision(wanted)
     if status == "conflict":
-        raise ApiError(409, "feedback says that it was used", code="conflict", param="id")
+        raise Conflict("feedback says that it was used", param="id")
     return _json({"status": status})
 
 
@@ -257,7 +262,7 @@ async def ready(request: Request) -> Response:
     """GET /readyz: whether decisions can be made and feedback be stored."""
     missing = _service(request).missing()
     if missing:
-        raise ApiError(503, "; ".join(missing), code="not_ready", retry_after=1.0)
+        raise NotReady("; ".join(missing))
     return _json({"status": "ready"})
 
 
@@ -288,7 +293,7 @@ def _pool(request: Request) -> str:
 def _idempotency_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= 255:
-        raise invalid("Idempotency-Key", "1 to 255 characters are expected")
+        raise InvalidValue("1 to 255 characters are expected", param="Idempotency-Key")
     return key
 
 
@@ -319,42 +324,13 @@ def _check_texts(
                 raise _too_large(f"{name}[{i}].prompt", limit)
 
 
-def _too_large(param: str, limit: int) -> ApiError:
-    return ApiError(413, f"{param}: over {limit:,} bytes", code="too_large", param=param)
+def _too_large(param: str, limit: int) -> TooLarge:
+    return TooLarge(f"{param}: over {limit:,} bytes", param=param)
 
 
 def _json(content: Any, status: int = 200) -> Response:
     body = content if isinstance(content, bytes) else to_json(content)
     return Response(body, status_code=status, media_type="application/json")
-
-
-async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    response = _json(error.body(), error.status)
-    if error.retry_after is not None:
-        response.headers["retry-after"] = str(max(1, round(error.retry_after)))
-    return response
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    response = _json(ApiError(error.status_code, error.detail, code=code).body(), error.status_code)
-    if error.status_code == 405:
-        routes = [r for r in request.app.routes if r.path_regex.match(request.url.path)]
-        methods = sorted(set().union(*(r.methods for r in routes)))
-        response.headers["allow"] = ", ".join(methods)
-    return response
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)
-
-
-async def _server_error(request: Request, error: Exception) -> Response:
-    response = _json(ApiError(500, "internal error; see the log", code="internal").body(), 500)
-    response.headers["x-request-id"] = request.scope["request_id"]
-    return response
 
 
 class _Envelope:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
-from banditroute.core.errors import ApiError
+from banditroute.core.errors import InvalidJson, InvalidRequest, InvalidValue
 
 MANY_MISTAKES = 10_000
 
@@ -27,25 +27,25 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def parse(kind: type[Body], body: bytes) -> Body:
-    """Return `body` as `kind`; anything wrong is HTTP 400 with the field named."""
+    """Return `body` as `kind`; anything wrong is an `InvalidRequest` with the field named."""
     try:
         return kind.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise invalid_body(error) from None
 
 
-def invalid_body(error: ValidationError) -> ApiError:
-    """Return the first mistake of a body as an error in the OpenAI shape."""
+def invalid_body(error: ValidationError) -> InvalidRequest:
+    """Return the first mistake of a body as a fault."""
     if error.error_count() > MANY_MISTAKES:
         # Naming one would mean to list them all first.
-        return ApiError(400, f"body: over {MANY_MISTAKES:,} mistakes", code="invalid_value")
+        return InvalidValue(f"body: over {MANY_MISTAKES:,} mistakes")
     problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
-        return ApiError(400, f"body: {problem['msg']}", code="invalid_json")
+        return InvalidJson(f"body: {problem['msg']}")
     at = problem["loc"]
     path = _path((*at, problem["ctx"]["field"]) if problem["type"] == "blamed" else at)
     message = problem["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{path or 'body'}: {message}", code="invalid_value", param=path or None)
+    return InvalidValue(f"{path or 'body'}: {message}", param=path or None)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -1,70 +1,182 @@
-"""Errors that reach a caller, in the OpenAI shape. Raise them anywhere; the app renders them."""
+"""Faults: why the router does not do what was asked of it.
+
+A fault knows nothing of HTTP: `banditroute.api.errors` has the table of statuses. It names the
+field that is wrong; where a call has several rows, the caller that knows their place makes the
+path.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 
-class ApiError(Exception):
-    """An answer other than success.
+class RouterFault(Exception):
+    """Base of all faults.
 
     Parameters
     ----------
-    status : HTTP status.
-    message : one sentence for a person.
-    code : a stable word for a program.
-    param : the field that is to blame, as a path such as ``requests[17].prompt``.
-    retry_after : seconds, for the header of the same name.
-    detail : what a program may want beside the four usual keys, by name.
+    message : str
+        One sentence for a person.
+    param : str, optional
+        The field that is wrong, as a path such as ``models[2]``.
+    row : int, optional
+        Position of the row that is wrong, in a list that was passed.
+    retry_after_s : float, optional
+        Seconds after which another try may succeed.
+    detail : mapping, optional
+        What a program may need beside the other keys of an error, by name.
+
+    Attributes
+    ----------
+    code : str
+        A stable word for a program.
+    type : str
+        The family that the code belongs to, in the words of the OpenAI API.
     """
+
+    code: ClassVar[str]
+    type: ClassVar[str]
+    retry_after_s: float | None = None
 
     def __init__(
         self,
-        status: int,
         message: str,
         *,
-        code: str,
         param: str | None = None,
-        retry_after: float | None = None,
+        row: int | None = None,
+        retry_after_s: float | None = None,
         detail: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code, self.param = status, message, code, param
-        self.retry_after, self.detail = retry_after, dict(detail or {})
-
-    def body(self) -> dict[str, dict[str, Any]]:
-        """Return ``{"error": {"message", "type", "param", "code"}}``, and the detail if any."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": _TYPES.get(self.status, "invalid_request_error"),
-                "param": self.param,
-                "code": self.code,
-                **self.detail,
-            }
-        }
-
-    def within(self, path: str) -> ApiError:
-        """Return the same error with its field below `path`."""
-        param = f"{path}.{self.param}" if self.param else path
-        return ApiError(self.status, self.message, code=self.code, param=param)
+        self.message, self.param, self.row = message, param, row
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+        self.detail = dict(detail or {})
 
 
-_TYPES = {
-    404: "not_found_error",
-    409: "conflict_error",
-    429: "insufficient_quota",
-    500: "server_error",
-    503: "server_error",
-}
+class InvalidRequest(RouterFault):
+    """The request cannot be served as it stands."""
+
+    type = "invalid_request_error"
 
 
-def invalid(param: str, message: str) -> ApiError:
-    """A field of the request does not hold up: HTTP 400."""
-    return ApiError(400, message, code="invalid_value", param=param)
+class InvalidValue(InvalidRequest):
+    """A field has a value that it cannot have."""
+
+    code = "invalid_value"
 
 
-def unavailable(message: str) -> ApiError:
-    """The daemon cannot answer now, try again: HTTP 503."""
-    return ApiError(503, message, code="unavailable", retry_after=1.0)
+class InvalidJson(InvalidRequest):
+    """A body is not JSON."""
+
+    code = "invalid_json"
+
+
+class TooLarge(InvalidRequest):
+    """A body or a prompt has too many bytes."""
+
+    code = "too_large"
+
+
+class NoEligibleModel(InvalidRequest):
+    """No model of the pool satisfies the constraints of a request."""
+
+    code = "no_eligible_model"
+
+
+class NotFound(RouterFault):
+    """The request names a thing that does not exist."""
+
+    type = "not_found_error"
+
+
+class UnknownPool(NotFound):
+    """There is no pool of this name."""
+
+    code = "unknown_pool"
+
+    def __init__(self, pool: str, *, param: str = "pool") -> None:
+        super().__init__(f"no pool {pool!r}", param=param)
+
+
+class UnknownModel(NotFound):
+    """The pool has no model of this name."""
+
+    code = "unknown_model"
+
+    def __init__(self, pool: str, model: str) -> None:
+        super().__init__(f"pool {pool!r} has no model {model!r}", param="name")
+
+
+class UnknownBudget(NotFound):
+    """The pool has no budget of this name."""
+
+    code = "unknown_budget"
+
+    def __init__(self, pool: str, budget: str) -> None:
+        super().__init__(f"pool {pool!r} has no budget {budget!r}", param="name")
+
+
+class UnknownDecision(NotFound):
+    """There is no decision with this id."""
+
+    code = "unknown_decision"
+
+    def __init__(self, decision_id: str, *, param: str = "id") -> None:
+        super().__init__(f"no decision {decision_id!r}", param=param)
+
+
+class UnknownSession(NotFound):
+    """No decision of the pool belongs to this session."""
+
+    code = "unknown_session"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"no session {session_id!r}", param="session_id")
+
+
+class Conflict(RouterFault):
+    """The request contradicts what is stored."""
+
+    type = "conflict_error"
+    code = "conflict"
+
+
+class Exists(Conflict):
+    """The name is taken."""
+
+    code = "exists"
+
+
+class IdempotencyConflict(Conflict):
+    """An idempotency key was used with another payload."""
+
+    code = "idempotency_conflict"
+
+
+class CapBelowSpend(Conflict):
+    """The cap of a budget would be less than what is spent, reserved and leased already."""
+
+    code = "cap_below_spend"
+
+
+class BudgetExceeded(RouterFault):
+    """A budget has too little left for a request."""
+
+    type = "insufficient_quota"
+    code = "budget_exceeded"
+
+
+class Unavailable(RouterFault):
+    """The daemon cannot answer now; nothing was written, and another try may succeed."""
+
+    type = "server_error"
+    code = "unavailable"
+    retry_after_s = 1.0
+
+
+class NotReady(Unavailable):
+    """The daemon has not started completely, or a part of it has stopped."""
+
+    code = "not_ready"

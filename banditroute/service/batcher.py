@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from banditroute.core.errors import unavailable
+from banditroute.core.errors import Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ class MicroBatcher(Generic[Item, Result]):
     ----------
     work : returns a result for each item, in order; an exception among them is raised for that
         caller alone. If `work` itself fails, each item is tried once more, alone.
-    capacity : items that may wait; more are refused with HTTP 503.
+    capacity : items that may wait; more are refused as `Unavailable`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class MicroBatcher(Generic[Item, Result]):
     async def __call__(self, item: Item) -> Result:
         """Return the result for `item` once its group is done."""
         if len(self._waiting) >= self._capacity:
-            raise unavailable("too many requests are waiting")
+            raise Unavailable("too many requests are waiting")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._running is None:

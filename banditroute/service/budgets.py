@@ -11,7 +11,7 @@ from banditroute.budgets.leases import Leases
 from banditroute.contract.schemas import BudgetChange, NewBudget
 from banditroute.core.budget import Budget, nanos
 from banditroute.core.clock import now_us
-from banditroute.core.errors import ApiError
+from banditroute.core.errors import UnknownBudget
 from banditroute.service.pools import Pools
 from banditroute.service.views import budget_view
 from banditroute.store import budgets
@@ -43,8 +43,7 @@ class BudgetService:
         for one in await self.list(pool):
             if one["name"] == name:
                 return one
-        message = f"pool {pool!r} has no budget {name!r}"
-        raise ApiError(404, message, code="unknown_budget", param="name")
+        raise UnknownBudget(pool, name)
 
     async def add(self, new: NewBudget) -> dict[str, Any]:
         """Make a budget; it holds from the next decision on and knows nothing of earlier ones."""

@@ -8,6 +8,7 @@ from itertools import groupby
 from sqlalchemy import Connection
 
 from banditroute.contract.schemas import FeedbackRequest
+from banditroute.core.errors import InvalidValue
 from banditroute.store.comparisons import Preferred, prefer
 from banditroute.store.feedback import Became, Post, record
 from banditroute.store.sessions import SessionQuality, judge
@@ -43,31 +44,34 @@ def store(connection: Connection, posts: Sequence[Posted], *, now: int) -> list[
 
     Raises
     ------
-    ApiError
-        For what cannot be: nothing has been written then.
+    InvalidValue
+        For what cannot be, with its row: nothing has been written then.
     """
     runs = [list(run) for _, run in groupby(posts, key=type)]
     if len(runs) == 1:
-        return _store_alike(connection, runs[0], now, 0)
+        return _store_alike(connection, runs[0], now)
     # A mistake in a later run undoes the earlier ones, and no neighbour of this call.
     with connection.begin_nested():
         became: list[Became] = []
         for run in runs:
-            became += _store_alike(connection, run, now, len(became))
+            try:
+                became += _store_alike(connection, run, now)
+            except InvalidValue as fault:
+                if fault.row is not None:
+                    fault.row += len(became)  # counted from the first post of the call
+                raise
         return became
 
 
-def _store_alike(
-    connection: Connection, posts: Sequence[Posted], now: int, first: int
-) -> list[Became]:
-    """Store posts of one kind, the first of which is in place `first` of the call."""
+def _store_alike(connection: Connection, posts: Sequence[Posted], now: int) -> list[Became]:
+    """Store posts of one kind."""
     plain = [post for post in posts if isinstance(post, Post)]
     if plain:
-        statuses = record(connection, plain, now=now, first=first)
+        statuses = record(connection, plain, now=now)
         return [Became(status, _BLAMED.get(status)) for status in statuses]
     pairs = [post for post in posts if isinstance(post, Preferred)]
     if pairs:
-        return prefer(connection, pairs, now=now, first=first)
+        return prefer(connection, pairs, now=now)
     return [judge(connection, post, now=now) for post in posts if isinstance(post, SessionQuality)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from banditroute.contract.schemas import NewModel, ScoredPrompt
-from banditroute.core.errors import invalid
+from banditroute.core.errors import InvalidValue
 from banditroute.features.embedding import FEATURES
 from banditroute.fitting.warm_start import clusters, default_clusters, fit
 from banditroute.learn.prior import Prior
@@ -43,7 +43,7 @@ def _check(pool: Pool, scored: list[ScoredPrompt]) -> None:
     if pool.prior is not None:
         policy.adopt(pool.prior.arrays)
     if not policy.teachable():
-        raise invalid("scored", f"policy {spec.name} has no use for scored prompts")
+        raise InvalidValue(f"policy {spec.name} has no use for scored prompts", param="scored")
     for i, row in enumerate(scored):
         check_features(pool, row, f"scored[{i}].")
 

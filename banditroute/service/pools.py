@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from banditroute.contract.schemas import ModelChange, NewModel
 from banditroute.core.clock import now_us
-from banditroute.core.errors import ApiError, unavailable
+from banditroute.core.errors import NoEligibleModel, Unavailable, UnknownModel, UnknownPool
 from banditroute.core.policy_identity import PolicyIdentity, digest
 from banditroute.core.pool import Model, ModelSpec, PoolOptions, default_tau_cost
 from banditroute.decide.columns import Snapshot
@@ -126,7 +126,7 @@ class Pools:
         try:
             return await asyncio.to_thread(self._open, name, 0, options, [])
         except ValueError as error:
-            raise unavailable(str(error)) from error
+            raise Unavailable(str(error)) from error
 
     async def add_model(self, new: NewModel, *, prior: str = "") -> dict[str, Any]:
         """Add a model to a pool, made with default settings if it is missing.
@@ -209,7 +209,7 @@ class Pools:
         await self.started(pool)
         state = await self._learner.status(pool_name)
         if state is None or pool.router is None:
-            raise ApiError(503, "the policy is starting", code="unavailable", retry_after=1.0)
+            raise Unavailable("the policy is starting")
         policy_identity = pool.router.snapshot.policy_identity
         own = {"pool": pool_name, "name": policy_identity.policy, "params": policy_identity.params}
         scales = {
@@ -228,22 +228,18 @@ class Pools:
         return self.pool(name, path)
 
     def pool(self, name: str, path: str = "") -> Pool:
-        """Return a pool that is known here; another is HTTP 404."""
+        """Return a pool that is known here; raise `UnknownPool` for another."""
         try:
             return self.pools[name]
         except KeyError:
-            raise ApiError(
-                404, f"no pool {name!r}", code="unknown_pool", param=f"{path}pool"
-            ) from None
+            raise UnknownPool(name, param=f"{path}pool") from None
 
     @staticmethod
     def _model(pool: Pool, name: str) -> Model:
         for model in pool.models:
             if model.name == name:
                 return model
-        raise ApiError(
-            404, f"pool {pool.name!r} has no model {name!r}", code="unknown_model", param="name"
-        )
+        raise UnknownModel(pool.name, name)
 
     def _sync_file(self, connection: Connection) -> None:
         """Create what the settings file names; a price of the file holds when the file moved it."""
@@ -319,12 +315,12 @@ class Pools:
         Parameters
         ----------
         pool : a pool with models.
-        patience : seconds to wait for the snapshot, then HTTP 503; None waits for ever.
+        patience : seconds to wait for the snapshot, then `Unavailable`; None waits for ever.
         """
         if pool.router is not None:
             return
         if not pool.models:
-            raise ApiError(422, "the pool has no models", code="no_eligible_model", param="pool")
+            raise NoEligibleModel("the pool has no models", param="pool")
         async with pool.starting:
             wanted = self._wanted_identity(pool)
 
@@ -374,15 +370,13 @@ class Pools:
     async def _until(
         self, done: Callable[[], bool], *, patience: float | None = POLICY_WAIT_S
     ) -> None:
-        """Wait for snapshots until `done()`; HTTP 503 when that takes too long."""
+        """Wait for snapshots until `done()`; raise `Unavailable` when that takes too long."""
         try:
             async with asyncio.timeout(patience):
                 while not done():
                     await self._changed.wait()
         except TimeoutError:
-            raise ApiError(
-                503, "the learner is behind", code="unavailable", retry_after=1.0
-            ) from None
+            raise Unavailable("the learner is behind") from None
 
 
 def _differs(current: PolicyIdentity, wanted: PolicyIdentity, options: PoolOptions) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from banditroute.contract.schemas import NewModel
 from banditroute.core.budget import Budget
-from banditroute.core.errors import ApiError
+from banditroute.core.errors import BudgetExceeded, Exists, NoEligibleModel
 from banditroute.core.pool import NANO
 from banditroute.decide.columns import Decisions
 from banditroute.decide.reasons import REASONS
@@ -16,22 +16,22 @@ LEASED_S, RESERVED_S, NEVER_S = 1.0, 5.0, 3_600.0
 person can help."""
 
 
-def no_models(pool: str) -> ApiError:
+def no_models(pool: str) -> NoEligibleModel:
     """Return the error of a row whose pool is empty."""
-    return ApiError(422, f"pool {pool!r} has no models", code="no_eligible_model", param="pool")
+    return NoEligibleModel(f"pool {pool!r} has no models", param="pool")
 
 
-def no_eligible(decided: Decisions, row: int) -> ApiError:
+def no_eligible(decided: Decisions, row: int) -> NoEligibleModel:
     """Return the error of a row that no model is eligible for, with every reason."""
     names = (model.name for model in decided.frame.models)
     why = ", ".join(
         f"{name}: {REASONS[code]}" for name, code in zip(names, decided.verdict[row], strict=True)
     )
-    return ApiError(422, f"no eligible model ({why})", code="no_eligible_model", param="models")
+    return NoEligibleModel(f"no eligible model ({why})", param="models")
 
 
-def exceeded(budget: Budget, sums: BudgetSums, least: int, *, now: int) -> ApiError:
-    """Return the error of a row that a budget has left without a model: HTTP 429.
+def exceeded(budget: Budget, sums: BudgetSums, least: int, *, now: int) -> BudgetExceeded:
+    """Return the error of a row that a budget has left without a model.
 
     Parameters
     ----------
@@ -42,25 +42,21 @@ def exceeded(budget: Budget, sums: BudgetSums, least: int, *, now: int) -> ApiEr
     shown = budget_view(budget, sums, now=now)
     ceiling = budget.request_ceiling_nano
     if ceiling is not None and least > ceiling:
-        return ApiError(
-            429,
+        return BudgetExceeded(
             f"budget {budget.name!r} lets a request reserve {ceiling / NANO:.9g} US dollars; the "
             f"cheapest eligible model needs {least / NANO:.9g}",
-            code="budget_exceeded",
             param="max_output_tokens",
-            retry_after=NEVER_S,  # not unless somebody changes the ceiling or a price
+            retry_after_s=NEVER_S,  # not unless somebody changes the ceiling or a price
             detail={"budget": shown},
         )
     resets = shown["resets_at"]
     spent, held = sums.settled + sums.expired + sums.lost, sums.reserved + sums.leased
-    return ApiError(
-        429,
+    return BudgetExceeded(
         f"budget {budget.name!r} has no room: of {sums.cap / NANO:.9g} US dollars "
         f"{spent / NANO:.9g} are spent and {held / NANO:.9g} reserved, the cheapest eligible model "
         f"needs {least / NANO:.9g}; " + (f"it resets at {resets}" if resets else "it never resets"),
-        code="budget_exceeded",
         param="pool",
-        retry_after=_wait(budget, sums, least, now),
+        retry_after_s=_wait(budget, sums, least, now),
         detail={"budget": shown},
     )
 
@@ -73,7 +69,6 @@ def _wait(budget: Budget, sums: BudgetSums, least: int, now: int) -> float:
     return min(wait, RESERVED_S) if sums.free + sums.leased + sums.reserved >= least else wait
 
 
-def exists(new: NewModel) -> ApiError:
+def exists(new: NewModel) -> Exists:
     """Return the error of a model that is there already."""
-    message = f"pool {new.pool!r} has a model {new.name!r}"
-    return ApiError(409, message, code="exists", param="name")
+    return Exists(f"pool {new.pool!r} has a model {new.name!r}", param="name")

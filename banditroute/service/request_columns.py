@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from banditroute.contract.schemas import RouteRequest, ScoredPrompt
-from banditroute.core.errors import invalid
+from banditroute.core.errors import InvalidValue
 from banditroute.decide.columns import RequestBatch
 from banditroute.features.tasks import widen
 from banditroute.service.pools import Pool
@@ -73,19 +73,20 @@ def check_features(pool: Pool, request: RouteRequest | ScoredPrompt, at: str) ->
     vector = request.embedding
     if vector is None:
         if pool.options.embedder == "precomputed":
-            raise invalid(f"{at}embedding", "required: this pool has no text embedder")
+            raise InvalidValue("required: this pool has no text embedder", param=f"{at}embedding")
         text = request.text()
         if not text or text.isspace():
-            raise invalid(
-                f"{at}{'messages' if request.prompt is None else 'prompt'}", "holds no text"
-            )
+            field = "messages" if request.prompt is None else "prompt"
+            raise InvalidValue("holds no text", param=f"{at}{field}")
         return
     wanted = pool.embedder.vector_dim
     if len(vector) != wanted:
-        raise invalid(f"{at}embedding", f"{wanted} numbers are expected, not {len(vector)}")
+        raise InvalidValue(
+            f"{wanted} numbers are expected, not {len(vector)}", param=f"{at}embedding"
+        )
     if max(vector) > LARGEST_COORDINATE or min(vector) < -LARGEST_COORDINATE:
         most = f"{LARGEST_COORDINATE:,.0f}"
-        raise invalid(f"{at}embedding", f"numbers from -{most} to {most} are expected")
+        raise InvalidValue(f"numbers from -{most} to {most} are expected", param=f"{at}embedding")
 
 
 def _limits(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]] | None:

@@ -23,7 +23,7 @@ from banditroute.budgets.pacing import MoneyPrices
 from banditroute.budgets.reservation import Reservations
 from banditroute.contract.schemas import RouteRequest
 from banditroute.core.clock import iso, new_id, now_us
-from banditroute.core.errors import ApiError, invalid
+from banditroute.core.errors import IdempotencyConflict, InvalidValue, RouterFault
 from banditroute.core.pool import NANO
 from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.decide.reasons import BUDGET
@@ -32,6 +32,7 @@ from banditroute.service.metrics import Metrics
 from banditroute.service.pools import Pool, Pools
 from banditroute.service.refusals import exceeded, no_eligible, no_models
 from banditroute.service.request_columns import asks_of, check_features, features_of
+from banditroute.service.views import fault_view
 from banditroute.store import decision_row as codec
 from banditroute.store.idempotency import recall, remember
 from banditroute.store.ledger import LeaseLost
@@ -112,7 +113,7 @@ class Routing:
     spending : what money costs by now.
     metrics : where decisions are counted.
     hash_key : key of the prompts' hashes; None leaves no trace of a prompt.
-    capacity : single requests of a pool that may wait; more are refused with HTTP 503.
+    capacity : single requests of a pool that may wait; more are refused as `Unavailable`.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Routing:
     async def route(self, call: RouteCall) -> bytes:
         """Return the JSON answer to `call`, once its decisions are in the log.
 
-        A single request that no model is eligible for is an `ApiError`; in a batch it is an
+        A single request that no model is eligible for is a `RouterFault`; in a batch it is an
         error at its place.
         """
         await self._check(call)
@@ -159,7 +160,9 @@ class Routing:
                 known = {model.name for model in pool.models}
                 for j, name in enumerate(request.models):
                     if name not in known:
-                        raise invalid(call.path(i, f"models[{j}]"), f"pool has no model {name!r}")
+                        raise InvalidValue(
+                            f"pool has no model {name!r}", param=call.path(i, f"models[{j}]")
+                        )
             check_features(pool, request, call.path(i, ""))
             self._check_size(request, call.path(i, ""))
 
@@ -169,15 +172,15 @@ class Routing:
             return
         for budget in self._treasury.budgets(request.pool):
             if budget.holds(request.tags):
-                raise invalid(
-                    f"{at}input_tokens",
+                raise InvalidValue(
                     f"required with an embedding alone: budget {budget.name!r} applies",
+                    param=f"{at}input_tokens",
                 )
 
     async def _together(self, calls: Sequence[RouteCall]) -> list[bytes | Exception]:
         """Decide all requests of `calls`, a vectorised step per pool, and log them at once."""
         owners = [(c, i) for c, call in enumerate(calls) for i in range(len(call.requests))]
-        answers: list[list[Answer | ApiError]] = [[{}] * len(call.requests) for call in calls]
+        answers: list[list[Answer | RouterFault]] = [[{}] * len(call.requests) for call in calls]
         rows: list[list[_Taken]] = [[] for _ in calls]
         by_pool: dict[str, list[tuple[int, int]]] = {}
         for c, i in owners:
@@ -197,7 +200,7 @@ class Routing:
                 to_json({"decisions": [_body(one) for one in own]})
                 if call.batch
                 else own[0]
-                if isinstance(own[0], ApiError)
+                if isinstance(own[0], RouterFault)
                 else to_json(own[0])
                 for call, own in zip(calls, answers, strict=True)
             ]
@@ -218,7 +221,7 @@ class Routing:
         asked: Sequence[RouteRequest],
         request_ids: Sequence[str | None],
         purses: list[Reservations],
-    ) -> list[tuple[Answer | ApiError, _Taken | None]]:
+    ) -> list[tuple[Answer | RouterFault, _Taken | None]]:
         """Decide requests of one pool; what they take from is appended to `purses` before that."""
         if pool.router is None:
             return [(no_models(pool.name), None) for _ in asked]
@@ -245,9 +248,9 @@ class Routing:
 
     async def _refusals(
         self, decided: Decisions, purse: Reservations | None
-    ) -> dict[int, ApiError]:
+    ) -> dict[int, RouterFault]:
         """Return the error of each row that no model was eligible for."""
-        refusals: dict[int, ApiError] = {}
+        refusals: dict[int, RouterFault] = {}
         for row in np.flatnonzero(decided.chosen < 0).tolist():
             if purse is not None and (decided.verdict[row] == BUDGET).any():
                 budget = purse.tightest(row)
@@ -308,10 +311,10 @@ class Routing:
         pool: Pool,
         requests: Sequence[RouteRequest],
         decided: Decisions,
-        refusals: Mapping[int, ApiError],
+        refusals: Mapping[int, RouterFault],
         request_ids: Sequence[str | None],
         purse: Reservations | None,
-    ) -> list[tuple[Answer | ApiError, _Taken | None]]:
+    ) -> list[tuple[Answer | RouterFault, _Taken | None]]:
         now = now_us()
         expires = now + int(pool.options.feedback_ttl_s * 1e6)
         settled_by = now + int(pool.options.reservation_ttl_s * 1e6)
@@ -332,7 +335,7 @@ class Routing:
         until = iso(expires)
         names = [model.name for model in decided.frame.models]
         snapshot = decided.frame.snapshot
-        answered: list[tuple[Answer | ApiError, _Taken | None]] = []
+        answered: list[tuple[Answer | RouterFault, _Taken | None]] = []
         chosen_and_others = zip(decided.chosen.tolist(), decided.fallbacks(), strict=True)
         for i, (chosen, others) in enumerate(chosen_and_others):
             if chosen < 0:
@@ -361,14 +364,11 @@ class Routing:
         return hmac.new(self._hash_key, text.encode(), "sha256").hexdigest()[:32]
 
 
-def _body(answer: Answer | ApiError) -> Answer:
-    return answer.body() if isinstance(answer, ApiError) else answer
+def _body(answer: Answer | RouterFault) -> Answer:
+    return fault_view(answer) if isinstance(answer, RouterFault) else answer
 
 
-def _conflict() -> ApiError:
-    return ApiError(
-        409,
-        "this Idempotency-Key was used with another payload",
-        code="idempotency_conflict",
-        param="Idempotency-Key",
+def _conflict() -> IdempotencyConflict:
+    return IdempotencyConflict(
+        "this Idempotency-Key was used with another payload", param="Idempotency-Key"
     )

@@ -19,7 +19,7 @@ from banditroute.budgets.leases import Leases
 from banditroute.budgets.pacing import MoneyPrices
 from banditroute.contract.schemas import FeedbackRequest, RouteRequest
 from banditroute.core.clock import now_us
-from banditroute.core.errors import ApiError
+from banditroute.core.errors import RouterFault, UnknownPool
 from banditroute.learn.runner import LearnerLink
 from banditroute.service import feedback as posting
 from banditroute.service.budgets import BudgetService
@@ -132,21 +132,31 @@ class Service:
         return await self._decider.route(call)
 
     async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[Became]:
-        """Store feedback and return what became of each, once durable."""
+        """Store feedback and return what became of each, once durable.
+
+        Raises
+        ------
+        RouterFault
+            With the row that is wrong, where one is; nothing has been written then.
+        """
         for i, request in enumerate(requests):
             if request.session_id is not None:
-                await self.registry.found(request.pool, path=f"feedback[{i}].")
+                try:
+                    await self.registry.found(request.pool)
+                except UnknownPool as fault:
+                    fault.row = i
+                    raise
         posts = [posting.read(request) for request in requests]
 
-        def work(connection: Connection) -> list[Became] | ApiError:
+        def work(connection: Connection) -> list[Became] | RouterFault:
             # Returned, not raised: a caller's mistake must not undo its neighbours' group.
             try:
                 return posting.store(connection, posts, now=now_us())
-            except ApiError as mistake:
+            except RouterFault as mistake:
                 return mistake
 
         became = await self.writer.write(work)
-        if isinstance(became, ApiError):
+        if isinstance(became, RouterFault):
             raise became
         self.treasury.refunded()
         self.metrics.fed_back([one.status for one in became])

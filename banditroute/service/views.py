@@ -1,4 +1,4 @@
-"""Answers of the HTTP API about models and budgets, from the values that the daemon works with."""
+"""Answers of the HTTP API about models, budgets and faults, from values of the daemon."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from banditroute.core.budget import ROLLING, Budget
 from banditroute.core.clock import iso
+from banditroute.core.errors import RouterFault
 from banditroute.core.pool import NANO, Model, ModelSpec
 from banditroute.store.ledger import BudgetSums
 
@@ -61,3 +62,17 @@ def resets_at(budget: Budget, sums: BudgetSums, now: int) -> int | None:
     if budget.period == ROLLING:
         return None if sums.oldest is None else sums.oldest + budget.span_us
     return budget.resets_at(now)
+
+
+def fault_view(fault: RouterFault) -> dict[str, Any]:
+    """Return a fault as the HTTP API shows it, alone or in the place of a decision."""
+    return error_body(
+        fault.message, type=fault.type, param=fault.param, code=fault.code, **fault.detail
+    )
+
+
+def error_body(
+    message: str, *, type: str, code: str, param: str | None = None, **detail: Any
+) -> dict[str, Any]:
+    """Return the body of an error in the OpenAI shape, and the detail if any."""
+    return {"error": {"message": message, "type": type, "param": param, "code": code, **detail}}

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from banditroute.core.budget import MOST_USD, Budget
-from banditroute.core.errors import ApiError, invalid
+from banditroute.core.errors import CapBelowSpend, Exists, InvalidValue, UnknownBudget
 from banditroute.core.pool import NANO
 from banditroute.store import ledger
 from banditroute.store.tables import budgets
@@ -23,25 +23,23 @@ def load_budgets(connection: Connection) -> list[Budget]:
 
 
 def find_budget(connection: Connection, pool: str, name: str) -> Budget:
-    """Return a budget; HTTP 404 when there is none."""
+    """Return a budget; raise `UnknownBudget` when there is none."""
     named = (budgets.c.pool == pool, budgets.c.name == name)
     row = None
     if "\0" not in name:  # PostgreSQL will not even look for a NUL
         row = connection.execute(select(*_COLUMNS).where(*named)).first()
     if row is None:
-        message = f"pool {pool!r} has no budget {name!r}"
-        raise ApiError(404, message, code="unknown_budget", param="name")
+        raise UnknownBudget(pool, name)
     return Budget(*row)
 
 
 def add_budget(
     connection: Connection, pool: str, name: str, fields: Mapping[str, Any], *, now: int
 ) -> Budget:
-    """Make a budget of the given columns; HTTP 409 when its name is taken."""
+    """Make a budget of the given columns; raise `Exists` when its name is taken."""
     named = (budgets.c.pool == pool, budgets.c.name == name)
     if connection.execute(select(budgets.c.id).where(*named)).first() is not None:
-        message = f"pool {pool!r} has a budget {name!r}"
-        raise ApiError(409, message, code="exists", param="name")
+        raise Exists(f"pool {pool!r} has a budget {name!r}", param="name")
     row = {"pool": pool, "name": name, "created_at": now} | dict(fields)
     connection.execute(insert(budgets), row)
     return find_budget(connection, pool, name)
@@ -60,25 +58,26 @@ def change_budget(
 
     Raises
     ------
-    ApiError
-        404 for a budget that there is not, 409 for a cap below what is spent and reserved by now,
-        400 for one that is too large.
+    UnknownBudget
+        When the pool has no such budget.
+    CapBelowSpend
+        When the cap would be below what is spent, reserved and leased by now.
+    InvalidValue
+        When the cap would be too large, or the quality floor has no pacing that meets it.
     """
     before = find_budget(connection, pool, name)
     cap = int(fields.get("cap_nano", before.cap_nano)) + top_up
     if cap > MOST_USD * NANO:
         message = f"a cap is at most {MOST_USD:,.0f} US dollars, this would be {cap / NANO:,.9g}"
-        raise invalid("top_up_usd", message)
+        raise InvalidValue(message, param="top_up_usd")
     floor = fields.get("quality_floor", before.quality_floor)
     if floor is not None and fields.get("pacing", before.pacing) != "history":
-        raise invalid("quality_floor", "goes with pacing 'history'")
+        raise InvalidValue("goes with pacing 'history'", param="quality_floor")
     used = ledger.sums(connection, before, now=now).used
     if cap < before.cap_nano and used > cap:
-        raise ApiError(
-            409,
+        raise CapBelowSpend(
             f"cap_usd: {used / NANO:.9g} US dollars of the window are spent, reserved or leased; "
             f"a cap of {cap / NANO:.9g} is below that",
-            code="cap_below_spend",
             param="cap_usd",
         )
     at = budgets.c.id == before.id

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
 
-from banditroute.core.errors import invalid
+from banditroute.core.errors import InvalidValue
 from banditroute.store.bulk import columns, insert_many
 from banditroute.store.feedback import Became, append_outcomes, decisions_of, outcome_columns
 from banditroute.store.tables import comparisons
@@ -34,14 +34,8 @@ class Preferred:
     source: str | None = None
 
 
-def prefer(
-    connection: Connection, posts: Sequence[Preferred], *, now: int, first: int = 0
-) -> list[Became]:
+def prefer(connection: Connection, posts: Sequence[Preferred], *, now: int) -> list[Became]:
     """Store `posts` in order and append their events; return what became of each.
-
-    Parameters
-    ----------
-    first : place of the first of `posts` in the caller's list, for errors.
 
     Returns
     -------
@@ -49,8 +43,9 @@ def prefer(
 
     Raises
     ------
-    ApiError
-        For decisions that cannot be compared; nothing has been written then.
+    InvalidValue
+        For decisions that cannot be compared, with the row of their post; nothing has been
+        written then.
     """
     ids = {post.decision_id for post in posts}
     found = decisions_of(connection, list(ids | {post.over for post in posts}))
@@ -61,12 +56,14 @@ def prefer(
     rows: list[dict[str, Any]] = []
     learned: list[dict[str, Any]] = []
     became: list[Became] = []
-    for position, post in enumerate(posts, start=first):
+    for position, post in enumerate(posts):
         winner, loser = found.get(post.decision_id), found.get(post.over)
         if winner is None or loser is None:
             became.append(Became("unknown", "preferred_over" if winner else "decision_id"))
             continue
-        _check(winner, loser, f"feedback[{position}].preferred_over")
+        problem = _incomparable(winner, loser)
+        if problem is not None:
+            raise InvalidValue(problem, param="preferred_over", row=position)
         named = post.decision_id, post.over, post.key
         if named in sources:
             same = sources[named] == post.source
@@ -95,17 +92,18 @@ def prefer(
     return became
 
 
-def _check(winner: Decision, loser: Decision, param: str) -> None:
+def _incomparable(winner: Decision, loser: Decision) -> str | None:
+    """Return why two decisions cannot be compared, None if they can."""
     if winner["pool"] != loser["pool"]:
-        raise invalid(param, f"of pool {loser['pool']!r}, the other is of {winner['pool']!r}")
+        return f"of pool {loser['pool']!r}, the other is of {winner['pool']!r}"
     if winner["prompt_hash"] is None or loser["prompt_hash"] is None:
-        raise invalid(
-            param,
+        return (
             "nothing tells whether both answered the same prompt: a daemon keeps hashes of "
-            "prompts once its setting `hash_key` is set, and has none of an embedding alone",
+            "prompts once its setting `hash_key` is set, and has none of an embedding alone"
         )
     if winner["prompt_hash"] != loser["prompt_hash"]:
-        raise invalid(param, "the two decisions are about different prompts")
+        return "the two decisions are about different prompts"
+    return None
 
 
 def _event(winner: Decision, loser: Decision, now: int) -> dict[str, Any]:

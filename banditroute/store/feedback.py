@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, exists, select, update
 
-from banditroute.core.errors import invalid
+from banditroute.core.errors import InvalidValue
 from banditroute.core.pool import NANO
 from banditroute.store.bulk import columns, insert_many
 from banditroute.store.settlement import settle
@@ -99,12 +99,8 @@ class Post:
         return self.cost_usd is not None or tokens
 
 
-def record(connection: Connection, posts: Sequence[Post], *, now: int, first: int = 0) -> list[str]:
+def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[str]:
     """Store `posts` in order and append their events; return the status of each.
-
-    Parameters
-    ----------
-    first : place of the first of `posts` in the caller's list, for errors.
 
     Returns
     -------
@@ -112,8 +108,9 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int, first: in
 
     Raises
     ------
-    ApiError
-        For a model that the pool does not have; nothing has been written then.
+    InvalidValue
+        For a model that the pool does not have, with the row of its post; nothing has been
+        written then.
     """
     ids = list({post.decision_id for post in posts})
     found = decisions_of(connection, ids)
@@ -127,7 +124,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int, first: in
     statuses: list[str] = []
     overridden: dict[str, str] = {}
     paid: dict[str, int] = {}
-    for position, post in enumerate(posts, start=first):
+    for position, post in enumerate(posts):
         decision = found.get(post.decision_id)
         if decision is None:
             statuses.append("unknown")
@@ -265,12 +262,10 @@ def outcome_columns(decision: Mapping[str, Any]) -> dict[str, Any]:
     return own | {name: decision[name] for name in _COPIED}
 
 
-def _check_model(
-    connection: Connection, decision: Mapping[str, Any], model: str, position: int
-) -> None:
+def _check_model(connection: Connection, decision: Mapping[str, Any], model: str, row: int) -> None:
     known = select(models.c.name).where(models.c.pool == decision["pool"], models.c.name == model)
     if connection.execute(known).first() is None:
-        raise invalid(f"feedback[{position}].model", f"pool has no model {model!r}")
+        raise InvalidValue(f"pool has no model {model!r}", param="model", row=row)
 
 
 def default_expired(

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 
 from banditroute.core.budget import ROLLING, Budget
-from banditroute.core.errors import ApiError, unavailable
+from banditroute.core.errors import Unavailable
 from banditroute.store.bulk import insert_many
 from banditroute.store.tables import budgets, leases, reservations
 
@@ -126,14 +126,11 @@ class WindowCourse(NamedTuple):
     holders: int
 
 
-class LeaseLost(ApiError):
+class LeaseLost(Unavailable):
     """A draw from leases that are no longer open, or hold too little."""
 
     def __init__(self, lease_ids: Sequence[int]) -> None:
-        known = unavailable("a lease of a budget has ended; nothing was decided")
-        super().__init__(
-            known.status, known.message, code=known.code, retry_after=known.retry_after
-        )
+        super().__init__("a lease of a budget has ended; nothing was decided")
         self.lease_ids = tuple(lease_ids)
 
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from banditroute.core.errors import ApiError, unavailable
+from banditroute.core.errors import Unavailable
 from banditroute.store.engine import WRITER, set_durability
 
 logger = logging.getLogger("banditroute")
@@ -137,9 +137,9 @@ class Writer:
 
     def _put(self, item: _Item) -> None:
         if self.waiting >= self._capacity:
-            raise unavailable("too many writes are waiting")
+            raise Unavailable("too many writes are waiting")
         if self._ended:
-            raise unavailable("the daemon is stopping")
+            raise Unavailable("the daemon is stopping")
         if item.loop is None:
             self._queue.put([item])
         else:
@@ -191,7 +191,7 @@ class Writer:
             with suppress(queue.Empty):
                 items += self._queue.get_nowait() or []
         for item in items:
-            item.error = unavailable("the daemon is stopping")
+            item.error = Unavailable("the daemon is stopping")
         self._answer(items)
 
     def _commit(self, connection: Connection, group: list[_Item]) -> None:
@@ -245,11 +245,11 @@ class Writer:
                     self._send()
 
 
-def _away(error: DBAPIError, pieces: int) -> list[ApiError]:
+def _away(error: DBAPIError, pieces: int) -> list[Unavailable]:
     """Locked, full or gone: nothing was written, and the callers may try again."""
     why = f"the database does not take a write: {str(error.orig).splitlines()[0]}"
     logger.error(why)
-    return [unavailable(why) for _ in range(pieces)]
+    return [Unavailable(why) for _ in range(pieces)]
 
 
 def _settle(items: list[_Item]) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from banditroute.budgets import leases as treasury
 from banditroute.budgets.leases import Leases
 from banditroute.core.clock import new_id
-from banditroute.core.errors import ApiError
+from banditroute.core.errors import RouterFault
 from banditroute.store import ledger
 from banditroute.store import settlement as settling
 from banditroute.store.engine import open_engine
@@ -56,7 +56,7 @@ async def client(
         worst, name = rng.randint(1, DEAREST), new_id(time.time_ns() // 1_000)
         try:
             purse = await held.purse("p", [None], [worst])
-        except ApiError:
+        except RouterFault:
             continue
         assert purse is not None
         if purse.headroom(0) < worst:
@@ -68,7 +68,7 @@ async def client(
         os.write(out, f"drawing {name} {worst}\n".encode())
         try:
             await writer.append([draws])
-        except ApiError as error:
+        except RouterFault as error:
             purse.undo(0)
             if isinstance(error, LeaseLost):
                 os.write(out, b"lost\n")
@@ -90,7 +90,7 @@ async def client(
 
         try:
             await writer.write(settle)
-        except ApiError:
+        except RouterFault:
             continue
         held.refunded()
         os.write(out, f"settled {name} {cost}\n".encode())
@@ -115,7 +115,7 @@ async def run(url: str, path: str, seed: int, over: float) -> None:
         await asyncio.sleep(0.1)
         try:
             await held.refresh()
-        except ApiError:
+        except RouterFault:
             continue
         for one in clients:
             if one.done():

@@ -31,7 +31,7 @@ from support.served_budgets import (
 from support.served_daemon import Served, assert_error, serve
 
 from banditroute.core.clock import now_us
-from banditroute.core.errors import unavailable
+from banditroute.core.errors import Unavailable
 from banditroute.settings import DEMO_MODELS
 from banditroute.store import ledger
 from banditroute.store.budgets import load_budgets
@@ -383,7 +383,7 @@ def test_a_stop_that_cannot_give_back_is_still_orderly(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def away(_: object, *, durable: bool = True) -> None:
-        raise unavailable("the database does not take a write")
+        raise Unavailable("the database does not take a write")
 
     with serve(database, pools={"default": {"models": DEMO_MODELS}}) as served:
         budget(served, 1.0)

@@ -14,7 +14,7 @@ from support.gated_leases import NOON, TTL, Bank, Clocks, bank, money, run, turn
 
 from banditroute.budgets.leases import IDLE_S, LEASE_S, _needs
 from banditroute.core.budget import Budget
-from banditroute.core.errors import ApiError, unavailable
+from banditroute.core.errors import Unavailable
 from banditroute.store import budgets, ledger
 from banditroute.store import settlement as settling
 from banditroute.store.ledger import LeaseLost
@@ -239,7 +239,7 @@ def test_an_idle_slice_that_could_not_be_closed_is_not_lost(engine: Engine) -> N
         bank.clocks.sleep(IDLE_S + 1.0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bank.writer, "write", _away)
-            with pytest.raises(ApiError):
+            with pytest.raises(Unavailable):
                 await bank.treasury.refresh()
         assert bank.sums(budget).leased == leased
         purse = await bank.purse(1_000)
@@ -259,7 +259,7 @@ def test_a_slice_that_could_not_be_cut_down_keeps_all(engine: Engine) -> None:
         purse = await bank.purse(10)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bank.writer, "write", _away)
-            with pytest.raises(ApiError):
+            with pytest.raises(Unavailable):
                 await bank.treasury.refresh()
         assert purse.headroom(0) == 900_000_000
 
@@ -267,7 +267,7 @@ def test_a_slice_that_could_not_be_cut_down_keeps_all(engine: Engine) -> None:
 
 
 async def _away(work: Any, *, durable: bool = True) -> Any:
-    raise unavailable("the database does not take a write")
+    raise Unavailable("the database does not take a write")
 
 
 @SQLITE

@@ -8,7 +8,7 @@ import pytest
 from support.small_log import Book
 
 from banditroute.contract.schemas import FeedbackRequest
-from banditroute.core.errors import ApiError
+from banditroute.core.errors import InvalidValue
 from banditroute.service.feedback import Posted, read, store
 from banditroute.store.comparisons import Preferred
 from banditroute.store.feedback import Became, Post
@@ -48,9 +48,9 @@ def test_what_was_stored_before_a_mistake_is_undone(book: Book) -> None:
     _, (two,) = book.decide(1, session="s", prompt="q")
     end = book.log.end()
     good: list[Posted] = [SessionQuality("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)]
-    with book.begin() as connection, pytest.raises(ApiError) as caught:
+    with book.begin() as connection, pytest.raises(InvalidValue) as caught:
         store(connection, [*good, Preferred(one, two, "k")], now=book.now)
-    assert caught.value.param == "feedback[2].preferred_over"
+    assert (caught.value.row, caught.value.param) == (2, "preferred_over")
     # The transaction went on and was committed: only this call left no trace.
     assert book.log.end() == end
     assert book.send(*good) == ["accepted", "accepted"]

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from support.small_log import TTL, Book
 
-from banditroute.core.errors import ApiError
+from banditroute.core.errors import InvalidValue
 from banditroute.learn import learner as learner_module
 from banditroute.learn.learner import Learner, rebuild
 from banditroute.store.comparisons import Preferred
@@ -133,16 +133,16 @@ def test_what_cannot_be_compared_refuses_the_whole_batch(engine: Engine) -> None
             Preferred(*good, "k"),
             Preferred(good[0], loser, "k"),
         )
-        with pytest.raises(ApiError, match=message) as caught:
+        with pytest.raises(InvalidValue, match=message) as caught:
             book.tell(*posts)
-        assert (caught.value.status, caught.value.param) == (400, "feedback[2].preferred_over")
+        assert (caught.value.row, caught.value.param) == (2, "preferred_over")
     assert stored(book) == told(book) == []
     assert book.log.said({"id": good[0], "pool": "default", "session_id": None})["feedback"] == []
 
 
 def test_no_hash_on_either_side_is_no_match(book: Book) -> None:
     ids = [book.decide(1, models=[{name}])[1][0] for name in ("small", "large")]
-    with pytest.raises(ApiError, match="hash_key"):
+    with pytest.raises(InvalidValue, match="hash_key"):
         book.tell(Preferred(*ids, "k"))
 
 

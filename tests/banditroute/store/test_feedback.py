@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from support.databases import POSTGRESQL, SQLITE
 from support.small_log import TTL, Book
 
-from banditroute.core.errors import ApiError
+from banditroute.core.errors import InvalidValue
 from banditroute.core.pool import NANO, ModelSpec
 from banditroute.store import pools
 from banditroute.store.feedback import Post, default_expired, nano
@@ -218,16 +218,16 @@ def test_money_is_rounded_up_to_nano_dollars() -> None:
 def test_an_unknown_model_refuses_the_whole_batch(book: Book) -> None:
     _, (one, two) = book.decide(2)
     posts = [Post(one, "default", quality=1.0), Post(two, "default", quality=1.0, model="nope")]
-    with pytest.raises(ApiError, match="no model 'nope'") as caught:
+    with pytest.raises(InvalidValue, match="no model 'nope'") as caught:
         book.send(*posts)
-    assert caught.value.param == "feedback[1].model"
+    assert (caught.value.row, caught.value.param) == (1, "model")
     assert stored(book) == [] and learned(book, one) == []
 
 
 def test_an_override_of_a_refused_batch_is_undone(book: Book) -> None:
     _, (one, two) = book.decide(2)
     other = "large" if decision(book, one).model != "large" else "small"
-    with pytest.raises(ApiError):
+    with pytest.raises(InvalidValue):
         book.send(Post(one, "default", model=other), Post(two, "default", model="nope"))
     assert decision(book, one).overridden_by is None
 
