@@ -2,10 +2,56 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 
 from policies import POLICIES, full_params, make_policy
 from policies.linucb import LinUCB
+
+_LINEAR = {"alpha": 0.2, "ridge": 50.0, "level": 1.0, "prior": 0.7}
+_UCB = _LINEAR | {"width": "practical", "delta": 0.05, "noise": 0.5, "bound": 1.0}
+DEFAULTS = {
+    "thompson": {
+        "alpha": 1.0,
+        "context": 0.5,
+        "tau": 0.2,
+        "prior": 0.6,
+        "gamma": 1.0,
+        "half_life": 0.0,
+    },
+    "linucb": _UCB | {"gamma": 1.0, "half_life": 0.0},
+    "pilot": _LINEAR
+    | {
+        "score": "inner",
+        "trust": 20.0,
+        "slopes": 30.0,
+        "gain": 0.2,
+        "gamma": 1.0,
+        "half_life": 0.0,
+    },
+    "barp": {
+        **{"beta": 0.005, "rate": 0.0003, "anchor": 0.1, "clip": 2.0, "batch": 32, "steps": 4},
+        **{"memory": 4096, "gain": 0.2, "ridge": 50.0, "level": 1.0, "prior": 0.7},
+    },
+    "d-thompson": {
+        "alpha": 1.0,
+        "context": 0.5,
+        "tau": 0.2,
+        "prior": 0.6,
+        "gamma": 0.998,
+        "half_life": 0.0,
+    },
+    "d-linucb": _UCB | {"gamma": 0.998, "half_life": 0.0},
+    "sw-linucb": _UCB | {"window": 500},
+    "d-ucb": {"gamma": 0.998, "half_life": 0.0, "xi": 0.01, "bound": 1.0, "prior": 0.6},
+    "sw-ucb": {"window": 200, "xi": 0.01, "bound": 1.0, "prior": 0.6},
+    "random": {"prior": 0.6},
+    "fixed": {"arm": "", "prior": 0.6},
+    "epsilon-greedy": {"epsilon": 0.05, "prior": 0.6},
+    "knn": {"k": 40, "memory": 4096, "distance": "cosine", "alpha": 0.1, "prior": 0.6},
+}
 
 
 def test_every_name_builds_its_class() -> None:
@@ -53,6 +99,16 @@ def test_errors_name_the_field_first_and_the_nearest(
 def test_a_bad_dimension_is_named() -> None:
     with pytest.raises(ValueError, match="^dim: at least 1"):
         make_policy("linucb", dim=0)
+
+
+def test_parameters_and_defaults_are_part_of_the_identity_of_a_policy() -> None:
+    """A change here starts the policy anew wherever it runs: it has to be meant."""
+    filled = {name: full_params(name, {}) for name in POLICIES}
+    assert filled == DEFAULTS
+    kinds = {name: {key: type(value) for key, value in own.items()} for name, own in filled.items()}
+    assert kinds == {n: {k: type(v) for k, v in own.items()} for n, own in DEFAULTS.items()}
+    hashed = json.dumps(sorted((name, sorted(own.items())) for name, own in filled.items()))
+    assert hashlib.sha256(hashed.encode()).hexdigest()[:12] == "f0b6c0637270"
 
 
 @pytest.mark.parametrize("name", POLICIES)
