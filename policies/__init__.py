@@ -105,7 +105,7 @@ _OWN = {"self", "dim"}
 def _defaults(kind: type) -> dict[str, object]:
     """Return the keyword parameters of a policy or mode, with their defaults."""
     # Every snapshot makes a policy anew; a signature takes longer than all the rest of that.
-    parameters = inspect.signature(kind).parameters
+    parameters = inspect.signature(getattr(kind, "Params", None) or kind).parameters
     return {key: one.default for key, one in parameters.items() if key not in _OWN}
 
 

@@ -152,6 +152,8 @@ class Policy(ABC):
     reads_preference: ClassVar[bool] = False
     """Whether `score` weighs quality against cost by itself: what is `weighed` comes off the
     penalty then, and each outcome that it learns carries a cost."""
+    Params: ClassVar[type | None] = None
+    """Dataclass of the keyword parameters besides `dim`; None where ``__init__`` lists them."""
 
     def __init__(self, *, dim: int) -> None:
         if dim < 1:

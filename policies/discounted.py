@@ -8,6 +8,7 @@ they are used, never in between, so nothing depends on when that is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
 from policies.baselines import Shrinking
 from policies.laws import optimistic
-from policies.linucb import LinUCB
+from policies.linucb import LinUCB, LinUCBParams
 from policies.ridge import RidgeArms
 from policies.thompson import Thompson
 
@@ -123,13 +124,30 @@ class DUCB(Shrinking):
 _INDEX = {"mean": "index", "bonus": "bonus"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class DLinUCBParams(LinUCBParams):
+    """Parameters of `DLinUCB`: those of `LinUCBParams`, but it forgets by default.
+
+    Parameters
+    ----------
+    gamma : float, default 0.998
+        Forgetting factor per learned outcome of any arm, in (0, 1].
+    width, alpha, delta, noise, bound, ridge, level, prior, half_life
+        See `LinUCBParams`.
+    """
+
+    gamma: float = GAMMA
+
+
 class DLinUCB(LinUCB):
     """Play argmax theta_a.x + width_a sqrt(x' V_a^-1 W_a V_a^-1 x) - penalty_a.
 
     Parameters
     ----------
-    gamma, half_life : forgetting per learned outcome of any arm, one or the other.
-    dim, width, alpha, delta, noise, bound, ridge, level, prior : as of `LinUCB`.
+    dim : int
+        Number of features; the last one is the intercept.
+    **params
+        Parameters of `DLinUCBParams`.
 
     Notes
     -----
@@ -157,36 +175,11 @@ class DLinUCB(LinUCB):
     """
 
     name = "d-linucb"
+    Params = DLinUCBParams
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        gamma: float = GAMMA,
-        half_life: float = 0.0,
-        width: str = "practical",
-        alpha: float = 0.2,
-        delta: float = 0.05,
-        noise: float = 0.5,
-        bound: float = 1.0,
-        ridge: float = 50.0,
-        level: float = 1.0,
-        prior: float = 0.7,
-    ) -> None:
-        gamma = params.forgetting(GAMMA, gamma=gamma, half_life=half_life)
-        super().__init__(
-            dim=dim,
-            width=width,
-            alpha=alpha,
-            delta=delta,
-            noise=noise,
-            bound=bound,
-            ridge=ridge,
-            level=level,
-            prior=prior,
-            gamma=gamma,
-        )
-        precision, mean = self.ridge.fresh
+    def __init__(self, *, dim: int, **params: Any) -> None:
+        super().__init__(dim=dim, **params)
+        (precision, mean), gamma = self.ridge.fresh, self.ridge.gamma
         self.squared = RidgeArms(precision=precision, mean=mean, gamma=gamma * gamma)
 
     def _learn(self, arm: int, outcome: Outcome) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,40 @@ from numpy.typing import NDArray
 from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
 from policies.laws import optimistic
+from policies.params import LinearParams
 from policies.ridge import RidgeArms, widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinUCBParams(LinearParams):
+    """Parameters of `LinUCB`, over those of `LinearParams`.
+
+    Parameters
+    ----------
+    width : str, default "practical"
+        ``practical``, the constant `alpha`; or ``theoretical``, the radius of an arm's confidence
+        ellipsoid, ``noise sqrt(2 log(1/delta) + log det A_a - log det P) + bound``.
+    delta : float, default 0.05
+        Probability, in (0, 1), with which an arm's ellipsoid may fail, at any time.
+    noise : float, default 0.5
+        Sub-Gaussian scale of a reward, at least 0; 0.5 holds for all rewards in [0, 1].
+    bound : float, default 1.0
+        Largest ``|theta_a - m|`` in the norm of P, an arm's distance from the prior mean m.
+    alpha, ridge, level, prior, gamma, half_life : float
+        See `LinearParams`; P is the diagonal of `ridge` and `level`.
+    """
+
+    width: str = "practical"
+    delta: float = 0.05
+    noise: float = 0.5
+    bound: float = 1.0
+
+    def __post_init__(self) -> None:
+        params.one_of("practical", "theoretical", width=self.width)
+        params.not_negative(noise=self.noise, bound=self.bound)
+        if not 0.0 < self.delta < 1.0:
+            raise ValueError(f"delta: in (0, 1), not {self.delta}")
+        super().__post_init__()
 
 
 class LinUCB(Policy):
@@ -20,18 +54,10 @@ class LinUCB(Policy):
 
     Parameters
     ----------
-    dim : number of features; the last one is the intercept.
-    width : ``practical``, the constant alpha; or ``theoretical``, the radius of an arm's
-        confidence ellipsoid, ``noise sqrt(2 log(1/delta) + log det A_a - log det P) + bound``.
-    alpha : the practical width, in standard deviations of unit noise; 0 is greedy.
-    delta : probability, in (0, 1), with which an arm's ellipsoid may fail, at any time.
-    noise : sub-Gaussian scale of a reward; 0.5 holds for all rewards in [0, 1].
-    bound : of ``|theta_a - m|`` in the norm of P, an arm's distance from the prior mean m.
-    ridge : prior precision P of the slopes.
-    level : prior precision P of the intercept.
-    prior : prior mean quality of an arm, in [0, 1].
-    gamma : forgetting per learned outcome of any arm, in (0, 1]; 1 forgets nothing.
-    half_life : outcomes after which one counts half, in place of gamma.
+    dim : int
+        Number of features; the last one is the intercept.
+    **params
+        Parameters of `LinUCBParams`.
 
     Notes
     -----
@@ -59,35 +85,13 @@ class LinUCB(Policy):
     """
 
     name = "linucb"
+    Params: ClassVar[type[LinUCBParams]] = LinUCBParams
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        width: str = "practical",
-        alpha: float = 0.2,
-        delta: float = 0.05,
-        noise: float = 0.5,
-        bound: float = 1.0,
-        ridge: float = 50.0,
-        level: float = 1.0,
-        prior: float = 0.7,
-        gamma: float = 1.0,
-        half_life: float = 0.0,
-    ) -> None:
+    def __init__(self, *, dim: int, **params: Any) -> None:
         super().__init__(dim=dim)
-        params.one_of("practical", "theoretical", width=width)
-        params.not_negative(alpha=alpha, noise=noise, bound=bound)
-        params.positive(ridge=ridge, level=level)
-        params.share(prior=prior)
-        if not 0.0 < delta < 1.0:
-            raise ValueError(f"delta: in (0, 1), not {delta}")
-        gamma = params.forgetting(1.0, gamma=gamma, half_life=half_life)
-        precision, mean = np.full(dim, ridge), np.zeros(dim)
-        precision[-1], mean[-1] = level, prior
-        self.theoretical, self.alpha = width == "theoretical", alpha
-        self.delta, self.noise, self.bound = delta, noise, bound
-        self.ridge = RidgeArms(precision=precision, mean=mean, gamma=gamma)
+        self.params = self.Params(**params)
+        precision, mean = self.params.arm_prior(dim)
+        self.ridge = RidgeArms(precision=precision, mean=mean, gamma=self.params.forgetting())
 
     def _assess(
         self, x: Float32, preference: Float64
@@ -130,11 +134,12 @@ class LinUCB(Policy):
 
     def _publish(self) -> Arrays:
         theta, inverse = self._solve()
-        width: NDArray[Any] = np.full(len(self.arms), self.alpha, dtype=np.float32)
-        if self.theoretical:
+        own = self.params
+        width: NDArray[Any] = np.full(len(self.arms), own.alpha, dtype=np.float32)
+        if own.width == "theoretical":
             gained = self._log_det(inverse) - np.log(self.ridge.fresh[0]).sum()
-            radius = np.sqrt(2.0 * np.log(1.0 / self.delta) + np.maximum(gained, 0.0))
-            width = self.noise * radius + self.bound
+            radius = np.sqrt(2.0 * np.log(1.0 / own.delta) + np.maximum(gained, 0.0))
+            width = own.noise * radius + own.bound
         view = {"theta": theta, "inverse": inverse, "width": width}
         if theta.dtype == width.dtype == np.float32:
             return view
@@ -145,8 +150,8 @@ class LinUCB(Policy):
 
         In float64 where `_log_det` is to read M, else in float32 at least.
         """
-        ridge = self.ridge
-        return ridge.solve(self.clock) if self.theoretical else ridge.narrowed(self.clock)
+        exact = self.params.width == "theoretical"
+        return self.ridge.solve(self.clock) if exact else self.ridge.narrowed(self.clock)
 
     def _log_det(self, inverse: Float64) -> Float64:
         """Return the log det A[K] of the theoretical width, of the M that `_solve` returned."""

@@ -1,9 +1,17 @@
-"""Checks of keyword parameters; each error begins with the name of the parameter that is wrong."""
+"""Keyword parameters: those that policies share, and checks.
+
+Each error begins with the name of the parameter that is wrong.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from policies.base import Float64
 
 LARGEST = 1e9
 """Beyond it, and below its inverse, float32 arithmetic on what is published would overflow."""
@@ -97,3 +105,70 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(names)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearParams:
+    """Parameters of policies that play the largest upper bound of a linear model per arm.
+
+    A policy's own class adds to them, or sets other defaults. Names and defaults are part of the
+    identity of a policy: a change starts it anew.
+
+    Parameters
+    ----------
+    alpha : float, default 0.2
+        Width of the confidence bound, in standard deviations of unit noise, at least 0; 0 is
+        greedy.
+    ridge : float, default 50.0
+        Prior precision of the slopes, above 0.
+    level : float, default 1.0
+        Prior precision of the intercept, above 0.
+    prior : float, default 0.7
+        Prior mean quality of an arm, in [0, 1].
+    gamma : float, default 1.0
+        Forgetting factor per learned outcome of any arm, in (0, 1]; 1 forgets nothing.
+    half_life : float, default 0.0
+        Number of learned outcomes after which an outcome counts half, in place of `gamma`; 0 for
+        `gamma`.
+
+    Raises
+    ------
+    ValueError
+        For a parameter out of its bounds.
+    """
+
+    alpha: float = 0.2
+    ridge: float = 50.0
+    level: float = 1.0
+    prior: float = 0.7
+    gamma: float = 1.0
+    half_life: float = 0.0
+
+    def __post_init__(self) -> None:
+        not_negative(alpha=self.alpha)
+        positive(ridge=self.ridge, level=self.level)
+        share(prior=self.prior)
+        self.forgetting()
+
+    def forgetting(self) -> float:
+        """Return the forgetting factor per learned outcome, in (0, 1]."""
+        return forgetting(type(self).gamma, gamma=self.gamma, half_life=self.half_life)
+
+    def arm_prior(self, dim: int) -> tuple[Float64, Float64]:
+        """Return the prior of a new arm's coefficients.
+
+        Parameters
+        ----------
+        dim : int
+            Number of features d; the last one is the intercept.
+
+        Returns
+        -------
+        precision : float64[d]
+            Diagonal of the prior precision.
+        mean : float64[d]
+            Prior mean.
+        """
+        precision, mean = np.full(dim, self.ridge), np.zeros(dim)
+        precision[-1], mean[-1] = self.level, self.prior
+        return precision, mean

@@ -8,6 +8,7 @@ regressions, and rewards correct them. Without such a prior it is plain LinUCB.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from policies import params
 from policies.base import Arrays, Bools, Comparison, Float32, Float64, Outcome, Policy, Sums
 from policies.laws import optimistic
+from policies.params import LinearParams
 from policies.pilot_comparisons import Duels
 from policies.ridge import RidgeArms, widths
 
@@ -32,20 +34,48 @@ _KEYS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class PilotParams(LinearParams):
+    """Parameters of `Pilot`, over those of `LinearParams`.
+
+    Parameters
+    ----------
+    score : str, default "inner"
+        ``inner`` (in units of reward) or ``cosine`` (as published).
+    trust : float, default 20.0
+        How many rewards the level that preferences give a model is worth, above 0.
+    slopes : float, default 30.0
+        Prior precision of the other coordinates in inner mode, above 0.
+    gain : float, default 0.2
+        Reward per unit of log-odds to be preferred, at least 0.
+    level : float, default 1.0
+        Prior precision of the intercept, above 0. It also is what the level of a model that
+        preferences leave out is worth, and the level that models share.
+    alpha, ridge, prior, gamma, half_life : float
+        See `LinearParams`.
+    """
+
+    score: str = "inner"
+    trust: float = 20.0
+    slopes: float = 30.0
+    gain: float = 0.2
+
+    def __post_init__(self) -> None:
+        params.one_of(*SCORES, score=self.score)
+        params.not_negative(gain=self.gain)
+        params.positive(trust=self.trust, slopes=self.slopes)
+        super().__post_init__()
+
+
 class Pilot(Policy):
     """Play argmax theta_a.z + alpha sqrt(z' A_a^-1 z) - penalty_a, theta_a drawn to preferences.
 
     Parameters
     ----------
-    dim : number of features; the last one is the intercept.
-    alpha : width of the confidence bound, in standard deviations of unit noise; 0 is greedy.
-    score : ``inner`` (in units of reward) or ``cosine`` (as published).
-    trust : how many rewards the level that preferences give a model is worth.
-    slopes : prior precision of the other coordinates, in inner mode.
-    gain : reward per unit of log-odds to be preferred.
-    ridge, level, prior : as in LinUCB, which this is without preferences; `level` also is what
-        the level of a model that they leave out is worth, and the level that models share.
-    gamma, half_life : forgetting per learned outcome, one or the other, as in LinUCB.
+    dim : int
+        Number of features; the last one is the intercept.
+    **params
+        Parameters of `PilotParams`.
 
     Notes
     -----
@@ -90,37 +120,19 @@ class Pilot(Policy):
     """
 
     name = "pilot"
+    Params = PilotParams
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        alpha: float = 0.2,
-        score: str = "inner",
-        trust: float = 20.0,
-        slopes: float = 30.0,
-        gain: float = 0.2,
-        ridge: float = 50.0,
-        level: float = 1.0,
-        prior: float = 0.7,
-        gamma: float = 1.0,
-        half_life: float = 0.0,
-    ) -> None:
+    def __init__(self, *, dim: int, **params: Any) -> None:
         super().__init__(dim=dim)
-        params.one_of(*SCORES, score=score)
-        params.not_negative(alpha=alpha, gain=gain)
-        params.positive(trust=trust, slopes=slopes, ridge=ridge, level=level)
-        params.share(prior=prior)
-        self.alpha, self.cosine, self.gain = alpha, score == "cosine", gain
-        self.trust, self.slopes, self.level, self.prior = trust, slopes, level, prior
+        own = self.params = PilotParams(**params)
+        self.cosine = own.score == "cosine"
         self.projection: Float64 | None = None
         self.center = np.zeros(0)
         self.anchors: dict[str, tuple[Float64, Float64]] = {}
         self.support = 0.0
-        gamma = params.forgetting(1.0, gamma=gamma, half_life=half_life)
-        precision, mean = np.full(dim, ridge), np.zeros(dim)
-        precision[-1], mean[-1] = level, 0.0 if self.cosine else prior
-        self._begin(precision, mean, gamma)
+        precision, mean = own.arm_prior(dim)
+        mean[-1] = 0.0 if self.cosine else own.prior
+        self._begin(precision, mean, own.forgetting())
 
     def _begin(self, precision: Float64, mean: Float64, gamma: float) -> None:
         self.ridge = RidgeArms(precision=precision, mean=mean, gamma=gamma)
@@ -132,22 +144,22 @@ class Pilot(Policy):
             if self.cosine:
                 raise ValueError("prior: a cosine has no use for this kind of prior")
             return super().adopt(prior)
-        known = _checked(prior, self.dim)
+        known, own = _checked(prior, self.dim), self.params
         self.projection, self.center = known["projection"], known["center"]
         v, arms = known["embeddings"], [str(name) for name in prior["arms"]]
         if self.cosine:
-            means, fresh = v, (np.full(v.shape[1], self.level), v.mean(axis=0))
+            means, fresh = v, (np.full(v.shape[1], own.level), v.mean(axis=0))
             precisions = np.repeat(1.0 / known["accuracy"][:, None], v.shape[1], axis=1)
         else:
-            e = self.gain / float(known["temperature"]) * (v - v.mean(axis=0))
+            e = own.gain / float(known["temperature"]) * (v - v.mean(axis=0))
             levels = e @ self.center
-            levels += min(self.prior, 1.0 - levels.max())
+            levels += min(own.prior, 1.0 - levels.max())
             means = np.column_stack([float(known["context"]) * e, levels])
-            precisions = np.full(means.shape, self.slopes)
+            precisions = np.full(means.shape, own.slopes)
             self.support = float(known["support"])
-            precisions[:, -1] = self.level + self.support * (self.trust - self.level)
-            fresh = np.full(means.shape[1], self.slopes), np.zeros(means.shape[1])
-            fresh[0][-1], fresh[1][-1] = self.level, levels.max()
+            precisions[:, -1] = own.level + self.support * (own.trust - own.level)
+            fresh = np.full(means.shape[1], own.slopes), np.zeros(means.shape[1])
+            fresh[0][-1], fresh[1][-1] = own.level, levels.max()
         self.anchors = dict(zip(arms, zip(precisions, means, strict=True), strict=True))
         self._begin(*fresh, self.ridge.gamma)
 
@@ -167,7 +179,7 @@ class Pilot(Policy):
         z = self._place(x)
         mean, std = self._regress(z)
         played = z @ self.view["direction"].T if self.cosine else mean
-        return {"mean": played, "bonus": np.float32(self.alpha) * std}, mean, std
+        return {"mean": played, "bonus": np.float32(self.params.alpha) * std}, mean, std
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
@@ -186,9 +198,9 @@ class Pilot(Policy):
 
     def _compare(self, winner: int, loser: int, comparison: Comparison) -> None:
         # A cosine has no size that a gain could turn into odds, and no gain leaves nothing to tell.
-        if not self.cosine and self.gain > 0.0:
+        if not self.cosine and self.params.gain > 0.0:
             z = self._place(comparison.x[None].astype(np.float32))
-            self.duels.fight(winner, loser, z[0], self.gain, self.clock)
+            self.duels.fight(winner, loser, z[0], self.params.gain, self.clock)
 
     def teachable(self) -> bool:
         # Sums of x say nothing of the coordinates that a projection or a norm makes of it.
@@ -248,7 +260,7 @@ class Pilot(Policy):
             prior = self.ridge.precision[:, -1]
             pull[:, -1] += prior
             told += float((prior * (theta[:, -1] - self.ridge.mean[:, -1])).sum())
-            known = self.level / self.support
+            known = self.params.level / self.support
         swing = np.matmul(inverse, pull[:, :, None])[:, :, 0]
         known += float((pull[:, -1] - (pull * swing).sum(axis=1)).sum())
         # What is not known of s is not known of the arms either, as far as comparisons hold them.

@@ -7,6 +7,7 @@ it anew when they are published, so nothing drifts that is added and taken away 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from policies import params
 from policies.base import Arrays, Float64, Outcome, Policy, Sums
 from policies.discounted import DUCB
-from policies.linucb import LinUCB
+from policies.linucb import LinUCB, LinUCBParams
 from policies.ridge import invert
 
 _NOBODY = -1
@@ -99,13 +100,36 @@ class SWUCB(DUCB):
         return self._indices(total, count, self.bound, float(min(self.clock, len(owner))))
 
 
+@dataclass(frozen=True, kw_only=True)
+class SWLinUCBParams(LinUCBParams):
+    """Parameters of `SWLinUCB`: a window in place of the forgetting of `LinUCBParams`.
+
+    Parameters
+    ----------
+    window : int, default 500
+        How many of the newest outcomes, of all arms together, count.
+    width, alpha, delta, noise, bound, ridge, level, prior
+        See `LinUCBParams`.
+    """
+
+    window: int = 500
+    gamma: float = field(default=1.0, init=False)
+    half_life: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        params.between(1, 1_000_000, window=self.window)
+
+
 class SWLinUCB(LinUCB):
     """LinUCB that knows the last `window` outcomes of all arms together, and no others.
 
     Parameters
     ----------
-    window : how many outcomes count.
-    dim, width, alpha, delta, noise, bound, ridge, level, prior : as of `LinUCB`.
+    dim : int
+        Number of features; the last one is the intercept.
+    **params
+        Parameters of `SWLinUCBParams`.
 
     Notes
     -----
@@ -118,34 +142,12 @@ class SWLinUCB(LinUCB):
     """
 
     name = "sw-linucb"
+    Params = SWLinUCBParams
+    params: SWLinUCBParams
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        window: int = 500,
-        width: str = "practical",
-        alpha: float = 0.2,
-        delta: float = 0.05,
-        noise: float = 0.5,
-        bound: float = 1.0,
-        ridge: float = 50.0,
-        level: float = 1.0,
-        prior: float = 0.7,
-    ) -> None:
-        super().__init__(
-            dim=dim,
-            width=width,
-            alpha=alpha,
-            delta=delta,
-            noise=noise,
-            bound=bound,
-            ridge=ridge,
-            level=level,
-            prior=prior,
-        )
-        params.between(1, 1_000_000, window=window)
-        self.kept = _empty(window, dim)
+    def __init__(self, *, dim: int, **params: Any) -> None:
+        super().__init__(dim=dim, **params)
+        self.kept = _empty(self.params.window, dim)
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
         place = (self.clock - 1) % len(self.kept["owner"])

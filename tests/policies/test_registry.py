@@ -9,6 +9,7 @@ import pytest
 
 from policies import POLICIES, full_params, make_policy
 from policies.linucb import LinUCB
+from policies.params import LinearParams
 
 _LINEAR = {"alpha": 0.2, "ridge": 50.0, "level": 1.0, "prior": 0.7}
 _UCB = _LINEAR | {"width": "practical", "delta": 0.05, "noise": 0.5, "bound": 1.0}
@@ -62,7 +63,7 @@ def test_every_name_builds_its_class() -> None:
 def test_parameters_arrive() -> None:
     policy = make_policy("linucb", dim=3, params={"alpha": 0.25, "gamma": 1})
     assert isinstance(policy, LinUCB)
-    assert policy.dim == 3 and policy.alpha == 0.25 and policy.ridge.gamma == 1
+    assert policy.dim == 3 and policy.params.alpha == 0.25 and policy.ridge.gamma == 1
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,13 @@ def test_parameters_arrive() -> None:
         ("linucb", {"ridge": float("inf")}, "ridge: not a valid value: inf"),
         ("linucb", {"alpha": -1}, "alpha: at least 0"),
         ("linucb", {"gamma": 2.0}, "gamma: in .0, 1."),
+        ("sw-linucb", {"gamma": 0.9}, "gamma: unknown parameter of sw-linucb"),
+        ("pilot", {"width": "practical"}, "width: unknown parameter of pilot"),
+        (
+            "d-linucb",
+            {"gamma": 0.9, "half_life": 5.0},
+            "half_life: in place of gamma, not beside it",
+        ),
         ("knn", {"k": 2.5}, "k: not a valid value: 2.5"),
         ("knn", {"k": True}, "k: not a valid value: True"),
         ("knn", {"k": 0}, "k: positive, not 0"),
@@ -116,8 +124,9 @@ def test_full_params_spell_out_the_defaults(name: str) -> None:
     filled = full_params(name, {})
     assert "dim" not in filled and "self" not in filled
     assert full_params(name, filled) == filled
+    own = int | float | str | LinearParams
     explicit, implicit = (
-        {key: value for key, value in vars(policy).items() if isinstance(value, int | float | str)}
+        {key: value for key, value in vars(policy).items() if isinstance(value, own)}
         for policy in (make_policy(name, dim=1, params=filled), POLICIES[name](dim=1))
     )
     assert explicit == implicit
