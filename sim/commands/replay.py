@@ -95,7 +95,7 @@ def command(
     from banditroute.features.embedding import make_embedder
     from policies import make_pacing
     from sim import plan as stages
-    from sim.commands.report import needs_drawing, write_page
+    from sim.commands.report import FOR_PAGE, check_installed, write_page
     from sim.commands.terminal import console, progress
     from sim.data.database import without_passwords
     from sim.errors import InputError
@@ -112,7 +112,7 @@ def command(
     options.writable("--json", json_path)
     options.writable("--report", report)
     if report is not None:
-        needs_drawing("--report")
+        check_installed("--report", *FOR_PAGE)
     try:
         make_pacing(pacing)
     except ValueError as error:

@@ -12,6 +12,9 @@ from sim.commands import options
 if TYPE_CHECKING:
     from sim.results import RunFile
 
+FOR_FIGURES = ("matplotlib",)
+FOR_PAGE = (*FOR_FIGURES, "jinja2")
+
 
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN.json", help="What a replay has written.")],
@@ -31,7 +34,10 @@ def command(
     if out is None and png is None:
         show(console(), read.stages, full=full, tasks=tasks)
         return
-    needs_drawing("--out" if out is not None else "--png")
+    if out is not None:
+        check_installed("--out", *FOR_PAGE)
+    if png is not None:
+        check_installed("--png", *FOR_FIGURES)
     from sim.report.figures import frontiers, pictures
 
     if out is not None:
@@ -47,14 +53,16 @@ def command(
             print(path)
 
 
-def needs_drawing(option: str) -> None:
-    """Refuse an option that needs matplotlib, where there is none."""
+def check_installed(option: str, *packages: str) -> None:
+    """Refuse an option that needs packages of the extra `report` which are not installed."""
     from importlib.util import find_spec
 
     from sim.errors import InputError
 
-    if find_spec("matplotlib") is None:
-        raise InputError(f"{option}: needs matplotlib: pip install 'banditroute[report]'")
+    lacking = [package for package in packages if find_spec(package) is None]
+    if lacking:
+        needed = " and ".join(lacking)
+        raise InputError(f"{option}: needs {needed}: pip install 'banditroute[report]'")
 
 
 def write_page(run: RunFile, path: Path, option: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import importlib.util
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -155,7 +157,7 @@ def test_figures_are_of_about_one_height(budgeted: RunFile) -> None:
 
 
 def test_the_head_says_what_was_run(html: str) -> None:
-    assert '<pre id="command">sim replay &#x27;a file.parquet&#x27; --policy learner</pre>' in html
+    assert '<pre id="command">sim replay &#39;a file.parquet&#39; --policy learner</pre>' in html
     assert "<dt>data: digest</dt><dd>0123abcd</dd>" in html
     assert "<dt>versions</dt><dd>banditroute 0.1.0, numpy 2.0</dd>" in html
     assert "<dt>preference</dt><dd>0.7, 0.3, 0</dd>" in html
@@ -268,19 +270,40 @@ def test_wrong_input_is_one_line_and_status_2(
         assert error.count("\n") == 1
 
 
-def test_without_matplotlib_it_says_what_to_install(
+@pytest.mark.parametrize(
+    ("absent", "option", "message"),
+    [
+        (["matplotlib"], "--out", "needs matplotlib"),
+        (["jinja2"], "--out", "needs jinja2"),
+        (["matplotlib", "jinja2"], "--out", "needs matplotlib and jinja2"),
+        (["matplotlib"], "--png", "needs matplotlib"),
+    ],
+)
+def test_without_the_extra_it_says_what_to_install(
     made: RunFile,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    absent: list[str],
+    option: str,
+    message: str,
 ) -> None:
     run = tmp_path / "run.json"
     made.write(run)
     plain = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else plain(name)
+        importlib.util, "find_spec", lambda name: None if name in absent else plain(name)
     )
-    assert call("report", str(run), "--out", str(tmp_path / "x.html")) == 2
-    told = "error: --out: needs matplotlib: pip install 'banditroute[report]'\n"
-    assert capsys.readouterr().err == told
+    assert call("report", str(run), option, str(tmp_path / "x.html")) == 2
+    expected = f"error: {option}: {message}: pip install 'banditroute[report]'\n"
+    assert capsys.readouterr().err == expected
     assert call("report", str(run)) == 0
+
+
+def test_tables_and_pictures_do_not_need_jinja2(budgeted: RunFile, tmp_path: Path) -> None:
+    run = tmp_path / "run.json"
+    budgeted.write(run)
+    code = "import sys; sys.modules['jinja2'] = None; from sim.cli import main; main()"
+    for arguments in ([], ["--png", str(tmp_path)]):
+        words = [sys.executable, "-c", code, "report", str(run), *arguments]
+        subprocess.run(words, check=True, capture_output=True)
