@@ -1,6 +1,6 @@
-"""Settings: one YAML file, BANDITROUTE_ environment variables over it, flags over both.
+"""Settings: a YAML file, ``BANDITROUTE_`` environment variables over it, and flags over both.
 
-Nothing is guessed: a key that is not known is an error that names the nearest valid one.
+An unknown key is never ignored: it is an error that names the nearest valid key.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as MalformedVariable
 
+from banditroute.core.mistakes import mistakes, path_of
 from banditroute.core.pool import ModelSpec, Name, PoolOptions
+from banditroute.core.yaml_file import DuplicateKeyError, YamlError, YamlFile, read_yaml
 from banditroute.features.embedding import FEATURES
 from banditroute.features.projection import HASHING_DIM
 from banditroute.learn.prior import fitting
@@ -25,9 +26,9 @@ from policies import make_policy
 from policies.params import nearest
 
 ENV_PREFIX = "BANDITROUTE_"
-Lines = Mapping[tuple[str, ...], int]
-_CLIENT_ENV = {"BANDITROUTE_URL"}
+_CLIENT_VARIABLES = {"BANDITROUTE_URL"}
 _EMBEDDERS = ("hashing", "minilm", "precomputed")
+_NO_FILE = YamlFile(None, None)
 
 DEMO_MODELS = [
     ModelSpec(name="small", input_price=0.05, output_price=0.2),
@@ -37,17 +38,53 @@ DEMO_MODELS = [
 
 
 class SettingsError(ValueError):
-    """One line per mistake, each naming its key."""
+    """Settings that cannot be used: one line for each mistake, its key in front."""
 
 
 class PoolFile(PoolOptions):
-    """A pool in the file: its options over the file's defaults, and its models."""
+    """A pool in the file.
+
+    Attributes
+    ----------
+    models : list of ModelSpec
+        The models of the pool and their prices.
+
+    Notes
+    -----
+    All other keys are those of `PoolOptions`; they go over the `defaults` of the file.
+    """
 
     models: list[ModelSpec] = Field(default_factory=list)
 
 
 class Settings(BaseSettings):
-    """All that the daemon can be told; see the README for what each key does."""
+    """All settings of the daemon; banditroute/README.md has an example of the file.
+
+    Attributes
+    ----------
+    host : str
+        Address to listen on.
+    port : int
+        Port to listen on.
+    database : str
+        SQLAlchemy URL of the log, SQLite or PostgreSQL.
+    replicas : int
+        Ray Serve replicas; SQLite serves only one.
+    hash_key : SecretStr or None
+        Secret for keyed hashes of prompts in the log; None stores no hashes.
+    max_body_bytes : int
+        Size limit of a request's body, in bytes.
+    max_batch_body_bytes : int
+        Size limit of a batch's body, in bytes.
+    write_queue : int
+        Number of writes that may wait for the writer.
+    publish_ms : float
+        Least time between two snapshots of the learner, in ms.
+    defaults : PoolOptions
+        Options of every pool that does not set them itself.
+    pools : dict[str, PoolFile]
+        Pools by name; without this key a demo pool.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
@@ -76,62 +113,86 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """See `BaseSettings.settings_customise_sources`; the environment goes over the file."""
         return env_settings, init_settings
 
-    def options_of(self, pool: str, kept: Mapping[str, Any] | None = None) -> PoolOptions:
-        """Return the options of a pool: its own, over those `kept` in SQL, over the defaults."""
-        own: dict[str, Any] = dict(kept or {})
-        if pool in self.pools:
-            own = self.own_options(pool)
+    def options_of(self, pool: str, stored: Mapping[str, Any] | None = None) -> PoolOptions:
+        """Return the options of a pool, over the defaults.
+
+        Parameters
+        ----------
+        pool : str
+            Name of the pool.
+        stored : Mapping[str, Any] or None
+            Options that the database has for a pool that the file does not have.
+        """
+        own = self.own_options(pool) if pool in self.pools else dict(stored or {})
         return PoolOptions.model_validate(self.defaults.model_dump(exclude_unset=True) | own)
 
     def own_options(self, pool: str) -> dict[str, Any]:
-        """Return what the file sets for this pool alone, its models left out."""
+        """Return the options that the file sets for one pool, without its models.
+
+        Parameters
+        ----------
+        pool : str
+            Name of a pool in the file.
+        """
         return self.pools[pool].model_dump(mode="json", exclude_unset=True, exclude={"models"})
 
 
 def load_settings(path: Path | None = None, **flags: Any) -> Settings:
-    """Read settings.
+    """Return the settings of a file, the environment and the command line.
 
     Parameters
     ----------
-    path : YAML file; None means none.
-    flags : what the command line sets; None is a flag that was not given.
+    path : Path or None
+        YAML file; None reads none.
+    **flags : Any
+        Settings from the command line; None means that a flag was not given.
 
     Raises
     ------
     SettingsError
-        With every mistake found, each with its key and, where known, its line.
+        With all mistakes of the file and the environment, each with its key and, where known, its
+        line. Mistakes in flags, policies and priors are reported one at a time.
     """
-    lines: dict[tuple[str, ...], int] = {}
-    content: dict[str, Any] = {}
-    if path is not None:
-        content = _read(path, lines)
+    file = _NO_FILE if path is None else _read(path)
     unknown = [
-        f"{name}: unknown variable{nearest(name, _known_variables())}"
+        f"{name}: unknown variable{nearest(name, _valid_variables())}"
         for name in os.environ
         if name.startswith(ENV_PREFIX)
         and name.removeprefix(ENV_PREFIX).split("__")[0].lower() not in Settings.model_fields
-        and name not in _CLIENT_ENV
+        and name not in _CLIENT_VARIABLES
     ]
     if unknown:
         raise SettingsError("\n".join(unknown))
     try:
-        settings = Settings(**{str(key): value for key, value in content.items()})
+        settings = Settings(**{str(key): value for key, value in (file.content or {}).items()})
     except ValidationError as error:
-        raise SettingsError(_explain(error, lines)) from None
+        raise SettingsError(_explain(error, file)) from None
     except MalformedVariable as error:
         raise SettingsError(f"{ENV_PREFIX}*: {error}: {error.__cause__}") from None
-    given = {key: _flag(key, value) for key, value in flags.items() if value is not None}
-    settings = settings.model_copy(update=given)
+    settings = settings.model_copy(
+        update={key: _flag(key, value) for key, value in flags.items() if value is not None}
+    )
     for name in settings.pools:
-        _check_pool(settings, name, lines)
+        _check_pool(settings, name, file)
     # Pools that are made over HTTP take the defaults as they are.
-    _check_prior(settings.defaults, ("defaults", "prior"), lines)
+    _check_prior(settings.defaults, ("defaults", "prior"), file)
     return settings
 
 
+def _read(path: Path) -> YamlFile:
+    try:
+        return read_yaml(path)
+    except DuplicateKeyError as error:
+        raise SettingsError(str(error)) from None
+    except YamlError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
 def _flag(key: str, value: Any) -> Any:
+    """Return a setting from the command line as the type of its field."""
     if key not in Settings.model_fields:
         raise SettingsError(f"{key}: unknown key{nearest(key, list(Settings.model_fields))}")
     field = Settings.model_fields[key]
@@ -139,73 +200,46 @@ def _flag(key: str, value: Any) -> Any:
         kind: Any = Annotated[field.annotation, field]
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise SettingsError(_explain(error, {}, (key,))) from None
+        raise SettingsError(_explain(error, _NO_FILE, (key,))) from None
 
 
-def _read(path: Path, lines: dict[tuple[str, ...], int]) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not YAML: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path}: a mapping of keys is expected")
-    _locate(node, (), lines)
-    return content
+def _explain(error: ValidationError, file: YamlFile, prefix: tuple[int | str, ...] = ()) -> str:
+    """Return one line for each mistake; locations in `error` are below `prefix`."""
+    lines = []
+    for mistake in mistakes(error):
+        location, reason = prefix + mistake.location, mistake.reason
+        if mistake.kind == "extra_forbidden":
+            reason = f"unknown key{nearest(str(location[-1]), _valid_keys(location[:-1]))}"
+        holder = location[:-1] if mistake.kind == "missing" else location
+        lines.append(f"{path_of(location)}{_source(holder, file)}: {reason}")
+    return "\n".join(lines)
 
 
-def _locate(node: Any, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
-    lines[at] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if (*at, str(key.value)) in lines:
-                where = ".".join((*at, str(key.value)))
-                raise SettingsError(f"{where} (line {key.start_mark.line + 1}): given twice")
-            _locate(value, (*at, str(key.value)), lines)
-            lines[(*at, str(key.value))] = key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _locate(value, (*at, str(index)), lines)
-
-
-def _explain(error: ValidationError, lines: Lines, below: tuple[str, ...] = ()) -> str:
-    found = []
-    for problem in error.errors():
-        at = below + tuple(str(part) for part in problem["loc"])
-        line = _line(at[:-1] if problem["type"] == "missing" else at, lines)
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"unknown key{nearest(at[-1], _keys_at(at[:-1]))}"
-        found.append(f"{'.'.join(at)}{line}: {message}")
-    return "\n".join(found)
-
-
-def _line(at: tuple[str, ...], lines: Lines) -> str:
-    variable = f"{ENV_PREFIX}{at[0].upper()}" if at else ""
+def _source(location: Sequence[int | str], file: YamlFile) -> str:
+    """Return where a setting comes from, in brackets: its line or an environment variable."""
+    variable = f"{ENV_PREFIX}{str(location[0]).upper()}" if location else ""
     if any(name == variable or name.startswith(f"{variable}__") for name in os.environ):
         return f" (see {variable} in the environment)"
-    return f" (line {lines[at]})" if at in lines else ""
+    line = file.line(location)
+    return "" if line is None else f" (line {line})"
 
 
-def _check_pool(settings: Settings, name: str, lines: Lines) -> None:
+def _check_pool(settings: Settings, name: str, file: YamlFile) -> None:
+    """Raise SettingsError for a pool that could not start."""
     try:
         options = settings.options_of(name)
     except ValidationError as error:
-        raise SettingsError(_explain(error, lines, ("pools", name))) from None
+        raise SettingsError(_explain(error, file, ("pools", name))) from None
+    models = [model.name for model in settings.pools[name].models]
     try:
         dim = FEATURES + len(options.tasks)
         policy = make_policy(options.policy.name, dim=dim, params=options.policy.params)
-        for model in settings.pools[name].models:
-            policy.add_arm(model.name)
+        for model in models:
+            policy.add_arm(model)
     except ValueError as error:
         key, _, message = str(error).partition(": ")
-        line = _line(("pools", name, "policy", key), lines)
-        raise SettingsError(f"pools.{name}.policy.{key}{line}: {message}") from None
+        source = _source(("pools", name, "policy", key), file)
+        raise SettingsError(f"pools.{name}.policy.{key}{source}: {message}") from None
     kind = options.embedder
     if kind not in _EMBEDDERS and not kind.startswith("sentence-transformers:"):
         raise SettingsError(
@@ -215,38 +249,39 @@ def _check_pool(settings: Settings, name: str, lines: Lines) -> None:
         raise SettingsError(
             f"pools.{name}.embedding_dim: vectors of embedder 'hashing' have {HASHING_DIM} numbers"
         )
-    names = [model.name for model in settings.pools[name].models]
-    for twice in {model for model in names if names.count(model) > 1}:
-        raise SettingsError(f"pools.{name}.models: {twice!r} is there twice")
-    _check_prior(options, ("pools", name, "prior"), lines, names)
+    for model in models:
+        if models.count(model) > 1:
+            raise SettingsError(f"pools.{name}.models: {model!r} is there twice")
+    _check_prior(options, ("pools", name, "prior"), file, models)
 
 
 def _check_prior(
-    options: PoolOptions, at: tuple[str, ...], lines: Lines, models: Sequence[str] = ()
+    options: PoolOptions, location: tuple[str, ...], file: YamlFile, models: Sequence[str] = ()
 ) -> None:
+    """Raise SettingsError for a prior that a pool of these options and models could not use."""
     try:
         prior = fitting(options)
-        known = [] if prior is None else prior.arrays["arms"].tolist()
-        if known and models and not set(known) & set(models):
-            raise ValueError(f"it knows none of the pool's models, but {', '.join(known[:4])}")
+        arms = [] if prior is None else prior.arrays["arms"].tolist()
+        if arms and models and not set(arms) & set(models):
+            raise ValueError(f"it knows none of the pool's models, but {', '.join(arms[:4])}")
     except (ValueError, ImportError) as error:
         message = str(error).removeprefix("prior: ")
-        raise SettingsError(f"{'.'.join(at)}{_line(at, lines)}: {message}") from None
+        raise SettingsError(f"{path_of(location)}{_source(location, file)}: {message}") from None
 
 
-def _keys_at(path: Sequence[str]) -> list[str]:
-    """Return the keys that are valid below `path`, by walking the models."""
+def _valid_keys(location: Sequence[int | str]) -> list[str]:
+    """Return the keys that may stand below a location, by walking the models."""
     model: Any = Settings
-    for part in path:
+    for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = model.model_fields[part].annotation
+            model = model.model_fields[str(part)].annotation
         else:  # an entry of a list or of a mapping
             model = typing.get_args(model)[-1] if typing.get_args(model) else model
         if isinstance(model, types.UnionType):
             model = next(arg for arg in typing.get_args(model) if arg is not type(None))
-    known = isinstance(model, type) and issubclass(model, BaseModel)
-    return list(model.model_fields) if known else []
+    has_keys = isinstance(model, type) and issubclass(model, BaseModel)
+    return list(model.model_fields) if has_keys else []
 
 
-def _known_variables() -> list[str]:
+def _valid_variables() -> list[str]:
     return [ENV_PREFIX + name.upper() for name in Settings.model_fields]

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from banditroute.core.mistakes import explain
 from sim.errors import InputError
 
 FORMAT: Literal["banditroute-run/1"] = "banditroute-run/1"
@@ -202,8 +203,6 @@ class RunFile(Part):
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{path}: {where}: {first['msg']}") from error
+            raise InputError(f"{path}: {explain(error)}") from error
         except ValueError as error:
             raise InputError(f"{path}: not JSON") from error

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticCustomError
 
 from banditroute.core.errors import InvalidJson, InvalidRequest, InvalidValue
+from banditroute.core.mistakes import mistakes, path_of
 
 MANY_MISTAKES = 10_000
-
-
-def blame(field: str, why: str) -> PydanticCustomError:
-    """Return the error of a field that is wrong beside others, for a validator of the whole."""
-    return PydanticCustomError("blamed", "{why}", {"field": field, "why": why})
 
 
 class Wire(BaseModel):
@@ -39,23 +34,11 @@ def invalid_body(error: ValidationError) -> InvalidRequest:
     if error.error_count() > MANY_MISTAKES:
         # Naming one would mean to list them all first.
         return InvalidValue(f"body: over {MANY_MISTAKES:,} mistakes")
-    problem = error.errors(include_url=False, include_input=False)[0]
-    if problem["type"] == "json_invalid":
-        return InvalidJson(f"body: {problem['msg']}")
-    at = problem["loc"]
-    path = _path((*at, problem["ctx"]["field"]) if problem["type"] == "blamed" else at)
-    message = problem["msg"].removeprefix("Value error, ")
-    return InvalidValue(f"{path or 'body'}: {message}", param=path or None)
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Return the path of a field; what comes from the caller is cut short."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part != "[key]":
-            path += f".{part[:200]}" if path else part[:200]
-        if part == "content":  # below it stand the names of the types that it may have
-            break
-    return path
+    first = next(mistakes(error))
+    if first.kind == "json_invalid":
+        return InvalidJson(f"body: {first.reason}")
+    location = first.location
+    if "content" in location:  # below it stand the names of the types that it may have
+        location = location[: location.index("content") + 1]
+    path = path_of(location)
+    return InvalidValue(f"{path or 'body'}: {first.reason}", param=path or None)

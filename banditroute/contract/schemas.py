@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from banditroute.contract.body import Wire, blame
+from banditroute.contract.body import Wire
 from banditroute.core.budget import MOST_USD
+from banditroute.core.mistakes import blame
 from banditroute.core.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preference
 
 MAX_BATCH = 1_024

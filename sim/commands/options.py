@@ -84,6 +84,7 @@ def preference(text: str | None) -> tuple[float, float, float]:
     """Return weights of (quality, cost, latency), the pool's defaults for None."""
     from pydantic import ValidationError
 
+    from banditroute.core.mistakes import explain
     from banditroute.core.pool import PoolOptions, Preference
     from sim.errors import InputError
 
@@ -93,7 +94,7 @@ def preference(text: str | None) -> tuple[float, float, float]:
         quality, cost, latency = (float(part) for part in text.split(","))
         return Preference(quality=quality, cost=cost, latency=latency).weights()
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        reason = explain(error)
     except ValueError:
         reason = "expected three numbers, quality,cost,latency"
     raise InputError(f"--preference: {text!r}: {reason}")

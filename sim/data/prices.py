@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from banditroute.core.mistakes import mistakes
 from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from sim.data.dataset import Dataset, Float64
 from sim.errors import InputError
@@ -99,9 +100,9 @@ def table(path: Path) -> dict[str, ModelSpec]:
     except csv.Error as error:
         raise InputError(f"--prices: {path}: not CSV ({error})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        column = "model" if first["loc"][0] == "name" else str(first["loc"][0])
-        raise InputError(f"{where}, column {column!r}: {first['msg']}") from error
+        first = next(mistakes(error))
+        column = "model" if first.location == ("name",) else str(first.location[0])
+        raise InputError(f"{where}, column {column!r}: {first.reason}") from error
     return found
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from banditroute.core.mistakes import explain
 from banditroute.core.pool import PolicySpec, PoolOptions
+from banditroute.core.yaml_file import YamlError, read_yaml
 from banditroute.learn.prior import Prior, parsed
 from policies import make_policy
 from sim.errors import InputError
@@ -172,12 +173,10 @@ def distinct(contenders: Sequence[Candidate]) -> None:
 def _read(path: Path) -> Candidate:
     where = f"--policy: {path}"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{where}: cannot be read") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
+        content = read_yaml(path).content
+    except YamlError as error:
+        raise InputError(f"{where}: {error}") from error
+    if content is None:
         raise InputError(f"{where}: a mapping of keys is expected")
     for key in content:
         if key not in KEYS:
@@ -185,9 +184,7 @@ def _read(path: Path) -> Candidate:
     try:
         options = PoolOptions.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where}: {key}: {first['msg']}") from error
+        raise InputError(f"{where}: {explain(error)}") from error
     try:
         _known(options.policy.name, options.policy.params)
     except ValueError as error:

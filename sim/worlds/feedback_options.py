@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import ValidationError
 
+from banditroute.core.mistakes import explain
 from sim.errors import InputError
 from sim.worlds.events import Delay, Judge, Loss
 from sim.worlds.scenario import Scenario
@@ -66,9 +67,10 @@ def parse_delay(text: str) -> Delay:
         if kind == "exponential":
             return Delay(mean=float(rest))
         return Delay(seconds=float(text))
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:
+        reason = f" ({explain(error)})" if isinstance(error, ValidationError) else ""
         expected = "seconds, exponential:SECONDS or log:URL"
-        raise InputError(f"--delay: {text!r}: {expected} expected") from error
+        raise InputError(f"--delay: {text!r}: {expected} expected{reason}") from error
 
 
 def logged(url: str) -> list[float]:

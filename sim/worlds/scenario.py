@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from banditroute.core.mistakes import mistakes, path_of
 from banditroute.core.pool import Preference, Strict
+from banditroute.core.yaml_file import YamlError, read_yaml
 from sim.data.dataset import Dataset
 from sim.errors import InputError
 from sim.worlds.events import KINDS, AnyEvent, Cast, Mix, WorldEvent
@@ -251,33 +252,12 @@ def _composed(other: str, file: Traversable, where: str) -> tuple[str, Traversab
     raise InputError(f"{where}: no file or scenario {other!r}; valid: {_names(known)}")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that is given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        merge = "tag:yaml.org,2002:merge"
-        own = [key for key, _ in node.value if key.tag != merge]
-        keys = [self.construct_object(key, deep=True) for key in own]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(problem=f"{key!r} twice from line {line}")
-        return super().construct_mapping(node, deep=deep)
-
-
 def _parse(name: str, file: Traversable) -> ScenarioFile:
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise InputError(f"{name}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: not UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be read"
-        raise InputError(f"{name}: not YAML{line}: {problem}") from error
-    if not isinstance(content, dict):
+        content = read_yaml(file).content
+    except YamlError as error:
+        raise InputError(f"{name}: {error}") from error
+    if content is None:
         raise InputError(f"{name}: a mapping of keys is expected")
     try:
         return ScenarioFile.model_validate(content)
@@ -286,27 +266,22 @@ def _parse(name: str, file: Traversable) -> ScenarioFile:
 
 
 def _problem(error: ValidationError) -> str:
-    """Return the path and the reason of one mistake; a misspelt key is told before its lack."""
-    found = error.errors(include_url=False)
-    first = min(found, key=lambda one: one["type"] != "extra_forbidden")
-    at: list[int | str] = list(first["loc"])
+    """Return the path and the reason of one mistake; unknown keys come before missing ones."""
+    first = min(mistakes(error), key=lambda mistake: mistake.kind != "extra_forbidden")
+    location, reason = list(first.location), first.reason
     holder: type[BaseModel] = ScenarioFile
-    if at[0] == "events" and len(at) > 2:
-        holder = KINDS[str(at.pop(2))]  # pydantic names the kind after the index
-    reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        at.append("kind")
-        tag = first.get("ctx", {}).get("tag")
-        said = "missing" if tag is None else f"unknown kind {tag!r}"
-        reason = f"{said}; valid: {', '.join(KINDS)}"
-    elif first["type"] == "extra_forbidden":
+    if location[0] == "events" and len(location) > 2:
+        holder = KINDS[str(location.pop(2))]  # pydantic names the kind after the index
+    if first.kind in ("union_tag_invalid", "union_tag_not_found"):
+        location.append("kind")
+        tag = first.context.get("tag")
+        reason = "missing" if tag is None else f"unknown kind {tag!r}"
+        reason += f"; valid: {', '.join(KINDS)}"
+    elif first.kind == "extra_forbidden":
         keys = [field.alias or key for key, field in holder.model_fields.items()]
         reason = f"unknown key; valid: {', '.join(keys)}"
-    elif first["type"] == "missing":
+    elif first.kind == "missing":
         reason = "missing"
-    elif first["type"] == "model_attributes_type":
+    elif first.kind == "model_attributes_type":
         reason = "a mapping of keys is expected"
-    path = "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in at if part != "[key]"
-    )
-    return f"{path.removeprefix('.')}: {reason}"
+    return f"{path_of(location)}: {reason}"

@@ -32,17 +32,17 @@ def test_round_trip(made: RunFile, tmp_path: Path) -> None:
     ("where", "value", "told"),
     [
         (("format",), "banditroute-run/9", "format: "),
-        (("stages", 0, "requests"), "many", "stages.0.requests: "),
+        (("stages", 0, "requests"), "many", "stages[0].requests: "),
         (
             ("stages", 1, "contenders", 2, "metrics", "cost", "mean"),
             [],
-            "stages.1.contenders.2.metrics.cost.mean: ",
+            "stages[1].contenders[2].metrics.cost.mean: ",
         ),
-        (("stages", 0, "frontier", 0, "price"), 1, "stages.0.frontier.0.price: "),
+        (("stages", 0, "frontier", 0, "price"), 1, "stages[0].frontier[0].price: "),
         (
             ("stages", 2, "contenders", 0, "adapted", 0, "outcome"),
             "soon",
-            "stages.2.contenders.0.adapted.0.outcome: ",
+            "stages[2].contenders[0].adapted[0].outcome: ",
         ),
     ],
 )

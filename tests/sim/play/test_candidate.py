@@ -66,13 +66,16 @@ def test_a_prior_lies_beside_the_file_and_travels_as_text(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "cannot be read"),
-        ("policy: [", "not YAML: "),
+        (None, "No such file or directory"),
+        ("policy: [", "not YAML in line 1: "),
+        ("policy: linucb\npolicy: pilot", "policy (line 2): given twice"),
+        ("policy: {name: linucb,\n  alpha: 1, alpha: 2}", "policy.alpha (line 2): given twice"),
         ("- linucb", "a mapping of keys is expected"),
         ("policy: linucbb", "policy.name: unknown policy 'linucbb'; did you mean 'linucb'"),
         ("policy: {name: linucb, alfa: 1}", "policy.alfa: unknown parameter of linucb"),
         ("embedder: minilm", "embedder: not a key of a policy; valid: policy, prior"),
         ("exploration_share: 2", "exploration_share: Input should be less than 1"),
+        ("preference: {quality: 0}", "preference: not a key of a policy; valid: policy, prior"),
         ("policy: linucb\nprior: absent.npz", "prior: "),
     ],
 )

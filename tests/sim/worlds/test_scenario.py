@@ -226,7 +226,11 @@ def test_folders_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("", "a mapping of keys is expected"),
         ("title: [", "not YAML in line 1: "),
         ("title: x\n1: y", "[1]: Keys should be strings"),
-        ("title: x\ntitle: y", "not YAML: 'title' twice from line 1"),
+        ("title: x\ntitle: y", "title (line 2): given twice"),
+        (
+            "title: x\nevents:\n  - {kind: add, model: y, at: 1/3,\n     at: 1/2}",
+            "events[0].at (line 4): given twice",
+        ),
         ("title: x\nevent: []", "event: unknown key; valid: title, says, compose, models, "),
         ("title: x\nbudget_rates: [1, 0]", "budget_rates[1]: Input should be greater than 0"),
         ("title: x\nevents: {}", "events: Input should be a valid list"),
