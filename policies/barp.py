@@ -154,14 +154,16 @@ class Barp(Policy):
         self.net |= trained
         self.lessons = lessons
 
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+    def _assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
         w, total = net.simplex(preference)
         view = {name: self.view[name].astype(np.float64) for name in self.net}
         logit = net.logits(view, x.astype(np.float64), w, beta=self.beta).astype(np.float32)
         # Penalties are in units of quality, of which one is w_q rewards.
         temperature = np.empty_like(logit)
         temperature[:] = (self.beta / np.maximum(w[:, 0], QUALITY_WEIGHT_FLOOR / total))[:, None]
-        return {"logit": logit, "temperature": temperature}
+        return {"logit": logit, "temperature": temperature}, *self._estimate(x)
 
     def weighed(self, x: Float32, preference: Float64) -> Float64:
         """Return what the net's own weighing of cost comes to as a penalty; see `Policy`."""

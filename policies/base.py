@@ -144,8 +144,42 @@ class Policy(ABC):
 
     Notes
     -----
+    A policy must write `law`, `_learn` and `_publish`. The defaults of all else are those of a
+    policy that reads no context: its statistics are the arrays of `kept`, with one entry per arm,
+    and what it publishes has a ``mean`` and a ``std`` of each arm's quality.
+
     `score`, `estimate` and `law` read only what `install` was given, so a scorer needs no
     statistics. `law` is static: from a logged row alone the pmf can be computed again.
+
+    Examples
+    --------
+    >>> from policies.laws import greedy
+    >>> class BestMean(Policy):
+    ...     name = "best-mean"
+    ...
+    ...     def __init__(self, *, dim):
+    ...         super().__init__(dim=dim)
+    ...         self.kept = {"total": np.zeros(0), "count": np.zeros(0)}
+    ...
+    ...     @staticmethod
+    ...     def law(scores, eligible, penalty):
+    ...         return greedy(scores["mean"] - penalty, eligible)
+    ...
+    ...     def _learn(self, arm, outcome):
+    ...         self.kept["total"][arm] += outcome.value
+    ...         self.kept["count"][arm] += 1.0
+    ...
+    ...     def _publish(self):
+    ...         count = self.kept["count"] + 1.0  # a new arm starts from one reward of 1
+    ...         mean = ((self.kept["total"] + 1.0) / count).astype(np.float32)
+    ...         return {"mean": mean, "std": (0.5 / np.sqrt(count)).astype(np.float32)}
+    >>> policy, x = BestMean(dim=1), np.ones((1, 1), dtype=np.float32)
+    >>> policy.add_arm("small"); policy.add_arm("large")
+    >>> policy.learn([Outcome(1, "d1", "small", x[0], "quality", 0.5)])
+    >>> policy.refresh()
+    >>> scores = policy.score(x, np.array([[1.0, 0.0, 0.0]]))
+    >>> policy.pmf(scores, np.array([[True, True]]), np.zeros((1, 2))).tolist()
+    [[0.0, 1.0]]
     """
 
     name: ClassVar[str]
@@ -165,6 +199,7 @@ class Policy(ABC):
         self.pulls = np.zeros(0, dtype=np.int64)
         self.born = np.zeros(0, dtype=np.int64)
         self.lessons: dict[str, Sums] = {}
+        self.kept: Arrays = {}
         self.view: Arrays = {}
 
     @staticmethod
@@ -173,22 +208,12 @@ class Policy(ABC):
         """Return the exact pmf[n, K] of the draw before exploration, row by row."""
 
     @abstractmethod
-    def _estimate(self, x: Float32) -> tuple[Float32, Float32]: ...
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        """Fold one quality outcome of the arm at position `arm` of `arms`."""
 
     @abstractmethod
-    def _learn(self, arm: int, outcome: Outcome) -> None: ...
-
-    @abstractmethod
-    def _grow(self) -> None: ...
-
-    @abstractmethod
-    def _state(self) -> Arrays: ...
-
-    @abstractmethod
-    def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None: ...
-
-    @abstractmethod
-    def _publish(self) -> Arrays: ...
+    def _publish(self) -> Arrays:
+        """Return the float32 arrays that `_assess` and `_estimate` read from `view`."""
 
     def score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
         """Return all that the law needs: named float32[n, K] arrays for x[n, d].
@@ -198,7 +223,7 @@ class Policy(ABC):
         x : float32[n, d]; another shape, or a value that is not finite, is a ValueError.
         preference : float64[n, 3], weights of (quality, cost, latency).
         """
-        return self._score(self._checked(x), preference)
+        return self._assess(self._checked(x), preference)[0]
 
     def estimate(self, x: Float32) -> tuple[Float32, Float32]:
         """Return mean[n, K] and deviation[n, K] of quality, in reward units; x as in `score`."""
@@ -214,14 +239,16 @@ class Policy(ABC):
         """Return (scores, mean, std): `score` and `estimate` in one step, equal bit for bit."""
         return self._assess(self._checked(x), preference)
 
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
-        """Return the scores; a policy writes this, or `_assess` where both share work."""
-        return self._assess(x, preference)[0]
-
     def _assess(
         self, x: Float32, preference: Float64
     ) -> tuple[dict[str, Float32], Float32, Float32]:
-        return self._score(x, preference), *self._estimate(x)
+        """Return (scores, mean, std); by default the mean is all that the law needs."""
+        mean, std = self._estimate(x)
+        return {"mean": mean}, mean, std
+
+    def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
+        """Return mean[n, K] and deviation[n, K]; by default what was published, for every x."""
+        return np.tile(self.view["mean"], (len(x), 1)), np.tile(self.view["std"], (len(x), 1))
 
     def _checked(self, x: Float32) -> Float32:
         if x.ndim != 2 or x.shape[1] != self.dim:
@@ -352,6 +379,10 @@ class Policy(ABC):
             if name in self.lessons:
                 self.teach(name, self.lessons[name])
 
+    def _grow(self) -> None:
+        """Make room for one more arm; by default an entry of 0 in every array of `kept`."""
+        self.kept = {name: np.append(values, 0.0) for name, values in self.kept.items()}
+
     def reset_arm(self, name: str, *, shift: float = 0.0, worth: float = 2.0) -> None:
         """Be unsure again of how good an arm is on the whole; not every policy can be.
 
@@ -381,6 +412,14 @@ class Policy(ABC):
         self.pulls = np.array(state["pulls"], dtype=np.int64)
         self.born = np.array(state["born"], dtype=np.int64)
         self._load(state)
+
+    def _state(self) -> Arrays:
+        """Return everything learned besides `clock` and the roster; by default `kept`."""
+        return {name: values.copy() for name, values in self.kept.items()}
+
+    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `_state` returned; the roster is loaded already."""
+        self.kept = {name: np.array(state[name], dtype=a.dtype) for name, a in self.kept.items()}
 
     def publish(self) -> Arrays:
         """Return the arrays that scoring reads, a pure function of `state`."""

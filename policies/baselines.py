@@ -6,10 +6,8 @@ Three keep a mean per arm, one keeps the last outcomes themselves; none may fit 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy
@@ -30,9 +28,6 @@ class Shrinking(Policy):
         variance = np.maximum(mean * (1.0 - mean), 0.0) / (count + 3.0)
         return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
-    def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
-        return np.tile(self.view["mean"], (len(x), 1)), np.tile(self.view["std"], (len(x), 1))
-
     def _learn(self, arm: int, outcome: Outcome) -> None:
         self.kept["total"][arm] += outcome.value
         self.kept["count"][arm] += 1.0
@@ -44,15 +39,6 @@ class Shrinking(Policy):
             total[arm] = kept * (total[arm] / count[arm] + shift)
             count[arm] = kept
 
-    def _grow(self) -> None:
-        self.kept = {name: np.append(sums, 0.0) for name, sums in self.kept.items()}
-
-    def _state(self) -> Arrays:
-        return {name: array.copy() for name, array in self.kept.items()}
-
-    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.kept = {name: np.array(state[name], dtype=a.dtype) for name, a in self.kept.items()}
-
     def _publish(self) -> Arrays:
         mean, std = self._posterior(self.kept["total"], self.kept["count"])
         return {"mean": mean, "std": std}
@@ -62,9 +48,6 @@ class Random(Shrinking):
     """Play any eligible arm; `prior` in [0, 1] is the quality estimated before any reward."""
 
     name = "random"
-
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
-        return {"mean": self._estimate(x)[0]}
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
@@ -86,9 +69,12 @@ class Fixed(Shrinking):
         super().__init__(dim=dim, prior=prior)
         self.arm = arm
 
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
+    def _assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
+        mean, std = self._estimate(x)
         chosen = np.array([name == self.arm for name in self.arms], dtype=np.float32)
-        return {"mean": self._estimate(x)[0], "chosen": np.tile(chosen, (len(x), 1))}
+        return {"mean": mean, "chosen": np.tile(chosen, (len(x), 1))}, mean, std
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
@@ -117,9 +103,11 @@ class EpsilonGreedy(Shrinking):
         params.share(epsilon=epsilon)
         self.epsilon = epsilon
 
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
-        mean = self._estimate(x)[0]
-        return {"mean": mean, "epsilon": np.full_like(mean, self.epsilon)}
+    def _assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
+        mean, std = self._estimate(x)
+        return {"mean": mean, "epsilon": np.full_like(mean, self.epsilon)}, mean, std
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:

@@ -85,8 +85,11 @@ class DUCB(Shrinking):
         self.xi, self.bound = xi, bound
         self.kept["last"] = np.zeros(0)
 
-    def _score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
-        return {name: np.tile(self.view[key], (len(x), 1)) for name, key in _INDEX.items()}
+    def _assess(
+        self, x: Float32, preference: Float64
+    ) -> tuple[dict[str, Float32], Float32, Float32]:
+        scores = {name: np.tile(self.view[key], (len(x), 1)) for name, key in _INDEX.items()}
+        return scores, *self._estimate(x)
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:

@@ -6,7 +6,6 @@ it anew when they are published, so nothing drifts that is added and taken away 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,11 +165,7 @@ class SWLinUCB(LinUCB):
 
     def _grow(self) -> None: ...
 
-    def _state(self) -> Arrays:
-        return {name: array.copy() for name, array in self.kept.items()}
-
-    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.kept = {name: np.array(state[name], dtype=a.dtype) for name, a in self.kept.items()}
+    _state, _load = Policy._state, Policy._load  # the window is the whole state
 
     def _solve(self) -> tuple[Float64, Float64]:
         (precision, mean), arms = self.ridge.fresh, len(self.arms)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from support.policy_cases import same_bits
 
 from policies import Outcome, Policy
+from policies.base import Arrays, Bools, Float32, Float64
 from policies.baselines import Random
+from policies.laws import greedy
 from policies.linucb import LinUCB
 
 
@@ -68,6 +72,51 @@ def test_an_outcome_is_frozen() -> None:
 def test_dim_is_at_least_one() -> None:
     with pytest.raises(ValueError, match="dim: at least 1, not 0"):
         Random(dim=0)
+
+
+class _Means(Policy):
+    """The least that a policy without context has to write."""
+
+    name = "means"
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__(dim=dim)
+        self.kept = {"total": np.zeros(0), "count": np.zeros(0)}
+
+    @staticmethod
+    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        return greedy(scores["mean"] - penalty, eligible)
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        self.kept["total"][arm] += outcome.value
+        self.kept["count"][arm] += 1.0
+
+    def _publish(self) -> Arrays:
+        count = self.kept["count"] + 1.0
+        mean = (self.kept["total"] / count).astype(np.float32)
+        return {"mean": mean, "std": (1.0 / count).astype(np.float32)}
+
+
+def test_a_policy_without_context_needs_a_law_a_step_and_a_view() -> None:
+    policy, x = _Means(dim=2), np.ones((3, 2), dtype=np.float32)
+    policy.add_arm("a")
+    policy.learn([Outcome(1, "d", "a", x[0], "quality", 0.5)])
+    policy.add_arm("b")
+    policy.learn([Outcome(2, "d", "b", x[0], "quality", 1.0)])
+    policy.refresh()
+    scores, mean, std = policy.assess(x, np.ones((3, 3)))
+    assert mean.tolist() == [[0.25, 0.5]] * 3 and std.tolist() == [[0.5, 0.5]] * 3
+    assert same_bits(scores, policy.score(x, np.ones((3, 3))))
+    pmf = policy.pmf(scores, np.ones((3, 2), dtype=np.bool_), np.zeros((3, 2)))
+    assert pmf.tolist() == [[0.0, 1.0]] * 3
+    other = _Means(dim=2)
+    other.load(policy.state())
+    assert same_bits(other.state(), policy.state())
+    other.learn([Outcome(3, "d", "a", x[0], "quality", 1.0)])
+    assert policy.kept["count"].tolist() == [1.0, 1.0] and other.kept["count"].tolist() == [
+        2.0,
+        1.0,
+    ]
 
 
 def test_the_base_is_abstract() -> None:
