@@ -10,7 +10,7 @@ import typer
 from sim.commands import options
 
 if TYPE_CHECKING:
-    from sim.ope.logged_requests import Trail
+    from sim.ope.logged_requests import DecisionHistory
     from sim.play.candidate import Candidate
 
 
@@ -57,7 +57,7 @@ def command(
     from sim.commands.terminal import console, progress
     from sim.errors import InputError
     from sim.ope import direct_method as direct
-    from sim.ope.evaluation import compared, evaluate, unknown
+    from sim.ope.evaluation import compare_with_log, evaluate, not_identified
     from sim.ope.rejection_replay import replay
     from sim.ope.tables import as_json, replayed_json, show, show_direct, show_replayed
 
@@ -71,9 +71,9 @@ def command(
     for key, value in beside.items():
         if tags.get(key, value) == value:
             raise InputError(f"--compare: --tag must select other decisions, by {key}=OTHER")
-    trail = _read(log, pool, moment, tags)
+    history = _read(log, pool, moment, tags)
     elsewhere = [spec for spec in policy or [] if spec.startswith("logged:")]
-    contenders = _contenders([spec for spec in policy or [] if spec not in elsewhere], trail)
+    contenders = _contenders([spec for spec in policy or [] if spec not in elsewhere], history)
     if baseline not in ("logged", *(one.label for one in contenders)):
         raise InputError(f"--baseline: {baseline!r} is neither 'logged' nor a --policy")
     if learning or budget_rate is not None:
@@ -89,7 +89,7 @@ def command(
                 raise InputError(f"{unused}: not together with {option}: nothing is compared there")
     shown = console()
     report: dict[str, object]
-    if np.isnan(trail.log.propensity).any():
+    if np.isnan(history.log.propensity).any():
         for option, given in (
             ("--learning", learning),
             ("--budget-rate", budget_rate),
@@ -97,37 +97,37 @@ def command(
         ):
             if given:
                 raise InputError(f"{option}: {log} has no propensities")
-        said = direct.estimates(trail, contenders, fraction=learn_fraction)
-        show_direct(shown, trail.log, said)
-        report, refused = {"log": trail.log.name, "direct": said}, False
+        said = direct.estimates(history, contenders, fraction=learn_fraction)
+        show_direct(shown, history.log, said)
+        report, refused = {"log": history.log.name, "direct": said}, False
     elif learning or budget_rate is not None:
-        first = round(learn_fraction * len(trail.log))
+        first = round(learn_fraction * len(history.log))
         with progress(len(contenders)) as advance:
             replayed = []
             for one in contenders:
                 replayed.append(
                     replay(
-                        trail,
+                        history,
                         one,
                         first=first,
                         learning=learning,
-                        budget_rate=budget_rate,
+                        budget_rate_usd=budget_rate,
                         seed=seed,
                     )
                 )
                 advance()
         show_replayed(shown, replayed)
-        report = {"log": trail.log.name, "replayed": replayed_json(replayed)}
+        report = {"log": history.log.name, "replayed": replayed_json(replayed)}
         refused = all(one.refusal for one in replayed)
     else:
-        found = evaluate(trail, contenders, fraction=learn_fraction, baseline=baseline, seed=seed)
-        found.verdicts += [unknown(spec) for spec in elsewhere]
+        found = evaluate(history, contenders, fraction=learn_fraction, baseline=baseline, seed=seed)
+        found.policies += [not_identified(spec) for spec in elsewhere]
         if compare is not None:
             other = _read(log, pool, moment, beside).log
-            found.comparison = compared(found, other, compare)
+            found.comparison = compare_with_log(found, other, compare)
         show(shown, found)
         report = as_json(found)
-        named = [one for one in found.verdicts if one.label != "logged"]
+        named = [one for one in found.policies if one.label != "logged"]
         refused = bool(named) and all(one.refusal for one in named)
     if json_path is not None:
         options.write_json(json_path, report)
@@ -163,7 +163,7 @@ def _microseconds(text: str | None) -> int | None:
     return int(moment.timestamp() * 1e6)
 
 
-def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> Trail:
+def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> DecisionHistory:
     from sim.data.database import opened
     from sim.errors import InputError
     from sim.ope import direct_method as direct
@@ -177,13 +177,13 @@ def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> Trail
         raise InputError("--since: the rows of a file have no time that is known; --tag selects")
     path = Path(log)
     if files.is_log(path) or not path.exists():
-        return files.trail(files.read(path, tags=tags))
+        return files.history_of(files.read(path, tags=tags))
     if tags:
         raise InputError(f"--tag: {log} has no tags to select by")
-    return files.trail(direct.read(path))
+    return files.history_of(direct.read(path))
 
 
-def _contenders(specs: list[str], trail: Trail) -> list[Candidate]:
+def _contenders(specs: list[str], history: DecisionHistory) -> list[Candidate]:
     from sim.errors import InputError
     from sim.play.candidate import distinct, parse
     from sim.play.libraries import PEERS
@@ -198,8 +198,8 @@ def _contenders(specs: list[str], trail: Trail) -> list[Candidate]:
         if one.label == "logged":
             raise InputError("--policy: 'logged' is the policy that decided; it is always judged")
         one.check(
-            models=trail.log.models,
-            embedder=trail.policy_identity.embedder,
-            dim=trail.policy_identity.dim,
+            models=history.log.models,
+            embedder=history.policy_identity.embedder,
+            dim=history.policy_identity.dim,
         )
     return contenders

@@ -27,12 +27,12 @@ class BanditLog:
     features : float32[n, d], the last column the intercept.
     chosen : int[n], column of the model that answered.
     propensity : float64[n], probability of that choice.
-    law : float64[n, K], the whole pmf; None where only the propensity was logged.
+    action_dist : float64[n, K], the whole pmf; None where only the propensity was logged.
     open : bool[n, K], the models that any policy could have chosen.
     quality : float64[n] in [0, 1], NaN where nobody said.
-    cost : float64[n], US dollars; NaN where nobody said.
+    cost_usd : float64[n], US dollars; NaN where nobody said.
     preference : float64[n, 3], weights of (quality, cost, latency), sum 1.
-    tau_cost : float64[n], US dollars that count as cost 1.
+    tau_cost_usd : float64[n], US dollars that count as cost 1.
     session : int[n], from 0.
     left_out : how many decisions were left out, by reason.
     notes : what a reader of the results should know of the log.
@@ -43,12 +43,12 @@ class BanditLog:
     features: Float32
     chosen: NDArray[np.intp]
     propensity: Float64
-    law: Float64 | None
+    action_dist: Float64 | None
     open: Bools
     quality: Float64
-    cost: Float64
+    cost_usd: Float64
     preference: Float64
-    tau_cost: Float64
+    tau_cost_usd: Float64
     session: NDArray[np.intp]
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -70,7 +70,7 @@ class BanditLog:
     def measures(self) -> tuple[str, ...]:
         """Names for `measure` of what somebody said something about."""
         known = ("quality", "cost", "utility")
-        return known if not np.isnan(self.cost).all() else known[:1]
+        return known if not np.isnan(self.cost_usd).all() else known[:1]
 
     def measure(self, name: str) -> Float64:
         """Return an outcome by name, float64[n], NaN where it is not known.
@@ -83,8 +83,8 @@ class BanditLog:
         if name == "quality":
             return self.quality
         if name == "cost":
-            return self.cost
-        fine = np.minimum(self.cost / self.tau_cost, 1.0)
+            return self.cost_usd
+        fine = np.minimum(self.cost_usd / self.tau_cost_usd, 1.0)
         paid = np.where(self.preference[:, 1] > 0.0, self.preference[:, 1] * fine, 0.0)
         worth: Float64 = self.preference[:, 0] * self.quality - paid
         return worth

@@ -18,10 +18,10 @@ from sim.data.formats import load
 from sim.errors import InputError
 from sim.ope.bandit_log import BanditLog
 from sim.ope.evaluator import LOGGED
-from sim.ope.logged_requests import Trail
+from sim.ope.logged_requests import DecisionHistory
 from sim.ope.read_parquet import QUALITY_ALONE
 from sim.ope.reward_model import predicted
-from sim.ope.target_policy import law, trained
+from sim.ope.target_policy import compute_action_dist, train
 from sim.play.candidate import Candidate
 
 
@@ -52,12 +52,12 @@ def read(path: Path) -> BanditLog:
         features=_features([data.prompts[i] for i in rows.tolist()]),
         chosen=chosen,
         propensity=np.full(n, np.nan),
-        law=None,
+        action_dist=None,
         open=np.ones((n, len(data.models)), dtype=np.bool_),
         quality=data.quality[rows, chosen],
-        cost=data.cost[rows, chosen],
+        cost_usd=data.cost[rows, chosen],
         preference=np.tile(QUALITY_ALONE, (n, 1)),
-        tau_cost=np.ones(n),
+        tau_cost_usd=np.ones(n),
         session=np.arange(n),
         left_out={"without an answer": unanswered} if unanswered else {},
         notes=data.notes,
@@ -71,7 +71,7 @@ def _features(prompts: Sequence[str]) -> Float32:
 
 
 def estimates(
-    trail: Trail, contenders: Sequence[Candidate], *, fraction: float
+    history: DecisionHistory, candidates: Sequence[Candidate], *, fraction: float
 ) -> dict[str, dict[str, float]]:
     """Return by policy and measure what the reward model makes of its choices.
 
@@ -83,14 +83,14 @@ def estimates(
     -----
     Of what was logged it is the mean of the answers that are known.
     """
-    log = trail.log
+    log = history.log
     first = round(fraction * len(log))
     judged = np.arange(first, len(log))
     laws = {
-        one.label: law(
-            trail.requests, log.models, one.options, trained(trail, one, until=first), rows=judged
+        one.label: compute_action_dist(
+            history.requests, log.models, one.options, train(history, one, until=first), rows=judged
         )
-        for one in contenders
+        for one in candidates
     }
     found: dict[str, dict[str, float]] = {name: {} for name in (LOGGED, *laws)}
     for measure in ("quality", "cost"):

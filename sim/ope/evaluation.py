@@ -1,6 +1,6 @@
 """Judging several policies from one log: trained on its first part, frozen, judged on the rest.
 
-Beside them stand the logged law itself, every model alone, and for each policy the zero router:
+Beside them stand the logging policy itself, every model alone, and for each policy the zero router:
 the mix of two models that costs as much and does not look at the prompt.
 """
 
@@ -16,15 +16,15 @@ from policies.base import Float64
 from sim.errors import InputError
 from sim.measure.baselines import Frontier, Offer
 from sim.ope.bandit_log import BanditLog
-from sim.ope.evaluator import HEADLINE, LOGGED, Estimate, Evaluator, PolicyVerdict, Target
+from sim.ope.evaluator import HEADLINE, LOGGED, Estimate, Evaluator, PolicyEvaluation, Target
 from sim.ope.intervals import Interval
-from sim.ope.logged_requests import Trail
-from sim.ope.target_policy import law, trained
+from sim.ope.logged_requests import DecisionHistory
+from sim.ope.target_policy import compute_action_dist, train
 from sim.play.candidate import Candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PolicyDifference:
     """A paired difference, by measure and estimator."""
 
     label: str
@@ -32,7 +32,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Zero:
+class ZeroRouter:
     """The zero router at a policy's cost: the mix in words, its quality, and policy minus zero."""
 
     label: str
@@ -42,7 +42,7 @@ class Zero:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyDifference:
+class LogComparison:
     """Decisions of somebody else, for a check: their mean quality, and each policy's less it."""
 
     label: str
@@ -54,18 +54,18 @@ class PolicyDifference:
 class Evaluation:
     """What one log says; `first` is the first judged row."""
 
-    trail: Trail
+    history: DecisionHistory
     first: int
-    judge: Evaluator
-    verdicts: list[PolicyVerdict] = field(default_factory=list)
-    differences: list[Difference] = field(default_factory=list)
-    zeros: list[Zero] = field(default_factory=list)
-    comparison: PolicyDifference | None = None
+    evaluator: Evaluator
+    policies: list[PolicyEvaluation] = field(default_factory=list)
+    differences: list[PolicyDifference] = field(default_factory=list)
+    zeros: list[ZeroRouter] = field(default_factory=list)
+    comparison: LogComparison | None = None
 
 
 def evaluate(
-    trail: Trail,
-    contenders: Sequence[Candidate],
+    history: DecisionHistory,
+    candidates: Sequence[Candidate],
     *,
     fraction: float = 0.5,
     baseline: str = LOGGED,
@@ -76,58 +76,60 @@ def evaluate(
     Parameters
     ----------
     fraction : share of the log that is learned from, in [0, 1).
-    baseline : ``logged`` or the label of a contender; all others are compared with it.
+    baseline : ``logged`` or the label of a candidate; all others are compared with it.
     seed : of the bootstrap.
 
     Raises
     ------
     InputError
-        When no outcome is known, or there are fewer than two rows to judge.
+        When no outcome is known, or there are fewer than two rows to evaluator.
     """
-    first = round(fraction * len(trail.log))
-    if len(trail.log) - first < 2:
-        raise InputError(f"--log: {len(trail.log)} decisions are too few to judge anything")
-    judge = Evaluator(trail.log, first=first, seed=seed)
-    if "quality" not in judge.measures:
-        raise InputError(f"--log: {trail.log.name}: no judged decision has feedback on quality")
-    found = Evaluation(trail, first, judge)
-    targets, judged = [Target(LOGGED, None)], np.arange(first, len(trail.log))
-    for one in contenders:
-        fold = trained(trail, one, until=first)
-        pmf = law(trail.requests, trail.log.models, one.options, fold, rows=judged)
+    first = round(fraction * len(history.log))
+    if len(history.log) - first < 2:
+        raise InputError(f"--log: {len(history.log)} decisions are too few to judge anything")
+    evaluator = Evaluator(history.log, first=first, seed=seed)
+    if "quality" not in evaluator.measures:
+        raise InputError(f"--log: {history.log.name}: no judged decision has feedback on quality")
+    found = Evaluation(history, first, evaluator)
+    targets, judged = [Target(LOGGED, None)], np.arange(first, len(history.log))
+    for one in candidates:
+        fold = train(history, one, until=first)
+        pmf = compute_action_dist(
+            history.requests, history.log.models, one.options, fold, rows=judged
+        )
         targets.append(Target(one.label, pmf))
-    found.verdicts = [judge.verdict(target) for target in targets]
-    told = [one for one in found.verdicts if one.refusal is None]
+    found.policies = [evaluator.evaluate(target) for target in targets]
+    told = [one for one in found.policies if one.refusal is None]
     for a, b in _pairs([one.label for one in told], baseline):
         first_of, other = (next(v for v in told if v.label == name) for name in (a, b))
         found.differences.append(
-            Difference(
+            PolicyDifference(
                 f"{a} - {b}",
                 {
-                    name: judge.difference(first_of, other, name)
-                    for name in judge.measures
+                    name: evaluator.difference(first_of, other, name)
+                    for name in evaluator.measures
                     if name in first_of.values and name in other.values
                 },
             )
         )
-    if "cost" in judge.measures:
-        alone = _Alone.of(judge)
+    if "cost" in evaluator.measures:
+        alone = _Alone.of(evaluator)
         costed = [one for one in told if "cost" in one.estimates]
-        found.zeros = [alone.zero(judge, one) for one in costed] if alone.names else []
+        found.zeros = [alone.zero(evaluator, one) for one in costed] if alone.names else []
     return found
 
 
-def unknown(label: str) -> PolicyVerdict:
+def not_identified(label: str) -> PolicyEvaluation:
     """Return the refusal of a policy that is known by another log alone."""
     why = (
         "its log holds what it gave to the models that it chose, not what it would have given to "
         "those chosen here, so its value on these decisions is not identified: log the whole pmf, "
         "or evaluate from its log instead"
     )
-    return PolicyVerdict(label, None, why, [], {}, {})
+    return PolicyEvaluation(label, None, why, [], {}, {})
 
 
-def compared(found: Evaluation, other: BanditLog, label: str) -> PolicyDifference:
+def compare_with_log(found: Evaluation, other: BanditLog, label: str) -> LogComparison:
     """Compare estimates with the mean quality of another log, which shares no row with this one.
 
     Raises
@@ -135,22 +137,22 @@ def compared(found: Evaluation, other: BanditLog, label: str) -> PolicyDifferenc
     InputError
         When no quality is known there.
     """
-    judge = Evaluator(other, measures=["quality"])
-    if not judge.measures:
+    evaluator = Evaluator(other, measures=["quality"])
+    if not evaluator.measures:
         raise InputError("--compare: no decision there has feedback on quality")
-    mean = judge.interval(judge.values(Target(label, None), "quality")["snips"])
+    mean = evaluator.interval(evaluator.values(Target(label, None), "quality")["snips"])
     differences = {}
-    for one in found.verdicts:
+    for one in found.policies:
         if one.refusal is None:
-            own = found.judge.interval(one.values["quality"]["snips"])
+            own = found.evaluator.interval(one.values["quality"]["snips"])
             wide = math.hypot(own.half_width, mean.half_width)
             apart = own.mean - mean.mean
             differences[one.label] = Interval(apart, apart - wide, apart + wide)
-    return PolicyDifference(label, mean, differences)
+    return LogComparison(label, mean, differences)
 
 
 def _pairs(labels: Sequence[str], baseline: str) -> list[tuple[str, str]]:
-    """Return everybody against the baseline, then the contenders among each other."""
+    """Return everybody against the baseline, then the candidates among each other."""
     others = [label for label in labels if label != baseline]
     pairs = [(label, baseline) for label in others if baseline in labels]
     named = [label for label in others if label != LOGGED]
@@ -166,20 +168,24 @@ class _Alone:
     cost: list[float]
 
     @classmethod
-    def of(cls, judge: Evaluator) -> _Alone:
+    def of(cls, evaluator: Evaluator) -> _Alone:
         found = cls([], [], [])
-        for k, name in enumerate(judge.log.models):
-            pmf = np.zeros((len(judge.judged), len(judge.log.models)))
+        for k, name in enumerate(evaluator.log.models):
+            pmf = np.zeros((len(evaluator.judged), len(evaluator.log.models)))
             pmf[:, k] = 1.0
             target = Target(name, pmf)
-            support = judge.support(target)
-            if support is not None and support.refusal() is None and judge.enough(target, "cost"):
+            support = evaluator.support(target)
+            if (
+                support is not None
+                and support.refusal() is None
+                and evaluator.enough(target, "cost")
+            ):
                 found.names.append(name)
-                found.values.append(judge.values(target, "quality")[HEADLINE])
-                found.cost.append(float(judge.values(target, "cost")[HEADLINE].mean()))
+                found.values.append(evaluator.values(target, "quality")[HEADLINE])
+                found.cost.append(float(evaluator.values(target, "cost")[HEADLINE].mean()))
         return found
 
-    def zero(self, judge: Evaluator, policy: PolicyVerdict) -> Zero:
+    def zero(self, evaluator: Evaluator, policy: PolicyEvaluation) -> ZeroRouter:
         """Return the zero router at the policy's estimated cost, its share taken as known."""
         quality = np.array([float(one.mean()) for one in self.values])
         frontier = Frontier.of([Offer(1.0, quality, np.array(self.cost))])
@@ -187,12 +193,12 @@ class _Alone:
         parts = {int(frontier.arms[corner, 0]): 1.0 - share}
         if share > 0.0:
             parts[int(frontier.arms[corner + 1, 0])] = share
-        values = np.zeros(len(judge.judged))
+        values = np.zeros(len(evaluator.judged))
         for k, part in parts.items():
             values += part * self.values[k]
-        return Zero(
+        return ZeroRouter(
             label=policy.label,
             mix=" + ".join(f"{part:.0%} {self.names[k]}" for k, part in parts.items()),
-            quality=judge.interval(values),
-            difference=judge.interval(policy.values["quality"][HEADLINE] - values),
+            quality=evaluator.interval(values),
+            difference=evaluator.interval(policy.values["quality"][HEADLINE] - values),
         )

@@ -15,7 +15,7 @@ import numpy as np
 from policies.base import Float64
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
-from sim.ope.inputs import Sample
+from sim.ope.inputs import EstimatorInputs
 from sim.ope.intervals import Interval, bootstrap, empirical_bernstein, normal
 from sim.ope.overlap import Support, effective, needed
 from sim.ope.reward_model import observed, predicted
@@ -27,7 +27,7 @@ LOGGED = "logged"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A policy to be judged: its pmf[n, K] in every judged row. None is the logged law itself."""
+    """A policy to be judged: its pmf[n, K] in every judged row; None is the logging policy."""
 
     label: str
     pmf: Float64 | None
@@ -48,10 +48,10 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyVerdict:
+class PolicyEvaluation:
     """What a log says of a target, by measure and estimator; `refusal` is why it says nothing.
 
-    `support` is None for the logged law, which needs none. A measure of which too little was
+    `support` is None for the logging policy, which needs none. A measure of which too little was
     observed is left out of `estimates` and `values`.
     """
 
@@ -105,7 +105,7 @@ class Evaluator:
         """Return the share of the judged rows whose outcome is known."""
         return float((self._seen[measure] > 0.0).mean())
 
-    def verdict(self, target: Target) -> PolicyVerdict:
+    def evaluate(self, target: Target) -> PolicyEvaluation:
         """Judge one target; the same arguments give the same numbers."""
         support = self.support(target)
         refusal = support.refusal() if support else None
@@ -123,7 +123,7 @@ class Evaluator:
                 warnings.append(f"{sessions} sessions are few for an interval")
         values = {name: self.values(target, name) for name in told}
         most = support.most_weight if support else 1.0
-        return PolicyVerdict(
+        return PolicyEvaluation(
             label=target.label,
             support=support,
             refusal=refusal,
@@ -141,19 +141,21 @@ class Evaluator:
         return size >= needed(len(self.judged))
 
     def support(self, target: Target) -> Support | None:
-        """Return how much of the log the target can use; None for the logged law itself."""
+        """Return how much of the log the target can use; None for the logged action_dist itself."""
         if target.pmf is None:
             return None
         weight = self._weight(target)
         seen = next(iter(self._seen.values()), np.ones(len(weight)))
-        return Support.of(weight, seen, target.pmf, self.judged.law)
+        return Support.of(weight, seen, target.pmf, self.judged.action_dist)
 
     def values(self, target: Target, measure: str) -> dict[str, Float64]:
         """Return one value per judged row by estimator, whether or not the log supports it."""
-        sample = self._sample(measure, target)
-        return {how: of(sample) for how, of in ESTIMATORS.items()}
+        inputs = self._inputs(measure, target)
+        return {how: of(inputs) for how, of in ESTIMATORS.items()}
 
-    def difference(self, a: PolicyVerdict, b: PolicyVerdict, measure: str) -> dict[str, Estimate]:
+    def difference(
+        self, a: PolicyEvaluation, b: PolicyEvaluation, measure: str
+    ) -> dict[str, Estimate]:
         """Return a - b by estimator, paired row by row; both must have been estimated."""
         each = [one.support.most_weight if one.support else 1.0 for one in (a, b)]
         most = None if None in each else sum(one for one in each if one is not None)
@@ -172,11 +174,11 @@ class Evaluator:
         weight: Float64 = target.pmf[np.arange(len(log)), log.chosen] / log.propensity
         return weight
 
-    def _sample(self, measure: str, target: Target) -> Sample:
+    def _inputs(self, measure: str, target: Target) -> EstimatorInputs:
         guesses, log = self._guesses[measure], self.judged
-        pmf = log.law if target.pmf is None else target.pmf
+        pmf = log.action_dist if target.pmf is None else target.pmf
         guess = guesses[np.arange(len(log)), log.chosen]
-        return Sample(
+        return EstimatorInputs(
             reward=self._rewards[measure],
             weight=self._weight(target),
             seen=self._seen[measure],

@@ -8,7 +8,7 @@ from policies.base import Float64
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class EstimatorInputs:
     """n logged rows for one target and one measure.
 
     Attributes

@@ -17,7 +17,7 @@ from sim.ope.bandit_log import BanditLog
 
 
 @dataclass(frozen=True, slots=True)
-class Requests:
+class LoggedRequests:
     """What the decisions of a log were asked, row by row, as a router takes it.
 
     Attributes
@@ -36,7 +36,7 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
+class DecisionHistory:
     """A log and what surrounds it.
 
     Attributes
@@ -48,7 +48,7 @@ class Trail:
     """
 
     log: BanditLog
-    requests: Requests
+    requests: LoggedRequests
     ids: Sequence[str]
     policy_identity: PolicyIdentity
     events: Sequence[Event]

@@ -62,22 +62,24 @@ class Support:
         weight: Float64,
         seen: Float64,
         target: Float64,
-        law: Float64 | None,
+        action_dist: Float64 | None,
     ) -> Support:
         """Diagnose n rows.
 
         Parameters
         ----------
-        weight, seen : float64[n], see `Sample`.
+        weight, seen : float64[n], see `EstimatorInputs`.
         target : float64[n, K], the target's pmf.
-        law : float64[n, K], the logged pmf; None where only propensities are known.
+        action_dist : float64[n, K], the logged pmf; None where only propensities are known.
         """
         importance, n = weight * seen, len(weight)
         total = float(importance.sum())
         outside = most = None
-        if law is not None:
-            outside = float(np.where(law * n < LEAST_EXPECTED, target, 0.0).sum() / n)
-            ratio = np.divide(target, law, out=np.zeros_like(target), where=law > 0.0)
+        if action_dist is not None:
+            outside = float(np.where(action_dist * n < LEAST_EXPECTED, target, 0.0).sum() / n)
+            ratio = np.divide(
+                target, action_dist, out=np.zeros_like(target), where=action_dist > 0.0
+            )
             most = float(ratio.max(initial=0.0))
         return cls(
             rows=n,

@@ -26,7 +26,7 @@ from banditroute.store.tables import decisions, events, feedback, prices
 from policies.base import Float64
 from sim.errors import InputError
 from sim.ope.bandit_log import BanditLog, sessions
-from sim.ope.logged_requests import Requests, Trail
+from sim.ope.logged_requests import DecisionHistory, LoggedRequests
 
 ARRIVED = 99.0
 """Decisions younger than the delay of this percentile of feedback are left out, judged or not:
@@ -43,7 +43,7 @@ def read(
     *,
     since: int | None = None,
     tags: Mapping[str, str] | None = None,
-) -> Trail:
+) -> DecisionHistory:
     """Read the decisions of a pool and what came of them.
 
     Parameters
@@ -73,7 +73,7 @@ def read(
         raise InputError(f"--log: no decision of pool {pool!r} is left ({why or 'it has none'})")
     decoded = [decode(row) for row in kept]
     names = list(dict.fromkeys(name for one in decoded for name in one.arms))
-    return Trail(
+    return DecisionHistory(
         log=_columns(pool, kept, decoded, names, quality, cost, left_out, notes),
         requests=_requests(kept, decoded, models),
         ids=[row["id"] for row in kept],
@@ -189,11 +189,11 @@ def _columns(
     notes: Sequence[str],
 ) -> BanditLog:
     at = {name: k for k, name in enumerate(names)}
-    law = np.zeros((len(rows), len(names)))
-    open_to = np.zeros(law.shape, dtype=np.bool_)
+    action_dist = np.zeros((len(rows), len(names)))
+    open_to = np.zeros(action_dist.shape, dtype=np.bool_)
     for i, one in enumerate(decoded):
         columns = [at[name] for name in one.arms]
-        law[i, columns] = one.pmf
+        action_dist[i, columns] = one.pmf
         open_to[i, columns] = _OPEN[one.verdict]
     if left_out:
         alone = "requests with a choice of fewer than two models are not part of any estimate"
@@ -204,12 +204,12 @@ def _columns(
         features=np.stack([one.features for one in decoded]),
         chosen=np.array([at[row["model"]] for row in rows]),
         propensity=np.array([row["propensity"] for row in rows]),
-        law=law,
+        action_dist=action_dist,
         open=open_to,
         quality=np.array([quality.get(row["id"], np.nan) for row in rows]),
-        cost=np.array([cost.get(row["id"], np.nan) for row in rows]),
+        cost_usd=np.array([cost.get(row["id"], np.nan) for row in rows]),
         preference=_floats(rows, "w_quality", "w_cost", "w_latency"),
-        tau_cost=_floats(rows, "tau_cost")[:, 0],
+        tau_cost_usd=_floats(rows, "tau_cost")[:, 0],
         session=sessions([row["session_id"] for row in rows]),
         left_out=left_out,
         notes=notes,
@@ -218,12 +218,12 @@ def _columns(
 
 def _requests(
     rows: Sequence[Mapping[str, Any]], decoded: Sequence[Logged], models: Mapping[int, Model]
-) -> Requests:
+) -> LoggedRequests:
     tokens = _floats(rows, "input_tokens")[:, 0]
     stretches: dict[tuple[int, ...], list[int]] = {}
     for i, one in enumerate(decoded):
         stretches.setdefault(tuple(one.prices), []).append(i)
-    return Requests(
+    return LoggedRequests(
         asks=RequestBatch(
             features=np.stack([one.features for one in decoded]),
             preference=_floats(rows, "w_quality", "w_cost", "w_latency"),

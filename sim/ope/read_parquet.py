@@ -21,7 +21,7 @@ from policies import Outcome
 from policies.base import Float32, Float64
 from sim.errors import InputError
 from sim.ope.bandit_log import BanditLog, sessions
-from sim.ope.logged_requests import Requests, Trail
+from sim.ope.logged_requests import DecisionHistory, LoggedRequests
 
 if TYPE_CHECKING:
     import pyarrow
@@ -106,14 +106,14 @@ def _log(path: Path, table: pyarrow.Table, models: Sequence[str], rows: np.ndarr
     column = {model: k for k, model in enumerate(models)}
     chosen = np.array([column[str(arms[i])] for i in rows.tolist()])
     listed = [f"pmf:{model}" for model in models]
-    law = None
+    action_dist = None
     if any(name.startswith("pmf:") for name in names):
         for name in listed:
             if name not in names:
                 raise InputError(f"{path}: column {name!r} is missing")
-        law = np.column_stack([_numbers(path, table, name, rows) for name in listed])
-        _check_law(path, rows, law, listed)
-        apart = np.abs(law[np.arange(n), chosen] - propensity) > 1e-6
+        action_dist = np.column_stack([_numbers(path, table, name, rows) for name in listed])
+        _check_law(path, rows, action_dist, listed)
+        apart = np.abs(action_dist[np.arange(n), chosen] - propensity) > 1e-6
         if apart.any():
             raise InputError(
                 f"{path}: row {rows[apart][0] + 1}, column 'propensity': not that of its pmf"
@@ -132,26 +132,27 @@ def _log(path: Path, table: pyarrow.Table, models: Sequence[str], rows: np.ndarr
         features=_features(path, table, rows),
         chosen=chosen,
         propensity=propensity,
-        law=law,
+        action_dist=action_dist,
         open=np.ones((n, len(models)), dtype=np.bool_),
         quality=reward,
-        cost=cost,
+        cost_usd=cost,
         preference=np.tile(QUALITY_ALONE, (n, 1)),
-        tau_cost=np.ones(n),
+        tau_cost_usd=np.ones(n),
         session=sessions([_text(named[i]) if named else None for i in rows.tolist()]),
     )
 
 
-def _check_law(path: Path, rows: np.ndarray, law: Float64, names: Sequence[str]) -> None:
-    bad = ~((law >= 0.0) & (law <= 1.0))
+def _check_law(path: Path, rows: np.ndarray, action_dist: Float64, names: Sequence[str]) -> None:
+    bad = ~((action_dist >= 0.0) & (action_dist <= 1.0))
     if bad.any():
         i, k = np.argwhere(bad)[0]
         raise InputError(
-            f"{path}: row {rows[i] + 1}, column {names[k]!r}: {law[i, k]:g} is not in [0, 1]"
+            f"{path}: row {rows[i] + 1}, column {names[k]!r}: "
+            f"{action_dist[i, k]:g} is not in [0, 1]"
         )
-    bad = np.abs(law.sum(axis=1) - 1.0) > 1e-4
+    bad = np.abs(action_dist.sum(axis=1) - 1.0) > 1e-4
     if bad.any():
-        total = law[bad][0].sum()
+        total = action_dist[bad][0].sum()
         raise InputError(
             f"{path}: row {rows[bad][0] + 1}, columns 'pmf:*': their sum is {total:g}, not 1"
         )
@@ -185,7 +186,7 @@ def _numbers(path: Path, table: pyarrow.Table, name: str, rows: np.ndarray) -> F
     return found
 
 
-def trail(log: BanditLog) -> Trail:
+def history_of(log: BanditLog) -> DecisionHistory:
     """Return what policies need to decide and learn from a log that has no prices.
 
     Parameters
@@ -219,5 +220,5 @@ def trail(log: BanditLog) -> Trail:
         input_bound=np.zeros(n),
     )
     models = tuple(Model(name, 0.0, 0.0, price_id=k) for k, name in enumerate(log.models))
-    requests = Requests(asks, [(np.arange(n), models)], np.full(n, np.nan))
-    return Trail(log, requests, ids, policy_identity, events)
+    requests = LoggedRequests(asks, [(np.arange(n), models)], np.full(n, np.nan))
+    return DecisionHistory(log, requests, ids, policy_identity, events)

@@ -8,8 +8,8 @@ References
 ----------
 .. [1] Li, Chu, Langford, Wang (2011). Unbiased offline evaluation of contextual-bandit-based news
    article recommendation algorithms.
-.. [2] Dudik, Erhan, Langford, Li (2012). Sample-efficient nonstationary policy evaluation for
-   contextual bandits.
+.. [2] Dudik, Erhan, Langford, Li (2012). Sample-efficient nonstationary policy evaluation
+   for contextual bandits.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from policies.base import Float64
 from policies.pacing.price import Price
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import snips
-from sim.ope.inputs import Sample
+from sim.ope.inputs import EstimatorInputs
 from sim.ope.intervals import Interval, normal
-from sim.ope.logged_requests import Trail
+from sim.ope.logged_requests import DecisionHistory
 from sim.ope.overlap import MOST_OUTSIDE, SUSPICIOUS
 from sim.ope.reward_model import observed
-from sim.ope.target_policy import trained
+from sim.ope.target_policy import train
 from sim.play.budget import ReplayBudget
 from sim.play.candidate import Candidate
 
@@ -68,12 +68,12 @@ class Replayed:
 
 
 def replay(
-    trail: Trail,
-    contender: Candidate,
+    history: DecisionHistory,
+    candidate: Candidate,
     *,
     first: int,
     learning: bool = True,
-    budget_rate: float | None = None,
+    budget_rate_usd: float | None = None,
     seed: int = 0,
 ) -> Replayed:
     """Replay the rows from `first` on, after training on those before.
@@ -81,8 +81,8 @@ def replay(
     Parameters
     ----------
     learning : whether the policy learns from the accepted rows.
-    budget_rate : US dollars that each accepted request may cost on the average, beside an advance
-        of one reservation; None for no budget.
+    budget_rate_usd : US dollars that each accepted request may cost on average, beside an
+        advance of one reservation; None for no budget.
     seed : of the acceptance.
 
     Notes
@@ -91,17 +91,17 @@ def replay(
     ``c / p``, c the least logged propensity: always, on a uniform log. Missing outcomes among the
     accepted are weighted for as `sim.ope.reward_model.observed` has it.
     """
-    log, requests = trail.log, trail.requests
+    log, requests = history.log, history.requests
     rng = np.random.default_rng([seed, _ACCEPTS])
-    fold = trained(trail, contender, until=first)
+    fold = train(history, candidate, until=first)
     router = Router(
-        options=contender.options,
+        options=candidate.options,
         snapshot=fold.snapshot(),
         models=(),
         rng=np.random.default_rng([seed, _DRAWS]),
     )
     taught: dict[str, list[Event]] = defaultdict(list)
-    for event in trail.events:
+    for event in history.events:
         if event.outcome is not None:
             taught[event.outcome.decision_id].append(event)
     models = {i: frame for rows, frame in requests.frames for i in rows.tolist()}
@@ -115,20 +115,20 @@ def replay(
             changed, before = True, models[i]
             router.swap(models=models[i])
         asks = requests.asks.row(i)
-        if budget_rate is None:
+        if budget_rate_usd is None:
             price = Price.flat(1, rate=float(requests.spend_rate[i]))
             decided = router.decide(asks, price=price)
         else:
             if budget is None:
                 advance = float(router.worst(asks).max()) / NANO
                 budget = ReplayBudget(
-                    make_pacing(contender.pacing), budget_rate, None, advance=advance
+                    make_pacing(candidate.pacing), budget_rate_usd, None, advance=advance
                 )
             # A row that is not accepted has not happened, so it may not have cost anything.
             trial = budget.fork()
             decided = trial.decide(router, asks, changed=changed)
-        if log.law is not None:
-            outside += _outside(decided, log.models, log.law[i], least)
+        if log.action_dist is not None:
+            outside += _outside(decided, log.models, log.action_dist[i], least)
         arm = int(decided.chosen[0])
         drawn = decided.frame.models[arm].name if arm >= 0 else ""
         if drawn != log.models[log.chosen[i]] or rng.random() >= least / log.propensity[i]:
@@ -139,16 +139,18 @@ def replay(
         if budget is not None:
             budget = trial
             reserved = float(decided.reserved_nano[0, arm]) / NANO
-            budget.settle(decided, reserved if np.isnan(log.cost[i]) else float(log.cost[i]))
+            budget.settle(
+                decided, reserved if np.isnan(log.cost_usd[i]) else float(log.cost_usd[i])
+            )
         if learning:
-            for event in taught[trail.ids[i]]:
+            for event in taught[history.ids[i]]:
                 fold.apply(event)
             router.swap(snapshot=fold.snapshot())
     rows, judged = np.array(accepted, dtype=np.intp), len(log) - first
-    share = None if log.law is None else outside / judged
+    share = None if log.action_dist is None else outside / judged
     refusal = _refusal(len(rows), judged, least, share)
     return Replayed(
-        label=contender.label,
+        label=candidate.label,
         rows=rows,
         judged=judged,
         outside=share,
@@ -157,10 +159,12 @@ def replay(
     )
 
 
-def _outside(decided: Decisions, models: Sequence[str], law: Float64, least: float) -> float:
+def _outside(
+    decided: Decisions, models: Sequence[str], action_dist: Float64, least: float
+) -> float:
     """Return the mass that rows are accepted too rarely for, where c is above the propensity."""
     at = [models.index(model.name) for model in decided.frame.models]
-    return float(decided.pmf[0] @ (1.0 - np.minimum(law[at] / least, 1.0)))
+    return float(decided.pmf[0] @ (1.0 - np.minimum(action_dist[at] / least, 1.0)))
 
 
 def _estimates(log: BanditLog, rows: NDArray[np.intp], first: int) -> dict[str, Interval]:
@@ -174,14 +178,14 @@ def _estimates(log: BanditLog, rows: NDArray[np.intp], first: int) -> dict[str, 
             continue
         arms = len(log.models)
         chance = observed(log.features[judged], log.chosen[judged], known[judged], arms)
-        sample = Sample(
+        inputs = EstimatorInputs(
             reward=np.where(known, reward, 0.0)[rows],
             weight=np.ones(len(rows)),
             seen=np.where(known[judged], 1.0 / chance, 0.0)[rows - first],
             guess=none,
             value=none,
         )
-        found[name] = normal(snips(sample), session)
+        found[name] = normal(snips(inputs), session)
     return found
 
 
@@ -198,7 +202,7 @@ def _refusal(accepted: int, judged: int, least: float, outside: float | None) ->
             f"{LEAST_ACCEPTED} are needed; the least propensity of the log is {least:.2g}: "
             f"{remedy}, or wait for more rows"
         )
-    # Without the law of the log, that it never went somewhere shows in what is not accepted.
+    # Without the logged pmf, a model that the log never chose shows in too few accepted rows.
     wanted = least * judged
     chance = SUSPICIOUS * math.sqrt(wanted * (1.0 - least))
     if outside is None and accepted < (1.0 - MOST_OUTSIDE) * wanted - chance:

@@ -17,22 +17,22 @@ from banditroute.learn.fold import Event
 from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
 from sim.ope.bandit_log import BanditLog
-from sim.ope.logged_requests import Requests, Trail
+from sim.ope.logged_requests import DecisionHistory, LoggedRequests
 from sim.play.candidate import Candidate
 from sim.play.router_player import POOL, Replayer, outcomes
 
 
-def made(
+def simulate_log(
     dataset: Dataset,
     features: Float32,
     rows: NDArray[np.intp],
     *,
-    contender: Candidate,
+    candidate: Candidate,
     specs: Sequence[ModelSpec],
     embedder: str,
     preference: tuple[float, float, float],
     rng: np.random.Generator,
-) -> Trail:
+) -> DecisionHistory:
     """Let a policy decide some rows, learning of each at once, and return its log.
 
     Parameters
@@ -44,7 +44,7 @@ def made(
     """
     player = Replayer(
         specs=specs,
-        contender=contender,
+        contender=candidate,
         dim=features.shape[1],
         embedder=embedder,
         preference=preference,
@@ -71,8 +71,8 @@ def made(
     log = _log(dataset, rows, asks, decided, player.fold.policy_identity.tau_cost)
     models = decided[0].frame.models
     rate = np.array([one.spend_rate[0] for one in decided])
-    requests = Requests(asks, [(np.arange(len(rows)), models)], rate)
-    return Trail(log, requests, ids, player.fold.policy_identity, events)
+    requests = LoggedRequests(asks, [(np.arange(len(rows)), models)], rate)
+    return DecisionHistory(log, requests, ids, player.fold.policy_identity, events)
 
 
 def _log(
@@ -85,19 +85,19 @@ def _log(
     n, models = len(rows), dataset.models
     # The router has the models in its own order.
     at = np.array([[m.name for m in decided[0].frame.models].index(name) for name in models])
-    law: Float64 = np.concatenate([one.pmf[:, at] for one in decided])
+    action_dist: Float64 = np.concatenate([one.pmf[:, at] for one in decided])
     arm = np.array([int(np.flatnonzero(at == one.chosen[0])[0]) for one in decided])
     return BanditLog(
         name=dataset.name,
         models=models,
         features=asks.features,
         chosen=arm,
-        propensity=law[np.arange(n), arm],
-        law=law,
-        open=np.ones(law.shape, dtype=np.bool_),
+        propensity=action_dist[np.arange(n), arm],
+        action_dist=action_dist,
+        open=np.ones(action_dist.shape, dtype=np.bool_),
         quality=dataset.quality[rows, arm],
-        cost=dataset.cost[rows, arm],
+        cost_usd=dataset.cost[rows, arm],
         preference=asks.preference,
-        tau_cost=np.full(n, tau_cost),
+        tau_cost_usd=np.full(n, tau_cost),
         session=np.arange(n),
     )

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
-from sim.ope.evaluation import Evaluation, PolicyDifference
-from sim.ope.evaluator import HEADLINE, Estimate, PolicyVerdict
+from sim.ope.evaluation import Evaluation, LogComparison
+from sim.ope.evaluator import HEADLINE, Estimate, PolicyEvaluation
 from sim.ope.intervals import LEVEL, Interval
 from sim.ope.rejection_replay import Replayed
 
@@ -22,21 +22,21 @@ UNITS = {"cost": "cost, $ per request"}
 
 def show(console: Console, found: Evaluation) -> None:
     """Print what a log says of frozen policies."""
-    log, judge = found.trail.log, found.judge
+    log, evaluator = found.history.log, found.evaluator
     models = ", ".join(log.models[:6]) + (", .." if len(log.models) > 6 else "")
     console.print(f"{log.name}: {len(log):,} decisions over {len(log.models)} models ({models})")
     for reason, count in log.left_out.items():
         console.print(f"  left out: {count:,} {reason}")
-    console.print(f"  learned from the first {found.first:,}, judged on {len(judge.judged):,}")
-    shares = ", ".join(f"{name} of {judge.observed(name):.1%}" for name in judge.measures)
+    console.print(f"  learned from the first {found.first:,}, judged on {len(evaluator.judged):,}")
+    shares = ", ".join(f"{name} of {evaluator.observed(name):.1%}" for name in evaluator.measures)
     console.print(f"  observed: {shares}; what is missing is weighted for, never counted as zero")
     for note in [*log.notes, *_money(found)]:
         console.print(f"  note: {note}")
-    console.print(_diagnostics(found.verdicts))
-    told = {one.label: one.estimates for one in found.verdicts if one.refusal is None}
+    console.print(_diagnostics(found.policies))
+    told = {one.label: one.estimates for one in found.policies if one.refusal is None}
     apart = {one.label: one.estimates for one in found.differences}
     for rows, what, sign in ((told, "", ""), (apart, "paired differences in ", "+")):
-        for name in judge.measures if rows else ():
+        for name in evaluator.measures if rows else ():
             of = {label: by[name] for label, by in rows.items() if name in by}
             title = f"{what}{UNITS.get(name, name)}, by {HEADLINE}, {LEVEL:.0%} intervals"
             console.print(_table(title, of, sign))
@@ -47,7 +47,7 @@ def show(console: Console, found: Evaluation) -> None:
         console.print(_zeros(found))
     if found.comparison is not None:
         console.print(_comparison(found.comparison))
-    for one in found.verdicts:
+    for one in found.policies:
         if one.refusal is not None:
             console.print(f"refused: {one.label}: {one.refusal}", style="bold", highlight=False)
         for warning in one.warnings:
@@ -55,7 +55,7 @@ def show(console: Console, found: Evaluation) -> None:
 
 
 def _money(found: Evaluation) -> list[str]:
-    priced = found.trail.requests.priced
+    priced = found.history.requests.priced
     if not priced:
         return []
     return [
@@ -64,7 +64,7 @@ def _money(found: Evaluation) -> list[str]:
     ]
 
 
-def _diagnostics(verdicts: Sequence[PolicyVerdict]) -> Table:
+def _diagnostics(verdicts: Sequence[PolicyEvaluation]) -> Table:
     table = Table(title="what the log can say", title_justify="left")
     for heading in ("policy", "effective rows", "of the rows", "largest weight's share"):
         table.add_column(heading)
@@ -138,7 +138,7 @@ def _zeros(found: Evaluation) -> Table:
     return table
 
 
-def _comparison(found: PolicyDifference) -> Table:
+def _comparison(found: LogComparison) -> Table:
     title = f"snips less the mean quality of {found.label}, {LEVEL:.0%} of both errors"
     table = Table("policy", "quality", title=title, title_justify="left")
     table.add_row(f"mean of {found.label}", _around(found.mean))
@@ -187,16 +187,16 @@ def show_direct(console: Console, log: BanditLog, found: Mapping[str, Mapping[st
 
 def as_json(found: Evaluation) -> dict[str, Any]:
     """Return an evaluation as plain values; what is not finite is None, as JSON has no word."""
-    log, judge = found.trail.log, found.judge
+    log, evaluator = found.history.log, found.evaluator
     report: dict[str, Any] = {
         "log": log.name,
         "models": list(log.models),
         "decisions": len(log),
         "learned": found.first,
-        "judged": len(judge.judged),
+        "judged": len(evaluator.judged),
         "left_out": dict(log.left_out),
         "notes": [*log.notes, *_money(found)],
-        "observed": {name: judge.observed(name) for name in judge.measures},
+        "observed": {name: evaluator.observed(name) for name in evaluator.measures},
         "policies": [
             {
                 "label": one.label,
@@ -205,7 +205,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
                 "support": None if one.support is None else asdict(one.support),
                 "estimates": _plain(one.estimates),
             }
-            for one in found.verdicts
+            for one in found.policies
         ],
         "differences": [
             {"label": one.label, "estimates": _plain(one.estimates)} for one in found.differences

@@ -18,40 +18,40 @@ from banditroute.decide.router import Router
 from banditroute.learn.fold import Fold
 from policies.base import Float64
 from policies.pacing.price import Price
-from sim.ope.logged_requests import Requests, Trail
+from sim.ope.logged_requests import DecisionHistory, LoggedRequests
 from sim.play.candidate import Candidate
 
 _TAUGHT = ("model_added", "prior")
 
 
-def identity_of(contender: Candidate, given: PolicyIdentity) -> PolicyIdentity:
+def identity_of(candidate: Candidate, given: PolicyIdentity) -> PolicyIdentity:
     """Return the policy_identity of a policy that learns from the log of another."""
-    options = contender.options
+    options = candidate.options
     own = "tau_latency_ms" in options.model_fields_set
     return PolicyIdentity(
-        policy=contender.name,
-        params=contender.params,
+        policy=candidate.name,
+        params=candidate.params,
         embedder=given.embedder,
         dim=given.dim,
         tau_cost=options.tau_cost or given.tau_cost,
         tau_latency_ms=options.tau_latency_ms if own else given.tau_latency_ms,
-        prior=contender.prior,
+        prior=candidate.prior,
     )
 
 
-def trained(trail: Trail, contender: Candidate, *, until: int) -> Fold:
+def train(history: DecisionHistory, candidate: Candidate, *, until: int) -> Fold:
     """Return the fold of a policy that has learned what came of the first `until` decisions."""
-    fold = Fold(identity_of(contender, trail.policy_identity))
-    decisions = set(trail.ids[:until])
-    for event in trail.events:
+    fold = Fold(identity_of(candidate, history.policy_identity))
+    decisions = set(history.ids[:until])
+    for event in history.events:
         about = event.outcome or event.comparison
         if event.kind in _TAUGHT or (about is not None and about.decision_id in decisions):
             fold.apply(event)
     return fold
 
 
-def law(
-    requests: Requests,
+def compute_action_dist(
+    requests: LoggedRequests,
     models: Sequence[str],
     options: PoolOptions,
     fold: Fold,
@@ -75,7 +75,7 @@ def law(
         judged = stretch[asked[stretch]]
         if not len(judged):
             continue
-        # What is drawn is of no interest, only the law of the draw.
+        # What is drawn is of no interest, only the action_dist of the draw.
         router = Router(
             options=options, snapshot=snapshot, models=offered, rng=np.random.default_rng(0)
         )
@@ -85,7 +85,7 @@ def law(
     return pmf[rows]
 
 
-def _price(requests: Requests, rows: NDArray[np.intp]) -> Price:
+def _price(requests: LoggedRequests, rows: NDArray[np.intp]) -> Price:
     price = Price.flat(len(rows))
     price.rate[:, 0] = requests.spend_rate[rows]
     return price

@@ -26,7 +26,7 @@ from sim.data.dataset import Dataset
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
 from sim.ope.evaluator import Evaluator, Target
-from sim.ope.synthetic_log import made
+from sim.ope.synthetic_log import simulate_log
 from sim.play.candidate import Candidate
 
 ARMS, DIM = ("a", "b", "c", "d"), 6
@@ -82,12 +82,12 @@ def log_of(kind: str, n: int, repetition: int) -> BanditLog:
         features=x.astype(np.float32),
         chosen=chosen,
         propensity=law[rows, chosen],
-        law=law,
+        action_dist=law,
         open=np.ones(law.shape, dtype=np.bool_),
         quality=rewards[rows, chosen],
-        cost=np.full(n, np.nan),
+        cost_usd=np.full(n, np.nan),
         preference=np.tile([1.0, 0.0, 0.0], (n, 1)),
-        tau_cost=np.ones(n),
+        tau_cost_usd=np.ones(n),
         session=rows,
     )
 
@@ -95,11 +95,11 @@ def log_of(kind: str, n: int, repetition: int) -> BanditLog:
 def _adaptive(x: Float64, rewards: Float64, rng: np.random.Generator) -> BanditLog:
     blank = ("",) * len(x)
     dataset = Dataset("adaptive", blank, blank, blank, ARMS, rewards, np.full(rewards.shape, 1e-3))
-    return made(
+    return simulate_log(
         dataset,
         x.astype(np.float32),
         np.arange(len(x)),
-        contender=LINUCB,
+        candidate=LINUCB,
         specs=[ModelSpec(name=name, input_price=0.0, output_price=1.0) for name in ARMS],
         embedder="made",
         preference=(1.0, 0.0, 0.0),

@@ -23,8 +23,8 @@ from sim.data.formats import load
 from sim.data.prices import drawn
 from sim.drive import Drive, run_drive
 from sim.ope import read_database as logs
-from sim.ope.logged_requests import Trail
-from sim.ope.target_policy import law, trained
+from sim.ope.logged_requests import DecisionHistory
+from sim.ope.target_policy import compute_action_dist, train
 from sim.play.candidate import parse
 
 POOL = "judged"
@@ -39,17 +39,19 @@ LOGGERS: dict[str, dict[str, Any]] = {
 }
 
 
-def truth(trail: Trail, spec: str, dataset: Dataset) -> float:
+def truth(history: DecisionHistory, spec: str, dataset: Dataset) -> float:
     """Return the mean quality that a policy would have got on the judged rows."""
-    first = round(0.5 * len(trail.log))
+    first = round(0.5 * len(history.log))
     known = make_embedder("hashing").features(list(dataset.prompts))
     row = {x.tobytes(): i for i, x in enumerate(known)}
-    rows = [row[x.tobytes()] for x in trail.log.features[first:]]
+    rows = [row[x.tobytes()] for x in history.log.features[first:]]
     contender = parse(spec)
-    judged = np.arange(first, len(trail.log))
-    fold = trained(trail, contender, until=first)
-    pmf = law(trail.requests, trail.log.models, contender.options, fold, rows=judged)
-    columns = [dataset.models.index(name) for name in trail.log.models]
+    judged = np.arange(first, len(history.log))
+    fold = train(history, contender, until=first)
+    pmf = compute_action_dist(
+        history.requests, history.log.models, contender.options, fold, rows=judged
+    )
+    columns = [dataset.models.index(name) for name in history.log.models]
     return float((pmf * dataset.quality[np.ix_(rows, columns)]).sum(axis=1).mean())
 
 
@@ -83,8 +85,8 @@ def main() -> None:
             subprocess.run([*command, "--json", str(out)], check=False)
             found = json.loads(out.read_text())
             with opened(url) as store:
-                trail = logs.read(store, POOL)
-        real = [truth(trail, spec, dataset) for spec in given.target]
+                history = logs.read(store, POOL)
+        real = [truth(history, spec, dataset) for spec in given.target]
         apart = real[0] - real[1]
         print(f"true quality: {real[0]:.4f}, {real[1]:.4f}; true difference {apart:+.4f}")
         for one in found["differences"]:

@@ -32,9 +32,9 @@ from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import drawn
 from sim.ope.evaluator import Evaluator, Target
-from sim.ope.logged_requests import Requests
-from sim.ope.synthetic_log import made
-from sim.ope.target_policy import law, trained
+from sim.ope.logged_requests import LoggedRequests
+from sim.ope.synthetic_log import simulate_log
+from sim.ope.target_policy import compute_action_dist, train
 from sim.play.candidate import Candidate, parse
 
 EXPLORES = {"exploration_share": 0.25, "exploration_cost_share": 1.0}
@@ -69,23 +69,23 @@ def play(
     """Log, judge and look up the truth; the same arguments give the same numbers."""
     rows = np.random.default_rng([order, 0]).permutation(len(dataset))[:prompts]
     specs = drawn(dataset, seed=order)
-    trail = made(
+    history = simulate_log(
         dataset,
         features,
         rows,
-        contender=LOGGERS[logger],
+        candidate=LOGGERS[logger],
         specs=specs,
         embedder=embedder,
         preference=PoolOptions().preference.weights(),
         rng=np.random.default_rng([order, 1]),
     )
     first, everything = len(rows) // 2, _everything(dataset, features, specs)
-    judge = Evaluator(trail.log, first=first, measures=["quality"])
+    judge = Evaluator(history.log, first=first, measures=["quality"])
     pmfs, supports, values = [], [], []
     for one in targets:
-        fold = trained(trail, one, until=first)
+        fold = train(history, one, until=first)
         whole = np.arange(len(dataset))
-        pmf = law(everything, dataset.models, one.options, fold, rows=whole)
+        pmf = compute_action_dist(everything, dataset.models, one.options, fold, rows=whole)
         target = Target(one.label, pmf[rows[first:]])
         pmfs.append(pmf)
         supports.append(judge.support(target))
@@ -100,7 +100,7 @@ def play(
     )
 
 
-def _everything(dataset: Dataset, features: Float32, specs: Sequence[ModelSpec]) -> Requests:
+def _everything(dataset: Dataset, features: Float32, specs: Sequence[ModelSpec]) -> LoggedRequests:
     """Return one request for each prompt of the data."""
     tokens = np.array([float(len(prompt.encode())) for prompt in dataset.prompts])
     asks = RequestBatch(
@@ -113,7 +113,7 @@ def _everything(dataset: Dataset, features: Float32, specs: Sequence[ModelSpec])
         Model(spec.name, spec.input_price, spec.output_price, k) for k, spec in enumerate(specs)
     )
     rate = np.full(len(dataset), np.nan)
-    return Requests(asks, [(np.arange(len(dataset)), models)], rate)
+    return LoggedRequests(asks, [(np.arange(len(dataset)), models)], rate)
 
 
 _given: tuple[Dataset, Float32, str, list[Candidate]] | None = None

@@ -20,9 +20,9 @@ from sim.data.database import opened
 from sim.data.dataset import Dataset, save
 from sim.data.formats import load
 from sim.data.synthetic import generate
-from sim.ope.logged_requests import Trail
+from sim.ope.logged_requests import DecisionHistory
 from sim.ope.read_database import read
-from sim.ope.target_policy import law, trained
+from sim.ope.target_policy import compute_action_dist, train
 from sim.play.candidate import parse
 
 pytestmark = [
@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def judged(
     home: Path, data: Path, targets: Sequence[str], **options: Any
-) -> tuple[int, dict[str, Any], Trail]:
+) -> tuple[int, dict[str, Any], DecisionHistory]:
     """Log the data with a daemon of such a pool; return exit code, verdict and the log."""
     config = home / "config.yaml"
     config.write_text(yaml.safe_dump({"pools": {"judged": {"policy": "linucb", **options}}}))
@@ -70,28 +70,30 @@ def judged(
         return done.returncode, found, read(store, "judged")
 
 
-def truth(trail: Trail, target: str, dataset: Dataset) -> float:
+def truth(history: DecisionHistory, target: str, dataset: Dataset) -> float:
     """Return the mean quality that a policy would have got on the judged prompts."""
     rows = {
         x.tobytes(): i for i, x in enumerate(make_embedder("hashing").features(dataset.prompts))
     }
-    judged = np.arange(len(trail.log) // 2, len(trail.log))
-    at = [rows[trail.log.features[i].tobytes()] for i in judged]
+    judged = np.arange(len(history.log) // 2, len(history.log))
+    at = [rows[history.log.features[i].tobytes()] for i in judged]
     contender = parse(target)
-    fold = trained(trail, contender, until=int(judged[0]))
-    pmf = law(trail.requests, trail.log.models, contender.options, fold, rows=judged)
-    columns = [dataset.models.index(name) for name in trail.log.models]
+    fold = train(history, contender, until=int(judged[0]))
+    pmf = compute_action_dist(
+        history.requests, history.log.models, contender.options, fold, rows=judged
+    )
+    columns = [dataset.models.index(name) for name in history.log.models]
     return float((pmf * dataset.quality[np.ix_(at, columns)]).sum(axis=1).mean())
 
 
 def test_the_truth_is_inside_where_the_daemon_explored(tmp_path: Path, data: Path) -> None:
-    code, found, trail = judged(tmp_path, data, TARGETS, **EXPLORES)
+    code, found, history = judged(tmp_path, data, TARGETS, **EXPLORES)
     assert code == 0
     dataset = load(data)
-    assert found["decisions"] == len(trail.log) > 1_100
-    assert found["judged"] == len(trail.log) - found["learned"]
+    assert found["decisions"] == len(history.log) > 1_100
+    assert found["judged"] == len(history.log) - found["learned"]
     assert all(one["refusal"] is None for one in found["policies"])
-    real = {target: truth(trail, target, dataset) for target in TARGETS}
+    real = {target: truth(history, target, dataset) for target in TARGETS}
     for one in found["policies"][1:]:
         ends = one["estimates"]["quality"]["dr"]["normal"]
         assert ends["low"] <= real[one["label"]] <= ends["high"], one["label"]

@@ -1,4 +1,4 @@
-"""Logs to judge: of a daemon's own code in SQLite, and made in process where the truth is known."""
+"""Logs to evaluator: of a daemon's own code in SQLite, and made in process where the truth is known."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_log() -> Make:
     """Return a maker of logs of one context effect: arm k is right where feature 0 is of sign k.
 
     The right arm has mean 0.8, the other of `a` and `b` 0.3, and `c` always 0.5. The log chooses
-    by `law`, one pmf for all rows, uniform by default; a share of the outcomes is `missing`, of
+    by `action_dist`, one pmf for all rows, uniform by default; a share of the outcomes is `missing`, of
     arm 0 only where that is negative.
     """
 
@@ -55,14 +55,14 @@ def make_log() -> Make:
         n: int = 600,
         seed: int = 0,
         *,
-        law: Sequence[float] = (1 / 3, 1 / 3, 1 / 3),
+        action_dist: Sequence[float] = (1 / 3, 1 / 3, 1 / 3),
         missing: float = 0.0,
         cost: bool = False,
     ) -> BanditLog:
         rng = np.random.default_rng([seed, 17])
         x = rng.normal(size=(n, 3)).astype(np.float32)
         x[:, -1] = 1.0
-        pmf = np.tile(law, (n, 1))
+        pmf = np.tile(action_dist, (n, 1))
         chosen = (pmf.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
         quality = (rng.random(n) < truths(x)[np.arange(n), chosen]).astype(np.float64)
         lost = rng.random(n) < (missing if missing >= 0.0 else -missing * (chosen == 0))
@@ -72,12 +72,12 @@ def make_log() -> Make:
             features=x,
             chosen=chosen,
             propensity=pmf[np.arange(n), chosen],
-            law=pmf,
+            action_dist=pmf,
             open=np.ones((n, 3), dtype=np.bool_),
             quality=np.where(lost, np.nan, quality),
-            cost=0.001 * (1.0 + chosen + rng.random(n)) if cost else np.full(n, np.nan),
+            cost_usd=0.001 * (1.0 + chosen + rng.random(n)) if cost else np.full(n, np.nan),
             preference=np.tile([1.0, 0.0, 0.0], (n, 1)),
-            tau_cost=np.ones(n),
+            tau_cost_usd=np.ones(n),
             session=np.arange(n),
         )
 

@@ -45,14 +45,14 @@ def test_a_spend_log_says_what_its_models_would_cost(tmp_path: Path, prompts: bo
         Candidate.of("fixed", {"arm": "dear"}, label="dear"),
         Candidate.of("fixed", {"arm": "cheap"}, label="cheap"),
     ]
-    found = direct.estimates(files.trail(log), policies, fraction=0.5)
+    found = direct.estimates(files.history_of(log), policies, fraction=0.5)
     assert {name: list(by) for name, by in found.items()} == {
         name: ["cost"] for name in ("logged", "random", "dear", "cheap")
     }
     assert found["cheap"]["cost"] == pytest.approx(0.001, rel=0.1)
     assert found["dear"]["cost"] == pytest.approx(0.004, rel=0.1)
     assert found["random"]["cost"] == pytest.approx(0.0025, rel=0.1)
-    assert found["logged"]["cost"] == pytest.approx(np.nanmean(log.cost[30:]))
+    assert found["logged"]["cost"] == pytest.approx(np.nanmean(log.cost_usd[30:]))
 
 
 def test_answers_of_several_models_need_no_estimate(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from sim.ope import estimators
 from sim.ope.estimators import ESTIMATORS, clipped_ips, dm, dr, dr_os, ips, snips, switch_dr
-from sim.ope.inputs import Sample
+from sim.ope.inputs import EstimatorInputs
 
-FOUR = Sample(
+FOUR = EstimatorInputs(
     reward=np.array([1.0, 0.0, 0.5, 1.0]),
     weight=np.array([2.0, 1.0, 4.0, 0.5]),
     seen=np.array([1.0, 1.0, 2.0, 0.0]),
@@ -19,9 +19,9 @@ FOUR = Sample(
 """Importance 2, 1, 8, 0: the last row was not observed."""
 
 
-def planted(n: int = 400, seed: int = 0, observed: float = 0.8) -> Sample:
+def planted(n: int = 400, seed: int = 0, observed: float = 0.8) -> EstimatorInputs:
     rng = np.random.default_rng(seed)
-    return Sample(
+    return EstimatorInputs(
         reward=rng.random(n),
         weight=rng.exponential(1.0, n),
         seen=np.where(rng.random(n) < observed, 1.0 / observed, 0.0),
@@ -51,62 +51,62 @@ def test_snips_by_hand() -> None:
 
 
 def test_the_influence_of_a_row_is_what_leaving_it_out_changes() -> None:
-    sample = planted(60)
-    values = snips(sample)
-    w, n = sample.importance, 60
+    inputs = planted(60)
+    values = snips(inputs)
+    w, n = inputs.importance, 60
     for i in range(0, n, 7):
         rest = np.arange(n) != i
-        without = (w[rest] @ sample.reward[rest]) / w[rest].sum()
+        without = (w[rest] @ inputs.reward[rest]) / w[rest].sum()
         alone = (n - 1) * (values.mean() - without)
         mean = (values.mean() - values).mean()
-        expected = w[i] * (sample.reward[i] - values.mean()) / (w.sum() - w[i]) * (n - 1)
+        expected = w[i] * (inputs.reward[i] - values.mean()) / (w.sum() - w[i]) * (n - 1)
         assert alone == pytest.approx(expected - mean)
 
 
 def test_snips_moves_with_the_rewards() -> None:
-    sample = planted()
-    higher = replace(sample, reward=sample.reward + 3.0)
-    assert snips(higher) == pytest.approx(snips(sample) + 3.0)
-    assert ips(higher).mean() != pytest.approx(ips(sample).mean() + 3.0, abs=0.01)
+    inputs = planted()
+    higher = replace(inputs, reward=inputs.reward + 3.0)
+    assert snips(higher) == pytest.approx(snips(inputs) + 3.0)
+    assert ips(higher).mean() != pytest.approx(ips(inputs).mean() + 3.0, abs=0.01)
 
 
 def test_weights_without_spread_give_the_mean() -> None:
-    sample = replace(planted(observed=1.0), weight=np.ones(400))
-    assert snips(sample) == pytest.approx(sample.reward)
+    inputs = replace(planted(observed=1.0), weight=np.ones(400))
+    assert snips(inputs) == pytest.approx(inputs.reward)
 
 
 def test_one_row_with_all_weight_has_finite_values() -> None:
     weight = np.zeros(5)
     weight[2] = 0.3
-    sample = replace(planted(5, observed=1.0), weight=weight, reward=np.full(5, 0.1))
-    assert np.isfinite(snips(sample)).all()
-    assert snips(sample).mean() == pytest.approx(0.1)
+    inputs = replace(planted(5, observed=1.0), weight=weight, reward=np.full(5, 0.1))
+    assert np.isfinite(snips(inputs)).all()
+    assert snips(inputs).mean() == pytest.approx(0.1)
 
 
 def test_a_perfect_model_leaves_nothing_to_the_rewards() -> None:
-    sample = planted()
-    perfect = replace(sample, guess=sample.reward)
+    inputs = planted()
+    perfect = replace(inputs, guess=inputs.reward)
     for how in ("dr", "switch-dr", "dr-os"):
-        assert ESTIMATORS[how](perfect) == pytest.approx(sample.value)
+        assert ESTIMATORS[how](perfect) == pytest.approx(inputs.value)
 
 
 @pytest.mark.parametrize("how", ESTIMATORS)
 def test_an_unobserved_reward_counts_for_nothing(how: str) -> None:
-    sample = planted()
-    other = replace(sample, reward=np.where(sample.seen > 0.0, sample.reward, 77.0))
-    assert ESTIMATORS[how](other) == pytest.approx(ESTIMATORS[how](sample))
+    inputs = planted()
+    other = replace(inputs, reward=np.where(inputs.seen > 0.0, inputs.reward, 77.0))
+    assert ESTIMATORS[how](other) == pytest.approx(ESTIMATORS[how](inputs))
 
 
 @pytest.mark.parametrize("how", ESTIMATORS)
 def test_all_weights_zero(how: str) -> None:
-    sample = replace(planted(), weight=np.zeros(400))
-    values = ESTIMATORS[how](sample)
+    inputs = replace(planted(), weight=np.zeros(400))
+    values = ESTIMATORS[how](inputs)
     if how == "snips":
         assert np.isnan(values).all()
     elif "ips" in how:
         assert not values.any()
     else:
-        assert values == pytest.approx(sample.value)
+        assert values == pytest.approx(inputs.value)
 
 
 @pytest.mark.parametrize(
@@ -121,40 +121,40 @@ def test_a_limit_of_nothing_and_one_of_everything(
     of: object, none: object, all_of_it: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert callable(of) and callable(none) and callable(all_of_it)
-    sample = planted()
+    inputs = planted()
     for limit, end in ((1e-12, none), (1e9, all_of_it)):
         monkeypatch.setattr(estimators, "_least_error", lambda *_, limit=limit: limit)
-        assert of(sample) == pytest.approx(end(sample), abs=1e-6)
+        assert of(inputs) == pytest.approx(end(inputs), abs=1e-6)
 
 
 @pytest.mark.parametrize("how", ["clipped ips", "switch-dr", "dr-os"])
 def test_even_weights_are_not_cut(how: str) -> None:
     """It would cost bias and gain nothing."""
-    sample = replace(planted(4_000, observed=1.0), weight=np.ones(4_000))
+    inputs = replace(planted(4_000, observed=1.0), weight=np.ones(4_000))
     plain = ips if how == "clipped ips" else dr
-    assert ESTIMATORS[how](sample) == pytest.approx(plain(sample), abs=1e-4)
+    assert ESTIMATORS[how](inputs) == pytest.approx(plain(inputs), abs=1e-4)
 
 
 def test_rewards_that_are_alike_are_not_clipped_away() -> None:
     """A weight that is cut loses the whole reward, not its distance from others."""
-    sample = planted(4_000, observed=1.0)
-    sample = replace(sample, reward=0.95 + 0.05 * sample.reward)
-    assert clipped_ips(sample).mean() == pytest.approx(ips(sample).mean(), rel=0.02)
+    inputs = planted(4_000, observed=1.0)
+    inputs = replace(inputs, reward=0.95 + 0.05 * inputs.reward)
+    assert clipped_ips(inputs).mean() == pytest.approx(ips(inputs).mean(), rel=0.02)
 
 
 def test_ips_is_unbiased_and_dr_is_less_spread() -> None:
     """Two arms, the log tosses a coin, the target plays the second nine times of ten."""
     rng = np.random.default_rng(1)
-    n, law, target = 50_000, np.array([0.5, 0.5]), np.array([0.1, 0.9])
+    n, action_dist, target = 50_000, np.array([0.5, 0.5]), np.array([0.1, 0.9])
     means = np.array([0.3, 0.7])
     arm = rng.integers(2, size=n)
-    sample = Sample(
+    inputs = EstimatorInputs(
         reward=(rng.random(n) < means[arm]).astype(np.float64),
-        weight=(target / law)[arm],
+        weight=(target / action_dist)[arm],
         seen=np.ones(n),
         guess=means[arm],
         value=np.full(n, float(target @ means)),
     )
     for how in ESTIMATORS:
-        assert ESTIMATORS[how](sample).mean() == pytest.approx(0.66, abs=0.01), how
-    assert dr(sample).std() < 0.8 * ips(sample).std()
+        assert ESTIMATORS[how](inputs).mean() == pytest.approx(0.66, abs=0.01), how
+    assert dr(inputs).std() < 0.8 * ips(inputs).std()

@@ -9,7 +9,7 @@ import pytest
 from sim.errors import InputError
 from sim.ope import read_parquet as files
 from sim.ope.bandit_log import BanditLog
-from sim.ope.evaluation import Evaluation, compared, evaluate, unknown
+from sim.ope.evaluation import Evaluation, compare_with_log, evaluate, not_identified
 from sim.play.candidate import Candidate
 
 Make = Callable[..., BanditLog]
@@ -19,18 +19,18 @@ FIXED = Candidate.of("fixed", {"arm": "c"}, label="always c")
 
 @pytest.fixture(scope="module")
 def found(make_log: Make) -> Evaluation:
-    return evaluate(files.trail(make_log(2_000, cost=True)), [LINUCB, FIXED])
+    return evaluate(files.history_of(make_log(2_000, cost=True)), [LINUCB, FIXED])
 
 
 def by_label(found: Evaluation, label: str, how: str = "dr", measure: str = "quality") -> float:
-    (one,) = [v for v in found.verdicts if v.label == label]
+    (one,) = [v for v in found.policies if v.label == label]
     return one.estimates[measure][how].normal.mean
 
 
 def test_policies_are_judged_beside_the_log(found: Evaluation) -> None:
     assert found.first == 1_000
-    assert [one.label for one in found.verdicts] == ["logged", "linucb", "always c"]
-    assert all(one.refusal is None for one in found.verdicts)
+    assert [one.label for one in found.policies] == ["logged", "linucb", "always c"]
+    assert all(one.refusal is None for one in found.policies)
     assert by_label(found, "always c") == pytest.approx(0.5, abs=0.06)
     assert by_label(found, "logged") == pytest.approx(1.6 / 3, abs=0.04)
     assert by_label(found, "linucb") > 0.68
@@ -49,7 +49,7 @@ def test_everybody_is_compared_with_the_baseline_and_the_others(found: Evaluatio
 
 
 def test_another_baseline(make_log: Make, found: Evaluation) -> None:
-    turned = evaluate(found.trail, [LINUCB, FIXED], baseline="always c")
+    turned = evaluate(found.history, [LINUCB, FIXED], baseline="always c")
     assert [one.label for one in turned.differences] == [
         "logged - always c",
         "linucb - always c",
@@ -71,15 +71,15 @@ def test_the_zero_router_costs_as_much_and_knows_no_prompt(found: Evaluation) ->
 
 
 def test_without_costs_there_is_no_zero_router(make_log: Make) -> None:
-    found = evaluate(files.trail(make_log(400)), [FIXED])
+    found = evaluate(files.history_of(make_log(400)), [FIXED])
     assert found.zeros == []
-    assert all(list(one.estimates) == ["quality"] for one in found.verdicts)
+    assert all(list(one.estimates) == ["quality"] for one in found.policies)
 
 
 def test_the_refused_are_in_no_difference(make_log: Make) -> None:
-    log = make_log(600, law=(0.5, 0.5, 0.0), cost=True)
-    found = evaluate(files.trail(log), [LINUCB, FIXED])
-    (refused,) = [one for one in found.verdicts if one.label == "always c"]
+    log = make_log(600, action_dist=(0.5, 0.5, 0.0), cost=True)
+    found = evaluate(files.history_of(log), [LINUCB, FIXED])
+    (refused,) = [one for one in found.policies if one.label == "always c"]
     assert refused.refusal is not None and refused.estimates == {}
     assert not any("always c" in one.label for one in found.differences)
     assert not any("always c" in one.label for one in found.zeros)
@@ -88,43 +88,43 @@ def test_the_refused_are_in_no_difference(make_log: Make) -> None:
 def test_a_cost_that_is_hardly_known_is_not_compared(make_log: Make) -> None:
     log = make_log(800, cost=True)
     known = (np.arange(800) >= 400) & (np.arange(800) < 430)
-    trail = files.trail(replace(log, cost=np.where(known, log.cost, np.nan)))
-    found = evaluate(trail, [FIXED])
-    assert list(found.verdicts[1].estimates) == ["quality", "utility"]
+    history = files.history_of(replace(log, cost_usd=np.where(known, log.cost_usd, np.nan)))
+    found = evaluate(history, [FIXED])
+    assert list(found.policies[1].estimates) == ["quality", "utility"]
     assert list(found.differences[0].estimates) == ["quality", "utility"]
     assert found.zeros == []
 
 
 def test_the_fraction_is_what_is_learned_from(make_log: Make) -> None:
-    trail = files.trail(make_log(400))
-    whole = evaluate(trail, [FIXED], fraction=0.0)
-    assert (whole.first, len(whole.judge.judged)) == (0, 400)
-    assert evaluate(trail, [FIXED], fraction=0.75).first == 300
+    history = files.history_of(make_log(400))
+    whole = evaluate(history, [FIXED], fraction=0.0)
+    assert (whole.first, len(whole.evaluator.judged)) == (0, 400)
+    assert evaluate(history, [FIXED], fraction=0.75).first == 300
 
 
 def test_what_cannot_be_judged_is_said(make_log: Make) -> None:
     with pytest.raises(InputError, match=r"--log: 2 decisions are too few"):
-        evaluate(files.trail(make_log(2)), [FIXED])
+        evaluate(files.history_of(make_log(2)), [FIXED])
     mute = replace(make_log(100), quality=np.full(100, np.nan))
     with pytest.raises(InputError, match="no judged decision has feedback on quality"):
-        evaluate(files.trail(mute), [FIXED])
+        evaluate(files.history_of(mute), [FIXED])
 
 
 def test_another_log_is_compared_by_both_errors(make_log: Make, found: Evaluation) -> None:
-    other = make_log(500, seed=77, law=(0.0, 0.0, 1.0))
-    apart = compared(found, other, "of=c")
+    other = make_log(500, seed=77, action_dist=(0.0, 0.0, 1.0))
+    apart = compare_with_log(found, other, "of=c")
     assert apart.mean.mean == pytest.approx(other.quality.mean())
     assert apart.differences["always c"].covers(0.0)
     assert not apart.differences["linucb"].covers(0.0)
-    own = found.judge.interval(found.verdicts[2].values["quality"]["snips"]).half_width
+    own = found.evaluator.interval(found.policies[2].values["quality"]["snips"]).half_width
     wide = apart.differences["always c"].half_width
     assert wide == pytest.approx(np.hypot(own, apart.mean.half_width))
     mute = replace(other, quality=np.full(500, np.nan))
     with pytest.raises(InputError, match="--compare: no decision there has feedback"):
-        compared(found, mute, "of=c")
+        compare_with_log(found, mute, "of=c")
 
 
 def test_a_policy_known_by_another_log_alone_is_refused_with_the_reason() -> None:
-    one = unknown("logged:behavior=bts")
+    one = not_identified("logged:behavior=bts")
     assert one.refusal is not None and "is not identified" in one.refusal
     assert one.estimates == {} and one.support is None

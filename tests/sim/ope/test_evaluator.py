@@ -27,11 +27,11 @@ def test_the_truth_is_inside(make_log: Make, wise: Wise, missing: float) -> None
     held = {how: 0 for how in ("dr", "snips", "ips", "switch-dr", "dr-os")}
     for seed in range(40):
         log = make_log(600, seed, missing=missing)
-        judge = Evaluator(log, first=100)
+        evaluator = Evaluator(log, first=100)
         target = one(log, wise, 100)
-        for how, values in judge.values(target, "quality").items():
+        for how, values in evaluator.values(target, "quality").items():
             if how in held:
-                held[how] += judge.interval(values).covers(VALUE)
+                held[how] += evaluator.interval(values).covers(VALUE)
     assert min(held.values()) >= 34, held
 
 
@@ -70,18 +70,18 @@ def test_rows_before_the_first_teach_and_are_not_judged(make_log: Make, wise: Wi
 
 
 def test_the_logged_law_is_judged_without_support(make_log: Make) -> None:
-    log = make_log(900, law=(0.5, 0.3, 0.2))
-    judge = Evaluator(log)
-    found = judge.verdict(Target("logged", None))
+    log = make_log(900, action_dist=(0.5, 0.3, 0.2))
+    evaluator = Evaluator(log)
+    found = evaluator.evaluate(Target("logged", None))
     assert (found.support, found.refusal, list(found.warnings)) == (None, None, [])
     estimates = found.estimates["quality"]
     for how in ("ips", "snips", "clipped ips"):
         assert estimates[how].normal.mean == pytest.approx(log.quality.mean())
     # The model takes out what the draw of the arm has added.
     assert estimates["dr"].normal.mean == pytest.approx(log.quality.mean(), abs=0.03)
-    assert judge.verdict(Target("its law", log.law)).estimates["quality"]["ips"].normal.mean == (
-        pytest.approx(log.quality.mean())
-    )
+    assert evaluator.evaluate(Target("its action_dist", log.action_dist)).estimates["quality"][
+        "ips"
+    ].normal.mean == (pytest.approx(log.quality.mean()))
 
 
 def test_sessions_make_intervals_wider_in_estimates_and_differences(
@@ -92,18 +92,26 @@ def test_sessions_make_intervals_wider_in_estimates_and_differences(
         log,
         **{
             name: np.repeat(getattr(log, name), 4, axis=0)
-            for name in ("features", "chosen", "propensity", "law", "open", "quality", "cost")
+            for name in (
+                "features",
+                "chosen",
+                "propensity",
+                "action_dist",
+                "open",
+                "quality",
+                "cost_usd",
+            )
         },
         preference=np.repeat(log.preference, 4, axis=0),
-        tau_cost=np.ones(1_600),
+        tau_cost_usd=np.ones(1_600),
         session=np.repeat(np.arange(400), 4),
     )
     wide = []
     for session in (twice.session, np.arange(1_600)):
-        judge = Evaluator(replace(twice, session=session))
-        a = judge.verdict(one(twice, wise))
-        b = judge.verdict(Target("logged", None))
-        apart = judge.difference(a, b, "quality")["ips"]
+        evaluator = Evaluator(replace(twice, session=session))
+        a = evaluator.evaluate(one(twice, wise))
+        b = evaluator.evaluate(Target("logged", None))
+        apart = evaluator.difference(a, b, "quality")["ips"]
         own = a.estimates["quality"]["ips"]
         wide.append([i.half_width for e in (own, apart) for i in (e.normal, e.bootstrap)])
     assert np.array(wide[0]) / np.array(wide[1]) == pytest.approx([2.0] * 4, rel=0.15)
@@ -111,24 +119,24 @@ def test_sessions_make_intervals_wider_in_estimates_and_differences(
 
 def test_differences_are_paired_and_antisymmetric(make_log: Make, wise: Wise) -> None:
     log = make_log(1_000, cost=True)
-    judge = Evaluator(log)
+    evaluator = Evaluator(log)
     a, b = (
-        judge.verdict(one(log, wise)),
-        judge.verdict(Target("c", np.tile([0, 0, 1.0], (1000, 1)))),
+        evaluator.evaluate(one(log, wise)),
+        evaluator.evaluate(Target("c", np.tile([0, 0, 1.0], (1000, 1)))),
     )
     for name in ("quality", "cost", "utility"):
-        ab, ba = judge.difference(a, b, name), judge.difference(b, a, name)
+        ab, ba = evaluator.difference(a, b, name), evaluator.difference(b, a, name)
         for how in ESTIMATORS:
             assert ab[how].normal.mean == pytest.approx(-ba[how].normal.mean)
             assert ab[how].normal.low == pytest.approx(-ba[how].normal.high)
             assert ab[how].bootstrap.low == pytest.approx(-ba[how].bootstrap.high)
-    assert judge.difference(a, a, "quality")["dr"].normal.half_width == 0.0
-    assert judge.difference(a, b, "quality")["dr"].normal.covers(VALUE - 0.5)
+    assert evaluator.difference(a, a, "quality")["dr"].normal.half_width == 0.0
+    assert evaluator.difference(a, b, "quality")["dr"].normal.covers(VALUE - 0.5)
 
 
 def test_the_refused_have_no_estimates(make_log: Make) -> None:
-    log = make_log(500, law=(0.5, 0.5, 0.0))
-    found = Evaluator(log).verdict(Target("c", np.tile([0.0, 0.0, 1.0], (500, 1))))
+    log = make_log(500, action_dist=(0.5, 0.5, 0.0))
+    found = Evaluator(log).evaluate(Target("c", np.tile([0.0, 0.0, 1.0], (500, 1))))
     assert found.refusal is not None and "exploration_share" in found.refusal
     assert found.estimates == {} and found.values == {}
     assert found.support is not None and found.support.outside == 1.0
@@ -136,7 +144,7 @@ def test_the_refused_have_no_estimates(make_log: Make) -> None:
 
 def test_too_little_feedback_is_refused_as_that(make_log: Make, wise: Wise) -> None:
     log = make_log(600, missing=0.95)
-    found = Evaluator(log).verdict(one(log, wise))
+    found = Evaluator(log).evaluate(one(log, wise))
     assert found.refusal is not None and "rows have feedback" in found.refusal
 
 
@@ -153,9 +161,9 @@ def test_effective_rows_are_of_the_observed(make_log: Make, wise: Wise) -> None:
 
 def test_a_measure_that_hardly_anybody_told_is_not_estimated(make_log: Make, wise: Wise) -> None:
     log = make_log(600, cost=True)
-    log = replace(log, cost=np.where(np.arange(600) < 20, log.cost, np.nan))
-    judge = Evaluator(log)
-    found = judge.verdict(one(log, wise))
+    log = replace(log, cost_usd=np.where(np.arange(600) < 20, log.cost_usd, np.nan))
+    evaluator = Evaluator(log)
+    found = evaluator.evaluate(one(log, wise))
     assert found.refusal is None and list(found.estimates) == ["quality", "utility"]
     assert "cost is known of too few rows to be estimated" in found.warnings
 
@@ -170,30 +178,30 @@ def test_what_nobody_told_is_no_measure(make_log: Make) -> None:
 
 def test_few_sessions_are_warned_of(make_log: Make, wise: Wise) -> None:
     log = replace(make_log(600), session=np.arange(600) % 12)
-    assert "12 sessions are few for an interval" in Evaluator(log).verdict(one(log, wise)).warnings
-    assert Evaluator(make_log(600)).verdict(one(log, wise)).warnings == []
+    assert "12 sessions are few for an interval" in Evaluator(log).evaluate(one(log, wise)).warnings
+    assert Evaluator(make_log(600)).evaluate(one(log, wise)).warnings == []
 
 
 def test_a_guarantee_needs_the_largest_possible_weight(make_log: Make, wise: Wise) -> None:
     log = make_log(40_000)
-    known = Evaluator(log).verdict(one(log, wise)).estimates["quality"]
+    known = Evaluator(log).evaluate(one(log, wise)).estimates["quality"]
     assert known["dr"].guaranteed is not None and known["dm"].guaranteed is None
     assert known["dr"].guaranteed.half_width > known["dr"].normal.half_width
-    blind = replace(log, law=None)
-    assert Evaluator(blind).verdict(one(log, wise)).estimates["quality"]["dr"].guaranteed is None
+    blind = replace(log, action_dist=None)
+    assert Evaluator(blind).evaluate(one(log, wise)).estimates["quality"]["dr"].guaranteed is None
 
 
 def test_wrong_propensities_are_told(make_log: Make, wise: Wise) -> None:
-    log = make_log(2_000, law=(0.6, 0.3, 0.1))
-    assert Evaluator(log).verdict(one(log, wise)).warnings == []
-    wrong = replace(log, propensity=np.full(2_000, 1 / 3), law=np.full((2_000, 3), 1 / 3))
-    told = Evaluator(wrong).verdict(one(log, wise)).warnings
+    log = make_log(2_000, action_dist=(0.6, 0.3, 0.1))
+    assert Evaluator(log).evaluate(one(log, wise)).warnings == []
+    wrong = replace(log, propensity=np.full(2_000, 1 / 3), action_dist=np.full((2_000, 3), 1 / 3))
+    told = Evaluator(wrong).evaluate(one(log, wise)).warnings
     assert any(one.startswith("the mean weight is") for one in told)
 
 
 def test_the_same_arguments_give_the_same_numbers(make_log: Make, wise: Wise) -> None:
     log = make_log(400)
-    a, b, c = (Evaluator(log, seed=seed).verdict(one(log, wise)) for seed in (0, 0, 1))
+    a, b, c = (Evaluator(log, seed=seed).evaluate(one(log, wise)) for seed in (0, 0, 1))
     assert a.estimates == b.estimates
     assert a.estimates["quality"]["dr"].bootstrap != c.estimates["quality"]["dr"].bootstrap
     assert math.isfinite(a.estimates["quality"]["dr"].bootstrap.low)
@@ -203,16 +211,16 @@ def test_a_guarantee_counts_what_could_have_been(make_log: Make, wise: Wise) -> 
     """Rewards that lie close together are no promise: a weight of 0 makes a value of IPS 0."""
     log = make_log(2_000)
     close = replace(log, quality=0.9 + 0.1 * log.quality)
-    verdict = Evaluator(close).verdict(one(close, wise))
-    found = verdict.estimates["quality"]["ips"].guaranteed
-    values = verdict.values["quality"]["ips"]
+    policy = Evaluator(close).evaluate(one(close, wise))
+    found = policy.estimates["quality"]["ips"].guaranteed
+    values = policy.values["quality"]["ips"]
     least = empirical_bernstein(values, log.session, 0.9 / (1 / 3) * 1.0)
     assert found is not None and found.half_width >= least.half_width
 
 
 def test_a_guarantee_that_holds_every_value_says_nothing(make_log: Make) -> None:
-    judge = Evaluator(make_log(60))
-    logged = judge.verdict(Target("logged", None)).estimates["quality"]["dr"]
+    evaluator = Evaluator(make_log(60))
+    logged = evaluator.evaluate(Target("logged", None)).estimates["quality"]["dr"]
     assert logged.guaranteed is None
-    more = Evaluator(make_log(2_000)).verdict(Target("logged", None)).estimates["quality"]["dr"]
+    more = Evaluator(make_log(2_000)).evaluate(Target("logged", None)).estimates["quality"]["dr"]
     assert more.guaranteed is not None and more.guaranteed.low > 0.0

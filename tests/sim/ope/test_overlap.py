@@ -19,20 +19,20 @@ GOOD = Support(
 )
 
 
-def of(weight: object, target: object, law: object, seen: object = None) -> Support:
+def of(weight: object, target: object, action_dist: object, seen: object = None) -> Support:
     weight = np.asarray(weight, dtype=np.float64)
     return Support.of(
         weight,
         np.ones(len(weight)) if seen is None else np.asarray(seen, dtype=np.float64),
         np.asarray(target, dtype=np.float64),
-        None if law is None else np.asarray(law, dtype=np.float64),
+        None if action_dist is None else np.asarray(action_dist, dtype=np.float64),
     )
 
 
 def test_by_hand() -> None:
-    law = [[0.5, 0.5, 0.0]] * 4
+    action_dist = [[0.5, 0.5, 0.0]] * 4
     target = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]
-    found = of([2.0, 0.0, 1.0, 1.8], target, law, seen=[1.0, 1.0, 2.0, 0.0])
+    found = of([2.0, 0.0, 1.0, 1.8], target, action_dist, seen=[1.0, 1.0, 2.0, 0.0])
     assert (found.rows, found.observed) == (4, 3)
     assert found.ess == pytest.approx(4.0**2 / (2.0**2 + 2.0**2))
     assert found.largest == pytest.approx(0.5)
@@ -46,10 +46,10 @@ def test_by_hand() -> None:
 def test_a_probability_that_no_row_would_show_is_none() -> None:
     """A weight of a million that is never seen would make the estimate wrong and look certain."""
     target = np.tile([0.0, 1.0], (1_000, 1))
-    law = np.tile([1.0 - 1e-6, 1e-6], (1_000, 1))
-    assert of(np.zeros(1_000), target, law).outside == 1.0
-    law = np.tile([0.999, 1e-3], (1_000, 1))
-    assert of(np.zeros(1_000), target, law).outside == 0.0
+    action_dist = np.tile([1.0 - 1e-6, 1e-6], (1_000, 1))
+    assert of(np.zeros(1_000), target, action_dist).outside == 1.0
+    action_dist = np.tile([0.999, 1e-3], (1_000, 1))
+    assert of(np.zeros(1_000), target, action_dist).outside == 0.0
 
 
 def test_only_propensities_are_known() -> None:
@@ -115,11 +115,11 @@ def test_warnings(change: dict[str, float], told: str) -> None:
 
 def test_the_alarm_of_wrong_propensities_rings() -> None:
     rng = np.random.default_rng(0)
-    law = rng.dirichlet([2.0, 2.0, 2.0], size=3_000)
+    action_dist = rng.dirichlet([2.0, 2.0, 2.0], size=3_000)
     target = rng.dirichlet([4.0, 2.0, 2.0], size=3_000)
-    chosen = (law.cumsum(axis=1) > rng.random((3_000, 1))).argmax(axis=1)
+    chosen = (action_dist.cumsum(axis=1) > rng.random((3_000, 1))).argmax(axis=1)
     at = np.arange(3_000), chosen
-    assert of(target[at] / law[at], target, law).warnings() == []
-    for wrong in (0.8 * law[at], np.full(3_000, 0.5), np.sqrt(law[at])):
-        told = of(target[at] / wrong, target, law).warnings()
+    assert of(target[at] / action_dist[at], target, action_dist).warnings() == []
+    for wrong in (0.8 * action_dist[at], np.full(3_000, 0.5), np.sqrt(action_dist[at])):
+        told = of(target[at] / wrong, target, action_dist).warnings()
         assert any(one.startswith("the mean weight is") for one in told)

@@ -17,9 +17,9 @@ from banditroute.store.sessions import SessionQuality
 from banditroute.store.settlement import cancel
 from banditroute.store.tables import decisions
 from sim.errors import InputError
-from sim.ope.logged_requests import Trail
+from sim.ope.logged_requests import DecisionHistory
 from sim.ope.read_database import read
-from sim.ope.target_policy import law, trained
+from sim.ope.target_policy import compute_action_dist, train
 from sim.play.candidate import Candidate
 
 
@@ -46,17 +46,17 @@ def test_a_log_is_what_was_decided_and_said(book: Book) -> None:
     assert set(log.models) == {"small", "large", "medium"}
     assert [log.models[k] for k in log.chosen] == [row.model for row in rows]
     assert log.propensity.tolist() == [row.propensity for row in rows]
-    assert log.law is not None
-    assert (log.law[np.arange(25), log.chosen] == log.propensity).all()
-    assert log.law.sum(axis=1) == pytest.approx(1.0)
+    assert log.action_dist is not None
+    assert (log.action_dist[np.arange(25), log.chosen] == log.propensity).all()
+    assert log.action_dist.sum(axis=1) == pytest.approx(1.0)
     assert (log.features[20:] == decided.asks.features).all()
     assert np.isnan(log.quality[20:]).all() and not np.isnan(log.quality[:20]).any()
     quality = [e.value for e in book.events() if e.field == "quality"]
     cost = [e.value for e in book.events() if e.field == "cost"]
     assert log.quality[:20].tolist() == quality
-    assert log.cost[:20] == pytest.approx(cost, abs=1e-9)
+    assert log.cost_usd[:20] == pytest.approx(cost, abs=1e-9)
     assert log.preference[20:] == pytest.approx(decided.asks.preference)
-    assert (log.tau_cost == 0.01).all()
+    assert (log.tau_cost_usd == 0.01).all()
     assert len(set(log.session.tolist())) == 25
     assert log.left_out == {} and log.notes == []
     assert found.policy_identity.policy == "linucb"
@@ -128,11 +128,13 @@ def test_only_what_the_policy_left_out_by_itself_is_open(
     assert pmf[1].sum() == pytest.approx(1.0)
 
 
-def scored(found: Trail, name: str, **params: Any) -> Any:
-    contender = Candidate.of(name, params)
-    fold = trained(found, contender, until=len(found.log))
+def scored(found: DecisionHistory, name: str, **params: Any) -> Any:
+    candidate = Candidate.of(name, params)
+    fold = train(found, candidate, until=len(found.log))
     every = np.arange(len(found.log))
-    return law(found.requests, found.log.models, contender.options, fold, rows=every)
+    return compute_action_dist(
+        found.requests, found.log.models, candidate.options, fold, rows=every
+    )
 
 
 def test_late_feedback_counts_and_defaults_do_not(book: Book) -> None:
@@ -144,8 +146,8 @@ def test_late_feedback_counts_and_defaults_do_not(book: Book) -> None:
     assert book.send(Post(late, "default", quality=0.75, cost_usd=0.002)) == ["late"]
     found = read(book.log, "default")
     at = {one: k for k, one in enumerate(found.ids)}
-    assert found.log.quality[at[late]] == 0.75 and found.log.cost[at[late]] == 0.002
-    assert np.isnan(found.log.quality[at[never]]) and np.isnan(found.log.cost[at[never]])
+    assert found.log.quality[at[late]] == 0.75 and found.log.cost_usd[at[late]] == 0.002
+    assert np.isnan(found.log.quality[at[never]]) and np.isnan(found.log.cost_usd[at[never]])
 
 
 def test_the_first_word_counts(book: Book) -> None:
@@ -153,7 +155,7 @@ def test_the_first_word_counts(book: Book) -> None:
     book.send(Post(one, "user", quality=0.25), Post(one, "judge", quality=0.75))
     book.send(Post(one, "bill", cost_usd=0.5), Post(one, "again", cost_usd=0.7))
     log = read(book.log, "default").log
-    assert (log.quality[0], log.cost[0]) == (0.25, 0.5)
+    assert (log.quality[0], log.cost_usd[0]) == (0.25, 0.5)
 
 
 def test_a_verdict_on_a_session_is_one_on_each_of_its_decisions(book: Book) -> None:
@@ -245,7 +247,7 @@ def test_each_row_has_the_prices_of_its_time(book: Book) -> None:
         {"small": 0.5, "large": 0.9, "medium": 2.0, "late": 0.1},
     ]
     column = found.log.models.index("late")
-    assert found.log.law is not None and not found.log.law[:4, column].any()
+    assert found.log.action_dist is not None and not found.log.action_dist[:4, column].any()
     assert not found.log.open[:4, column].any()
     pmf = scored(found, "random")
     assert not pmf[:4, column].any() and (pmf[4:, column] > 0.2).all()
@@ -278,6 +280,6 @@ def test_a_policy_that_changed_leaves_its_decisions(book: Book) -> None:
     ids += book.feed(10)
     found = read(book.log, "default")
     assert found.ids == ids and found.policy_identity.policy == "random"
-    assert found.log.law is not None
-    assert found.log.law[10:] == pytest.approx(np.full((10, 3), 1 / 3))
+    assert found.log.action_dist is not None
+    assert found.log.action_dist[10:] == pytest.approx(np.full((10, 3), 1 / 3))
     assert len({model.name for model in MODELS}) == 3

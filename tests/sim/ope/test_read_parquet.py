@@ -10,7 +10,7 @@ import pytest
 
 from banditroute.learn.fold import Fold
 from sim.errors import InputError
-from sim.ope.read_parquet import read, trail
+from sim.ope.read_parquet import history_of, read
 
 
 def write(path: Path, **columns: Any) -> Path:
@@ -38,10 +38,10 @@ def test_the_own_form(tmp_path: Path) -> None:
     log = read(own(tmp_path / "own.parquet"))
     assert (log.name, log.models) == ("own", ("a", "b"))
     assert log.chosen.tolist() == [1, 0, 1, 0]
-    assert log.law is not None and log.law.tolist()[0] == [0.75, 0.25]
+    assert log.action_dist is not None and log.action_dist.tolist()[0] == [0.75, 0.25]
     assert log.features.tolist() == [[1, 1], [2, 1], [3, 1], [4, 1]]
     assert log.quality == pytest.approx([1.0, 0.0, np.nan, 0.5], nan_ok=True)
-    assert log.cost == pytest.approx([0.1, np.nan, 0.2, 0.3], nan_ok=True)
+    assert log.cost_usd == pytest.approx([0.1, np.nan, 0.2, 0.3], nan_ok=True)
     assert log.session[0] == log.session[2] and len(set(log.session.tolist())) == 3
     assert log.open.all()
 
@@ -57,7 +57,7 @@ def test_open_bandit_columns(tmp_path: Path) -> None:
     log = read(path)
     assert log.models == ("2", "9", "10")
     assert log.chosen.tolist() == [2, 1, 0]
-    assert log.law is None and np.isnan(log.cost).all()
+    assert log.action_dist is None and np.isnan(log.cost_usd).all()
     assert log.quality.tolist() == [0.0, 1.0, 0.0]
     assert log.measures == ("quality",)
     assert read(path, tags={"position": "2"}).models == ("2", "9", "10")
@@ -120,7 +120,7 @@ def test_tags_that_select_nothing(tmp_path: Path, tags: dict[str, str], told: st
 
 
 def test_the_trail_teaches_what_was_observed(tmp_path: Path) -> None:
-    found = trail(read(own(tmp_path / "own.parquet")))
+    found = history_of(read(own(tmp_path / "own.parquet")))
     taught = [event.outcome for event in found.events if event.outcome is not None]
     assert [one.decision_id for one in taught] == ["0", "1", "3"]
     assert [(one.arm, one.value, one.propensity) for one in taught] == [

@@ -11,23 +11,24 @@ from banditroute.core.pool import Model
 from sim.ope import read_parquet as files
 from sim.ope import rejection_replay as sequence
 from sim.ope.bandit_log import BanditLog
-from sim.ope.logged_requests import Trail
+from sim.ope.logged_requests import DecisionHistory
 from sim.ope.rejection_replay import LEAST_ACCEPTED, replay
-from sim.ope.target_policy import trained
+from sim.ope.target_policy import train
 from sim.play.candidate import Candidate
 
 Make = Callable[..., BanditLog]
 ONLY_C = Candidate.of("fixed", {"arm": "c"})
 
 
-def priced(log: BanditLog, price: float = 1.0) -> Trail:
-    """Return a trail whose models cost `price` times their place per request."""
-    trail = files.trail(log)
+def priced(log: BanditLog, price: float = 1.0) -> DecisionHistory:
+    """Return a history whose models cost `price` times their place per request."""
+    history = files.history_of(log)
     models = tuple(Model(n, k * price, 0.0, k) for k, n in enumerate(log.models, 1))
     one = np.ones(len(log))
-    asks = replace(trail.requests.asks, input_tokens=one, input_bound=one)
+    asks = replace(history.requests.asks, input_tokens=one, input_bound=one)
     return replace(
-        trail, requests=replace(trail.requests, asks=asks, frames=[(np.arange(len(log)), models)])
+        history,
+        requests=replace(history.requests, asks=asks, frames=[(np.arange(len(log)), models)]),
     )
 
 
@@ -36,7 +37,7 @@ def test_on_a_uniform_log_a_fixed_policy_gets_the_mean_of_its_rows(
     make_log: Make, learning: bool
 ) -> None:
     log = make_log(600)
-    found = replay(files.trail(log), ONLY_C, first=100, learning=learning)
+    found = replay(files.history_of(log), ONLY_C, first=100, learning=learning)
     rows = np.flatnonzero(log.chosen == 2)
     rows = rows[rows >= 100]
     assert found.rows.tolist() == rows.tolist()
@@ -47,61 +48,63 @@ def test_on_a_uniform_log_a_fixed_policy_gets_the_mean_of_its_rows(
 
 def test_a_row_of_a_likely_model_is_accepted_less_often(make_log: Make) -> None:
     """Of the rows that match, c / p: else contexts where the log is sure would count for more."""
-    log = make_log(1_200, law=(0.2, 0.3, 0.5))
-    found = replay(files.trail(log), ONLY_C, first=0)
+    log = make_log(1_200, action_dist=(0.2, 0.3, 0.5))
+    found = replay(files.history_of(log), ONLY_C, first=0)
     assert len(found.rows) == pytest.approx(1_200 * 0.2, rel=0.15)
     assert set(log.chosen[found.rows].tolist()) == {2}
-    again = replay(files.trail(log), ONLY_C, first=0)
+    again = replay(files.history_of(log), ONLY_C, first=0)
     assert again.rows.tolist() == found.rows.tolist()
-    assert replay(files.trail(log), ONLY_C, first=0, seed=1).rows.tolist() != found.rows.tolist()
+    assert (
+        replay(files.history_of(log), ONLY_C, first=0, seed=1).rows.tolist() != found.rows.tolist()
+    )
 
 
 def test_the_truth_of_a_random_policy_is_inside(make_log: Make) -> None:
     held = 0
     for seed in range(10):
-        trail = files.trail(make_log(500, seed, law=(0.2, 0.3, 0.5)))
-        found = replay(trail, Candidate.of("random"), first=0, learning=False, seed=seed)
+        history = files.history_of(make_log(500, seed, action_dist=(0.2, 0.3, 0.5)))
+        found = replay(history, Candidate.of("random"), first=0, learning=False, seed=seed)
         held += found.estimates["quality"].covers((0.8 + 0.3 + 2 * 0.5) / 4 * 2 / 3 + 0.5 / 3)
     assert held >= 8
 
 
 def test_accepted_rows_alone_teach(make_log: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     log = make_log(300)
-    trail, folds = files.trail(log), []
+    history, folds = files.history_of(log), []
 
     def kept(*arguments: Any, **named: Any) -> Any:
-        folds.append(trained(*arguments, **named))
+        folds.append(train(*arguments, **named))
         return folds[-1]
 
-    monkeypatch.setattr(sequence, "trained", kept)
+    monkeypatch.setattr(sequence, "train", kept)
     for learning in (True, False):
-        found = replay(trail, Candidate.of("linucb"), first=100, learning=learning)
+        found = replay(history, Candidate.of("linucb"), first=100, learning=learning)
         assert folds[-1].learned == 100 + learning * len(found.rows)
         # What a rejected row gave changes nothing that was chosen.
         rejected = np.setdiff1d(np.arange(100, 300), found.rows)
         quality = log.quality.copy()
         quality[rejected] = 1.0 - quality[rejected]
-        other = files.trail(replace(log, quality=quality))
+        other = files.history_of(replace(log, quality=quality))
         again = replay(other, Candidate.of("linucb"), first=100, learning=learning)
         assert again.rows.tolist() == found.rows.tolist()
 
 
 def test_a_learner_learns(make_log: Make) -> None:
     log = make_log(1_500)
-    trail = files.trail(log)
+    history = files.history_of(log)
     linucb = Candidate.of("linucb", {"alpha": 1.0})
-    frozen = replay(trail, linucb, first=0, learning=False)
-    learner = replay(trail, linucb, first=0)
+    frozen = replay(history, linucb, first=0, learning=False)
+    learner = replay(history, linucb, first=0)
     assert learner.estimates["quality"].low > frozen.estimates["quality"].mean
     assert learner.estimates["quality"].mean > 0.65
 
 
 @pytest.mark.parametrize("law_known", [True, False])
 def test_a_log_that_never_went_there_is_refused(make_log: Make, law_known: bool) -> None:
-    """Rows that agree with a log that does not explore are no sample of anything."""
-    log = make_log(600, law=(0.5, 0.5, 0.0))
-    log = log if law_known else replace(log, law=None)
-    found = replay(files.trail(log), Candidate.of("random"), first=0, learning=False)
+    """Rows that agree with a log that does not explore are no inputs of anything."""
+    log = make_log(600, action_dist=(0.5, 0.5, 0.0))
+    log = log if law_known else replace(log, action_dist=None)
+    found = replay(files.history_of(log), Candidate.of("random"), first=0, learning=False)
     assert len(found.rows) >= LEAST_ACCEPTED
     assert found.refusal is not None and "exploration_share" in found.refusal
     assert found.estimates == {}
@@ -114,13 +117,13 @@ def test_a_log_that_never_went_there_is_refused(make_log: Make, law_known: bool)
 @pytest.mark.parametrize("law_known", [True, False])
 def test_a_log_that_went_everywhere_is_not(make_log: Make, law_known: bool) -> None:
     for seed in range(4):
-        log = make_log(400, seed, law=(0.5, 0.3, 0.2))
-        log = log if law_known else replace(log, law=None)
-        assert replay(files.trail(log), Candidate.of("random"), first=0).refusal is None
+        log = make_log(400, seed, action_dist=(0.5, 0.3, 0.2))
+        log = log if law_known else replace(log, action_dist=None)
+        assert replay(files.history_of(log), Candidate.of("random"), first=0).refusal is None
 
 
 def test_few_accepted_rows_are_refused(make_log: Make) -> None:
-    found = replay(files.trail(make_log(200)), ONLY_C, first=100)
+    found = replay(files.history_of(make_log(200)), ONLY_C, first=100)
     assert len(found.rows) < LEAST_ACCEPTED and found.estimates == {}
     assert found.refusal is not None
     assert found.refusal.startswith(f"{len(found.rows)} of 100 rows are what the policy would")
@@ -133,27 +136,27 @@ def test_what_is_missing_is_made_up_for(make_log: Make) -> None:
     rng = np.random.default_rng(0)
     # With `a` alone, quality is 0.8 where the feature is positive, and 0.3 elsewhere.
     lost = rng.random(2_500) < np.where(log.features[:, 0] > 0.0, 0.1, 0.7)
-    trail = files.trail(replace(log, quality=np.where(lost, np.nan, log.quality)))
-    found = replay(trail, Candidate.of("fixed", {"arm": "a"}), first=0)
-    plain = np.nanmean(trail.log.quality[found.rows])
+    history = files.history_of(replace(log, quality=np.where(lost, np.nan, log.quality)))
+    found = replay(history, Candidate.of("fixed", {"arm": "a"}), first=0)
+    plain = np.nanmean(history.log.quality[found.rows])
     assert plain > 0.62
     assert found.estimates["quality"].mean == pytest.approx(0.55, abs=0.05)
 
 
 def test_a_measure_of_which_little_is_known_is_left_out(make_log: Make) -> None:
     log = make_log(600, cost=True)
-    log = replace(log, cost=np.where(np.arange(600) < 100, log.cost, np.nan))
-    assert list(replay(files.trail(log), ONLY_C, first=0).estimates) == ["quality", "utility"]
+    log = replace(log, cost_usd=np.where(np.arange(600) < 100, log.cost_usd, np.nan))
+    assert list(replay(files.history_of(log), ONLY_C, first=0).estimates) == ["quality", "utility"]
 
 
 @pytest.mark.parametrize("rate", [1.2e-6, 2e-6])
 def test_a_budget_is_kept_and_rejected_rows_cost_nothing(make_log: Make, rate: float) -> None:
     log = make_log(900)
     # Each model costs what its price says: 1, 2 or 3 dollars per million tokens, one token each.
-    log = replace(log, cost=1e-6 * (1.0 + log.chosen))
-    trail = priced(log)
-    found = replay(trail, Candidate.of("random"), first=0, learning=False, budget_rate=rate)
-    spent = log.cost[found.rows].cumsum()
+    log = replace(log, cost_usd=1e-6 * (1.0 + log.chosen))
+    history = priced(log)
+    found = replay(history, Candidate.of("random"), first=0, learning=False, budget_rate_usd=rate)
+    spent = log.cost_usd[found.rows].cumsum()
     allowed = 3e-6 + rate * np.arange(1, len(found.rows) + 1)
     assert (spent <= allowed + 1e-12).all()
     assert len(found.rows) > 100
@@ -165,8 +168,8 @@ def test_a_change_of_prices_reaches_a_budget_with_the_next_accepted_row(
     make_log: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = make_log(300)
-    trail = priced(replace(log, cost=1e-6 * (1.0 + log.chosen)))
-    ((_, models),) = trail.requests.frames
+    history = priced(replace(log, cost_usd=1e-6 * (1.0 + log.chosen)))
+    ((_, models),) = history.requests.frames
     dear = tuple(replace(m, input_price=2.0 * m.input_price, price_id=9) for m in models)
     frames = [(np.arange(150), models), (np.arange(150, 300), dear)]
     told: list[tuple[int, bool]] = []
@@ -177,8 +180,8 @@ def test_a_change_of_prices_reaches_a_budget_with_the_next_accepted_row(
         return plain(self, router, asks, changed=changed)
 
     monkeypatch.setattr(sequence.ReplayBudget, "decide", spy)
-    trail = replace(trail, requests=replace(trail.requests, frames=frames))
-    found = replay(trail, ONLY_C, first=0, learning=False, budget_rate=1e-5)
+    history = replace(history, requests=replace(history.requests, frames=frames))
+    found = replay(history, ONLY_C, first=0, learning=False, budget_rate_usd=1e-5)
     after = [k for k, i in enumerate(found.rows.tolist()) if i >= 150][0]
     assert all(changed for count, changed in told if count == after and changed is not False)
     row = int(found.rows[after])

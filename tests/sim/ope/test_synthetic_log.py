@@ -7,9 +7,9 @@ from banditroute.learn.fold import Fold
 from policies.base import Float64
 from sim.data.prices import drawn
 from sim.data.synthetic import MODELS, Planted, generate
-from sim.ope.logged_requests import Trail
-from sim.ope.synthetic_log import made
-from sim.ope.target_policy import law, trained
+from sim.ope.logged_requests import DecisionHistory
+from sim.ope.synthetic_log import simulate_log
+from sim.ope.target_policy import compute_action_dist, train
 from sim.play.candidate import Candidate
 
 EXPLORING = Candidate.of("linucb", exploration_share=0.25, exploration_cost_share=1.0)
@@ -27,12 +27,12 @@ def topics(planted: Planted) -> Float64:
     return x.astype(np.float32)
 
 
-def log_of(planted: Planted, contender: Candidate = EXPLORING, seed: int = 0) -> Trail:
-    return made(
+def log_of(planted: Planted, candidate: Candidate = EXPLORING, seed: int = 0) -> DecisionHistory:
+    return simulate_log(
         planted.dataset,
         topics(planted),
         np.random.default_rng(seed).permutation(600)[:400],
-        contender=contender,
+        candidate=candidate,
         specs=drawn(planted.dataset, seed=0),
         embedder="topics",
         preference=(0.6, 0.3, 0.1),
@@ -46,11 +46,11 @@ def test_it_is_what_a_daemon_would_have_logged(planted: Planted) -> None:
     log = found.log
     assert log.models == MODELS and len(log) == 400
     assert log.quality.tolist() == planted.dataset.quality[rows, log.chosen].tolist()
-    assert log.cost.tolist() == planted.dataset.cost[rows, log.chosen].tolist()
-    assert log.law is not None
-    assert (log.law[np.arange(400), log.chosen] == log.propensity).all()
-    assert log.law.sum(axis=1) == pytest.approx(1.0)
-    assert log.law.min() > 0.0
+    assert log.cost_usd.tolist() == planted.dataset.cost[rows, log.chosen].tolist()
+    assert log.action_dist is not None
+    assert (log.action_dist[np.arange(400), log.chosen] == log.propensity).all()
+    assert log.action_dist.sum(axis=1) == pytest.approx(1.0)
+    assert log.action_dist.min() > 0.0
     taught = [event.outcome for event in found.events if event.outcome is not None]
     assert [one.field for one in taught[:4]] == ["quality", "cost"] * 2
     assert [one.arm for one in taught[::2]] == [MODELS[k] for k in log.chosen]
@@ -63,13 +63,15 @@ def test_the_same_seed_makes_the_same_log(planted: Planted) -> None:
 
 
 def test_the_law_of_its_own_policy_is_found_again(planted: Planted) -> None:
-    """Trained on all before the last row, the same policy has the law that was logged there."""
+    """Trained on all before the last row, the same policy has the action_dist that was logged there."""
     found = log_of(planted)
-    assert found.log.law is not None
-    fold = trained(found, EXPLORING, until=399)
+    assert found.log.action_dist is not None
+    fold = train(found, EXPLORING, until=399)
     rows = np.array([399])
-    again = law(found.requests, found.log.models, EXPLORING.options, fold, rows=rows)
-    assert again[0] == pytest.approx(found.log.law[399], abs=1e-9)
+    again = compute_action_dist(
+        found.requests, found.log.models, EXPLORING.options, fold, rows=rows
+    )
+    assert again[0] == pytest.approx(found.log.action_dist[399], abs=1e-9)
     whole = Fold(found.policy_identity)
     for event in found.events:
         whole.apply(event)

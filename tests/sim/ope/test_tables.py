@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sim.ope import read_parquet as files
 from sim.ope.bandit_log import BanditLog
-from sim.ope.evaluation import compared, evaluate, unknown
+from sim.ope.evaluation import compare_with_log, evaluate, not_identified
 from sim.ope.rejection_replay import replay
 from sim.ope.tables import as_json, replayed_json, show, show_replayed
 from sim.play.candidate import Candidate
@@ -30,11 +30,11 @@ def printed(tell: Callable[[Console], None]) -> str:
 def test_all_that_was_found_is_printed(make_log: Make) -> None:
     log = make_log(1_200, cost=True, missing=0.2)
     log = replace(log, left_out={"pinned": 1_234}, notes=["a note"])
-    trail = files.trail(log)
-    trail = replace(trail, requests=replace(trail.requests, priced=7))
-    found = evaluate(trail, [LINUCB, FIXED])
-    found.verdicts.append(unknown("logged:who=me"))
-    found.comparison = compared(found, make_log(300, seed=9), "who=you")
+    history = files.history_of(log)
+    history = replace(history, requests=replace(history.requests, priced=7))
+    found = evaluate(history, [LINUCB, FIXED])
+    found.policies.append(not_identified("logged:who=me"))
+    found.comparison = compare_with_log(found, make_log(300, seed=9), "who=you")
     text = printed(lambda console: show(console, found))
     for line in (
         "planted: 1,200 decisions over 3 models (a, b, c)",
@@ -58,20 +58,20 @@ def test_all_that_was_found_is_printed(make_log: Make) -> None:
 def test_a_measure_that_was_not_estimated_has_no_row(make_log: Make) -> None:
     log = make_log(800, cost=True)
     known = (np.arange(800) >= 400) & (np.arange(800) < 430)
-    trail = files.trail(replace(log, cost=np.where(known, log.cost, np.nan)))
-    text = printed(lambda console: show(console, evaluate(trail, [FIXED])))
+    history = files.history_of(replace(log, cost_usd=np.where(known, log.cost_usd, np.nan)))
+    text = printed(lambda console: show(console, evaluate(history, [FIXED])))
     assert "warning: always c: cost is known of too few rows" in text
     part = text.split("cost, $ per request, by dr")[1].split("utility, by dr")[0]
     assert "logged" in part and "always c" not in part
 
 
 def test_json_holds_the_same_and_is_json(make_log: Make) -> None:
-    found = evaluate(files.trail(make_log(600, cost=True)), [FIXED])
+    found = evaluate(files.history_of(make_log(600, cost=True)), [FIXED])
     report = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert (report["decisions"], report["learned"], report["judged"]) == (600, 300, 300)
     one = report["policies"][1]
     assert one["label"] == "always c" and one["support"]["ess"] > 50
-    own = found.verdicts[1].estimates["quality"]["dr"].normal
+    own = found.policies[1].estimates["quality"]["dr"].normal
     assert one["estimates"]["quality"]["dr"]["normal"] == {
         "mean": own.mean,
         "low": own.low,
@@ -84,15 +84,15 @@ def test_json_holds_the_same_and_is_json(make_log: Make) -> None:
 def test_no_number_is_null(make_log: Make) -> None:
     """One session alone has an interval without ends, for which JSON has no word."""
     log = replace(make_log(600), session=np.zeros(600, dtype=np.intp))
-    found = evaluate(files.trail(log), [FIXED])
+    found = evaluate(files.history_of(log), [FIXED])
     report = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert report["policies"][1]["estimates"]["quality"]["dr"]["normal"]["low"] is None
     assert "-inf to inf" in printed(lambda console: show(console, found))
 
 
 def test_sequence_replay_is_told_as_such(make_log: Make) -> None:
-    trail = files.trail(make_log(400))
-    replayed = [replay(trail, one, first=first) for one, first in ((FIXED, 0), (FIXED, 350))]
+    history = files.history_of(make_log(400))
+    replayed = [replay(history, one, first=first) for one, first in ((FIXED, 0), (FIXED, 350))]
     text = printed(lambda console: show_replayed(console, replayed))
     assert "only sequence replay can judge them" in text
     assert f"{len(replayed[0].rows)} of 400" in text

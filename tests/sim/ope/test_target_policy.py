@@ -14,23 +14,25 @@ from banditroute.learn.fold import Event
 from policies.pacing.price import Price
 from sim.ope import read_parquet as files
 from sim.ope.bandit_log import BanditLog
-from sim.ope.logged_requests import Trail
+from sim.ope.logged_requests import DecisionHistory
 from sim.ope.read_database import read
-from sim.ope.target_policy import identity_of, law, trained
+from sim.ope.target_policy import compute_action_dist, identity_of, train
 from sim.play.candidate import Candidate
 
 Make = Callable[..., BanditLog]
 LEARNERS = ("linucb", "thompson", "pilot")
 
 
-def pmf_of(trail: Trail, contender: Candidate, *, until: int, rows: Any = None) -> Any:
-    at = np.arange(len(trail.log)) if rows is None else rows
-    fold = trained(trail, contender, until=until)
-    return law(trail.requests, trail.log.models, contender.options, fold, rows=at)
+def pmf_of(history: DecisionHistory, candidate: Candidate, *, until: int, rows: Any = None) -> Any:
+    at = np.arange(len(history.log)) if rows is None else rows
+    fold = train(history, candidate, until=until)
+    return compute_action_dist(
+        history.requests, history.log.models, candidate.options, fold, rows=at
+    )
 
 
 @pytest.fixture
-def mixed(book: Book) -> Trail:
+def mixed(book: Book) -> DecisionHistory:
     """A daemon's log in which requests allow different models."""
     for _ in range(4):
         book.feed(10)
@@ -41,14 +43,16 @@ def mixed(book: Book) -> Trail:
 
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("share", [0.0, 0.2])
-def test_a_frozen_policy_is_a_router_on_its_snapshot(mixed: Trail, name: str, share: float) -> None:
-    contender = Candidate.of(name, exploration_share=share, exploration_cost_share=1.0)
-    found = pmf_of(mixed, contender, until=40)
+def test_a_frozen_policy_is_a_router_on_its_snapshot(
+    mixed: DecisionHistory, name: str, share: float
+) -> None:
+    candidate = Candidate.of(name, exploration_share=share, exploration_cost_share=1.0)
+    found = pmf_of(mixed, candidate, until=40)
     ((rows, models),) = mixed.requests.frames
     assert rows.tolist() == list(range(64))
     router = Router(
-        options=contender.options,
-        snapshot=trained(mixed, contender, until=40).snapshot(),
+        options=candidate.options,
+        snapshot=train(mixed, candidate, until=40).snapshot(),
         models=models,
         rng=np.random.default_rng(9),
     )
@@ -61,30 +65,30 @@ def test_a_frozen_policy_is_a_router_on_its_snapshot(mixed: Trail, name: str, sh
 
 
 @pytest.mark.parametrize("name", [*LEARNERS, "random", "epsilon-greedy"])
-def test_no_mass_on_what_was_not_open(mixed: Trail, name: str) -> None:
-    contender = Candidate.of(name, exploration_share=0.3, exploration_cost_share=10.0)
-    found = pmf_of(mixed, contender, until=30)
+def test_no_mass_on_what_was_not_open(mixed: DecisionHistory, name: str) -> None:
+    candidate = Candidate.of(name, exploration_share=0.3, exploration_cost_share=10.0)
+    found = pmf_of(mixed, candidate, until=30)
     assert not found[~mixed.log.open].any()
     assert (~mixed.log.open).sum() == 16
 
 
-def test_rows_are_scored_alike_in_any_selection(mixed: Trail) -> None:
-    contender = Candidate.of("linucb")
-    whole = pmf_of(mixed, contender, until=30)
+def test_rows_are_scored_alike_in_any_selection(mixed: DecisionHistory) -> None:
+    candidate = Candidate.of("linucb")
+    whole = pmf_of(mixed, candidate, until=30)
     rows = np.array([50, 3, 17])
-    assert (pmf_of(mixed, contender, until=30, rows=rows) == whole[rows]).all()
+    assert (pmf_of(mixed, candidate, until=30, rows=rows) == whole[rows]).all()
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_what_is_judged_has_not_taught(make_log: Make, name: str) -> None:
     log = make_log(200)
-    contender = Candidate.of(name)
+    candidate = Candidate.of(name)
     first = np.arange(200) < 100
-    before = pmf_of(files.trail(log), contender, until=100)
+    before = pmf_of(files.history_of(log), candidate, until=100)
     later = replace(log, quality=np.where(first, log.quality, 1.0 - log.quality))
-    assert (pmf_of(files.trail(later), contender, until=100) == before).all()
+    assert (pmf_of(files.history_of(later), candidate, until=100) == before).all()
     earlier = replace(log, quality=np.where(first, 1.0 - log.quality, log.quality))
-    assert (pmf_of(files.trail(earlier), contender, until=100) != before).any()
+    assert (pmf_of(files.history_of(earlier), candidate, until=100) != before).any()
 
 
 def test_feedback_that_came_late_teaches_by_its_decision(book: Book) -> None:
@@ -95,22 +99,22 @@ def test_feedback_that_came_late_teaches_by_its_decision(book: Book) -> None:
     for one in reversed(ids):
         book.send(Post(one, "default", quality=0.5))
     found = read(book.log, "default")
-    assert trained(found, Candidate.of("linucb"), until=3).learned == 3
-    assert trained(found, Candidate.of("linucb"), until=0).learned == 0
+    assert train(found, Candidate.of("linucb"), until=3).learned == 3
+    assert train(found, Candidate.of("linucb"), until=0).learned == 0
 
 
-def test_every_model_is_known_and_no_reset_is_taken_over(mixed: Trail) -> None:
+def test_every_model_is_known_and_no_reset_is_taken_over(mixed: DecisionHistory) -> None:
     reset = Event(10_000, "default", "reset", payload={"arm": "small", "trigger_seq": 3})
     other = replace(mixed, events=[*mixed.events, reset])
-    folds = [trained(one, Candidate.of("linucb"), until=20) for one in (mixed, other)]
+    folds = [train(one, Candidate.of("linucb"), until=20) for one in (mixed, other)]
     assert folds[0].digest() == folds[1].digest()
     assert set(folds[0].policy.arms) == {"small", "large", "medium"}
 
 
 def test_each_stretch_has_its_own_prices(make_log: Make) -> None:
     log = make_log(300)
-    trail = files.trail(replace(log, preference=np.tile([0.1, 0.9, 0.0], (300, 1))))
-    asks = replace(trail.requests.asks, input_tokens=np.full(300, 1e6))
+    history = files.history_of(replace(log, preference=np.tile([0.1, 0.9, 0.0], (300, 1))))
+    asks = replace(history.requests.asks, input_tokens=np.full(300, 1e6))
     frames = [
         (
             np.arange(start, 300, 3),
@@ -118,13 +122,13 @@ def test_each_stretch_has_its_own_prices(make_log: Make) -> None:
         )
         for start, free in enumerate("abc")
     ]
-    requests = replace(trail.requests, asks=asks, frames=frames)
-    found = pmf_of(replace(trail, requests=requests), Candidate.of("linucb"), until=0)
+    requests = replace(history.requests, asks=asks, frames=frames)
+    found = pmf_of(replace(history, requests=requests), Candidate.of("linucb"), until=0)
     assert (found.argmax(axis=1) == np.arange(300) % 3).all()
     assert (found.max(axis=1) == 1.0).all()
 
 
-def test_a_policy_keeps_its_own_scales(mixed: Trail) -> None:
+def test_a_policy_keeps_its_own_scales(mixed: DecisionHistory) -> None:
     plain = identity_of(Candidate.of("linucb"), mixed.policy_identity)
     assert (plain.tau_cost, plain.tau_latency_ms) == (0.01, 1_000.0)
     own = Candidate.of("linucb", {"alpha": 0.5}, tau_cost=0.5, tau_latency_ms=7.0)
