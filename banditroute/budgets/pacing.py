@@ -150,14 +150,15 @@ class MoneyPrices:
             )
         )
 
-    def observe(
-        self, purse: Reservations, router: Router, asks: RequestBatch, decided: Decisions
-    ) -> None:
+    def observe(self, purse: Reservations, router: Router, decided: Decisions) -> None:
         """Take in what was decided, and see that young prices are solved often."""
         chosen = decided.chosen.tolist()
         clock = self._clock()
         at = np.arange(len(chosen)), decided.chosen
-        costs, reserved = decided.cost[at].tolist(), decided.reserved_nano[at].tolist()
+        costs, reserved = (
+            decided.scored.cost_usd[at].tolist(),
+            decided.scored.reservation_nano[at].tolist(),
+        )
         fresh: dict[int, int] = {}
         for i, arm in enumerate(chosen):
             for one in purse.held(i):
@@ -165,7 +166,7 @@ class MoneyPrices:
                 if pace is None:
                     continue
                 fresh[one.budget.id] = fresh.get(one.budget.id, 0) + 1
-                pace.recent.append((asks, i))
+                pace.recent.append((decided.scored.requests, i))
                 pace.ended.setdefault(one.lease_id, (0, 0))
                 if arm >= 0:
                     pace.later.append((costs[i], reserved[i] / NANO))
@@ -208,7 +209,7 @@ class MoneyPrices:
                 continue
             if not paced.remembers:
                 await self._remember(paced, router)
-            moved = paced.prices != router.frame.prices_json
+            moved = paced.prices != router.columns.prices_json
             due = self._clock() >= (paced.rest_until if paced.asked else paced.idle_until)
             if paced.recent and (moved or due):
                 await self._solve(paced, router)
@@ -241,7 +242,7 @@ class MoneyPrices:
             return
         pace.flush()
         pace.solving, pace.asked = True, False
-        began, pace.prices = time.perf_counter(), router.frame.prices_json
+        began, pace.prices = time.perf_counter(), router.columns.prices_json
         try:
             slice_ = self._treasury.slice(pace.budget)
             await asyncio.to_thread(self._solve_now, pace, router, slice_)
@@ -269,7 +270,7 @@ class MoneyPrices:
             del pace.ended[min(pace.ended)]
         money = self._money(pace, course, now)
         pace.solved_at = pacing.count
-        window = router.window(RequestBatch.join(recent)) if recent else None
+        window = router.score(RequestBatch.join(recent)).window() if recent else None
         terms = pacing.solve(window, money)
         elsewhere = budget.cap_nano - course.settled - course.running
         held.beyond = max(elsewhere - held.left, 0) // course.holders

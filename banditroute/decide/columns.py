@@ -1,6 +1,6 @@
-"""What a decision is made of: the snapshot, what was asked, the models, and what came out.
+"""What a decision is made of: the snapshot, the requests, the models, their scores, the outcome.
 
-Columns throughout; a single request is a batch of one.
+Columns throughout: n requests by K models. A single request is a batch of one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from banditroute.core.pool import Model
 from policies import Policy
 from policies.base import Arrays, Bools, Float32, Float64
 from policies.models.cost import CostModel, LatencyModel
+from policies.pacing.base import Window
 from policies.pacing.price import Price
 
 
@@ -25,8 +26,18 @@ from policies.pacing.price import Price
 class Snapshot:
     """What a fold published: enough to score, never enough to learn. Immutable once built.
 
-    `version` is the log position that it covers; `drift` is what
-    `policies.models.drift.Drift` published.
+    Attributes
+    ----------
+    version : int
+        Log position that it covers.
+    policy_identity : PolicyIdentity
+        What shapes the policy, and its scales.
+    policy : Policy
+        The model of quality.
+    cost, latency : CostModel, LatencyModel
+        The models of cost and latency.
+    drift : dict[str, ndarray]
+        What `policies.models.drift.Drift` published.
     """
 
     version: int
@@ -48,15 +59,22 @@ class RequestBatch:
 
     Attributes
     ----------
-    features : float32[n, d].
-    preference : float64[n, 3], weights of (quality, cost, latency).
-    input_tokens : float64[n], for the prediction of cost.
-    input_bound : float64[n], for the reservation; at least `input_tokens`.
-    max_output_tokens : float64[n], inf where the request sets none.
-    max_cost_usd, max_latency_ms : float64[n], inf where the request sets none.
-    models : per row the allowed names, or None for all.
-    requires : per row the capabilities that a model must have.
-    worst : float64[n, K], US dollars to reserve, where they are known otherwise than by tokens.
+    features : float32[n, d]
+        The contexts.
+    preference : float64[n, 3]
+        Weights of quality, cost and latency.
+    input_tokens : float64[n]
+        For the prediction of cost.
+    input_bound : float64[n]
+        Input tokens for the reservation; at least `input_tokens`.
+    max_output_tokens, max_cost_usd, max_latency_ms : float64[n] or None
+        The request's limits; inf where it sets none.
+    models : sequence of (frozenset[str] or None), or None
+        Per row the allowed names, or None for all.
+    requires : sequence of frozenset[str], or None
+        Per row the capabilities that a model must have.
+    reservation_usd : float64[n, K] or None
+        What to reserve, where it is known otherwise than by tokens.
     """
 
     features: Float32
@@ -68,27 +86,27 @@ class RequestBatch:
     max_latency_ms: Float64 | None = None
     models: Sequence[frozenset[str] | None] | None = None
     requires: Sequence[frozenset[str]] | None = None
-    worst: Float64 | None = None
+    reservation_usd: Float64 | None = None
 
     def row(self, i: int) -> RequestBatch:
         """Return one of the requests."""
-        at = slice(i, i + 1)
+        rows = slice(i, i + 1)
         parts: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         cut: dict[str, Any] = {
-            name: None if part is None else part[at] for name, part in parts.items()
+            name: None if part is None else part[rows] for name, part in parts.items()
         }
         return RequestBatch(**cut)
 
     @classmethod
-    def join(cls, several: Sequence[RequestBatch]) -> RequestBatch:
-        """Return the rows of all of `several`, at least one, in order; no row loses a limit.
+    def join(cls, batches: Sequence[RequestBatch]) -> RequestBatch:
+        """Return the rows of all of `batches`, at least one, in order; no row loses a limit.
 
         Raises
         ------
         ValueError
-            When some know what to reserve otherwise than by tokens, and others do not.
+            When some have a `reservation_usd`, and others do not.
         """
-        sizes = [len(one.features) for one in several]
+        sizes = [len(batch.features) for batch in batches]
 
         def limits(parts: Sequence[Float64 | None]) -> Float64 | None:
             if all(part is None for part in parts):
@@ -99,39 +117,61 @@ class RequestBatch:
             ]
             return np.concatenate(filled)
 
-        worst = [one.worst for one in several if one.worst is not None]
-        if 0 < len(worst) < len(several):
-            raise ValueError("worst: known of some requests only")
+        reservations = [b.reservation_usd for b in batches if b.reservation_usd is not None]
+        if 0 < len(reservations) < len(batches):
+            raise ValueError("reservation_usd: known of some requests only")
         models: list[frozenset[str] | None] = []
         requires: list[frozenset[str]] = []
-        for n, one in zip(sizes, several, strict=True):
-            models += [None] * n if one.models is None else one.models
-            requires += [frozenset()] * n if one.requires is None else one.requires
+        for n, batch in zip(sizes, batches, strict=True):
+            models += [None] * n if batch.models is None else batch.models
+            requires += [frozenset()] * n if batch.requires is None else batch.requires
         return cls(
-            features=np.concatenate([one.features for one in several]),
-            preference=np.concatenate([one.preference for one in several]),
-            input_tokens=np.concatenate([one.input_tokens for one in several]),
-            input_bound=np.concatenate([one.input_bound for one in several]),
-            max_output_tokens=limits([one.max_output_tokens for one in several]),
-            max_cost_usd=limits([one.max_cost_usd for one in several]),
-            max_latency_ms=limits([one.max_latency_ms for one in several]),
-            models=models if any(allow is not None for allow in models) else None,
+            features=np.concatenate([batch.features for batch in batches]),
+            preference=np.concatenate([batch.preference for batch in batches]),
+            input_tokens=np.concatenate([batch.input_tokens for batch in batches]),
+            input_bound=np.concatenate([batch.input_bound for batch in batches]),
+            max_output_tokens=limits([batch.max_output_tokens for batch in batches]),
+            max_cost_usd=limits([batch.max_cost_usd for batch in batches]),
+            max_latency_ms=limits([batch.max_latency_ms for batch in batches]),
+            models=models if any(allowed is not None for allowed in models) else None,
             requires=requires if any(requires) else None,
-            worst=np.concatenate(worst) if worst else None,
+            reservation_usd=np.concatenate(reservations) if reservations else None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelColumns:
-    """The columns of a decision: the pool's models that the snapshot knows, and their prices."""
+    """The K columns of a decision: the pool's models that the snapshot knows, and their prices.
+
+    Attributes
+    ----------
+    snapshot : Snapshot
+        What the columns are scored from.
+    models : tuple[Model, ...]
+        In the order of the snapshot's arms.
+    arm_index : int[K] or None
+        Position of each model among the snapshot's arms; None where they are all of them.
+    input_token_usd, output_token_usd : float64[K]
+        US dollars of a token.
+    output_prior_usd : float64[K]
+        US dollars of an answer's tokens before any answer was seen.
+    output_limit_tokens : float64[K]
+        Output tokens that a reservation covers when the request sets no limit.
+    context_length : float64[K]
+        Tokens, inf where there is no limit.
+    draining : bool[K]
+        Whether a model is chosen no more.
+    names_json, prices_json : str
+        Names and price rows as a decision row holds them.
+    """
 
     snapshot: Snapshot
     models: tuple[Model, ...]
-    columns: NDArray[np.intp] | None
-    input_price: Float64
-    output_price: Float64
-    output_prior: Float64
-    output_limit: Float64
+    arm_index: NDArray[np.intp] | None
+    input_token_usd: Float64
+    output_token_usd: Float64
+    output_prior_usd: Float64
+    output_limit_tokens: Float64
     context_length: Float64
     draining: Bools
     names_json: str
@@ -141,77 +181,129 @@ class ModelColumns:
     def of(cls, snapshot: Snapshot, models: Sequence[Model]) -> ModelColumns:
         """Align `models` with the arms of `snapshot`; a model that it does not know waits."""
         position = {name: k for k, name in enumerate(snapshot.policy.arms)}
-        known = sorted((m for m in models if m.name in position), key=lambda m: position[m.name])
-        columns = np.array([position[m.name] for m in known], dtype=np.intp)
-        whole = len(known) == len(position)
+        ordered = sorted((m for m in models if m.name in position), key=lambda m: position[m.name])
+        arm_index = np.array([position[m.name] for m in ordered], dtype=np.intp)
         return cls(
             snapshot=snapshot,
-            models=tuple(known),
-            columns=None if whole else columns,
-            input_price=np.array([m.input_price for m in known]) / 1e6,
-            output_price=np.array([m.output_price for m in known]) / 1e6,
-            output_prior=np.array([m.prior_output_tokens * m.output_price / 1e6 for m in known]),
-            output_limit=np.array([float(m.output_limit) for m in known]),
-            context_length=np.array([float(m.context_length or np.inf) for m in known]),
-            draining=np.array([m.draining for m in known], dtype=np.bool_),
-            names_json=json.dumps([m.name for m in known]),
-            prices_json=json.dumps([m.price_id for m in known]),
+            models=tuple(ordered),
+            arm_index=None if len(ordered) == len(position) else arm_index,
+            input_token_usd=np.array([m.input_price for m in ordered]) / 1e6,
+            output_token_usd=np.array([m.output_price for m in ordered]) / 1e6,
+            output_prior_usd=np.array(
+                [m.prior_output_tokens * m.output_price / 1e6 for m in ordered]
+            ),
+            output_limit_tokens=np.array([float(m.output_limit) for m in ordered]),
+            context_length=np.array([float(m.context_length or np.inf) for m in ordered]),
+            draining=np.array([m.draining for m in ordered], dtype=np.bool_),
+            names_json=json.dumps([m.name for m in ordered]),
+            prices_json=json.dumps([m.price_id for m in ordered]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBatch:
+    """n requests as a snapshot and the price rows see them: all that choosing needs.
+
+    Attributes
+    ----------
+    columns : ModelColumns
+        The models, and the snapshot that scored them.
+    requests : RequestBatch
+        What was asked.
+    trials : list of (bool[K], float)
+        Groups of models that are tried as such, and the share of each group.
+    reasons : uint8[n, K]
+        Index into `REASONS`, 0 where a model is eligible; no budget has been asked yet.
+    scores : dict of float32[n, K]
+        What the policy's law reads.
+    mean, std : float32[n, K]
+        Estimated quality.
+    cost_usd, latency_ms, penalty : float64[n, K]
+        Predicted cost and latency, and both in quality units under the preference.
+    input_cost_usd : float64[n, K]
+        The input's part of the cost.
+    reservation_usd, reservation_nano : float64[n, K], int64[n, K]
+        The worst case of the cost, which a reservation covers.
+    max_output_tokens : float64[n, K]
+        Output tokens that the reservation covers.
+    """
+
+    columns: ModelColumns
+    requests: RequestBatch
+    trials: Sequence[tuple[Bools, float]]
+    reasons: NDArray[np.uint8]
+    scores: dict[str, Float32]
+    mean: Float32
+    std: Float32
+    cost_usd: Float64
+    latency_ms: Float64
+    penalty: Float64
+    input_cost_usd: Float64
+    reservation_usd: Float64
+    reservation_nano: NDArray[np.int64]
+    max_output_tokens: Float64
+
+    def window(self) -> Window:
+        """Return these requests as what a price of money is solved on."""
+        return Window(
+            kind=type(self.columns.snapshot.policy),
+            scores=self.scores,
+            eligible=self.reasons == 0,
+            penalty=self.penalty,
+            mean=self.mean,
+            cost=self.cost_usd,
+            worst=self.reservation_usd,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """n decisions over the K models of a frame, with every input of their pmf.
+    """n decisions over K models, with every input of their pmf.
 
     Attributes
     ----------
-    verdict : uint8[n, K], index into `REASONS`.
-    scores : named float32[n, K], what the policy's law reads.
-    mean, std : float32[n, K], estimated quality.
-    cost, latency, penalty : float64[n, K]: US dollars, milliseconds, quality units.
-    explore : float64[n, K], absolute exploration shares; zeros when there are none.
-    pmf : float64[n, K], the exact law of the draw.
-    u : float64[n], the uniform that was drawn.
-    chosen : int[n], column of the chosen model, -1 where none is eligible.
-    reserved_nano : int64[n, K], worst cost in nano-dollars.
-    max_output : float64[n, K], output tokens that the reservation covers.
-    price : the price of money, not yet in `penalty`.
-    spend_rate : float64[n], US dollars per request that exploration's budget is a share of.
-    exploration_usd : what exploration is expected to cost, all rows together.
+    scored : ScoredBatch
+        What was chosen from.
+    reasons : uint8[n, K]
+        Index into `REASONS` after budget, exploration and the price of money.
+    explore : float64[n, K]
+        Absolute exploration shares; zeros when there are none.
+    pmf : float64[n, K]
+        The exact law of the draw.
+    u : float64[n]
+        The uniform that was drawn.
+    chosen : int[n]
+        Column of the chosen model, -1 where none is eligible.
+    price : Price
+        The price of money, which is not in `scored.penalty`.
+    spend_rate_usd : float64[n]
+        US dollars per request that exploration's budget is a share of.
+    exploration_usd : float
+        What exploration is expected to cost, all rows together.
     """
 
-    frame: ModelColumns
-    asks: RequestBatch
-    verdict: NDArray[np.uint8]
-    scores: dict[str, Float32]
-    mean: Float32
-    std: Float32
-    cost: Float64
-    latency: Float64
-    penalty: Float64
+    scored: ScoredBatch
+    reasons: NDArray[np.uint8]
     explore: Float64
     pmf: Float64
     u: Float64
     chosen: NDArray[np.intp]
-    input_cost: Float64
-    reserved_nano: NDArray[np.int64]
-    max_output: Float64
     price: Price
-    spend_rate: Float64
+    spend_rate_usd: Float64
     exploration_usd: float
 
     def fallbacks(self) -> list[list[str]]:
         """Return, per row, the eligible models that were not chosen, best utility first.
 
-        What a policy that reads the preference makes of it shows in its law alone.
+        A policy that reads the preference has no utility but its law, so its order is the pmf's.
         """
-        names = [model.name for model in self.frame.models]
-        own = self.frame.snapshot.policy.reads_preference
-        utility = self.mean - self.penalty - self.price.high * self.cost
-        worst_last = -self.pmf if own else -utility
-        order = np.argsort(worst_last, axis=1, kind="stable").tolist()
-        rows = zip(order, self.verdict.tolist(), self.chosen.tolist(), strict=True)
+        scored, columns = self.scored, self.scored.columns
+        names = [model.name for model in columns.models]
+        utility = scored.mean - scored.penalty - self.price.high * scored.cost_usd
+        best_first = -self.pmf if columns.snapshot.policy.reads_preference else -utility
+        order = np.argsort(best_first, axis=1, kind="stable").tolist()
+        rows = zip(order, self.reasons.tolist(), self.chosen.tolist(), strict=True)
         return [
-            [names[k] for k in ranked if verdict[k] == 0 and k != chosen]
-            for ranked, verdict, chosen in rows
+            [names[k] for k in ranked if reasons[k] == 0 and k != chosen]
+            for ranked, reasons, chosen in rows
         ]

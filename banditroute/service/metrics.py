@@ -85,7 +85,7 @@ class Metrics:
         self._decide.labels(pool).observe(seconds)
         if decisions.exploration_usd:
             self._exploration.labels(pool).inc(decisions.exploration_usd)
-        names = decisions.frame.models
+        names = decisions.scored.columns.models
         for k, count in Count(decisions.chosen.tolist()).items():
             if k < 0:
                 self._refused.labels(pool).inc(count)

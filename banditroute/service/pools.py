@@ -160,7 +160,7 @@ class Pools:
             await self._until(
                 lambda: (
                     pool.router is not None
-                    and any(m.name == new.name for m in pool.router.frame.models)
+                    and any(m.name == new.name for m in pool.router.columns.models)
                 )
             )
         return model_view(self._model(pool, new.name))

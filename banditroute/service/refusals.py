@@ -23,9 +23,9 @@ def no_models(pool: str) -> NoEligibleModel:
 
 def no_eligible(decided: Decisions, row: int) -> NoEligibleModel:
     """Return the error of a row that no model is eligible for, with every reason."""
-    names = (model.name for model in decided.frame.models)
+    names = (model.name for model in decided.scored.columns.models)
     why = ", ".join(
-        f"{name}: {REASONS[code]}" for name, code in zip(names, decided.verdict[row], strict=True)
+        f"{name}: {REASONS[code]}" for name, code in zip(names, decided.reasons[row], strict=True)
     )
     return NoEligibleModel(f"no eligible model ({why})", param="models")
 

@@ -25,7 +25,7 @@ from banditroute.contract.schemas import RouteRequest
 from banditroute.core.clock import iso, new_id, now_us
 from banditroute.core.errors import IdempotencyConflict, InvalidValue, RouterFault
 from banditroute.core.pool import NANO
-from banditroute.decide.columns import Decisions, RequestBatch
+from banditroute.decide.columns import Decisions, ScoredBatch
 from banditroute.decide.reasons import BUDGET
 from banditroute.service.batcher import MicroBatcher
 from banditroute.service.metrics import Metrics
@@ -225,26 +225,29 @@ class Routing:
         """Decide requests of one pool; what they take from is appended to `purses` before that."""
         if pool.router is None:
             return [(no_models(pool.name), None) for _ in asked]
-        asks = asks_of(pool, asked, await features_of(pool, asked))
-        purse = await self._purse(pool, asked, asks)
+        requests = asks_of(pool, asked, await features_of(pool, asked))
+        began = time.perf_counter()
+        scored = pool.router.score(requests)
+        took_s = time.perf_counter() - began
+        purse = await self._purse(pool, asked, scored)
         began = time.perf_counter()
         price = self._spending.price(purse, len(asked)) if purse else None
         if purse is not None:
             purses.append(purse)
-        decided = pool.router.decide(asks, price=price, purse=purse)
+        decided = pool.router.choose(scored, price=price, purse=purse)
         if purse is not None:
-            self._spending.observe(purse, pool.router, asks, decided)
-        self._metrics.decided(pool.name, decided, time.perf_counter() - began)
+            self._spending.observe(purse, pool.router, decided)
+        self._metrics.decided(pool.name, decided, took_s + time.perf_counter() - began)
         refusals = await self._refusals(decided, purse)
         return self._answer(pool, asked, decided, refusals, request_ids, purse)
 
     async def _purse(
-        self, pool: Pool, requests: Sequence[RouteRequest], asks: RequestBatch
+        self, pool: Pool, requests: Sequence[RouteRequest], scored: ScoredBatch
     ) -> Reservations | None:
-        if pool.router is None or not self._treasury.budgets(pool.name):
+        if not self._treasury.budgets(pool.name):
             return None
-        worst = pool.router.worst(asks).max(axis=1, initial=0)
-        return await self._treasury.purse(pool.name, [r.tags for r in requests], worst.tolist())
+        most_nano = scored.reservation_nano.max(axis=1, initial=0).tolist()
+        return await self._treasury.purse(pool.name, [r.tags for r in requests], most_nano)
 
     async def _refusals(
         self, decided: Decisions, purse: Reservations | None
@@ -252,9 +255,11 @@ class Routing:
         """Return the error of each row that no model was eligible for."""
         refusals: dict[int, RouterFault] = {}
         for row in np.flatnonzero(decided.chosen < 0).tolist():
-            if purse is not None and (decided.verdict[row] == BUDGET).any():
+            if purse is not None and (decided.reasons[row] == BUDGET).any():
                 budget = purse.tightest(row)
-                least = int(decided.reserved_nano[row][decided.verdict[row] == BUDGET].min())
+                least = int(
+                    decided.scored.reservation_nano[row][decided.reasons[row] == BUDGET].min()
+                )
                 sums = await self._treasury.sums(budget, stale_s=STALE_S)
                 if sums.free >= least:
                     # Sums from before it was spent would contradict the refusal.
@@ -333,8 +338,8 @@ class Routing:
             codec.encode(decided, notes, pool=pool.name, created_at=now, expires_at=expires)
         )
         until = iso(expires)
-        names = [model.name for model in decided.frame.models]
-        snapshot = decided.frame.snapshot
+        names = [model.name for model in decided.scored.columns.models]
+        snapshot = decided.scored.columns.snapshot
         answered: list[tuple[Answer | RouterFault, _Taken | None]] = []
         chosen_and_others = zip(decided.chosen.tolist(), decided.fallbacks(), strict=True)
         for i, (chosen, others) in enumerate(chosen_and_others):

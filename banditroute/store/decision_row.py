@@ -49,15 +49,15 @@ def encode(
 ) -> list[tuple[Any, ...]]:
     """Return a row, in the order of `DECISION_COLUMNS`, for each decision that chose a model."""
     frame, asks, policy_identity = (
-        decisions.frame,
-        decisions.asks,
-        decisions.frame.snapshot.policy_identity,
+        decisions.scored.columns,
+        decisions.scored.requests,
+        decisions.scored.columns.snapshot.policy_identity,
     )
     at = np.arange(len(notes)), decisions.chosen
-    input_cost = decisions.input_cost[at]
-    prior = input_cost + frame.output_prior[decisions.chosen]
+    input_cost = decisions.scored.input_cost_usd[at]
+    prior = input_cost + frame.output_prior_usd[decisions.chosen]
     names = [model.name for model in frame.models]
-    score_names = ",".join(decisions.scores)
+    score_names = ",".join(decisions.scored.scores)
     identity_columns = policy_identity.id, frame.snapshot.version, policy_identity.embedder
     price = decisions.price
     money = np.hstack([price.low, price.high, price.share, price.gain])
@@ -67,18 +67,28 @@ def encode(
         decisions.pmf[at].tolist(),
         decisions.u.tolist(),
         asks.preference.tolist(),
-        decisions.reserved_nano[at].tolist(),
-        decisions.max_output[at].astype(np.int64).tolist(),
+        decisions.scored.reservation_nano[at].tolist(),
+        decisions.scored.max_output_tokens[at].astype(np.int64).tolist(),
         money.tolist(),
-        decisions.spend_rate.tolist(),
+        decisions.spend_rate_usd.tolist(),
         asks.input_tokens.tolist(),
         prior.tolist(),
         input_cost.tolist(),
-        _slices(decisions.verdict),
+        _slices(decisions.reasons),
         _slices(asks.features.astype("<f4", copy=False)),
-        _slices(_stack([v.astype("<f4", copy=False) for v in decisions.scores.values()])),
-        _slices(_stack([decisions.mean, decisions.std])),
-        _slices(_stack([getattr(decisions, name) for name in TERMS])),
+        _slices(_stack([v.astype("<f4", copy=False) for v in decisions.scored.scores.values()])),
+        _slices(_stack([decisions.scored.mean, decisions.scored.std])),
+        _slices(
+            _stack(
+                [
+                    decisions.scored.cost_usd,
+                    decisions.scored.latency_ms,
+                    decisions.scored.penalty,
+                    decisions.explore,
+                    decisions.pmf,
+                ]
+            )
+        ),
         strict=True,
     )
     return [

@@ -120,7 +120,7 @@ def replay(
             decided = router.decide(asks, price=price)
         else:
             if budget is None:
-                advance = float(router.worst(asks).max()) / NANO
+                advance = float(router.score(asks).reservation_nano.max()) / NANO
                 budget = ReplayBudget(
                     make_pacing(candidate.pacing), budget_rate_usd, None, advance=advance
                 )
@@ -130,7 +130,7 @@ def replay(
         if log.action_dist is not None:
             outside += _outside(decided, log.models, log.action_dist[i], least)
         arm = int(decided.chosen[0])
-        drawn = decided.frame.models[arm].name if arm >= 0 else ""
+        drawn = decided.scored.columns.models[arm].name if arm >= 0 else ""
         if drawn != log.models[log.chosen[i]] or rng.random() >= least / log.propensity[i]:
             continue
         accepted.append(i)
@@ -138,7 +138,7 @@ def replay(
         changed = False
         if budget is not None:
             budget = trial
-            reserved = float(decided.reserved_nano[0, arm]) / NANO
+            reserved = float(decided.scored.reservation_nano[0, arm]) / NANO
             budget.settle(
                 decided, reserved if np.isnan(log.cost_usd[i]) else float(log.cost_usd[i])
             )
@@ -163,7 +163,7 @@ def _outside(
     decided: Decisions, models: Sequence[str], action_dist: Float64, least: float
 ) -> float:
     """Return the mass that rows are accepted too rarely for, where c is above the propensity."""
-    at = [models.index(model.name) for model in decided.frame.models]
+    at = [models.index(model.name) for model in decided.scored.columns.models]
     return float(decided.pmf[0] @ (1.0 - np.minimum(action_dist[at] / least, 1.0)))
 
 

@@ -67,10 +67,10 @@ def simulate_log(
         player.feed(choice, **said)
         for outcome in outcomes(choice, after=len(events), decision_id=i, **said):
             events.append(Event(outcome.seq, POOL, "feedback", outcome, embedder))
-    asks = RequestBatch.join([one.asks for one in decided])
+    asks = RequestBatch.join([one.scored.requests for one in decided])
     log = _log(dataset, rows, asks, decided, player.fold.policy_identity.tau_cost)
-    models = decided[0].frame.models
-    rate = np.array([one.spend_rate[0] for one in decided])
+    models = decided[0].scored.columns.models
+    rate = np.array([one.spend_rate_usd[0] for one in decided])
     requests = LoggedRequests(asks, [(np.arange(len(rows)), models)], rate)
     return DecisionHistory(log, requests, ids, player.fold.policy_identity, events)
 
@@ -84,7 +84,9 @@ def _log(
 ) -> BanditLog:
     n, models = len(rows), dataset.models
     # The router has the models in its own order.
-    at = np.array([[m.name for m in decided[0].frame.models].index(name) for name in models])
+    at = np.array(
+        [[m.name for m in decided[0].scored.columns.models].index(name) for name in models]
+    )
     action_dist: Float64 = np.concatenate([one.pmf[:, at] for one in decided])
     arm = np.array([int(np.flatnonzero(at == one.chosen[0])[0]) for one in decided])
     return BanditLog(

@@ -80,7 +80,7 @@ def compute_action_dist(
             options=options, snapshot=snapshot, models=offered, rng=np.random.default_rng(0)
         )
         decided = router.decide(_asked(requests.asks, judged), price=_price(requests, judged))
-        at = np.array([column[model.name] for model in decided.frame.models])
+        at = np.array([column[model.name] for model in decided.scored.columns.models])
         pmf[np.ix_(judged, at)] = decided.pmf
     return pmf[rows]
 

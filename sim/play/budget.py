@@ -82,8 +82,8 @@ class ReplayBudget:
         if self.requests is None:
             self.cap.limit = math.floor((self.advance + self.rate * (self._count + 1)) * NANO)
         if changed or self._count == 0 or self.pacing.due(self.pacing.count):
-            window = router.window(RequestBatch.join([*self.recent] or [asks]))
-            self.pacing.solve(window, self._money())
+            scored = router.score(RequestBatch.join([*self.recent] or [asks]))
+            self.pacing.solve(scored.window(), self._money())
         self.recent.append(asks)
         self._count += 1
         terms = self.pacing.terms
@@ -91,8 +91,8 @@ class ReplayBudget:
         decisions = router.decide(asks, price=terms.rows(1), purse=self.cap)
         chosen = int(decisions.chosen[0])
         if chosen >= 0:
-            reserved = decisions.reserved_nano[0, chosen] / NANO
-            self.pacing.charge(float(decisions.cost[0, chosen]), float(reserved))
+            reserved = decisions.scored.reservation_nano[0, chosen] / NANO
+            self.pacing.charge(float(decisions.scored.cost_usd[0, chosen]), float(reserved))
         return decisions
 
     def fork(self) -> ReplayBudget:
@@ -110,11 +110,13 @@ class ReplayBudget:
         """
         for k, asks in enumerate(self.recent):
             n = len(asks.features)
-            self.recent[k] = replace(asks, worst=None if worst is None else np.tile(worst, (n, 1)))
+            self.recent[k] = replace(
+                asks, reservation_usd=None if worst is None else np.tile(worst, (n, 1))
+            )
 
     def settle(self, decisions: Decisions, cost: float) -> None:
         """Take in what the answer to a decision has cost."""
-        nano = int(decisions.reserved_nano[0, decisions.chosen[0]])
+        nano = int(decisions.scored.reservation_nano[0, decisions.chosen[0]])
         self.cap.settle(nano, cost)
         self.pacing.settle(nano / NANO, cost)
 

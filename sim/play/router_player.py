@@ -117,7 +117,7 @@ class Replayer:
         self.router.swap(snapshot=self.fold.snapshot(), models=models)
         self._worst = None
         if worst is not None:
-            self._worst = np.array([worst[model.name] for model in self.router.frame.models])
+            self._worst = np.array([worst[model.name] for model in self.router.columns.models])
         self._changed = True
         if self.budget is not None:
             self.budget.reserve(self._worst)
@@ -147,7 +147,9 @@ class Replayer:
             preference=np.full((n, 3), self._preference),
             input_tokens=tokens / 4.0,
             input_bound=tokens,
-            worst=None if self._worst is None else np.full((n, len(self._worst)), self._worst),
+            reservation_usd=None
+            if self._worst is None
+            else np.full((n, len(self._worst)), self._worst),
         )
 
     def bill(self, choice: Choice, cost: float) -> None:
@@ -197,21 +199,21 @@ def outcomes(
     after : log position; theirs are the next ones.
     """
     decisions, row = choice.note
-    frame, chosen = decisions.frame, int(decisions.chosen[row])
-    input_cost = float(decisions.input_cost[row, chosen])
-    weights = decisions.asks.preference[row].tolist()
+    frame, chosen = decisions.scored.columns, int(decisions.chosen[row])
+    input_cost = float(decisions.scored.input_cost_usd[row, chosen])
+    weights = decisions.scored.requests.preference[row].tolist()
     return [
         Outcome(
             seq=seq,
             decision_id=decision_id,
             arm=frame.models[chosen].name,
-            x=decisions.asks.features[row],
+            x=decisions.scored.requests.features[row],
             field=field,
             value=value,
             cost=cost,
             propensity=choice.propensity,
             preference=(weights[0], weights[1], weights[2]),
-            cost_prior=input_cost + float(frame.output_prior[chosen]),
+            cost_prior=input_cost + float(frame.output_prior_usd[chosen]),
             input_cost=input_cost,
         )
         for seq, (field, value) in enumerate((("quality", quality), ("cost", cost)), after + 1)
@@ -225,7 +227,7 @@ def _choices(decisions: Decisions) -> list[Choice]:
         if arm < 0:
             made.append(Choice(None))
             continue
-        name = decisions.frame.models[arm].name
+        name = decisions.scored.columns.models[arm].name
         propensity = decisions.pmf[row, arm].item()
         made.append(Choice(name, propensity, entropy[row], (decisions, row)))
     return made

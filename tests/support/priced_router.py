@@ -48,13 +48,13 @@ class Desk(Bank):
     async def ask(
         self, n: int = 1, tags: dict[str, str] | None = None
     ) -> tuple[Reservations, Decisions]:
-        asks = self.book.asks(n)
-        worst = self.router.worst(asks).max(axis=1)
-        purse = await self.treasury.purse("p", [tags] * n, worst.tolist())
+        scored = self.router.score(self.book.asks(n))
+        most_nano = scored.reservation_nano.max(axis=1).tolist()
+        purse = await self.treasury.purse("p", [tags] * n, most_nano)
         assert purse is not None
         price = self.spending.price(purse, n)
-        decided = self.router.decide(asks, price=price, purse=purse)
-        self.spending.observe(purse, self.router, asks, decided)
+        decided = self.router.choose(scored, price=price, purse=purse)
+        self.spending.observe(purse, self.router, decided)
         return purse, decided
 
     async def keep(self, purse: Reservations, decided: Decisions, tags: str | None = None) -> None:

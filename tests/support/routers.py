@@ -87,8 +87,8 @@ def router_of(
 
 
 def verdicts(decided: Decisions, row: int = 0) -> dict[str, str]:
-    names = [model.name for model in decided.frame.models]
-    return {name: REASONS[code] for name, code in zip(names, decided.verdict[row], strict=True)}
+    names = [model.name for model in decided.scored.columns.models]
+    return {name: REASONS[code] for name, code in zip(names, decided.reasons[row], strict=True)}
 
 
 def columns_of(asks: RequestBatch) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_a_tight_budget_buys_less_than_an_ample_one(engine: Engine) -> None:
                 await one.ask(tags={"t": value})
                 await one.quiet()
             _, decided = await one.ask(40, tags={"t": value})
-            spent[value] = float((decided.pmf * decided.cost).sum())
+            spent[value] = float((decided.pmf * decided.scored.cost_usd).sum())
         assert spent["1"] < 0.7 * spent["2"]
 
     run(engine, main)

@@ -60,7 +60,9 @@ def test_charges_while_a_price_is_being_solved_are_not_lost(
         await solving
         await one.spending.refresh("p", one.router)
         at = range(3), decided.chosen
-        assert mode.charges[1:] == pytest.approx((decided.reserved_nano[at] / 1e9).tolist())
+        assert mode.charges[1:] == pytest.approx(
+            (decided.scored.reservation_nano[at] / 1e9).tolist()
+        )
         assert mode.count == 4
 
     run(engine, main)
@@ -103,7 +105,7 @@ def test_a_failure_leaves_the_price_as_it_was(
         def fail(*_: Any) -> Any:
             raise RuntimeError("no window")
 
-        monkeypatch.setattr(one.router, "window", fail)
+        monkeypatch.setattr(one.router, "score", fail)
         await one.refresh()
         assert one.spending.terms(budget) is before and before.high == 2.0
         monkeypatch.undo()
@@ -153,7 +155,7 @@ def test_what_is_remembered_never_pushes_out_what_was_seen(
         pace = next(iter(one.spending._paces.values()))
         assert len(pace.recent) == WINDOW
         newest = np.concatenate([ask.row(i).features for ask, i in list(pace.recent)[-5:]])
-        np.testing.assert_array_equal(newest, decided.asks.features)
+        np.testing.assert_array_equal(newest, decided.scored.requests.features)
 
     run(engine, main)
 
@@ -162,9 +164,9 @@ def test_the_highest_price_of_the_budgets_that_hold_a_row_counts(engine: Engine)
     async def main(one: Desk) -> None:
         low = await one.add("low", cap_nano=AMPLE)
         high = await one.add("high", cap_nano=AMPLE, scope_tag="t", scope_value="1")
-        asks = one.book.asks(2)
-        worst = one.router.worst(asks).max(axis=1).tolist()
-        purse = await one.treasury.purse("p", [{"t": "1"}, None], worst)
+        scored = one.router.score(one.book.asks(2))
+        most_nano = scored.reservation_nano.max(axis=1).tolist()
+        purse = await one.treasury.purse("p", [{"t": "1"}, None], most_nano)
         assert purse is not None and one.spending.price(purse, 2) is not None
         for budget, terms in (
             (low, PriceTerms(low=1.0, high=2.0, share=0.25, gain=5.0, rate=0.5)),
@@ -227,7 +229,7 @@ def test_solving_rests_in_proportion_unless_a_price_row_changes(
         await one.refresh()
         assert len(noted[0].windows) == solved
         dearer = [
-            replace(model, price_id=model.price_id + 100) for model in one.router.frame.models
+            replace(model, price_id=model.price_id + 100) for model in one.router.columns.models
         ]
         one.router.swap(models=dearer)
         await one.refresh()
@@ -257,7 +259,7 @@ def test_answers_are_heard_of_once_over_idle_times_and_windows(
         await desk.refresh()
         await desk.writer.write(lambda one: settling.settle(one, {"00000005": 2_000}))
         await desk.refresh()
-        reserved = decided.reserved_nano[0, decided.chosen[0]] / 1e9
+        reserved = decided.scored.reservation_nano[0, decided.chosen[0]] / 1e9
         assert noted[-1].settles[1:] == [(pytest.approx(reserved), pytest.approx(2e-6))]
 
     run(engine, main)

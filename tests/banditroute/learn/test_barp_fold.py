@@ -133,11 +133,11 @@ def test_the_router_leaves_cost_to_the_net_and_money_to_the_price() -> None:
     dear = decide(one, weight=0.6)
     assert (dear.chosen == 0).all()
     # What is left of the penalty is what the two models of cost differ by, at unchanged prices.
-    np.testing.assert_allclose(dear.penalty, 0.0, atol=0.05)
+    np.testing.assert_allclose(dear.scored.penalty, 0.0, atol=0.05)
     scarce = decide(one, weight=0.0, price=100.0)
-    np.testing.assert_allclose(scarce.penalty, 0.0, atol=1e-12)
+    np.testing.assert_allclose(scarce.scored.penalty, 0.0, atol=1e-12)
     assert (scarce.chosen == 0).all()
-    logit = scarce.scores["logit"] - 100.0 * scarce.cost / policy(one).beta
+    logit = scarce.scored.scores["logit"] - 100.0 * scarce.scored.cost_usd / policy(one).beta
     law = np.exp(logit - logit.max(axis=1, keepdims=True))
     np.testing.assert_allclose(scarce.pmf, law / law.sum(axis=1, keepdims=True), rtol=1e-5)
 
@@ -149,7 +149,7 @@ def test_a_new_price_moves_the_next_decision_with_nothing_learned() -> None:
     cut = [MODELS[0], Model("large", 0.0, 0.2, price_id=3)]
     before, after = (decide(one, weight=0.5, models=models) for models in (MODELS, cut))
     assert (before.chosen == 0).all() and (after.chosen == 1).all()
-    assert after.frame.snapshot.version == before.frame.snapshot.version
+    assert after.scored.columns.snapshot.version == before.scored.columns.snapshot.version
     restored = decide(one, weight=0.5)
     assert restored.pmf.tobytes() == before.pmf.tobytes()
 

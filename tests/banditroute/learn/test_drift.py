@@ -240,7 +240,9 @@ def test_a_suspect_share_is_logged_so_that_the_pmf_can_be_recomputed(engine: Eng
     book = fallen(engine, recheck_share=0.2, exploration_cost_share=1e6, reset_on_drift=True)
     reset(book)
     decided, _ = book.decide(20)
-    assert (decided.explore[:, decided.frame.snapshot.policy.arms.index("large")] == 0.2).all()
+    assert (
+        decided.explore[:, decided.scored.columns.snapshot.policy.arms.index("large")] == 0.2
+    ).all()
     found = audit(book.log, "default")
     assert found.decisions == 130 and found.sound()
 

@@ -233,7 +233,7 @@ def test_a_rollback_forgets_outcomes_but_no_model(book: Book) -> None:
     learner.catch_up()
     fold = learner.fold("default")
     assert fold is not None and fold.policy.arms[-1] == "new"
-    assert "new" in {before.frame.models[k].name for k in before.chosen}
+    assert "new" in {before.scored.columns.models[k].name for k in before.chosen}
     assert fold.learned == 15 + len(ids)
     assert fold.digest() == book.digest()
 

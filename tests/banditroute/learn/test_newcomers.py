@@ -61,12 +61,12 @@ def test_a_newcomer_has_its_share_on_top_of_the_law(policy: str) -> None:
 def test_the_share_keeps_to_the_cap_and_the_newcomer_eligible() -> None:
     fold = late_fold()
     _, off = routed(fold, DEAR, newcomer_share=0.0)
-    exploit = off.cost[np.arange(50), off.pmf.argmax(axis=1)]
+    exploit = off.scored.cost_usd[np.arange(50), off.pmf.argmax(axis=1)]
     for cap in (0.05, 0.001, 0.0):
         _, on = routed(fold, DEAR, newcomer_share=0.5, exploration_cost_share=cap)
-        extra = np.maximum(on.cost[:, 3] - exploit, 0.0)
-        assert (on.explore[:, 3] * extra <= cap * on.spend_rate * (1 + 1e-9)).all()
-        assert (on.verdict == 0).all()
+        extra = np.maximum(on.scored.cost_usd[:, 3] - exploit, 0.0)
+        assert (on.explore[:, 3] * extra <= cap * on.spend_rate_usd * (1 + 1e-9)).all()
+        assert (on.reasons == 0).all()
         if cap:
             assert (on.explore[:, 3] > 0.0).all() and on.explore[:, 3].max() < 0.5
         else:
@@ -78,9 +78,9 @@ def test_with_uniform_exploration_both_keep_to_one_cap() -> None:
     options = {"exploration_share": 0.2, "min_propensity": 1e-9, "newcomer_share": 0.5}
     _, on = routed(fold, DEAR, **options)
     _, off = routed(fold, DEAR, newcomer_share=0.0)
-    exploit = off.cost[np.arange(50), off.pmf.argmax(axis=1)]
-    extra = np.maximum(on.cost - exploit[:, None], 0.0)
-    assert ((on.explore * extra).sum(axis=1) <= 0.05 * on.spend_rate * (1 + 1e-9)).all()
+    exploit = off.scored.cost_usd[np.arange(50), off.pmf.argmax(axis=1)]
+    extra = np.maximum(on.scored.cost_usd - exploit[:, None], 0.0)
+    assert ((on.explore * extra).sum(axis=1) <= 0.05 * on.spend_rate_usd * (1 + 1e-9)).all()
     assert np.allclose(on.pmf.sum(axis=1), 1.0) and (on.pmf > 0).all()
 
 
@@ -96,7 +96,7 @@ def test_a_draining_or_filtered_newcomer_gets_nothing() -> None:
 def test_columns_of_a_pool_without_some_arms_are_the_right_ones() -> None:
     fold = late_fold()
     decided = router_of(fold.snapshot(), [NEW, BEST]).decide(asks_of(5))
-    assert [model.name for model in decided.frame.models] == ["best", "new"]
+    assert [model.name for model in decided.scored.columns.models] == ["best", "new"]
     assert not decided.explore[:, 0].any() and decided.explore[:, 1].all()
     without = router_of(fold.snapshot(), [BEST]).decide(asks_of(5))
     assert not without.explore.any()
@@ -116,7 +116,7 @@ def test_it_ends_with_enough_outcomes_and_every_row_recomputes(engine: Engine) -
     with book.begin() as connection:
         pools.add_model(connection, "default", late, source="api", now=book.now)
     decided, ids = book.decide(400)
-    at = [model.name for model in decided.frame.models].index("late")
+    at = [model.name for model in decided.scored.columns.models].index("late")
     assert (decided.explore[:, at] == 0.1).all() and (decided.pmf[:, at] >= 0.1).all()
     chosen = int((decided.chosen == at).sum())
     assert abs(chosen - decided.pmf[:, at].sum()) < 4 * (400 * 0.1 * 0.9) ** 0.5
@@ -168,7 +168,7 @@ def test_a_newer_snapshot_of_the_same_arms_ends_the_share() -> None:
     fold = late_fold()
     router, decided = routed(fold, newcomer_share=0.04, newcomer_pulls=6)
     assert decided.explore[:, 3].any()
-    x = decided.asks.features[0]
+    x = decided.scored.requests.features[0]
     for pulls in range(1, 7):
         seq = fold.version + 1
         outcome = Outcome(seq, f"d{seq}", "new", x, "quality", 0.6)

@@ -24,26 +24,36 @@ def rows_of(book: Book) -> list[dict[str, Any]]:
 def check(book: Book, decided: Decisions, row: dict[str, Any], i: int) -> None:
     logged = decode(row)
     chosen = int(decided.chosen[i])
-    names = [model.name for model in decided.frame.models]
+    names = [model.name for model in decided.scored.columns.models]
     assert logged.arms == names and row["model"] == names[chosen]
-    assert logged.prices == [model.price_id for model in decided.frame.models]
-    assert logged.verdict.tobytes() == decided.verdict[i].tobytes()
-    assert logged.features.tobytes() == decided.asks.features[i].tobytes()
-    assert logged.mean.tobytes() == decided.mean[i].tobytes()
-    assert logged.std.tobytes() == decided.std[i].tobytes()
+    assert logged.prices == [model.price_id for model in decided.scored.columns.models]
+    assert logged.verdict.tobytes() == decided.reasons[i].tobytes()
+    assert logged.features.tobytes() == decided.scored.requests.features[i].tobytes()
+    assert logged.mean.tobytes() == decided.scored.mean[i].tobytes()
+    assert logged.std.tobytes() == decided.scored.std[i].tobytes()
+    terms = {
+        "cost": decided.scored.cost_usd,
+        "latency": decided.scored.latency_ms,
+        "penalty": decided.scored.penalty,
+        "explore": decided.explore,
+        "pmf": decided.pmf,
+    }
     for name in TERMS:
-        assert getattr(logged, name).tobytes() == getattr(decided, name)[i].tobytes(), name
-    assert list(logged.scores) == list(decided.scores)
-    for name, value in decided.scores.items():
+        assert getattr(logged, name).tobytes() == terms[name][i].tobytes(), name
+    assert list(logged.scores) == list(decided.scored.scores)
+    for name, value in decided.scored.scores.items():
         assert logged.scores[name].tobytes() == value[i].tobytes(), name
-    assert (logged.u, logged.policy) == (decided.u[i], decided.frame.snapshot.policy_identity.id)
-    assert row["version"] == decided.frame.snapshot.version
+    assert (logged.u, logged.policy) == (
+        decided.u[i],
+        decided.scored.columns.snapshot.policy_identity.id,
+    )
+    assert row["version"] == decided.scored.columns.snapshot.version
     assert row["propensity"] == decided.pmf[i, chosen]
     weights = [row["w_quality"], row["w_cost"], row["w_latency"]]
-    assert weights == decided.asks.preference[i].tolist()
-    assert row["reserved_nano"] == decided.reserved_nano[i, chosen]
-    assert row["max_output_tokens"] == decided.max_output[i, chosen]
-    assert row["input_cost"] == decided.input_cost[i, chosen]
+    assert weights == decided.scored.requests.preference[i].tolist()
+    assert row["reserved_nano"] == decided.scored.reservation_nano[i, chosen]
+    assert row["max_output_tokens"] == decided.scored.max_output_tokens[i, chosen]
+    assert row["input_cost"] == decided.scored.input_cost_usd[i, chosen]
     pmf, again = logged.recompute()
     assert pmf.tobytes() == decided.pmf[i].tobytes()
     assert again == row["model"]
@@ -62,7 +72,7 @@ def test_what_was_decided_is_read_back_and_recomputed_bit_for_bit(
     rows = rows_of(book)[before:]
     assert [row["id"] for row in rows] == ids
     eligible = [i for i in range(8) if decided.chosen[i] >= 0]
-    assert len(eligible) == len(rows) and (not limits or decided.verdict.any())
+    assert len(eligible) == len(rows) and (not limits or decided.reasons.any())
     assert not share or decided.explore.any()
     for i, row in zip(eligible, rows, strict=True):
         check(book, decided, row, i)
@@ -71,7 +81,7 @@ def test_what_was_decided_is_read_back_and_recomputed_bit_for_bit(
 def test_a_drained_or_unknown_model_leaves_the_other_columns_right(book: Book) -> None:
     book.feed(20)
     router = book.router()
-    router.swap(models=[m for m in router.frame.models if m.name != "small"])
+    router.swap(models=[m for m in router.columns.models if m.name != "small"])
     decided = router.decide(book.asks(3))
     notes = [Note(id=str(i)) for i in range(3)]
     rows = encode(decided, notes, pool="default", created_at=1, expires_at=2)
@@ -104,9 +114,11 @@ def test_the_cost_prior_is_of_the_price_row_and_not_of_what_was_learned(book: Bo
     book.feed(30)
     decided, _ = book.decide(1)
     row, chosen = rows_of(book)[-1], int(decided.chosen[0])
-    model = decided.frame.models[chosen]
+    model = decided.scored.columns.models[chosen]
     output = model.prior_output_tokens * model.output_price / 1e6
-    assert row["cost_prior"] == pytest.approx(decided.input_cost[0, chosen] + output, rel=1e-12)
+    assert row["cost_prior"] == pytest.approx(
+        decided.scored.input_cost_usd[0, chosen] + output, rel=1e-12
+    )
 
 
 def test_explain_names_the_reason_against_each_model(book: Book) -> None:
@@ -125,14 +137,14 @@ def test_another_exploration_share_gives_another_pmf(book: Book) -> None:
     row = rows_of(book)[0]
     explore, _ = shares(
         decided.pmf,
-        decided.verdict == 0,
-        decided.cost,
+        decided.reasons == 0,
+        decided.scored.cost_usd,
         share=0.3,
         cost_share=10.0,
         spend_rate=1.0,
         min_propensity=0.0,
     )
-    k = len(decided.frame.models)
+    k = len(decided.scored.columns.models)
     terms = np.frombuffer(row["terms"], dtype="<f8").reshape(len(TERMS), k).copy()
     terms[TERMS.index("explore")] = explore[0]
     pmf, _ = decode(row | {"terms": terms.tobytes()}).recompute()

@@ -140,10 +140,10 @@ def test_an_event_holds_all_that_the_fold_may_know(book: Book) -> None:
     for event in (quality, cost):
         assert (event.pool, event.kind, event.decision_id) == ("default", "feedback", one)
         assert (event.arm, event.embedder) == (row.model, "words")
-        assert event.features == decided.asks.features[0].tobytes()
+        assert event.features == decided.scored.requests.features[0].tobytes()
         assert event.propensity == decided.pmf[0, chosen]
         weights = [event.w_quality, event.w_cost, event.w_latency]
-        assert weights == decided.asks.preference[0].tolist()
+        assert weights == decided.scored.requests.preference[0].tolist()
         assert (event.cost_prior, event.input_cost) == (row.cost_prior, row.input_cost)
         assert event.cost == 0.5
     assert [(e.field, e.value) for e in (quality, cost)] == [("quality", 0.25), ("cost", 0.5)]

@@ -37,12 +37,12 @@ def test_an_event_is_read_back_bit_for_bit(book: Book) -> None:
     assert (latency.field, latency.value) == ("latency", 7.0)
     for outcome in (quality, cost, latency):
         assert outcome.x.dtype == np.float32
-        assert outcome.x.tobytes() == decided.asks.features[0].tobytes()
-        assert outcome.arm == decided.frame.models[chosen].name
+        assert outcome.x.tobytes() == decided.scored.requests.features[0].tobytes()
+        assert outcome.arm == decided.scored.columns.models[chosen].name
         assert outcome.decision_id == one and outcome.cost == 0.1
         assert outcome.propensity == decided.pmf[0, chosen]
-        assert list(outcome.preference) == decided.asks.preference[0].tolist()
-        assert outcome.input_cost == decided.input_cost[0, chosen] < outcome.cost_prior
+        assert list(outcome.preference) == decided.scored.requests.preference[0].tolist()
+        assert outcome.input_cost == decided.scored.input_cost_usd[0, chosen] < outcome.cost_prior
 
 
 def test_other_events_carry_their_payload(book: Book) -> None:

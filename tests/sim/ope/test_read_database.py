@@ -49,13 +49,13 @@ def test_a_log_is_what_was_decided_and_said(book: Book) -> None:
     assert log.action_dist is not None
     assert (log.action_dist[np.arange(25), log.chosen] == log.propensity).all()
     assert log.action_dist.sum(axis=1) == pytest.approx(1.0)
-    assert (log.features[20:] == decided.asks.features).all()
+    assert (log.features[20:] == decided.scored.requests.features).all()
     assert np.isnan(log.quality[20:]).all() and not np.isnan(log.quality[:20]).any()
     quality = [e.value for e in book.events() if e.field == "quality"]
     cost = [e.value for e in book.events() if e.field == "cost"]
     assert log.quality[:20].tolist() == quality
     assert log.cost_usd[:20] == pytest.approx(cost, abs=1e-9)
-    assert log.preference[20:] == pytest.approx(decided.asks.preference)
+    assert log.preference[20:] == pytest.approx(decided.scored.requests.preference)
     assert (log.tau_cost_usd == 0.01).all()
     assert len(set(log.session.tolist())) == 25
     assert log.left_out == {} and log.notes == []

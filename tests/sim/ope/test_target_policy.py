@@ -59,7 +59,7 @@ def test_a_frozen_policy_is_a_router_on_its_snapshot(
     price = Price.flat(64)
     price.rate[:, 0] = mixed.requests.spend_rate
     decided = router.decide(mixed.requests.asks, price=price)
-    columns = [mixed.log.models.index(model.name) for model in decided.frame.models]
+    columns = [mixed.log.models.index(model.name) for model in decided.scored.columns.models]
     assert (found[:, columns] == decided.pmf).all()
     assert found.sum(axis=1) == pytest.approx(1.0)
 

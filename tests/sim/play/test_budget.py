@@ -98,7 +98,7 @@ def replayer_of(plan: Experiment, policy: Candidate, prior: dict[str, float]) ->
 
 def ask(replayer: Replayer, plan: Experiment, row: int, worst: Float64 | None) -> RequestBatch:
     asks = replayer.ask(plan.features[[row]], np.array([40.0]))
-    return replace(asks, worst=None if worst is None else worst[None])
+    return replace(asks, reservation_usd=None if worst is None else worst[None])
 
 
 def spending(
@@ -108,7 +108,7 @@ def spending(
     spent = []
     for row in rows:
         decided = budget.decide(replayer.ready(), ask(replayer, plan, row, worst))
-        spent.append(float(decided.cost[0, decided.chosen[0]]))
+        spent.append(float(decided.scored.cost_usd[0, decided.chosen[0]]))
         budget.settle(decided, spent[-1])
     return np.array(spent)
 
@@ -137,7 +137,7 @@ def test_spend_lands_at_the_rate_where_one_price_turns_all_choices(
         asks = replace(ask(replayer, plan, 0, None), models=[frozenset(models)])
         decided = replayer.ready().decide(asks)
         choice = Choice(models[0], propensity=1.0, note=(decided, 0))
-        replayer.feed(choice, quality=(0.5, 0.9)[price], cost=decided.cost[0, price])
+        replayer.feed(choice, quality=(0.5, 0.9)[price], cost=decided.scored.cost_usd[0, price])
     budget = ReplayBudget(make_pacing("history"), 4e-4, requests, advance=1e-2)
     worst = np.array([1.5e-4, 1.5e-3])
     spent = spending(replayer, budget, plan, worst, [0] * 400)
@@ -175,6 +175,6 @@ def test_the_last_requests_are_priced_as_from_now_on_when_the_offer_changes(
     spending(replayer, budget, plan, np.array([2e-4, 6e-4, 2e-3]), list(range(5)))
     budget.reserve(np.array([1e-4, 6e-4]))
     for asks in budget.recent:
-        assert asks.worst is not None and asks.worst.tolist() == [[1e-4, 6e-4]]
+        assert asks.reservation_usd is not None and asks.reservation_usd.tolist() == [[1e-4, 6e-4]]
     budget.reserve(None)
-    assert all(asks.worst is None for asks in budget.recent)
+    assert all(asks.reservation_usd is None for asks in budget.recent)

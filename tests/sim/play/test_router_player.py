@@ -124,10 +124,10 @@ def test_models_come_go_and_change_price_in_a_replay() -> None:
     )
     specs = drawn(plan.dataset, seed=1)
     before = replayer.ready().decide(replayer.ask(plan.features[:1], TOKENS))
-    assert [model.name for model in before.frame.models] == list(plan.dataset.models[:2])
+    assert [model.name for model in before.scored.columns.models] == list(plan.dataset.models[:2])
     dearer = specs[1].model_copy(update={"output_price": 2.0 * specs[1].output_price})
     replayer.offer([specs[0], dearer, specs[2]], draining={specs[0].name})
     after = replayer.ready().decide(replayer.ask(plan.features[:1], TOKENS))
-    assert [model.name for model in after.frame.models] == list(plan.dataset.models)
-    assert after.cost[0, 1] == pytest.approx(2.0 * before.cost[0, 1])
+    assert [model.name for model in after.scored.columns.models] == list(plan.dataset.models)
+    assert after.scored.cost_usd[0, 1] == pytest.approx(2.0 * before.scored.cost_usd[0, 1])
     assert after.pmf[0, 0] == 0.0 and replayer.fold.version == 4
