@@ -153,7 +153,7 @@ async def _worker(
             status = await client.feedback(
                 route.decision_id,
                 quality=float(data.quality[row, arm]),
-                cost_usd=float(data.cost[row, arm]),
+                cost_usd=float(data.cost_usd[row, arm]),
             )
             tally.feedback_ms.append(1_000.0 * (time.perf_counter() - begun))
             tally.statuses[status] += 1
@@ -174,7 +174,7 @@ def _report(
     done = np.array(sorted(tally.chosen), dtype=np.intp)
     rows = np.array(stream, dtype=np.intp)[done]
     arms = np.array([tally.chosen[int(at)] for at in done], dtype=np.intp)
-    quality, cost = plan.dataset.quality[rows, arms], plan.dataset.cost[rows, arms]
+    quality, cost = plan.dataset.quality[rows, arms], plan.dataset.cost_usd[rows, arms]
     share = np.bincount(arms, minlength=len(plan.dataset.models)) / max(len(arms), 1)
     return {
         "data": plan.dataset.name,
@@ -203,7 +203,7 @@ def _last_third(
     tail = slice(2 * len(rows) // 3, None)
     if len(rows[tail]) == 0:
         return None
-    references = References.of(data.models, data.quality[rows[tail]], data.cost[rows[tail]])
+    references = References.of(data.models, data.quality[rows[tail]], data.cost_usd[rows[tail]])
     achieved, spent = float(quality[tail].mean()), float(cost[tail].mean())
     zero = references.zero(spent)
     return {

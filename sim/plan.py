@@ -135,7 +135,7 @@ def utility(experiment: Experiment, trace: Trace) -> Float64:
         for spec, offered in zip(experiment.specs(trace.seed), world.offered[0], strict=True)
         if offered
     ]
-    fine: Float64 = np.minimum(world.cost / default_tau_cost(first), 1.0)
+    fine: Float64 = np.minimum(world.cost_usd / default_tau_cost(first), 1.0)
     return quality * world.quality - cost * fine
 
 
@@ -151,7 +151,7 @@ def limit(experiment: Experiment, trace: Trace) -> Supervised | None:
         world.offered.all()
         and len(np.unique(rows)) == len(rows)
         and np.array_equal(world.quality, data.quality[rows])
-        and np.array_equal(world.cost, data.cost[rows])
+        and np.array_equal(world.cost_usd, data.cost_usd[rows])
     )
     if not as_logged:
         return None

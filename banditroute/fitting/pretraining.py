@@ -65,7 +65,7 @@ class Answers:
     models : K names.
     x : float32[n, d]; the last feature is the intercept.
     quality : float64[n, K] in [0, 1].
-    cost : float64[n, K], US dollars; in a log NaN is not known.
+    cost_usd : float64[n, K], US dollars; in a log NaN is not known.
     given : int[n], of a log the model that answered; None where all are known.
     propensity : float64[n], with which that one was drawn.
     """
@@ -73,7 +73,7 @@ class Answers:
     models: Sequence[str]
     x: Float32
     quality: Float64
-    cost: Float64
+    cost_usd: Float64
     given: Integers | None = None
     propensity: Float64 | None = None
 
@@ -133,7 +133,7 @@ class _School:
 
     def __init__(self, torch: Any, answers: Answers, policy: Barp, tau_cost: float) -> None:
         self.torch, self.answers, self.policy = torch, answers, policy
-        self.fine = np.minimum(answers.cost / tau_cost, 1.0)
+        self.fine = np.minimum(answers.cost_usd / tau_cost, 1.0)
         self.known = np.zeros(answers.quality.shape, dtype=np.bool_)
         self.count = 0
         if answers.given is not None:

@@ -111,16 +111,18 @@ def _of_data(
     from banditroute.fitting.pretraining import Answers
     from sim.errors import InputError
 
-    for name, cost in zip(dataset.models, dataset.cost.T, strict=True):
+    for name, cost in zip(dataset.models, dataset.cost_usd.T, strict=True):
         if np.isnan(cost).all():
             raise InputError(f"{dataset.name}: column 'cost:{name}': there is none to learn from")
     dataset = dataset.complete()
-    tau = float(dataset.cost.mean(axis=0).max()) if tau is None else tau
+    tau = float(dataset.cost_usd.mean(axis=0).max()) if tau is None else tau
     if tau <= 0.0:
         raise InputError(f"{dataset.name}: every cost is 0; --tau-cost says what counts as 1")
     made, x, basis = features(embedder, dataset.prompts)
     own: Arrays = {} if basis is None else {"basis_mean": basis.mean, "basis_matrix": basis.matrix}
-    answers = Answers(dataset.models, widen(x, dataset.task, tasks), dataset.quality, dataset.cost)
+    answers = Answers(
+        dataset.models, widen(x, dataset.task, tasks), dataset.quality, dataset.cost_usd
+    )
     return identity(made.identity, tasks), answers, own, tau
 
 

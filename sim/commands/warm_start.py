@@ -141,7 +141,7 @@ def _from_data(
     ratios = None
     if specs is not None:
         ratios = {
-            spec.name: log_ratios(dataset.cost[:, k], spec=spec, tokens=tokens)
+            spec.name: log_ratios(dataset.cost_usd[:, k], spec=spec, tokens=tokens)
             for k, spec in enumerate(specs)
         }
     labels = [*quality.values(), *(ratios or {}).values()]

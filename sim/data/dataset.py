@@ -40,7 +40,7 @@ class Dataset:
     prompts, task, split : n strings each; any of them may be empty strings.
     models : K names, in the order of the file; none where there are prompts without outcomes.
     quality : float64[n, K] in [0, 1]; NaN where the model was not judged on the prompt.
-    cost : float64[n, K], US dollars per request; NaN where it is not known.
+    cost_usd : float64[n, K], US dollars per request; NaN where it is not known.
     notes : what a user must know of how the data came about, a sentence each.
     """
 
@@ -50,7 +50,7 @@ class Dataset:
     split: tuple[str, ...]
     models: tuple[str, ...]
     quality: Float64
-    cost: Float64
+    cost_usd: Float64
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Dataset:
         sha = hashlib.sha256()
         sha.update(json.dumps([self.models, self.prompts, self.task, self.split]).encode())
         sha.update(np.ascontiguousarray(self.quality).tobytes())
-        sha.update(np.ascontiguousarray(self.cost).tobytes())
+        sha.update(np.ascontiguousarray(self.cost_usd).tobytes())
         return sha.hexdigest()
 
     def take(self, rows: NDArray[np.intp]) -> Dataset:
@@ -73,7 +73,7 @@ class Dataset:
             task=tuple(self.task[i] for i in at),
             split=tuple(self.split[i] for i in at),
             quality=self.quality[rows],
-            cost=self.cost[rows],
+            cost_usd=self.cost_usd[rows],
         )
 
     def restrict(self, *, models: Sequence[str] = (), without: Sequence[str] = ()) -> Dataset:
@@ -107,7 +107,7 @@ class Dataset:
             self,
             models=tuple(self.models[k] for k in kept),
             quality=self.quality[:, kept],
-            cost=self.cost[:, kept],
+            cost_usd=self.cost_usd[:, kept],
         )
 
     def complete(self) -> Dataset:
@@ -126,7 +126,7 @@ class Dataset:
                 f"{self.name} holds prompts without outcomes: nothing to replay; "
                 "`sim describe` shows them"
             )
-        unjudged, unpriced = np.isnan(self.quality), np.isnan(self.cost)
+        unjudged, unpriced = np.isnan(self.quality), np.isnan(self.cost_usd)
         rows = np.flatnonzero(~(unjudged | unpriced).any(axis=1))
         if len(rows) == 0:
             raise InputError(f"{self.name}: {self._lacking(unjudged, unpriced)}")
@@ -168,7 +168,7 @@ def save(dataset: Dataset, path: Path) -> None:
     }
     for k, model in enumerate(dataset.models):
         columns[f"quality:{model}"] = dataset.quality[:, k]
-        columns[f"cost:{model}"] = dataset.cost[:, k]
+        columns[f"cost:{model}"] = dataset.cost_usd[:, k]
     if not dataset.models:
         raise InputError(f"{dataset.name} holds prompts without outcomes: nothing to write")
     for row, prompt in enumerate(dataset.prompts, start=1):

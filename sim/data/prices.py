@@ -40,7 +40,7 @@ def drawn(dataset: Dataset, *, seed: int) -> list[ModelSpec]:
     prior's 512 output tokens cost the mean up to the error.
     """
     errors = np.random.default_rng([seed, _STREAM]).lognormal(0.0, PRIOR_SD, len(dataset.models))
-    mean = dataset.cost.mean(axis=0) * errors
+    mean = dataset.cost_usd.mean(axis=0) * errors
     per_million = mean / PRIOR_OUTPUT_TOKENS * 1e6
     return [
         _spec(name, {"input_price": 0.0, "output_price": float(price)})

@@ -84,7 +84,7 @@ def generate(*, rows: int = 2_000, seed: int = 0) -> Planted:
         split=("synthetic",) * rows,
         models=MODELS,
         quality=quality,
-        cost=cost,
+        cost_usd=cost,
     )
     return Planted(dataset=dataset, truth=truth)
 

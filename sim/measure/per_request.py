@@ -52,7 +52,7 @@ class Yardstick:
         limit: Supervised | None = None,
     ) -> Yardstick:
         """Compute references to a world of at least one request."""
-        quality, cost, offered = world.quality, world.cost, world.offered
+        quality, cost, offered = world.quality, world.cost_usd, world.offered
         plan = oracle_plan(quality, cost, offered, budget_rate=budget_rate)
         references = References.of(world.models, quality, cost, offered=offered, plan=plan)
         return cls(
@@ -68,7 +68,7 @@ class Yardstick:
     def resampled(self, rows: Rows) -> References:
         """Return the references to requests int[m], the oracle's plan kept."""
         world = self.world
-        found = offers(world.quality[rows], world.cost[rows], world.offered[rows])
+        found = offers(world.quality[rows], world.cost_usd[rows], world.offered[rows])
         return References.over(
             world.models, found, oracle=(float(self.best[rows].mean()), math.nan)
         )
@@ -108,8 +108,8 @@ class Yardstick:
             return values
         edges = [0, *starts, len(world)]
         for part in (slice(a, b) for a, b in zip(edges, edges[1:], strict=False)):
-            found = offers(asked[part], world.cost[part], world.offered[part])
-            values[part] -= Frontier.of(found).slope(self.rate) * world.cost[part]
+            found = offers(asked[part], world.cost_usd[part], world.offered[part])
+            values[part] -= Frontier.of(found).slope(self.rate) * world.cost_usd[part]
         return values
 
 
@@ -142,7 +142,7 @@ class RequestScores:
             trace=trace,
             yard=yard,
             quality=picked(world.quality, trace.chosen),
-            cost=picked(world.cost, trace.chosen),
+            cost=picked(world.cost_usd, trace.chosen),
             utility=utility,
             highest=highest,
         )
@@ -192,7 +192,7 @@ class RequestScores:
         """Return quality, cost and the zero router's quality there, on the requests of one task."""
         world = self.yard.world
         quality, cost = float(self.quality[rows].mean()), float(self.cost[rows].mean())
-        found = offers(world.quality[rows], world.cost[rows], world.offered[rows])
+        found = offers(world.quality[rows], world.cost_usd[rows], world.offered[rows])
         zero = Frontier.of(found).level(cost)
         return {
             "requests": float(len(rows)),

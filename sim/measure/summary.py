@@ -114,7 +114,7 @@ def stage_of(
         scenario=scenario,
         requests=len(world),
         budget_rate=budget_rate,
-        changes=[TimelineEvent(at=one.at, label=one.label) for one in world.changes],
+        changes=[TimelineEvent(at=one.request, label=one.label) for one in world.changes],
         models=models,
         frontier=_frontier(references, models),
         references=_references(references, played),
@@ -127,7 +127,7 @@ def stage_of(
 
 
 def _starts(world: World) -> list[int]:
-    return sorted({one.at for one in world.changes if 0 < one.at < len(world)})
+    return sorted({one.request for one in world.changes if 0 < one.request < len(world)})
 
 
 def _contender(label: str, runs: Sequence[RequestScores]) -> CandidateResult:
@@ -293,7 +293,7 @@ def _models(played: Sequence[Yardstick]) -> list[Point]:
         known = pairs[~np.isnan(pairs).any(axis=1)]
         if len(known):
             here = world.offered[:, k]
-            rows = np.column_stack([world.quality[here, k], world.cost[here, k]])
+            rows = np.column_stack([world.quality[here, k], world.cost_usd[here, k]])
             points.append(_point(model, known, rows))
     return points
 
@@ -339,7 +339,7 @@ def _random(yard: Yardstick) -> Float64:
     some = world.offered.any(axis=1)
     here = world.offered[some]
     return np.column_stack(
-        [(of[some] * here).sum(axis=1) / here.sum(axis=1) for of in (world.quality, world.cost)]
+        [(of[some] * here).sum(axis=1) / here.sum(axis=1) for of in (world.quality, world.cost_usd)]
     )
 
 

@@ -55,7 +55,7 @@ class Supervised:
         learned, scored : rows, in any random order; neither may be empty.
         """
         x, new = features[learned].astype(np.float64), features[scored].astype(np.float64)
-        cost = dataset.cost[learned]
+        cost = dataset.cost_usd[learned]
         log_cost = np.log(np.maximum(cost, _CHEAPEST))
         weights = ridge(x, log_cost)
         # The exponential of a mean logarithm is below the mean: one factor per model corrects it.
@@ -64,7 +64,7 @@ class Supervised:
             predicted_quality=new @ ridge(x, dataset.quality[learned]),
             predicted_cost=np.exp(new @ weights) * smearing,
             quality=dataset.quality[scored],
-            cost=dataset.cost[scored],
+            cost=dataset.cost_usd[scored],
         )
 
     @classmethod
@@ -85,7 +85,7 @@ class Supervised:
             predicted_quality=np.concatenate([one.predicted_quality for one in made]),
             predicted_cost=np.concatenate([one.predicted_cost for one in made]),
             quality=dataset.quality[rows],
-            cost=dataset.cost[rows],
+            cost=dataset.cost_usd[rows],
         )
 
     @classmethod

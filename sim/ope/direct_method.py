@@ -34,7 +34,7 @@ def read(path: Path) -> BanditLog:
         As `sim.data.formats.load`, and where there is no answer, or prompts have several.
     """
     data = load(str(path))
-    known = ~(np.isnan(data.quality) & np.isnan(data.cost))
+    known = ~(np.isnan(data.quality) & np.isnan(data.cost_usd))
     answers = known.sum(axis=1)
     if (answers > 1).any():
         raise InputError(
@@ -55,7 +55,7 @@ def read(path: Path) -> BanditLog:
         action_dist=None,
         open=np.ones((n, len(data.models)), dtype=np.bool_),
         quality=data.quality[rows, chosen],
-        cost_usd=data.cost[rows, chosen],
+        cost_usd=data.cost_usd[rows, chosen],
         preference=np.tile(QUALITY_ALONE, (n, 1)),
         tau_cost_usd=np.ones(n),
         session=np.arange(n),

@@ -62,7 +62,7 @@ def simulate_log(
         arm = names.index(str(choice.model))
         said = {
             "quality": float(dataset.quality[row, arm]),
-            "cost": float(dataset.cost[row, arm]),
+            "cost": float(dataset.cost_usd[row, arm]),
         }
         player.feed(choice, **said)
         for outcome in outcomes(choice, after=len(events), decision_id=i, **said):
@@ -98,7 +98,7 @@ def _log(
         action_dist=action_dist,
         open=np.ones(action_dist.shape, dtype=np.bool_),
         quality=dataset.quality[rows, arm],
-        cost_usd=dataset.cost[rows, arm],
+        cost_usd=dataset.cost_usd[rows, arm],
         preference=asks.preference,
         tau_cost_usd=np.full(n, tau_cost),
         session=np.arange(n),

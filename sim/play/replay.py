@@ -141,7 +141,7 @@ class Replaying:
         data = experiment.dataset
         self._experiment, self._contender, self._seed = experiment, contender, seed
         self._specs = experiment.specs(seed)
-        self._worst = data.cost.max(axis=0)
+        self._worst = data.cost_usd.max(axis=0)
         self._tokens = np.array(
             [len(prompt.encode("utf-8", "surrogatepass")) for prompt in data.prompts], dtype=float
         )
@@ -166,11 +166,11 @@ class Replaying:
         def learn(until: float) -> None:
             while due and due[0][0] <= until:
                 _, t, choice = heapq.heappop(due)
-                judged, cost = world.judged[t, chosen[t]], world.cost[t, chosen[t]]
+                judged, cost = world.judged[t, chosen[t]], world.cost_usd[t, chosen[t]]
                 player.feed(choice, quality=float(judged), cost=float(cost))
 
         for start, stop in _batches(world, self._experiment.batch):
-            learn(float(world.time[start]))
+            learn(float(world.time_s[start]))
             self._offered(world, start)
             rows = world.rows[start:stop]
             made = player.decide(features[rows], self._tokens[rows])
@@ -179,8 +179,8 @@ class Replaying:
                     continue
                 arm = chosen[t] = column[choice.model]
                 propensity[t], entropy[t] = choice.propensity, choice.entropy
-                player.bill(choice, float(world.cost[t, arm]))
-                arrives = float(world.time[t] + world.delay[t, arm])
+                player.bill(choice, float(world.cost_usd[t, arm]))
+                arrives = float(world.time_s[t] + world.delay_s[t, arm])
                 if math.isfinite(arrives):
                     heapq.heappush(due, (arrives, t, choice))
         learn(math.inf)
@@ -196,7 +196,7 @@ class Replaying:
 
     def _offered(self, world: World, t: int) -> Player:
         """Return the player, told what is on offer at request t if it does not know."""
-        here, factor = world.offered[t], world.factor[t]
+        here, factor = world.offered[t], world.price_factor[t]
         now = (here.tolist(), factor.tolist())
         if now == self._on_offer and self._player is not None:
             return self._player
@@ -251,7 +251,7 @@ def _priced(spec: ModelSpec, factor: float) -> ModelSpec:
 
 def _batches(world: World, size: int) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of requests that are decided together, under one offer."""
-    offered, factor = world.offered, world.factor
+    offered, factor = world.offered, world.price_factor
     changed = (offered[1:] != offered[:-1]).any(axis=1) | (factor[1:] != factor[:-1]).any(axis=1)
     start, count = 0, len(world)
     for stop in [*(np.flatnonzero(changed) + 1).tolist(), count]:

@@ -46,7 +46,7 @@ class Trace:
     @property
     def cost(self) -> float:
         """Mean cost in US dollars; a refused request has 0."""
-        return float(picked(self.world.cost, self.chosen).mean())
+        return float(picked(self.world.cost_usd, self.chosen).mean())
 
     @property
     def share(self) -> Float64:

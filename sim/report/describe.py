@@ -91,7 +91,7 @@ class Description:
 
 def describe(dataset: Dataset) -> Description:
     """Return the description of a data set of any kind, a partial log or bare prompts as well."""
-    quality, cost = dataset.quality, dataset.cost
+    quality, cost = dataset.quality, dataset.cost_usd
     judged, priced = ~np.isnan(quality), ~np.isnan(cost)
     complete = (judged & priced).all(axis=1) & bool(dataset.models)
     references, lines = None, list[ReferenceLine]()
@@ -131,8 +131,8 @@ def _lines(dataset: Dataset, judged: Bools) -> tuple[ModelLine, ...]:
             name=name,
             quality=_mean(dataset.quality[judged[:, k], k]),
             quality_se=_error(dataset.quality[judged[:, k], k]),
-            cost=_mean(dataset.cost[~np.isnan(dataset.cost[:, k]), k]),
-            cost_se=_error(dataset.cost[~np.isnan(dataset.cost[:, k]), k]),
+            cost=_mean(dataset.cost_usd[~np.isnan(dataset.cost_usd[:, k]), k]),
+            cost_se=_error(dataset.cost_usd[~np.isnan(dataset.cost_usd[:, k]), k]),
             judged=float(judged[:, k].mean()),
             unique_best=float(best[k]),
         )
@@ -173,7 +173,7 @@ def _warnings(dataset: Dataset, judged: Bools, priced: Bools) -> list[str]:
         found.append("no answer has a cost; see --prices")
     for k, name in enumerate(dataset.models):
         quality = dataset.quality[judged[:, k], k]
-        cost = dataset.cost[priced[:, k], k]
+        cost = dataset.cost_usd[priced[:, k], k]
         lacking = int((judged[:, k] & ~priced[:, k]).sum())
         free = int((cost == 0.0).sum())
         if free:

@@ -64,14 +64,14 @@ class Cast:
 
     Attributes
     ----------
-    models : K names; quality, cost : float64[K], their means.
+    models : K names; quality, cost_usd : float64[K], their means.
     tasks : names, from the easiest to the hardest by mean quality over all models.
     counts : int, of the rows of each task.
     """
 
     models: tuple[str, ...]
     quality: Float64
-    cost: Float64
+    cost_usd: Float64
     tasks: tuple[str, ...]
     counts: tuple[int, ...]
 
@@ -86,7 +86,7 @@ class Cast:
         return cls(
             models=data.models,
             quality=data.quality.mean(axis=0),
-            cost=data.cost.mean(axis=0),
+            cost_usd=data.cost_usd.mean(axis=0),
             tasks=tuple(names[order].tolist()),
             counts=tuple(counts[order].tolist()),
         )
@@ -102,7 +102,7 @@ class Cast:
         if name in self.models:
             return name
         ranked: list[int] = np.argsort(-self.quality, kind="stable").tolist()
-        priced: list[int] = np.argsort(self.cost, kind="stable").tolist()
+        priced: list[int] = np.argsort(self.cost_usd, kind="stable").tolist()
         among = dict(zip(BY_QUALITY, ranked, strict=False))
         among |= {"worst": ranked[-1], "cheapest": priced[0], "dearest": priced[-1]}
         if name in among:
@@ -210,5 +210,5 @@ def changed(world: World, label: str, part: slice, after: str, **columns: Any) -
     new = [WorldChange(part.start, label)]
     if part.stop < len(world) and after:
         new.append(WorldChange(part.stop, after))
-    changes = sorted((*world.changes, *new), key=lambda change: change.at)
+    changes = sorted((*world.changes, *new), key=lambda change: change.request)
     return replace(world, changes=tuple(changes), **columns)

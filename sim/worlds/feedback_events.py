@@ -74,7 +74,7 @@ class Delay(OfAnswers):
         return self
 
     def _happen(self, world: World, rng: np.random.Generator) -> World:
-        part, delay = self.part(world), world.delay.copy()
+        part, delay = self.part(world), world.delay_s.copy()
         size = part.stop - part.start
         if self.mean is not None:
             late, words = rng.exponential(self.mean, size), f"{self.mean:g} s late on average"
@@ -89,7 +89,7 @@ class Delay(OfAnswers):
             self._words(f"feedback {words}"),
             part,
             self._words("feedback as prompt as before"),
-            delay=delay,
+            delay_s=delay,
         )
 
 
@@ -108,7 +108,7 @@ class Loss(OfAnswers):
     above: float | None = Field(None, ge=0, le=1)
 
     def _happen(self, world: World, rng: np.random.Generator) -> World:
-        part, delay = self.part(world), world.delay.copy()
+        part, delay = self.part(world), world.delay_s.copy()
         quality = world.quality[part]
         lost = (rng.random(len(quality)) < self.share)[:, None] & self.concerned(world)
         where = ""
@@ -123,7 +123,7 @@ class Loss(OfAnswers):
             self._words(f"{100 * self.share:.3g} % of the feedback is lost{where}"),
             part,
             self._words("feedback is no longer lost"),
-            delay=delay,
+            delay_s=delay,
         )
 
 

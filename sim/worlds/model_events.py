@@ -75,7 +75,7 @@ class PriceChange(OfModel, Spell):
 
     def _happen(self, world: World, rng: np.random.Generator) -> World:
         part, arm = self.part(world), world.models.index(self.model)
-        cost, factor = world.cost.copy(), world.factor.copy()
+        cost, factor = world.cost_usd.copy(), world.price_factor.copy()
         cost[part, arm] *= self.factor
         if self.announced:
             factor[part, arm] *= self.factor
@@ -85,8 +85,8 @@ class PriceChange(OfModel, Spell):
             f"{self.model}: price x {self.factor:g}{silently}",
             part,
             f"{self.model}: price as before",
-            cost=cost,
-            factor=factor,
+            cost_usd=cost,
+            price_factor=factor,
         )
 
 
@@ -150,7 +150,7 @@ class Outage(Spell):
         columns = {
             "quality": world.quality.copy(),
             "judged": world.judged.copy(),
-            "cost": world.cost.copy(),
+            "cost_usd": world.cost_usd.copy(),
         }
         for values in columns.values():
             values[part, [world.models.index(name) for name in names]] = 0.0

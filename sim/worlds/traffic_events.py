@@ -77,7 +77,7 @@ class Mix(Spell):
             task=tuple(world.task[i] for i in order.tolist()),
             quality=world.quality[order],
             judged=world.judged[order],
-            cost=world.cost[order],
+            cost_usd=world.cost_usd[order],
         )
         more = len(self.tasks) - _SHOWN
         names = ", ".join(self.tasks[:_SHOWN]) + (f" and {more} more tasks" if more > 0 else "")
@@ -93,12 +93,12 @@ class Burst(Spell):
 
     def _happen(self, world: World, rng: np.random.Generator) -> World:
         part = self.part(world)
-        gaps = np.diff(world.time, prepend=0.0)
+        gaps = np.diff(world.time_s, prepend=0.0)
         gaps[part] /= self.factor
         return changed(
             world,
             f"requests come {self.factor:g} times as fast",
             part,
             "requests come as fast as before",
-            time=np.cumsum(gaps),
+            time_s=np.cumsum(gaps),
         )

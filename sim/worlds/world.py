@@ -22,7 +22,7 @@ from sim.data.dataset import Dataset
 class WorldChange:
     """Something that happens at a request, in words for reports."""
 
-    at: int
+    request: int
     label: str
 
 
@@ -37,11 +37,11 @@ class World:
     task : n strings.
     quality : float64[n, K], how good each answer is.
     judged : float64[n, K], what feedback says of it.
-    cost : float64[n, K], US dollars that each answer costs.
-    factor : float64[n, K], what the price list says, relative to its first state.
+    cost_usd : float64[n, K], US dollars that each answer costs.
+    price_factor : float64[n, K], what the price list says, relative to its first state.
     offered : bool[n, K], whether the model is in the pool and not drained.
-    time : float64[n], seconds at which the requests come, ascending from 0.
-    delay : float64[n, K], seconds until the feedback on each answer comes; inf where it never
+    time_s : float64[n], seconds at which the requests come, ascending from 0.
+    delay_s : float64[n, K], seconds until the feedback on each answer comes; inf where it never
         does.
     changes : what happens when, in order.
     """
@@ -51,11 +51,11 @@ class World:
     task: tuple[str, ...]
     quality: Float64
     judged: Float64
-    cost: Float64
-    factor: Float64
+    cost_usd: Float64
+    price_factor: Float64
     offered: Bools
-    time: Float64
-    delay: Float64
+    time_s: Float64
+    delay_s: Float64
     changes: Sequence[WorldChange] = ()
 
     def __len__(self) -> int:
@@ -70,18 +70,18 @@ class World:
         dataset : complete data, without NaN.
         rows : int[n], in the order in which they come.
         """
-        quality, cost = dataset.quality[rows], dataset.cost[rows]
+        quality, cost = dataset.quality[rows], dataset.cost_usd[rows]
         return cls(
             models=dataset.models,
             rows=rows,
             task=tuple(dataset.task[i] for i in rows.tolist()),
             quality=quality,
             judged=quality,
-            cost=cost,
-            factor=np.ones(cost.shape),
+            cost_usd=cost,
+            price_factor=np.ones(cost.shape),
             offered=np.ones(cost.shape, dtype=np.bool_),
-            time=np.arange(len(rows), dtype=np.float64),
-            delay=np.zeros(cost.shape),
+            time_s=np.arange(len(rows), dtype=np.float64),
+            delay_s=np.zeros(cost.shape),
         )
 
 

@@ -97,7 +97,9 @@ def chosen(at: weights.Stage, count: int, seed: int) -> int:
         tokens = np.array([float(len(data.prompts[row].encode()))])
         (choice,) = replayer.decide(at.features[[row]], tokens)
         k = data.models.index(choice.model or "")
-        replayer.feed(choice, quality=float(data.quality[row, k]), cost=float(data.cost[row, k]))
+        replayer.feed(
+            choice, quality=float(data.quality[row, k]), cost=float(data.cost_usd[row, k])
+        )
         learned += 2
     models = len(data.models)
     return replayer.fold.version - learned - models - 1

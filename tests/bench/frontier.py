@@ -100,7 +100,7 @@ class Course:
     def learn(self, row: int, arm: int, propensity: float, weight: float) -> None:
         """Fold the quality and the cost of one answer."""
         data = self.stage.dataset
-        quality, cost = float(data.quality[row, arm]), float(data.cost[row, arm])
+        quality, cost = float(data.quality[row, arm]), float(data.cost_usd[row, arm])
         for field, value in (("quality", quality), ("cost", cost)):
             seq = self.fold.version + 1
             outcome = Outcome(
@@ -213,7 +213,7 @@ def run(stage: Stage, label: str, order: int) -> Traced:
         for w in GRID:
             here, draws = copy.deepcopy(course), np.random.default_rng([order, 2])
             chosen.append(here.play(third, np.full(len(third), w), draws))
-    quality, cost = data.quality[third], data.cost[third]
+    quality, cost = data.quality[third], data.cost_usd[third]
     every = np.arange(len(third))
     return Traced(
         quality=[float(quality[every, arms].mean()) for arms in chosen],
@@ -230,7 +230,7 @@ def pretrained(
     data, every = stage.dataset, np.arange(len(rows))
     quality, cost = np.full((2, len(rows), len(data.models)), np.nan)
     quality[every, arms] = data.quality[rows, arms]
-    cost[every, arms] = data.cost[rows, arms]
+    cost[every, arms] = data.cost_usd[rows, arms]
     uniform = np.full(len(rows), 1.0 / len(data.models))
     answers = Answers(data.models, stage.features[rows], quality, cost, arms, uniform)
     policy = Barp(dim=stage.features.shape[1], **contender(spec).params)

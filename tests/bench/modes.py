@@ -26,7 +26,7 @@ def main() -> None:
     given = made.parse_args()
     (dataset,) = given.dataset
     data = stage(given.data, dataset, pareto=False, cache=given.cache).dataset
-    mean, requests = data.cost.mean(axis=0), len(data) - round(0.5 * len(data))
+    mean, requests = data.cost_usd.mean(axis=0), len(data) - round(0.5 * len(data))
     rates = [float(r) for r in np.geomspace(1.3 * mean.min(), 0.8 * mean.max(), given.rates)]
     ledger = Ledger(given.json)
     pareto, ours = PARETO["ours"], given.policy[0]

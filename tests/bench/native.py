@@ -34,7 +34,7 @@ def main() -> None:
         except InputError as error:
             table.add_row(path.name, f"refused: {error}")
             continue
-        costs = "-" if np.isnan(data.cost).all() else f"{np.nansum(data.cost):.10g}"
+        costs = "-" if np.isnan(data.cost_usd).all() else f"{np.nansum(data.cost_usd):.10g}"
         table.add_row(
             path.name,
             kind,
@@ -43,7 +43,7 @@ def main() -> None:
             f"{np.nansum(data.quality):.10g}",
             costs,
             f"{np.isnan(data.quality).sum():,}",
-            f"{np.isnan(data.cost).sum():,}",
+            f"{np.isnan(data.cost_usd).sum():,}",
         )
         notes += [f"{path.name}: {note}" for note in data.notes]
     shown = console()

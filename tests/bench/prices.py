@@ -66,11 +66,11 @@ def play(plain: Experiment, task: Task) -> Result:
         plain,
         scenario=Scenario(name="cut", title="cut", acts=(Act(cut, "cut"),)),
         budget_rate=task.rate,
-        advance=float(plain.dataset.cost.max()),
+        advance=float(plain.dataset.cost_usd.max()),
     )
     who = contender("thompson" if task.who == FREE else task.who)
     trace = run(experiment, who, task.order)
-    quality, cost = (picked(of, trace.chosen) for of in (trace.world.quality, trace.world.cost))
+    quality, cost = (picked(of, trace.chosen) for of in (trace.world.quality, trace.world.cost_usd))
     parts = thirds(len(trace.chosen))
     ahead = cost.cumsum() - (task.rate or 0.0) * np.arange(1, len(cost) + 1)
     return Result(
@@ -126,7 +126,7 @@ def main() -> None:
     ]
     tasks += [Task(FREE, None, cut, order) for order in orders for _, cut in CUTS]
     done = results(given, experiment, tasks)
-    advance = float(experiment.dataset.cost.max())
+    advance = float(experiment.dataset.cost_usd.max())
     missed = []
     for rate, cut in CUTS:
 

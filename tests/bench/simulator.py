@@ -95,7 +95,7 @@ def replayed(stream: Stream, batch: int, **params: object) -> Run:
         split=("split",) * n,
         models=NAMES,
         quality=stream.rewards,
-        cost=np.tile(np.geomspace(1e-4, 1e-2, ARMS), (n, 1)),
+        cost_usd=np.tile(np.geomspace(1e-4, 1e-2, ARMS), (n, 1)),
     )
     plan = Experiment(
         dataset=data,

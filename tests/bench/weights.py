@@ -153,7 +153,7 @@ def play(at: Stage, task: Task) -> Result:
     data, seed = at.dataset, task.order
     learned, scored = Split().rows(data, np.random.default_rng([seed, 0]))
     references = References.of(
-        data.models, data.quality[scored], data.cost[scored], budget_rate=task.rate
+        data.models, data.quality[scored], data.cost_usd[scored], budget_rate=task.rate
     )
     refused = dearest = 0.0
     if task.contender in REFERENCES:
@@ -161,7 +161,7 @@ def play(at: Stage, task: Task) -> Result:
     else:
         trace = _run(at, task)
         quality, cost, refused = trace.quality, trace.cost, trace.refused
-        dearest = float(data.cost.max(axis=0)[trace.share >= LEAST_SHARE].max())
+        dearest = float(data.cost_usd.max(axis=0)[trace.share >= LEAST_SHARE].max())
     return Result(
         quality=quality,
         cost=cost,
@@ -197,7 +197,7 @@ def _reference(
     at: Stage, task: Task, learned: np.ndarray, scored: np.ndarray, references: References
 ) -> tuple[float, float]:
     data = at.dataset
-    quality, cost = data.quality[scored], data.cost[scored]
+    quality, cost = data.quality[scored], data.cost_usd[scored]
     tau = default_tau_cost(drawn(data, seed=task.order))
     if task.contender == "best single":
         if task.rate is None:

@@ -102,7 +102,7 @@ def test_logged_outcomes_of_the_chosen_model_are_posted(
         prompt = stand_in.routed[body["decision_id"]]["prompt"]
         row = data.prompts.index(prompt)
         assert body["quality"] == data.quality[row, 1]
-        assert body["cost_usd"] == data.cost[row, 1]
+        assert body["cost_usd"] == data.cost_usd[row, 1]
     sent = next(iter(stand_in.routed.values()))
     assert sent["preference"] == {"quality": 0.7, "cost": 0.3, "latency": 0.0}
     assert sent["pool"] == "test"

@@ -93,7 +93,7 @@ def test_utility_is_what_was_asked_for_at_the_first_prices() -> None:
     ((trace,),) = run_all([still.experiment], [Candidate.of("random")], range(1))
     tau = default_tau_cost(list(still.experiment.specs(0)))
     world = trace.world
-    expected = 0.7 * world.quality - 0.3 * np.minimum(world.cost / tau, 1.0)
+    expected = 0.7 * world.quality - 0.3 * np.minimum(world.cost_usd / tau, 1.0)
     assert stages.utility(still.experiment, trace) == pytest.approx(expected)
 
 

@@ -43,11 +43,11 @@ def world(seed: int, n: int, *, dropped: bool = False, gone: bool = False) -> Wo
         task=tuple("hard" if one else "easy" for one in hard),
         quality=quality,
         judged=quality,
-        cost=cost,
-        factor=np.ones((n, 4)),
+        cost_usd=cost,
+        price_factor=np.ones((n, 4)),
         offered=offered,
-        time=np.arange(n, dtype=np.float64),
-        delay=np.zeros(n),
+        time_s=np.arange(n, dtype=np.float64),
+        delay_s=np.zeros(n),
         changes=tuple(changes),
     )
 
@@ -69,7 +69,7 @@ def play(at: World, label: str, skill: float, seed: int, rate: float | None = No
     propensity = pmf[np.arange(n), chosen]
     entropy = -np.sum(pmf * np.log(np.where(pmf > 0.0, pmf, 1.0)), axis=1)
     if rate is not None:
-        spent = at.cost[np.arange(n), chosen].cumsum()
+        spent = at.cost_usd[np.arange(n), chosen].cumsum()
         over = spent > rate * n
         chosen, propensity = np.where(over, -1, chosen), np.where(over, math.nan, propensity)
     return Trace(label, seed, at, chosen, propensity, entropy)
@@ -108,7 +108,7 @@ def staged(plan: Plan, *, seeds: int, n: int, policies: Sequence[tuple[str, floa
         for seed, at in enumerate(worlds)
     ]
     utility = {
-        seed: at.quality - 60.0 * np.minimum(at.cost, 0.01) for seed, at in enumerate(worlds)
+        seed: at.quality - 60.0 * np.minimum(at.cost_usd, 0.01) for seed, at in enumerate(worlds)
     }
     return stage_of(
         title=plan.title,
@@ -126,9 +126,9 @@ def limit(at: World) -> Supervised:
     hard = np.array([task == "hard" for task in at.task])
     quality, cost = (
         np.where(hard[:, None], of[hard].mean(axis=0), of[~hard].mean(axis=0))
-        for of in (at.quality, at.cost)
+        for of in (at.quality, at.cost_usd)
     )
-    return Supervised(quality, cost, at.quality, at.cost)
+    return Supervised(quality, cost, at.quality, at.cost_usd)
 
 
 def run_file(

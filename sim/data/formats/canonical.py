@@ -54,7 +54,7 @@ def read(source: Source) -> Dataset:
         split=tuple(texts(source, "split")),
         models=tuple(models),
         quality=checked(source.file, models, quality, cost),
-        cost=cost,
+        cost_usd=cost,
         notes=_notes(table.schema.metadata or {}),
     )
 

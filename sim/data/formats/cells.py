@@ -98,7 +98,7 @@ class Cells:
             split=tuple(self.split),
             models=models,
             quality=quality,
-            cost=cost,
+            cost_usd=cost,
             notes=(*notes, *told),
         )
 

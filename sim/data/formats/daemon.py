@@ -78,7 +78,7 @@ def _dataset(log: Log, pool: str) -> Dataset:
         split=("",) * len(kept),
         models=tuple(models),
         quality=quality,
-        cost=cost,
+        cost_usd=cost,
         notes=(
             *(f"{count} {kind} decisions left out" for kind, count in left_out.items()),
             "a log does not store prompts, and knows the outcome of the chosen model only",

@@ -75,6 +75,6 @@ def read(source: Source) -> Dataset:
         split=("",) * len(prompts),
         models=tuple(models),
         quality=quality,
-        cost=cost,
+        cost_usd=cost,
         notes=tuple(notes),
     )

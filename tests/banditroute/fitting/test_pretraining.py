@@ -38,7 +38,7 @@ def masked(answers: Answers, *, seed: int = 0) -> Answers:
     """Return a uniform log of the same prompts: all but one label of each is gone."""
     given = np.random.default_rng([8, seed]).integers(3, size=len(answers.x))
     hidden = np.arange(3) != given[:, None]
-    quality, cost = (np.where(hidden, np.nan, a) for a in (answers.quality, answers.cost))
+    quality, cost = (np.where(hidden, np.nan, a) for a in (answers.quality, answers.cost_usd))
     return Answers(MODELS, answers.x, quality, cost, given, np.full(len(given), 1.0 / 3.0))
 
 
@@ -95,7 +95,7 @@ def test_what_is_masked_is_never_read() -> None:
     changed = replace(
         answers,
         quality=np.where(other, noise, answers.quality),
-        cost=np.where(other, noise, answers.cost),
+        cost_usd=np.where(other, noise, answers.cost_usd),
     )
     second, _ = fit(changed, PretrainingOptions(epochs=2), tau_cost=TAU)
     assert count == len(answers.x)
@@ -132,7 +132,9 @@ def test_importance_weights_undo_who_was_asked() -> None:
 def test_a_cost_that_is_not_known_teaches_no_cost() -> None:
     answers = masked(planted())
     arrays, _ = fit(
-        replace(answers, cost=np.where(np.arange(400)[:, None] < 200, np.nan, answers.cost)),
+        replace(
+            answers, cost_usd=np.where(np.arange(400)[:, None] < 200, np.nan, answers.cost_usd)
+        ),
         PretrainingOptions(epochs=1),
         tau_cost=TAU,
     )
@@ -214,7 +216,7 @@ def test_a_log_is_one_answer_per_decision() -> None:
     assert answers.given is not None and answers.given.tolist() == [0, 1, 1]
     assert answers.propensity is not None and answers.propensity.tolist() == [0.25] * 3
     np.testing.assert_array_equal(answers.quality, [[0.9, np.nan], [np.nan, 0.4], [np.nan, 0.3]])
-    np.testing.assert_array_equal(answers.cost, [[0.02, np.nan], [np.nan, 0.001], [np.nan] * 2])
+    np.testing.assert_array_equal(answers.cost_usd, [[0.02, np.nan], [np.nan, 0.001], [np.nan] * 2])
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_it_trains_on_data_and_says_so(data: Path, tmp_path: Path) -> None:
     assert prior.kind == "barp" and prior.embedder == make_embedder().identity
     assert prior.arrays["arms"].tolist() == [name for name in dataset.models if name != "coder"]
     assert prior.arrays["head"].shape == (2, 2, FEATURES)
-    dearest = float(dataset.cost[:100].mean(axis=0).max())
+    dearest = float(dataset.cost_usd[:100].mean(axis=0).max())
     assert float(prior.arrays["tau_cost"]) == pytest.approx(dearest)
     assert len(result.stdout.splitlines()) == 1
     assert "2 models" in result.stdout and "to 100 prompts" in result.stdout
@@ -110,13 +110,13 @@ def test_without_torch_the_extra_is_named(
 @needs_torch
 def test_data_without_costs_is_refused(data: Path, tmp_path: Path) -> None:
     dataset, path = load(data), tmp_path / "free.parquet"
-    cost = dataset.cost.copy()
+    cost = dataset.cost_usd.copy()
     cost[:, 1] = np.nan
-    save(Dataset(**{**_fields(dataset), "cost": cost}), path)
+    save(Dataset(**{**_fields(dataset), "cost_usd": cost}), path)
     result = run(path, "--out", tmp_path / "p")
     name = dataset.models[1]
     assert result.exit_code == 2 and f"column 'cost:{name}': there is none" in result.stderr
-    save(Dataset(**{**_fields(dataset), "cost": np.zeros_like(cost)}), path)
+    save(Dataset(**{**_fields(dataset), "cost_usd": np.zeros_like(cost)}), path)
     result = run(path, "--out", tmp_path / "p")
     assert result.exit_code == 2 and "every cost is 0; --tau-cost says" in result.stderr
 

@@ -94,7 +94,7 @@ def test_options_choose_what_it_sees(data: Path, tmp_path: Path) -> None:
     assert {one.count for one in sums_of(prior.arrays).values()} == {60.0}
     costs = sums_of(prior.arrays, prefix="cost_")
     dataset = load(data)
-    cost = dataset.cost[:80, dataset.models.index("small")]
+    cost = dataset.cost_usd[:80, dataset.models.index("small")]
     expected = np.log(cost / (512 * 1 / 1e6)).mean()
     assert costs["small"].moment[-1] / costs["small"].count == pytest.approx(expected)
 

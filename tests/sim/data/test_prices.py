@@ -19,7 +19,7 @@ def test_prior_costs_the_mean_up_to_a_lognormal_error() -> None:
         specs = drawn(data, seed=seed)
         assert [spec.input_price for spec in specs] == [0.0] * 3
         prior = np.array([spec.output_price for spec in specs]) * 512 / 1e6
-        errors.append(np.log(prior / data.cost.mean(axis=0)))
+        errors.append(np.log(prior / data.cost_usd.mean(axis=0)))
     assert np.mean(errors) == pytest.approx(0.0, abs=0.05)
     assert np.std(errors) == pytest.approx(0.5, abs=0.05)
     assert drawn(data, seed=3) == drawn(data, seed=3)

@@ -22,7 +22,7 @@ def test_labels_follow_the_truth() -> None:
         seen = data.quality[topics == topic].mean(axis=0)
         # Clipping at 1 takes a little off the high levels.
         assert seen == pytest.approx(TRUTH[topic], abs=0.04)
-    assert data.cost.mean(axis=0) == pytest.approx(COST, rel=0.05)
+    assert data.cost_usd.mean(axis=0) == pytest.approx(COST, rel=0.05)
     assert ((data.quality >= 0.0) & (data.quality <= 1.0)).all()
 
 

@@ -29,11 +29,11 @@ def world(
         task=("",) * n,
         quality=quality,
         judged=quality,
-        cost=cost,
-        factor=np.ones(cost.shape),
+        cost_usd=cost,
+        price_factor=np.ones(cost.shape),
         offered=np.ones(cost.shape, dtype=np.bool_),
-        time=np.arange(n, dtype=np.float64),
-        delay=np.zeros(n),
+        time_s=np.arange(n, dtype=np.float64),
+        delay_s=np.zeros(n),
         changes=changes,
     )
     return replace(made, **columns)
@@ -200,7 +200,7 @@ def test_a_model_is_judged_where_it_is_on_offer() -> None:
 
 
 def test_captured_gain_is_at_the_policys_cost() -> None:
-    told = Supervised.oracle(FOUR.quality, FOUR.cost)
+    told = Supervised.oracle(FOUR.quality, FOUR.cost_usd)
     stage = staged(trace(FOUR, [1, 0, 0, 0]), supervised={0: told})
     (one,) = stage.contenders
     # At 1.5 dollars the limit answers three prompts well; the zero router has 0.5625.
@@ -255,7 +255,7 @@ def test_on_a_budget_money_counts_as_what_it_buys() -> None:
 
 
 def test_utility_is_what_was_asked_for() -> None:
-    utility = FOUR.quality - 0.4 * FOUR.cost
+    utility = FOUR.quality - 0.4 * FOUR.cost_usd
     stage = staged(trace(FOUR, [1, 0, 0, -1]), utility={0: utility})
     (one,) = stage.contenders
     assert mean(one, "utility") == pytest.approx((-0.2 + 0.6 - 0.4 + 0.0) / 4)
@@ -299,7 +299,7 @@ def test_the_zero_router_has_errors_where_there_is_one_seed_too() -> None:
     stage = staged(trace(made, [0, 1] * 30))
     assert [point.name for point in stage.frontier] == ["cheap", "dear"]
     assert stage.frontier[1].quality_se == pytest.approx(made.quality[:, 1].std(ddof=1) / 60**0.5)
-    assert stage.frontier[1].cost_se == pytest.approx(made.cost[:, 1].std(ddof=1) / 60**0.5)
+    assert stage.frontier[1].cost_se == pytest.approx(made.cost_usd[:, 1].std(ddof=1) / 60**0.5)
     assert stage.zero_aiq.se is not None and 0.01 < stage.zero_aiq.se < 0.1
     (one,) = stage.contenders
     chat = one.tasks["chat"]

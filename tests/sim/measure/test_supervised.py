@@ -54,10 +54,10 @@ def test_costs_are_right_on_average_and_the_planted_effect_is_found() -> None:
     learned, scored = np.arange(600), np.arange(600, 1_200)
     limit = Supervised.of(data, features, learned, scored)
     assert limit.predicted_cost.mean(axis=0) == pytest.approx(
-        data.cost[scored].mean(axis=0), rel=0.1
+        data.cost_usd[scored].mean(axis=0), rel=0.1
     )
-    references = References.of(data.models, data.quality[scored], data.cost[scored])
-    quality, cost = limit.at_preference(0.7, 0.3, tau_cost=float(data.cost.max()))
+    references = References.of(data.models, data.quality[scored], data.cost_usd[scored])
+    quality, cost = limit.at_preference(0.7, 0.3, tau_cost=float(data.cost_usd.max()))
     assert quality - references.zero(cost) > 0.1
     assert quality <= references.oracle[0]
     rate = float(np.median(references.cost))
@@ -79,5 +79,5 @@ def test_rows_are_predicted_from_the_others_alone() -> None:
     again = Supervised.left_out(replace(data, quality=spoiled), features, rows)
     assert again.predicted_quality[0].tolist() == told.predicted_quality[0].tolist()
     assert again.predicted_quality[-1].tolist() != told.predicted_quality[-1].tolist()
-    plain = References.of(data.models, data.quality, data.cost)
+    plain = References.of(data.models, data.quality, data.cost_usd)
     assert told.at_rate(np.inf)[0] > plain.quality.max() + 0.02

@@ -70,6 +70,6 @@ def test_a_log_without_answers_is_refused(tmp_path: Path) -> None:
 
     data = generate(rows=5).dataset
     nothing = np.full(data.quality.shape, np.nan)
-    save(replace(data, quality=nothing, cost=nothing), tmp_path / "none.parquet")
+    save(replace(data, quality=nothing, cost_usd=nothing), tmp_path / "none.parquet")
     with pytest.raises(InputError, match="no row has an answer"):
         direct.read(tmp_path / "none.parquet")

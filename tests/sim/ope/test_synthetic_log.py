@@ -46,7 +46,7 @@ def test_it_is_what_a_daemon_would_have_logged(planted: Planted) -> None:
     log = found.log
     assert log.models == MODELS and len(log) == 400
     assert log.quality.tolist() == planted.dataset.quality[rows, log.chosen].tolist()
-    assert log.cost_usd.tolist() == planted.dataset.cost[rows, log.chosen].tolist()
+    assert log.cost_usd.tolist() == planted.dataset.cost_usd[rows, log.chosen].tolist()
     assert log.action_dist is not None
     assert (log.action_dist[np.arange(400), log.chosen] == log.propensity).all()
     assert log.action_dist.sum(axis=1) == pytest.approx(1.0)

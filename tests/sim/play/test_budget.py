@@ -40,7 +40,7 @@ LINUCB = Candidate.of("linucb")
 
 def references_of(trace: Trace, rate: float | None = None) -> References:
     world = trace.world
-    return References.of(world.models, world.quality, world.cost, budget_rate=rate)
+    return References.of(world.models, world.quality, world.cost_usd, budget_rate=rate)
 
 
 @pytest.mark.parametrize("rate", [2e-4, 4e-4])
@@ -72,7 +72,7 @@ def test_requests_that_no_money_is_left_for_are_refused_and_score_0(
     plan: Experiment, mode: str
 ) -> None:
     """Half of what the cheapest model costs: the cap holds, the requests cannot all be served."""
-    rate = 0.5 * float(plan.dataset.cost[:, 0].mean())
+    rate = 0.5 * float(plan.dataset.cost_usd[:, 0].mean())
     paced = run(replace(plan, budget_rate=rate), replace(LINUCB, pacing=mode), seed=0)
     assert paced.cost <= rate
     assert 0.3 < paced.refused < 0.7

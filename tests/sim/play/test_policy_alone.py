@@ -42,7 +42,7 @@ def _replayed(contender: Candidate, batch: int) -> list[int]:
         split=("s",) * n,
         models=ARMS,
         quality=rewards,
-        cost=np.full(rewards.shape, 1e-3),
+        cost_usd=np.full(rewards.shape, 1e-3),
     )
     plan = Experiment(
         dataset=data,

@@ -40,7 +40,9 @@ def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
 def above(trace: Trace) -> float:
     """Return the quality above the zero router's at the same cost."""
     world = trace.world
-    return trace.quality - References.of(world.models, world.quality, world.cost).zero(trace.cost)
+    return trace.quality - References.of(world.models, world.quality, world.cost_usd).zero(
+        trace.cost
+    )
 
 
 def test_learning_beats_the_zero_router_where_context_pays() -> None:
@@ -63,7 +65,7 @@ def test_every_row_is_learned_and_the_second_half_is_scored() -> None:
     scored = order[30:]
     coder = plan.dataset.models.index("coder")
     assert result.quality == pytest.approx(plan.dataset.quality[scored, coder].mean())
-    assert result.cost == pytest.approx(plan.dataset.cost[scored, coder].mean())
+    assert result.cost == pytest.approx(plan.dataset.cost_usd[scored, coder].mean())
     assert result.share.tolist() == [0.0, 1.0, 0.0]
     assert above(result) <= 1e-12
     assert result.refused == 0.0 and len(result.world) == 90
@@ -90,13 +92,13 @@ def test_labels_of_other_models_are_never_seen() -> None:
     """Spoiling what was not chosen changes nothing in what was learned."""
     plan = experiment()
     honest = run(plan, LINUCB, seed=1)
-    quality, cost = np.zeros_like(plan.dataset.quality), plan.dataset.cost.copy()
+    quality, cost = np.zeros_like(plan.dataset.quality), plan.dataset.cost_usd.copy()
     course = Replaying(plan, LINUCB, seed=1)
     for world in plan.worlds(seed=1):
         assert world is not None
         trace = course.play(world)
         quality[world.rows, trace.chosen] = plan.dataset.quality[world.rows, trace.chosen]
-    spoiled = replace(plan.dataset, quality=quality, cost=cost)
+    spoiled = replace(plan.dataset, quality=quality, cost_usd=cost)
     assert run(replace(plan, dataset=spoiled), LINUCB, seed=1).digest == honest.digest
 
 
@@ -163,7 +165,7 @@ def test_feedback_is_learned_in_order_of_arrival_before_the_request_that_comes_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     delay = np.array([2.5, 0.0, 0.5, np.inf, 100.0, 10.0])
-    trace, heard = told(monkeypatch, delay=np.repeat(delay[:, None], 3, axis=1))
+    trace, heard = told(monkeypatch, delay_s=np.repeat(delay[:, None], 3, axis=1))
     order = [one[:2] for one in heard("decide", "feed")]
     decided, fed = ("decide", 1), "feed"
     # 1 at once, 2 at 2.5 s and so with 0 before the request of 3 s; 5 at 15 s, 4 at 104 s, 3 never.
@@ -187,7 +189,7 @@ def test_batches_are_decided_at_once_and_end_where_the_offer_changes(
     offered[:5, 2] = offered[5:, 0] = False
     factor = np.ones((11, 3))
     factor[10, 1] = 3.0
-    trace, heard = told(monkeypatch, rows=11, batch=4, offered=offered, factor=factor)
+    trace, heard = told(monkeypatch, rows=11, batch=4, offered=offered, price_factor=factor)
     assert [one[1] for one in heard("decide")] == [4, 1, 4, 1, 1]
     assert trace.chosen.tolist() == [0] * 5 + [1] * 6
     _, *(first, second, third) = zip(*heard("offer"), strict=True)
@@ -224,7 +226,9 @@ def test_a_newcomer_under_a_budget_and_a_price_change_keep_the_cap() -> None:
     class Cut(Made):
         def stage(self, dataset: Dataset, rows: np.ndarray, rng: np.random.Generator) -> World:
             still = World.still(dataset, rows)
-            return replace(still, offered=offered, factor=factor, cost=still.cost * factor)
+            return replace(
+                still, offered=offered, price_factor=factor, cost_usd=still.cost_usd * factor
+            )
 
     trace = run(replace(plan, scenario=Cut({})), Candidate.of("thompson"), seed=0)
     assert trace.cost <= rate and trace.refused == 0.0
@@ -237,7 +241,7 @@ def test_batches_equal_feedback_that_is_late_by_as_much() -> None:
     """A batch of B learns what feedback until the next batch brings, one request at a time."""
     plan = experiment(split=Split(fraction=0.0))
     until_next = (8.0 - np.arange(120) % 8)[:, None] * np.ones(3)
-    late = run(replace(plan, scenario=Made({"delay": until_next})), LINUCB, seed=0)
+    late = run(replace(plan, scenario=Made({"delay_s": until_next})), LINUCB, seed=0)
     batched = run(replace(plan, batch=8), LINUCB, seed=0)
     at_once = run(plan, LINUCB, seed=0)
     assert late.digest == batched.digest != at_once.digest

@@ -63,7 +63,10 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
         (choice,) = replayer.decide(plan.features[[row]], tokens)
         decisions, _ = choice.note
         arm = int(decisions.chosen[0])
-        quality, cost = float(plan.dataset.quality[row, arm]), float(plan.dataset.cost[row, arm])
+        quality, cost = (
+            float(plan.dataset.quality[row, arm]),
+            float(plan.dataset.cost_usd[row, arm]),
+        )
         replayer.feed(choice, quality=quality, cost=cost)
         rows = codec.encode(
             decisions, [codec.Note(id=f"d{row}")], pool="p", created_at=row, expires_at=10**9

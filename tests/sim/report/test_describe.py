@@ -26,7 +26,7 @@ def made(
         split=("",) * n,
         models=tuple("abc"[: len(quality[0])]),
         quality=np.array(quality),
-        cost=np.array(cost),
+        cost_usd=np.array(cost),
         notes=(notes,) if notes else (),
     )
 

@@ -46,7 +46,7 @@ def dataset(rows: int = 9) -> Dataset:
         split=("",) * rows,
         models=MODELS,
         quality=np.array(QUALITY) - harder[:, None],
-        cost=np.tile(COST, (rows, 1)),
+        cost_usd=np.tile(COST, (rows, 1)),
     )
 
 
@@ -107,17 +107,17 @@ def test_quality_within_bounds(keys: dict[str, float], expected: list[float]) ->
 def test_price_is_announced_or_not() -> None:
     before = world()
     then = after(PriceChange(model="dearest", factor=0.1, since=2, until=4), before)
-    assert then.cost[:, 2] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, *[1e-2] * 5])
-    assert then.factor[:, 2].tolist() == [1.0, 1.0, 0.1, 0.1, *[1.0] * 5]
-    assert differ(before, then) == {"cost", "factor"}
+    assert then.cost_usd[:, 2] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, *[1e-2] * 5])
+    assert then.price_factor[:, 2].tolist() == [1.0, 1.0, 0.1, 0.1, *[1.0] * 5]
+    assert differ(before, then) == {"cost_usd", "price_factor"}
     silent = after(
         PriceChange(model="dearest", factor=0.1, since=2, until=4, announced=False), before
     )
-    assert np.array_equal(silent.cost, then.cost)
-    assert differ(before, silent) == {"cost"}
+    assert np.array_equal(silent.cost_usd, then.cost_usd)
+    assert differ(before, silent) == {"cost_usd"}
     assert silent.changes[0] == WorldChange(2, "b/dear: price x 0.1, not announced")
     twice = after(PriceChange(model="dearest", factor=3.0), then)
-    assert twice.factor[:3, 2].tolist() == pytest.approx([3.0, 3.0, 0.3])
+    assert twice.price_factor[:3, 2].tolist() == pytest.approx([3.0, 3.0, 0.3])
 
 
 def test_models_come_and_go() -> None:
@@ -137,8 +137,8 @@ def test_models_come_and_go() -> None:
 def test_outage_answers_nothing_for_nothing() -> None:
     before = world()
     then = after(Outage(prefix="b/", since=THIRD, until=TWO_THIRDS), before)
-    assert differ(before, then) == {"quality", "judged", "cost"}
-    for name in ("quality", "judged", "cost"):
+    assert differ(before, then) == {"quality", "judged", "cost_usd"}
+    for name in ("quality", "judged", "cost_usd"):
         expected = getattr(before, name).copy()
         expected[3:6, 1:] = 0.0
         assert np.array_equal(getattr(then, name), expected), name
@@ -154,43 +154,43 @@ def test_outage_answers_nothing_for_nothing() -> None:
 
 def test_delays_add_up() -> None:
     then = after(Delay(seconds=60, since=THIRD), after(Delay(seconds=5, model="best")))
-    assert (then.delay[:3, 0] == 0.0).all()
-    assert (then.delay[:3, 1] == 5.0).all()
-    assert (then.delay[3:, 1] == 65.0).all()
-    assert (then.delay[3:, 2] == 60.0).all()
-    assert differ(world(), then) == {"delay"}
+    assert (then.delay_s[:3, 0] == 0.0).all()
+    assert (then.delay_s[:3, 1] == 5.0).all()
+    assert (then.delay_s[3:, 1] == 65.0).all()
+    assert (then.delay_s[3:, 2] == 60.0).all()
+    assert differ(world(), then) == {"delay_s"}
 
 
 def test_drawn_delays_are_the_requests_own() -> None:
     then = after(Delay(mean=60.0), world(3_000))
-    assert then.delay.mean() == pytest.approx(60.0, rel=0.06)
-    assert then.delay.std() == pytest.approx(60.0, rel=0.1)
-    assert (then.delay == then.delay[:, :1]).all()
-    seen = after(Delay(seconds=[1.0, 2.0, 4.0, 4.0]), world(4_000)).delay[:, 0]
+    assert then.delay_s.mean() == pytest.approx(60.0, rel=0.06)
+    assert then.delay_s.std() == pytest.approx(60.0, rel=0.1)
+    assert (then.delay_s == then.delay_s[:, :1]).all()
+    seen = after(Delay(seconds=[1.0, 2.0, 4.0, 4.0]), world(4_000)).delay_s[:, 0]
     assert [float((seen == value).mean()) for value in (1.0, 2.0, 4.0)] == pytest.approx(
         [0.25, 0.25, 0.5], abs=0.03
     )
 
 
 def test_loss_at_random() -> None:
-    lost = np.isinf(after(Loss(share=0.3), world(3_000)).delay)
+    lost = np.isinf(after(Loss(share=0.3), world(3_000)).delay_s)
     assert (lost == lost[:, :1]).all()
     assert lost.mean() == pytest.approx(0.3, abs=0.03)
-    assert np.isinf(after(Loss(share=1)).delay).all()
-    assert not np.isinf(after(Loss(share=0)).delay).any()
+    assert np.isinf(after(Loss(share=1)).delay_s).all()
+    assert not np.isinf(after(Loss(share=0)).delay_s).any()
 
 
 def test_loss_not_at_random() -> None:
     then = after(Loss(share=1, below=0.55))
-    assert np.array_equal(np.isinf(then.delay), then.quality < 0.55)
+    assert np.array_equal(np.isinf(then.delay_s), then.quality < 0.55)
     then = after(Loss(share=1, above=0.55, below=0.65))
-    assert np.array_equal(np.isinf(then.delay), (then.quality > 0.55) & (then.quality < 0.65))
+    assert np.array_equal(np.isinf(then.delay_s), (then.quality > 0.55) & (then.quality < 0.65))
     assert then.changes[0].label == "100 % of the feedback is lost where quality < 0.65 and > 0.55"
     then = after(Loss(share=1, model="b/good", since=THIRD))
-    assert np.isinf(then.delay).sum() == 6
-    assert np.isinf(then.delay[3:, 1]).all()
+    assert np.isinf(then.delay_s).sum() == 6
+    assert np.isinf(then.delay_s[3:, 1]).all()
     # What never comes is not made to come by being late.
-    assert np.isinf(after(Delay(seconds=1), then).delay).sum() == 6
+    assert np.isinf(after(Delay(seconds=1), then).delay_s).sum() == 6
 
 
 def test_poison_is_told_to_the_learner_alone() -> None:
@@ -225,9 +225,9 @@ def test_another_judge() -> None:
 def test_burst_squeezes_the_gaps() -> None:
     before = world()
     then = after(Burst(factor=4, since=THIRD, until=TWO_THIRDS), before)
-    assert then.time.tolist() == [0, 1, 2, 2.25, 2.5, 2.75, 3.75, 4.75, 5.75]
-    assert differ(before, then) == {"time"}
-    assert after(Burst(factor=0.5), before).time.tolist() == [2.0 * t for t in range(9)]
+    assert then.time_s.tolist() == [0, 1, 2, 2.25, 2.5, 2.75, 3.75, 4.75, 5.75]
+    assert differ(before, then) == {"time_s"}
+    assert after(Burst(factor=0.5), before).time_s.tolist() == [2.0 * t for t in range(9)]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -239,7 +239,7 @@ def test_mix_brings_tasks_to_a_part(share: float) -> None:
     data = dataset(300)
     assert then.task == tuple(data.task[i] for i in then.rows.tolist())
     assert np.array_equal(then.quality, data.quality[then.rows])
-    assert np.array_equal(then.time, before.time)
+    assert np.array_equal(then.time_s, before.time_s)
     assert then.changes[0] == WorldChange(100, f"{share * 100:.3g} % of the requests are x")
     # Only rows that are in the way have moved.
     assert (then.rows != before.rows).sum() == 2 * abs(
@@ -286,7 +286,7 @@ def test_a_model_called_as_a_role_comes_first() -> None:
         split=data.split,
         models=("best", "b/good", "b/dear"),
         quality=data.quality,
-        cost=data.cost,
+        cost_usd=data.cost_usd,
     )
     assert Cast.of(named).model("best", "model") == "best"
     assert Cast.of(named).choose(["hard"], "tasks") == ["hard"]
@@ -355,5 +355,5 @@ def test_a_part_that_holds_no_request_changes_nothing() -> None:
 def test_changes_stand_in_order_of_time() -> None:
     late = after(Quality(model="best", set=0, since=6))
     then = after(PriceChange(model="best", factor=2, since=2, until=6), late)
-    assert [change.at for change in then.changes] == [2, 6, 6]
+    assert [change.request for change in then.changes] == [2, 6, 6]
     assert then.changes[1].label == "b/good: quality 0"

@@ -112,16 +112,23 @@ def test_any_composition_leaves_a_world(told: list[WorldEvent], rows: int, seed:
         except InputError as error:  # a mix may lack rows
             assert isinstance(event, Mix), error
     shape = (rows, len(MODELS))
-    columns = (then.quality, then.judged, then.cost, then.factor, then.offered, then.delay)
+    columns = (
+        then.quality,
+        then.judged,
+        then.cost_usd,
+        then.price_factor,
+        then.offered,
+        then.delay_s,
+    )
     assert {column.shape for column in columns} == {shape}
-    assert len(then.task) == len(then.time) == len(then) == rows
+    assert len(then.task) == len(then.time_s) == len(then) == rows
     assert sorted(then.rows.tolist()) == list(range(rows))
-    assert then.time[0] == 0.0
-    assert (np.diff(then.time) >= 0.0).all()
+    assert then.time_s[0] == 0.0
+    assert (np.diff(then.time_s) >= 0.0).all()
     for quality in (then.quality, then.judged):
         assert ((quality >= 0.0) & (quality <= 1.0)).all()
-    for amount in (then.cost, then.factor, then.delay):
+    for amount in (then.cost_usd, then.price_factor, then.delay_s):
         assert (amount >= 0.0).all()
-    assert np.isfinite(then.cost).all()
-    assert [c.at for c in then.changes] == sorted(c.at for c in then.changes)
-    assert all(0 <= change.at < rows for change in then.changes)
+    assert np.isfinite(then.cost_usd).all()
+    assert [c.request for c in then.changes] == sorted(c.request for c in then.changes)
+    assert all(0 <= change.request < rows for change in then.changes)

@@ -22,9 +22,9 @@ def test_options_are_events_of_the_scenario_beside_its_own() -> None:
     data = generate(rows=2_000, seed=1).dataset
     staged = with_feedback(STILL, delay="60", missing=0.25, judge_noise=0.1)
     world = staged.stage(data, np.arange(2_000), np.random.default_rng(0))
-    lost = np.isinf(world.delay[:, 0])
+    lost = np.isinf(world.delay_s[:, 0])
     assert lost.mean() == pytest.approx(0.25, abs=0.04)
-    assert (world.delay[~lost] == 60.0).all()
+    assert (world.delay_s[~lost] == 60.0).all()
     away = world.judged - world.quality
     inside = (world.quality > 0.3) & (world.quality < 0.7)
     assert away[inside].std() == pytest.approx(0.1, abs=0.01)

@@ -37,7 +37,7 @@ def paretobandit() -> Dataset:
         split=DATA.split,
         models=PARETO,
         quality=rng.uniform(0.5, 1.0, (ROWS, 4)),
-        cost=rng.uniform(1e-4, 1e-3, (ROWS, 4)),
+        cost_usd=rng.uniform(1e-4, 1e-3, (ROWS, 4)),
     )
 
 
@@ -96,10 +96,10 @@ def test_paretobandit_is_four_experiments() -> None:
     middle[third : 2 * third] = True
     assert still.models == drift.models == failure.models == PARETO[:3]
     assert onboarding.models == PARETO
-    assert np.array_equal(drift.factor[:, dear], np.where(middle, 0.0178, 1.0))
-    assert np.array_equal(drift.cost, still.cost * drift.factor)
+    assert np.array_equal(drift.price_factor[:, dear], np.where(middle, 0.0178, 1.0))
+    assert np.array_equal(drift.cost_usd, still.cost_usd * drift.price_factor)
     assert np.array_equal(failure.judged[:, good] == 0.75, middle)
-    assert np.array_equal(failure.cost, still.cost)
+    assert np.array_equal(failure.cost_usd, still.cost_usd)
     assert onboarding.offered[:, :3].all()
     assert np.array_equal(onboarding.offered[:, new], np.arange(ROWS) >= third)
 
@@ -149,7 +149,7 @@ def test_composed_events_come_first(tmp_path: Path) -> None:
     world = stage(scenario)
     assert world.models == MODELS
     assert (world.quality[:, MODELS.index("large")] == 0.25).all()
-    assert (world.delay > 0.0).all()
+    assert (world.delay_s > 0.0).all()
 
 
 def test_black_friday_composes() -> None:
@@ -190,7 +190,9 @@ def test_restrict_keeps_the_models_and_complete_rows() -> None:
     quality = DATA.quality.copy()
     quality[:10, MODELS.index("coder")] = np.nan
     quality[10:15, MODELS.index("large")] = np.nan
-    gaps = Dataset(DATA.name, DATA.prompts, DATA.task, DATA.split, DATA.models, quality, DATA.cost)
+    gaps = Dataset(
+        DATA.name, DATA.prompts, DATA.task, DATA.split, DATA.models, quality, DATA.cost_usd
+    )
     few = Scenario(name="x", title="x", without=("coder",))
     assert few.restrict(gaps).models == ("small", "large")
     assert len(few.restrict(gaps)) == ROWS - 5
@@ -359,7 +361,7 @@ def test_somebody_must_answer(tmp_path: Path) -> None:
 
 def test_then_adds_an_event() -> None:
     scenario = one("drop").then(Delay(seconds=60.0), "--delay")
-    assert (stage(scenario).delay == 60.0).all()
+    assert (stage(scenario).delay_s == 60.0).all()
     asked = one("still").then(Mix(tasks=["nothing"], share=1.0), "--mix")
     with pytest.raises(InputError, match=r"^--mix\.tasks: no task 'nothing'"):
         stage(asked)

@@ -34,14 +34,14 @@ def test_models_come_in_file_order(tmp_path: Path) -> None:
     assert data.prompts == ("one", "two")
     assert data.task == data.split == ("", "")
     assert data.quality.tolist() == [[0.25, 0.5], [1.0, 0.75]]
-    assert data.cost.tolist() == [[1e-5, 1e-3], [2e-5, 2e-3]]
+    assert data.cost_usd.tolist() == [[1e-5, 1e-3], [2e-5, 2e-3]]
     assert data.notes == ()
 
 
 def test_missing_labels_are_nan_and_a_small_overshoot_is_clipped(tmp_path: Path) -> None:
     data = load(parquet(tmp_path, GOOD | {"quality:a": [None, 1.01], "cost:a": [None, 0.0]}))
     np.testing.assert_array_equal(data.quality[:, 0], [np.nan, 1.0])
-    np.testing.assert_array_equal(data.cost[:, 0], [np.nan, 0.0])
+    np.testing.assert_array_equal(data.cost_usd[:, 0], [np.nan, 0.0])
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_only_the_chosen_model_has_an_outcome(book: Book, tmp_path: Path) -> Non
     assert data.prompts == data.task == ("",) * 4
     nan = np.nan
     np.testing.assert_array_equal(data.quality, [[0.5, nan], [nan, nan], [nan, 0.25], [nan, nan]])
-    np.testing.assert_array_equal(data.cost, [[0.01, nan], [nan, nan], [nan, nan], [nan, 0.5]])
+    np.testing.assert_array_equal(data.cost_usd, [[0.01, nan], [nan, nan], [nan, nan], [nan, 0.5]])
     assert data.notes == (
         "a log does not store prompts, and knows the outcome of the chosen model only",
     )

@@ -98,9 +98,9 @@ def attempt(path: Path, data: bytes, name: str | None) -> Dataset | InputError:
         assert "\n" not in str(error), error
         return error
     shape = len(dataset.prompts), len(dataset.models)
-    assert shape[0] and dataset.quality.shape == dataset.cost.shape == shape
+    assert shape[0] and dataset.quality.shape == dataset.cost_usd.shape == shape
     assert not ((dataset.quality < 0.0) | (dataset.quality > 1.0)).any()
-    assert not ((dataset.cost < 0.0) | (dataset.cost > MOST_COST)).any()
+    assert not ((dataset.cost_usd < 0.0) | (dataset.cost_usd > MOST_COST)).any()
     assert len(dataset.task) == len(dataset.split) == shape[0]
     dataset.digest()
     return dataset

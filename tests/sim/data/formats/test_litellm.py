@@ -57,7 +57,9 @@ def test_hits_and_failures_are_left_out_and_said(tmp_path: Path, suffix: str) ->
     data = load(written(tmp_path, ROWS, suffix))
     assert data.models == ("gpt-4o", "haiku")
     assert data.task == ("", "team:a,chat", "team:a,chat")
-    np.testing.assert_array_equal(data.cost, [[np.nan, 0.0004], [0.0035, np.nan], [np.nan, np.nan]])
+    np.testing.assert_array_equal(
+        data.cost_usd, [[np.nan, 0.0004], [0.0035, np.nan], [np.nan, np.nan]]
+    )
     assert np.isnan(data.quality).all()
     assert data.notes[:4] == (
         "1 cache hits left out",
@@ -73,8 +75,8 @@ def test_tokens_are_priced_where_there_is_no_spend(tmp_path: Path) -> None:
     prices = tmp_path / "prices.csv"
     prices.write_text("model,input_price,output_price\ngpt-4o,1,1\nhaiku,1,5\n")
     data = load(written(tmp_path, ROWS, ".csv"), prices=prices)
-    assert data.cost[2, 1] == pytest.approx(1500e-6)
-    assert data.cost[1, 0] == 0.0035
+    assert data.cost_usd[2, 1] == pytest.approx(1500e-6)
+    assert data.cost_usd[1, 0] == 0.0035
 
 
 def test_stored_messages_are_the_prompt(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_rows_of_one_query_make_one_prompt_and_duplicates_are_kept(tmp_path: Pat
     nan = np.nan
     np.testing.assert_array_equal(data.quality, [[1, 0], [0.25, nan], [0.5, nan], [nan, 0.75]])
     expected = [[50e-6, 500e-6], [2010e-6, 500e-6], [50e-6, nan], [nan, 500e-6]]
-    np.testing.assert_allclose(data.cost, expected, rtol=1e-12)
+    np.testing.assert_allclose(data.cost_usd, expected, rtol=1e-12)
     assert data.notes == (f"the costs of 6 answers are token counts at {prices}'s prices",)
 
 

@@ -32,7 +32,7 @@ def test_line_separators_in_texts_and_uneven_arms(tmp_path: Path) -> None:
     assert data.models == ("x", "y")
     assert data.task == ("gsm", "") and data.split == ("", "t")
     np.testing.assert_array_equal(data.quality, [[0.5, np.nan], [np.nan, 1.0]])
-    np.testing.assert_array_equal(data.cost, [[1e-4, np.nan], [np.nan, 2e-4]])
+    np.testing.assert_array_equal(data.cost_usd, [[1e-4, np.nan], [np.nan, 2e-4]])
 
 
 @pytest.mark.parametrize(

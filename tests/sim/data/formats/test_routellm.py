@@ -24,7 +24,7 @@ def test_right_is_1_and_the_cost_is_missing(tmp_path: Path) -> None:
     assert data.models == ("mistralai/Mixtral", "gpt-4")
     assert data.prompts == ("one,\nof two", "two")
     assert data.quality.tolist() == [[1.0, 0.0], [0.0, 1.0]]
-    assert np.isnan(data.cost).all()
+    assert np.isnan(data.cost_usd).all()
     with pytest.raises(InputError, match="mmlu: no answer has a cost; --prices"):
         data.complete()
 
@@ -34,10 +34,10 @@ def test_costs_from_a_price_list_are_called_estimates(tmp_path: Path) -> None:
     prices.write_text("model,input_price,output_price\nmistralai/Mixtral,4,1\ngpt-4,0,10\n")
     data = load(csv(tmp_path, TEXT), prices=prices)
     # bytes / 4 input tokens at 4 USD per million are a millionth per byte.
-    np.testing.assert_allclose(data.cost[0], [11e-6 + 512e-6, 5120e-6], rtol=1e-12)
+    np.testing.assert_allclose(data.cost_usd[0], [11e-6 + 512e-6, 5120e-6], rtol=1e-12)
     assert "estimates, bytes / 4 input and 512 output tokens" in data.notes[0]
     without = load(csv(tmp_path, TEXT), prices=prices, estimates=False)
-    assert np.isnan(without.cost).all()
+    assert np.isnan(without.cost_usd).all()
     assert "4 answers are missing: no tokens counted" in without.notes[0]
 
 

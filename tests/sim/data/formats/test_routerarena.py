@@ -43,15 +43,15 @@ def test_a_model_a_row_failures_left_out(tmp_path: Path) -> None:
     assert data.task == ("AIME", "Arc_X", "AIME")
     nan = np.nan
     np.testing.assert_array_equal(data.quality, [[1.0, 0.5], [nan, 0.0], [nan, nan]])
-    np.testing.assert_array_equal(data.cost, [[3e-5, 3e-5], [nan, 3e-5], [nan, nan]])
+    np.testing.assert_array_equal(data.cost_usd, [[3e-5, 3e-5], [nan, 3e-5], [nan, nan]])
     assert data.notes[0] == "1 failed calls left out"
     assert "no propensities" in data.notes[1]
     assert data.notes[2] == "1 of 4 answers have no cost: --prices gives them one"
     prices = tmp_path / "prices.csv"
     prices.write_text("model,input_price,output_price\na,10,100\nb,1,1\n")
     priced = load(jsonl(tmp_path, *rows), prices=prices)
-    assert priced.cost[2, 0] == pytest.approx(2e-3)
-    assert priced.cost[0, 0] == 3e-5
+    assert priced.cost_usd[2, 0] == pytest.approx(2e-3)
+    assert priced.cost_usd[0, 0] == 3e-5
 
 
 @pytest.mark.parametrize(

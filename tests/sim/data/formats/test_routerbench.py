@@ -63,7 +63,7 @@ def test_scores_and_costs_are_paired_by_name(tmp_path: Path, suffix: str) -> Non
     assert data.prompts == ('What is \\d, "really"?', "first turn\n\nsecond turn")
     assert data.task == ("mmlu", "mbpp")
     np.testing.assert_array_equal(data.quality, [[1.0, 0.25], [np.nan, 0.0]])
-    np.testing.assert_array_equal(data.cost, [[1e-3, 2e-5], [np.nan, 3e-5]])
+    np.testing.assert_array_equal(data.cost_usd, [[1e-3, 2e-5], [np.nan, 3e-5]])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_scores_are_found_by_name_whatever_their_order(
     data = load(tmp_path / name)
     assert data.models == ("a", "b") and data.prompts == ("one", "two")
     np.testing.assert_array_equal(data.quality, [[1.0, 0.5], [np.nan, 1.0]])
-    assert np.isnan(data.cost).all()
+    assert np.isnan(data.cost_usd).all()
     assert load(tmp_path / name, format="llmrouter").digest() == data.digest()
 
 

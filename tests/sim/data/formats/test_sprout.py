@@ -51,16 +51,16 @@ def test_costs_are_the_counted_tokens_at_the_price_list(tmp_path: Path) -> None:
     data = load(parquet(tmp_path, GOOD), prices=listed)
     assert data.models == ("gpt-4o", "granite") and data.task == ("math", "ragbench")
     np.testing.assert_array_equal(data.quality, [[1.0, 0.0], [0.5, np.nan]])
-    np.testing.assert_allclose(data.cost, [[0.0075, 0.00012], [0.005, np.nan]], rtol=1e-12)
+    np.testing.assert_allclose(data.cost_usd, [[0.0075, 0.00012], [0.005, np.nan]], rtol=1e-12)
     assert data.notes == (f"the costs of 3 answers are token counts at {listed}'s prices",)
 
 
 def test_without_a_price_there_is_no_cost(tmp_path: Path) -> None:
     data = load(parquet(tmp_path, GOOD))
-    assert np.isnan(data.cost).all()
+    assert np.isnan(data.cost_usd).all()
     assert data.notes == ("3 of 3 answers have no cost: --prices gives them one",)
     data = load(parquet(tmp_path, GOOD), prices=prices(tmp_path, "granite,0.1,0.2"))
-    assert np.isnan(data.cost[:, 0]).all() and data.cost[0, 1] > 0.0
+    assert np.isnan(data.cost_usd[:, 0]).all() and data.cost_usd[0, 1] > 0.0
     assert "has no price for 'gpt-4o': its costs are missing" in data.notes[0]
 
 
