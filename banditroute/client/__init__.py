@@ -1,9 +1,9 @@
-"""Clients of the HTTP API, for callers that want a decision and no ceremony.
+"""Clients of the HTTP API: `Client` blocks, `AsyncClient` is for asyncio; all else is the same.
 
-`Client` blocks, `AsyncClient` is awaited; they differ in nothing else. Every request can be sent
-twice without harm: routing carries an idempotency key, feedback is exactly-once by decision and
-key. A client must never answer from its own opinion, except with the `default_model` that the
-caller named. It imports nothing else of the daemon, so an application can take it alone.
+A request can be sent twice without harm: routing carries an idempotency key, and feedback counts
+once per decision and key. A client must never choose a model itself; while the router is
+unavailable it may return the `default_model` that the caller named. The folder imports nothing
+else of the daemon, so that an application can take it alone.
 """
 
 from banditroute.client.aio import AsyncClient

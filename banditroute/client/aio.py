@@ -1,4 +1,4 @@
-"""The asyncio client."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, Self, Unpack
 
 import httpx
 
+from banditroute.client import endpoints
+from banditroute.client.endpoints import Answer, BaseClient, Endpoint, Exchange
 from banditroute.client.messages import (
-    IGNORED,
     Ask,
     BudgetChangeFields,
     BudgetFields,
@@ -19,37 +20,15 @@ from banditroute.client.messages import (
     NewProperties,
     Observed,
     Properties,
-    Request,
     Route,
     RouteError,
-    RouterError,
     Verdict,
-    add_request,
-    batch_request,
-    budget_request,
-    cancel_request,
-    connection,
-    decision_request,
-    failure_of,
-    feedback_batch_request,
-    feedback_request,
-    known,
-    model_path,
-    new_budget_request,
-    prefer_request,
-    read,
-    read_results,
-    read_route,
-    read_row,
-    route_request,
-    session_request,
-    unreachable,
 )
 from banditroute.client.retry import RetryPolicy
 
 
-class AsyncClient:
-    """The asyncio client; everything is as in `Client`, and awaited."""
+class AsyncClient(BaseClient):
+    """See `Client`; methods are awaited, and `transport` is an ``httpx.AsyncBaseTransport``."""
 
     def __init__(
         self,
@@ -62,56 +41,48 @@ class AsyncClient:
         default_model: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._patience = RetryPolicy(timeout, retries, retry_for, default_model)
-        self._http = httpx.AsyncClient(transport=transport, **connection(base_url, api_key))
-        self.retried = 0
+        super().__init__(RetryPolicy(timeout, retries, retry_for, default_model))
+        self._http = httpx.AsyncClient(
+            transport=transport, **endpoints.connection(base_url, api_key)
+        )
 
     async def __aenter__(self) -> Self:
+        """Return the client; it is closed at the end of the block."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Close the client."""
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """See `Client.close`."""
         await self._http.aclose()
 
     async def route(self, *, idempotency_key: str | None = None, **ask: Unpack[Ask]) -> Route:
-        """Ask which model should answer; see `Client.route`."""
-        try:
-            return read_route(await self._send(route_request(ask, idempotency_key), routing=True))
-        except RouterError as failure:
-            return self._patience.instead(failure)
+        """See `Client.route`."""
+        return await self._send(endpoints.route(ask, idempotency_key))
 
     async def route_batch(
         self, requests: Sequence[Ask], *, idempotency_key: str | None = None
     ) -> list[Route | RouteError]:
-        """Ask for up to 1,024 decisions at once; see `Client.route_batch`."""
-        try:
-            answer = await self._send(batch_request(requests, idempotency_key), routing=True)
-        except RouterError as failure:
-            return [self._patience.instead(failure) for _ in requests]
-        return [read_row(row) for row in answer["decisions"]]
+        """See `Client.route_batch`."""
+        return await self._send(endpoints.route_batch(requests, idempotency_key))
 
     async def feedback(self, decision_id: str | None, **observed: Unpack[Observed]) -> str:
-        """Report an answer; see `Client.feedback`."""
-        if decision_id is None:
-            return IGNORED
-        return str((await self._send(feedback_request(decision_id, observed)))["status"])
+        """See `Client.feedback`."""
+        return await self._send(endpoints.feedback(decision_id, observed))
 
     async def feedback_batch(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Report up to 1,024 answers; see `Client.feedback_batch`."""
-        request = feedback_batch_request(items)
-        return read_results(items, await self._send(request) if request else None)
+        """See `Client.feedback_batch`."""
+        return await self._send(endpoints.feedback_batch(items))
 
     async def prefer(self, decision_id: str | None, *, over: str | None, **by: Unpack[By]) -> str:
-        """Report that an answer was preferred to another one; see `Client.prefer`."""
-        request = prefer_request(decision_id, over, by)
-        return str((await self._send(request))["status"]) if request else IGNORED
+        """See `Client.prefer`."""
+        return await self._send(endpoints.prefer(decision_id, over, by))
 
     async def session_feedback(self, session_id: str, **verdict: Unpack[Verdict]) -> dict[str, Any]:
-        """Report how good a session was; see `Client.session_feedback`."""
-        return dict(await self._send(session_request(session_id, verdict)))
+        """See `Client.session_feedback`."""
+        return await self._send(endpoints.session_feedback(session_id, verdict))
 
     @asynccontextmanager
     async def decide(
@@ -121,92 +92,79 @@ class AsyncClient:
         idempotency_key: str | None = None,
         **ask: Unpack[Ask],
     ) -> AsyncIterator[Call]:
-        """Route, run the body and post feedback at its end; see `Client.decide`."""
+        """See `Client.decide`."""
         call = Call(await self.route(idempotency_key=idempotency_key, **ask))
         raised = True
         try:
             yield call
             raised = False
         finally:
-            observed = call.observed(raised=raised, failed_quality=failed_quality)
-            try:
-                if observed is not None:
-                    await self.feedback(call.route.decision_id, **observed)
-            except RouterError as failure:
-                self._patience.settle_failed(failure, body_raised=raised)
+            await self._send(endpoints.settle(call, raised=raised, failed_quality=failed_quality))
 
     async def decision(self, decision_id: str) -> dict[str, Any]:
-        """Return why a decision was taken."""
-        return dict(await self._send(decision_request(decision_id)))
+        """See `Client.decision`."""
+        return await self._send(endpoints.decision(decision_id))
 
     async def models(self, pool: str = "default") -> list[dict[str, Any]]:
-        """Return the models of a pool with the prices in force."""
-        return list((await self._send(Request("GET", "/v1/models", pool=pool)))["data"])
+        """See `Client.models`."""
+        return await self._send(endpoints.models(pool))
 
     async def add_model(
         self, name: str, *, pool: str = "default", **properties: Unpack[NewProperties]
     ) -> dict[str, Any]:
-        """Add a model; see `Client.add_model`."""
-        return dict(await self._send(add_request(name, pool, properties)) or {})
+        """See `Client.add_model`."""
+        return await self._send(endpoints.add_model(name, pool, properties))
 
     async def set_price(
         self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
     ) -> dict[str, Any]:
-        """Change a model's price, or what it can do."""
-        request = Request("PATCH", model_path(name), known(properties), pool=pool)
-        return dict(await self._send(request) or {})
+        """See `Client.set_price`."""
+        return await self._send(endpoints.set_price(name, pool, properties))
 
     async def drain_model(self, name: str, *, pool: str = "default") -> None:
-        """Choose a model no more."""
-        await self._send(Request("DELETE", model_path(name), pool=pool))
+        """See `Client.drain_model`."""
+        await self._send(endpoints.drain_model(name, pool))
 
     async def cancel(self, decision_id: str | None) -> str:
-        """Give back what a decision reserved that was never used; ignored for None."""
-        if decision_id is None:
-            return IGNORED
-        return str((await self._send(cancel_request(decision_id)))["status"])
+        """See `Client.cancel`."""
+        return await self._send(endpoints.cancel(decision_id))
 
     async def budgets(self, pool: str = "default") -> list[dict[str, Any]]:
-        """Return the budgets of a pool with what is spent of them."""
-        return list((await self._send(Request("GET", "/v1/budgets", pool=pool)))["data"])
+        """See `Client.budgets`."""
+        return await self._send(endpoints.budgets(pool))
 
     async def budget(self, name: str, *, pool: str = "default") -> dict[str, Any]:
-        """Return one budget with what is spent of it."""
-        return dict(await self._send(budget_request("GET", name, pool)))
+        """See `Client.budget`."""
+        return await self._send(endpoints.budget(name, pool))
 
     async def add_budget(
         self, name: str, *, pool: str = "default", **terms: Unpack[BudgetFields]
     ) -> dict[str, Any]:
-        """Make a budget; see `BudgetFields`."""
-        return dict(await self._send(new_budget_request(name, pool, terms)) or {})
+        """See `Client.add_budget`."""
+        return await self._send(endpoints.add_budget(name, pool, terms))
 
     async def change_budget(
         self, name: str, *, pool: str = "default", **change: Unpack[BudgetChangeFields]
     ) -> dict[str, Any]:
-        """Change a budget; a top-up is not sent again when its answer is lost."""
-        request = budget_request("PATCH", name, pool, change)
-        return dict(await self._send(request, once="top_up_usd" in change) or {})
+        """See `Client.change_budget`."""
+        return await self._send(endpoints.change_budget(name, pool, change))
 
     async def drop_budget(self, name: str, *, pool: str = "default") -> None:
-        """Drop a budget and its ledger."""
-        await self._send(budget_request("DELETE", name, pool))
+        """See `Client.drop_budget`."""
+        await self._send(endpoints.drop_budget(name, pool))
 
     async def policy(self, pool: str = "default") -> dict[str, Any]:
-        """Return the pool's policy, its version and its state digest."""
-        return dict(await self._send(Request("GET", "/v1/policy", pool=pool)))
+        """See `Client.policy`."""
+        return await self._send(endpoints.policy(pool))
 
-    async def _send(self, request: Request, *, routing: bool = False, once: bool = False) -> Any:
-        attempts = self._patience.attempts(routing=routing, once=once)
-        while True:
+    async def _send(self, endpoint: Endpoint[Answer]) -> Answer:
+        exchange = Exchange(self, endpoint)
+        while (request := exchange.next_request()) is not None:
+            outcome: httpx.Response | httpx.TransportError
             try:
-                response = await self._http.request(
-                    timeout=attempts.timeout(), **request.arguments()
-                )
-                failure = failure_of(response)
+                outcome = await self._http.request(**request)
             except httpx.TransportError as error:
-                failure = unreachable(error)
-            if failure is None:
-                return read(response)
-            wait = attempts.pause(failure)
-            self.retried += 1
-            await asyncio.sleep(wait)
+                outcome = error
+            if (wait_s := exchange.receive(outcome)) > 0.0:
+                await asyncio.sleep(wait_s)
+        return exchange.answer

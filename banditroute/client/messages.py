@@ -1,34 +1,39 @@
-"""What the clients send and how they read an answer: pure but for the clock.
+"""Values that go into the clients and come out of them: requests, decisions, feedback, errors.
 
-Nothing here opens a connection or waits; `sync` and `aio` do both.
+The fields of the typed dictionaries are those of the HTTP API, whose schemas say what is valid.
+Prices are US dollars per million tokens.
 """
 
 from __future__ import annotations
 
-import json
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Required, TypedDict
-from urllib.parse import quote
-
-import httpx
 
 IGNORED = "ignored"
 UNEXPECTED = "unexpected_answer"
 
 
 class RouterError(Exception):
-    """The router said no, or could not be reached.
+    """The router refused a request, or could not be reached.
 
-    Attributes
+    Parameters
     ----------
-    status : HTTP status; 0 when there was no answer at all.
-    code : a stable word, such as ``budget_exceeded``; ``unreachable`` without an answer.
-    param : the field to blame, or None.
-    message : one sentence for a person.
-    retry_after : seconds that the router asked to wait, or None.
+    status : int
+        HTTP status; 0 without an answer.
+    code : str
+        A stable word such as ``budget_exceeded``; ``unreachable`` without an answer.
+    param : str or None
+        The field that is wrong.
+    message : str
+        One sentence for a person.
+    retry_after : float or None
+        Seconds that the router asked to wait.
+
+    Notes
+    -----
+    All parameters are attributes too.
     """
 
     def __init__(
@@ -46,24 +51,48 @@ class RouterError(Exception):
 
     @property
     def away(self) -> bool:
-        """Whether the router could not answer now, rather than would not."""
+        """True for transient failures (no answer, 5xx, throttling), False for a refusal."""
         busy = self.status == 429 and self.code not in ("budget_exceeded", "insufficient_quota")
-        return self.status == 0 or self.status >= 500 or busy or self._in_front
+        return self.status == 0 or self.status >= 500 or busy or self._from_proxy
 
     @property
     def retryable(self) -> bool:
         """Whether the same request may succeed in a moment."""
-        return self._in_front or (self.away and self.status in (0, 429, 502, 503, 504))
+        return self._from_proxy or (self.away and self.status in (0, 429, 502, 503, 504))
 
     @property
-    def _in_front(self) -> bool:
-        """Whether a proxy answered that has not heard of the router yet, as at its start."""
+    def _from_proxy(self) -> bool:
+        """Whether a proxy answered that does not know the router yet, as while it starts."""
         return self.code == UNEXPECTED and self.status in (404, 500)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A decision; `degraded` when the router was away and this is the caller's default."""
+    """A decision: which model should answer.
+
+    Attributes
+    ----------
+    decision_id : str or None
+        The id for feedback; None if `degraded`.
+    model : str
+        The model to ask.
+    fallbacks : tuple of str
+        Models to ask if that one fails, best first.
+    propensity : float or None
+        Probability with which the model was drawn.
+    max_output_tokens : int or None
+        Output tokens that the reservation covers; pass it to the model as its limit.
+    policy : str or None
+        Identity of the policy that decided.
+    policy_version : int or None
+        Log position of the state that decided.
+    reserved_cost_usd : float or None
+        US dollars reserved for the answer.
+    expires_at : str or None
+        When the reservation expires, ISO 8601 in UTC.
+    degraded : bool
+        True if the router was unavailable and `model` is the client's `default_model`.
+    """
 
     decision_id: str | None
     model: str
@@ -79,7 +108,17 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RouteError:
-    """A row of a batch that has no decision."""
+    """Why one request of a batch has no decision.
+
+    Attributes
+    ----------
+    code : str
+        A stable word for a program.
+    param : str or None
+        The field that is wrong.
+    message : str
+        One sentence for a person.
+    """
 
     code: str
     param: str | None
@@ -87,7 +126,39 @@ class RouteError:
 
 
 class Ask(TypedDict, total=False):
-    """What may be asked of ``POST /v1/route``: one of prompt, messages or embedding, and limits."""
+    """A request for a decision: a prompt, messages or an embedding, and what restricts the choice.
+
+    Attributes
+    ----------
+    prompt : str
+        The text of the prompt.
+    messages : Sequence[Mapping[str, Any]]
+        Chat messages in place of a prompt.
+    embedding : Sequence[float]
+        The features of the prompt, for a pool whose embedder is ``precomputed``.
+    pool : str
+        Name of the pool; ``default`` if absent.
+    preference : Mapping[str, float]
+        Weights of quality, cost and latency; the pool's if absent.
+    max_cost_usd : float
+        Limit of what an answer may cost at worst, in US dollars.
+    max_latency_ms : float
+        Limit of an answer's expected latency, in ms.
+    input_tokens : int
+        Number of input tokens, where the caller has counted them.
+    max_output_tokens : int
+        Limit of output tokens that the caller will set.
+    models : Sequence[str]
+        Models to choose from; all of the pool if absent.
+    requires : Sequence[str]
+        Capabilities that the model must have.
+    session_id : str
+        The conversation that the prompt belongs to.
+    tags : Mapping[str, str]
+        Labels, which budgets may select.
+    task : str
+        Kind of task; one of the pool's `tasks` is a feature.
+    """
 
     prompt: str
     messages: Sequence[Mapping[str, Any]]
@@ -105,8 +176,39 @@ class Ask(TypedDict, total=False):
     task: str
 
 
-class Observed(TypedDict, total=False):
-    """What may be said of an answer; quality in [0, 1], cost in US dollars, latency in ms."""
+class By(TypedDict, total=False):
+    """Where feedback comes from.
+
+    Attributes
+    ----------
+    source : str or None
+        Who or what judged.
+    key : str or None
+        Feedback counts once per decision and key; default the source.
+    """
+
+    source: str | None
+    key: str | None
+
+
+class Observed(By, total=False):
+    """Feedback on an answer, all of it or parts of it.
+
+    Attributes
+    ----------
+    quality : float or None
+        Quality of the answer, in [0, 1].
+    cost_usd : float or None
+        Cost of the answer in US dollars; without it that of the tokens.
+    input_tokens, output_tokens : int or None
+        Tokens that were used; send both or none.
+    latency_ms : float or None
+        Time to the whole answer, in ms.
+    model : str or None
+        The model that answered, where it was not the chosen one.
+    source, key : str or None
+        See `By`.
+    """
 
     quality: float | None
     cost_usd: float | None
@@ -114,52 +216,106 @@ class Observed(TypedDict, total=False):
     output_tokens: int | None
     latency_ms: float | None
     model: str | None
-    source: str | None
-    key: str | None
-
-
-class By(TypedDict, total=False):
-    """Who says so, and the name under which it counts once (else the source)."""
-
-    source: str | None
-    key: str | None
 
 
 class Verdict(By, total=False):
-    """What may be said of a session: its quality in [0, 1], and the pool of its decisions."""
+    """Feedback on a whole session.
+
+    Attributes
+    ----------
+    quality : float
+        Quality of the session, in [0, 1].
+    pool : str
+        Pool of the session's decisions; ``default`` if absent.
+    source, key : str or None
+        See `By`.
+    """
 
     quality: Required[float]
     pool: str
 
 
-class Properties(TypedDict, total=False):
-    """What may be said of a model; prices in US dollars per million tokens."""
-
-    input_price: float
-    output_price: float
+class _Abilities(TypedDict, total=False):
     max_output_tokens: int
     context_length: int
     capabilities: Sequence[str]
 
 
+class Properties(_Abilities, total=False):
+    """What may change about a model.
+
+    Attributes
+    ----------
+    input_price, output_price : float
+        US dollars per million tokens.
+    max_output_tokens : int
+        Limit of an answer.
+    context_length : int
+        Limit of a prompt, in tokens.
+    capabilities : Sequence[str]
+        What the model can do, such as ``tools``; requests may require it.
+    """
+
+    input_price: float
+    output_price: float
+
+
 class ScoredPromptFields(TypedDict, total=False):
-    """A prompt or its embedding, and how good a new model's answer to it was, in [0, 1]."""
+    """A prompt, its embedding or both, and how good a new model's answer to it was.
+
+    Attributes
+    ----------
+    prompt : str
+        The text of the prompt.
+    embedding : Sequence[float]
+        The features of the prompt.
+    task : str
+        Kind of task.
+    quality : float
+        Quality of the answer, in [0, 1].
+    """
 
     prompt: str
     embedding: Sequence[float]
     task: str
-    quality: float
+    quality: Required[float]
 
 
-class NewProperties(Properties, total=False):
-    """What may be said of a new model; see the README for `scored` and `n_effective`."""
+class NewProperties(_Abilities, total=False):
+    """A new model: prices, what it can do, and what is known of its quality beforehand.
 
+    Attributes
+    ----------
+    input_price, output_price : float
+        US dollars per million tokens.
+    max_output_tokens, context_length, capabilities : int, int, Sequence[str]
+        See `Properties`.
+    scored : Sequence[ScoredPromptFields]
+        Prompts that were scored elsewhere, at most 1,024; see banditroute/README.md, "Models".
+    n_effective : float
+        Number of outcomes that they count for.
+    """
+
+    input_price: Required[float]
+    output_price: Required[float]
     scored: Sequence[ScoredPromptFields]
     n_effective: float
 
 
 class BudgetChangeFields(TypedDict, total=False):
-    """What may change about a budget; None takes a ceiling, a number or a rate away."""
+    """What may change about a budget; fields are those of `BudgetFields`.
+
+    Attributes
+    ----------
+    cap_usd : float
+        The new cap.
+    top_up_usd : float
+        US dollars to add to the cap.
+    request_ceiling_usd, expected_requests, rate_usd, quality_floor : float, int or None
+        The new value; None removes it.
+    pacing : str
+        The new pacing mode.
+    """
 
     cap_usd: float
     top_up_usd: float
@@ -171,7 +327,29 @@ class BudgetChangeFields(TypedDict, total=False):
 
 
 class BudgetFields(TypedDict, total=False):
-    """What may be said of a new budget; `cap_usd` must be."""
+    """A new budget.
+
+    Attributes
+    ----------
+    cap_usd : float
+        US dollars that the decisions of one window may cost.
+    window : str
+        ``total`` (default), ``hour``, ``day``, ``month`` (calendar, UTC) or ``rolling``.
+    rolling_s : int
+        Length of a rolling window, in seconds.
+    tag, value : str
+        Restrict the budget to requests with this tag; they come together.
+    request_ceiling_usd : float
+        US dollars that a single request may reserve.
+    pacing : str
+        ``history`` (default), ``zcl``, ``pacer`` or ``none``; see banditroute/README.md.
+    expected_requests : int
+        Requests per window, for pacing.
+    rate_usd : float
+        US dollars per request to pace to.
+    quality_floor : float
+        Mean quality that pacing ``history`` meets at the least cost, in [0, 1].
+    """
 
     cap_usd: Required[float]
     window: str
@@ -187,14 +365,22 @@ class BudgetFields(TypedDict, total=False):
 
 @dataclass(slots=True)
 class Call:
-    """One answer in the making: set what is known of it, the rest is measured.
+    """A routed call inside a `decide` block: the caller sets what it observed of the answer.
 
     Attributes
     ----------
-    route : the decision.
-    quality, cost_usd, input_tokens, output_tokens : to set in the body; None is not sent.
-    latency_ms : None means the time spent in the body.
-    answered_by : the model that answered, when it was not the chosen one.
+    route : Route
+        The decision.
+    quality : float or None
+        Quality of the answer, in [0, 1]. None is not sent, here and below.
+    cost_usd : float or None
+        Cost of the answer, in US dollars.
+    input_tokens, output_tokens : int or None
+        Tokens that were used.
+    latency_ms : float or None
+        Latency of the answer, in ms; None sends the time spent in the block.
+    answered_by : str or None
+        The model that answered, where it was not the chosen one.
     """
 
     route: Route
@@ -204,7 +390,7 @@ class Call:
     output_tokens: int | None = None
     latency_ms: float | None = None
     answered_by: str | None = None
-    _started: float = field(default_factory=time.monotonic)
+    _started_s: float = field(default_factory=time.monotonic)
 
     @property
     def model(self) -> str:
@@ -213,185 +399,28 @@ class Call:
 
     @property
     def max_output_tokens(self) -> int | None:
-        """The output tokens that the decision reckons with; None when it is degraded."""
+        """Output tokens that the reservation covers; None if the route is degraded."""
         return None if self.route.degraded else self.route.max_output_tokens
 
     def observed(self, *, raised: bool, failed_quality: float | None) -> Observed | None:
-        """Return the feedback, None where there is nothing to say.
+        """Return the feedback to post, None if there is none.
 
-        A body that raised has no latency of its own: a fast failure is not a fast model.
+        Parameters
+        ----------
+        raised : bool
+            Whether the block raised. Its time is then no latency: a fast failure is not a fast
+            model.
+        failed_quality : float or None
+            Quality to report if the block raised and has set none.
         """
-        measured = None if raised else 1_000.0 * (time.monotonic() - self._started)
+        measured_ms = None if raised else 1_000.0 * (time.monotonic() - self._started_s)
         quality = failed_quality if raised and self.quality is None else self.quality
         observed = Observed(
             quality=quality,
             cost_usd=self.cost_usd,
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
-            latency_ms=measured if self.latency_ms is None else self.latency_ms,
+            latency_ms=measured_ms if self.latency_ms is None else self.latency_ms,
             model=self.answered_by,
         )
         return observed if any(value is not None for value in observed.values()) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    method: str
-    path: str
-    body: Mapping[str, Any] | None = None
-    pool: str | None = None
-    key: str | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        headers = {} if self.key is None else {"Idempotency-Key": self.key}
-        content = None
-        if self.body is not None:
-            # Escaped, so that a lone surrogate in a prompt can travel.
-            content = json.dumps(self.body, allow_nan=False).encode("ascii")
-            headers["Content-Type"] = "application/json"
-        return {
-            "method": self.method,
-            "url": self.path,
-            "content": content,
-            "headers": headers,
-            "params": None if self.pool is None else {"pool": self.pool},
-        }
-
-
-def known(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _ask_body(ask: Mapping[str, Any]) -> dict[str, Any]:
-    body = known(ask)
-    if "embedding" in body:
-        body["embedding"] = [float(number) for number in body["embedding"]]
-    for name in ("messages", "models", "requires"):
-        if name in body:
-            body[name] = list(body[name])
-    return body
-
-
-def route_request(ask: Mapping[str, Any], key: str | None) -> Request:
-    return Request("POST", "/v1/route", _ask_body(ask), key=key or uuid.uuid4().hex)
-
-
-def batch_request(asks: Sequence[Mapping[str, Any]], key: str | None) -> Request:
-    body = {"requests": [_ask_body(ask) for ask in asks]}
-    return Request("POST", "/v1/route/batch", body, key=key or uuid.uuid4().hex)
-
-
-def feedback_request(decision_id: str, observed: Mapping[str, Any]) -> Request:
-    return Request("POST", "/v1/feedback", {"decision_id": decision_id} | known(observed))
-
-
-def prefer_request(decision_id: str | None, over: str | None, by: By) -> Request | None:
-    if decision_id is None or over is None:
-        return None
-    body = {"decision_id": decision_id, "preferred_over": over}
-    return Request("POST", "/v1/feedback", body | known(by))
-
-
-def session_request(session_id: str, verdict: Verdict) -> Request:
-    return Request("POST", "/v1/feedback", {"session_id": session_id} | known(verdict))
-
-
-def feedback_batch_request(items: Sequence[Mapping[str, Any]]) -> Request | None:
-    rows = [known(item) for item in items if not _without_decision(item)]
-    return Request("POST", "/v1/feedback/batch", {"feedback": rows}) if rows else None
-
-
-def decision_request(decision_id: str) -> Request:
-    return Request("GET", f"/v1/decisions/{quote(decision_id, safe='')}")
-
-
-def add_request(name: str, pool: str, properties: Mapping[str, Any]) -> Request:
-    body = {"pool": pool, "name": name} | known(properties)
-    if "scored" in body:
-        body["scored"] = [_ask_body(row) for row in body["scored"]]
-    return Request("POST", "/v1/models", body)
-
-
-def cancel_request(decision_id: str) -> Request:
-    return Request("POST", f"/v1/decisions/{quote(decision_id, safe='')}/cancel")
-
-
-def new_budget_request(name: str, pool: str, terms: Mapping[str, Any]) -> Request:
-    return Request("POST", "/v1/budgets", {"pool": pool, "name": name} | known(terms))
-
-
-def budget_request(
-    method: str, name: str, pool: str, change: Mapping[str, Any] | None = None
-) -> Request:
-    body = None if change is None else dict(change)
-    return Request(method, f"/v1/budgets/{quote(name, safe='')}", body, pool=pool)
-
-
-def model_path(name: str) -> str:
-    return f"/v1/models/{quote(name, safe='')}"
-
-
-def read_route(answer: Mapping[str, Any]) -> Route:
-    names = [name for name in Route.__dataclass_fields__ if name in answer]
-    fields = {name: answer[name] for name in names if name != "fallbacks"}
-    return Route(**fields, fallbacks=tuple(answer.get("fallbacks", ())))
-
-
-def read_row(row: Mapping[str, Any]) -> Route | RouteError:
-    if "error" not in row:
-        return read_route(row)
-    error = row["error"]
-    return RouteError(error["code"], error.get("param"), error["message"])
-
-
-def read_results(
-    items: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None
-) -> list[dict[str, Any]]:
-    sent = iter(answer["results"] if answer else ())
-    return [
-        {"decision_id": item.get("decision_id"), "status": IGNORED}
-        if _without_decision(item)
-        else dict(next(sent))
-        for item in items
-    ]
-
-
-def _without_decision(item: Mapping[str, Any]) -> bool:
-    """Return whether an item is about a decision that the router was not there to take."""
-    said = known(item).keys()
-    alone = "preferred_over" in item and said <= {"decision_id", "source", "key"}
-    return alone or not said & {"decision_id", "session_id"}
-
-
-def failure_of(response: httpx.Response) -> RouterError | None:
-    """Return the error that a response stands for, None for a success."""
-    if response.is_success:
-        return None
-    try:
-        error = response.json()["error"]
-        code, param, message = str(error["code"]), error.get("param"), str(error["message"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        code, param, message = UNEXPECTED, None, f"unexpected answer {response.status_code}"
-    try:
-        retry_after = float(response.headers["retry-after"])
-    except (KeyError, ValueError):
-        retry_after = None
-    return RouterError(response.status_code, code, param, message, retry_after=retry_after)
-
-
-def unreachable(error: httpx.TransportError) -> RouterError:
-    reason = f"{type(error).__name__}: {error}".rstrip(": ")
-    return RouterError(0, "unreachable", None, f"no answer from the router, {reason}")
-
-
-def read(response: httpx.Response) -> Any:
-    try:
-        return response.json() if response.content else None
-    except ValueError as error:
-        message = "the answer is not JSON"
-        raise RouterError(response.status_code, "invalid_answer", None, message) from error
-
-
-def connection(base_url: str, api_key: str | None) -> dict[str, Any]:
-    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-    return {"base_url": base_url, "headers": headers}

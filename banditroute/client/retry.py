@@ -1,6 +1,7 @@
-"""When the clients try again, and what they do when the router stays away.
+"""When a client sends a request again, and what it does when the router stays unavailable.
 
-Nothing here opens a connection or waits; `sync` and `aio` do both.
+Nothing here opens a connection or waits; `sync` and `aio` do both. All times are in seconds, and
+clocks are monotonic.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from banditroute.client.messages import Route, RouterError
+from banditroute.client.messages import IGNORED, Route, RouterError
 
 log = logging.getLogger(__name__)
 
@@ -20,58 +21,110 @@ LONGEST_RETRY_AFTER_S = 60.0
 
 
 class Attempts:
-    """How often and how long one call is tried; clocks are monotonic."""
+    """The attempts of one call: how many, how long, and how far apart.
+
+    Parameters
+    ----------
+    policy : RetryPolicy
+        How the client retries.
+    limit_s : float or None
+        Time limit of the whole call, attempts and waits; None for no limit but that of `policy`.
+    once : bool
+        If True, there is only one attempt.
+    """
 
     def __init__(
-        self, config: RetryPolicy, *, within: float | None = None, once: bool = False
+        self, policy: RetryPolicy, *, limit_s: float | None = None, once: bool = False
     ) -> None:
-        self._config, self._once = config, once
-        self._count = 0
-        limit = config.retry_for if within is None else within
-        self._bounded = within is not None
-        self._deadline = None if limit is None else time.monotonic() + limit
+        self._policy, self._once = policy, once
+        self._failures = 0
+        self._limited = limit_s is not None
+        limit_s = policy.retry_for_s if limit_s is None else limit_s
+        self._deadline_s = None if limit_s is None else time.monotonic() + limit_s
 
-    def timeout(self) -> float:
-        """Return the seconds that the next attempt may take."""
-        if not self._bounded or self._deadline is None:
-            return self._config.timeout
-        return min(self._config.timeout, max(self._deadline - time.monotonic(), 0.001))
+    def timeout_s(self) -> float:
+        """Return the time that the next attempt may take."""
+        if not self._limited or self._deadline_s is None:
+            return self._policy.timeout_s
+        return min(self._policy.timeout_s, max(self._deadline_s - time.monotonic(), 0.001))
 
-    def pause(self, failure: RouterError) -> float:
-        """Return the seconds to wait before the next attempt, or raise `failure`."""
+    def pause_s(self, failure: RouterError) -> float | None:
+        """Return the time to wait before the next attempt, None to give up.
+
+        Parameters
+        ----------
+        failure : RouterError
+            Why the last attempt failed.
+        """
         if self._once or not failure.retryable:
-            raise failure
-        backoff = min(BACKOFF_S * 2.0 ** min(self._count, 10), BACKOFF_LIMIT_S)
-        wait = max(backoff * random.uniform(0.5, 1.0), failure.retry_after or 0.0)
-        self._count += 1
-        patient = self._config.retry_for is not None
-        too_often = not patient and self._count > self._config.retries
-        too_late = self._deadline is not None and time.monotonic() + wait > self._deadline
-        if too_often or too_late or wait > LONGEST_RETRY_AFTER_S:
-            raise failure
-        return wait
+            return None
+        backoff_s = min(BACKOFF_S * 2.0 ** min(self._failures, 10), BACKOFF_LIMIT_S)
+        wait_s = max(backoff_s * random.uniform(0.5, 1.0), failure.retry_after or 0.0)
+        self._failures += 1
+        counted = self._policy.retry_for_s is None
+        too_often = counted and self._failures > self._policy.retries
+        too_late = self._deadline_s is not None and time.monotonic() + wait_s > self._deadline_s
+        return None if too_often or too_late or wait_s > LONGEST_RETRY_AFTER_S else wait_s
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    timeout: float
+    """How a client retries, and which model it falls back to.
+
+    Attributes
+    ----------
+    timeout_s : float
+        Time limit of an attempt; with a default model also that of a whole routing call.
+    retries : int
+        Number of further attempts.
+    retry_for_s : float or None
+        Time to go on retrying, in place of `retries`.
+    default_model : str or None
+        Model to answer with while the router is unavailable; None raises the error.
+    """
+
+    timeout_s: float
     retries: int
-    retry_for: float | None
+    retry_for_s: float | None
     default_model: str | None
 
     def attempts(self, *, routing: bool = False, once: bool = False) -> Attempts:
-        bounded = routing and self.default_model is not None
-        return Attempts(self, within=self.timeout if bounded else None, once=once)
+        """Return the attempts of one call.
 
-    def instead(self, failure: RouterError) -> Route:
-        """Return the route to take when the router is away, or raise `failure`."""
+        Parameters
+        ----------
+        routing : bool
+            Whether the call asks for decisions, which a default model replaces in time.
+        once : bool
+            If True, there is only one attempt.
+        """
+        limited = routing and self.default_model is not None
+        return Attempts(self, limit_s=self.timeout_s if limited else None, once=once)
+
+    def default_route(self, failure: RouterError) -> Route:
+        """Return the route to the default model if the router is unavailable, or raise `failure`.
+
+        Parameters
+        ----------
+        failure : RouterError
+            Why there is no decision.
+        """
         if self.default_model is None or not failure.away:
             raise failure
-        log.warning("router away, using %s: %s", self.default_model, failure)
+        log.warning("router unavailable, using %s: %s", self.default_model, failure)
         return Route(decision_id=None, model=self.default_model, degraded=True)
 
-    def settle_failed(self, failure: RouterError, *, body_raised: bool) -> None:
-        """Let a failure to post feedback pass where raising it would do more harm."""
+    def settle_failed(self, failure: RouterError, *, body_raised: bool) -> str:
+        """Return `IGNORED` for lost feedback where an error would do more harm, or raise `failure`.
+
+        Parameters
+        ----------
+        failure : RouterError
+            Why the feedback at the end of a `decide` block was not stored.
+        body_raised : bool
+            Whether the block raised an exception, which must not be hidden.
+        """
         if not body_raised and not (self.default_model is not None and failure.away):
             raise failure
         log.warning("feedback was not delivered: %s", failure)
+        return IGNORED

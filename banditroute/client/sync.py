@@ -9,8 +9,9 @@ from typing import Any, Self, Unpack
 
 import httpx
 
+from banditroute.client import endpoints
+from banditroute.client.endpoints import Answer, BaseClient, Endpoint, Exchange
 from banditroute.client.messages import (
-    IGNORED,
     Ask,
     BudgetChangeFields,
     BudgetFields,
@@ -19,56 +20,43 @@ from banditroute.client.messages import (
     NewProperties,
     Observed,
     Properties,
-    Request,
     Route,
     RouteError,
-    RouterError,
     Verdict,
-    add_request,
-    batch_request,
-    budget_request,
-    cancel_request,
-    connection,
-    decision_request,
-    failure_of,
-    feedback_batch_request,
-    feedback_request,
-    known,
-    model_path,
-    new_budget_request,
-    prefer_request,
-    read,
-    read_results,
-    read_route,
-    read_row,
-    route_request,
-    session_request,
-    unreachable,
 )
 from banditroute.client.retry import RetryPolicy
 
 
-class Client:
-    """A blocking client; one may be shared by threads.
+class Client(BaseClient):
+    """A client that blocks; several threads may share one.
 
     Parameters
     ----------
-    base_url : where the daemon listens.
-    api_key : sent as a bearer token.
-    timeout : seconds per attempt; with `default_model` also the limit of a whole route call.
-    retries : further attempts after connection errors, timeouts, 502, 503, 504, and a 429 that
-        is not about a budget; waits grow exponentially with jitter and honour ``Retry-After``.
-    retry_for : seconds to go on retrying, however often; it takes the place of `retries`.
-    default_model : what `route` answers when the router is away; without it that is an error.
-    transport : an httpx transport, for tests and proxies.
+    base_url : str
+        URL of the daemon.
+    api_key : str or None
+        Sent as a bearer token.
+    timeout : float
+        Seconds per attempt; with `default_model` also the limit of a whole routing call.
+    retries : int
+        Number of further attempts after connection errors, timeouts, 502, 503, 504, and a 429
+        that is not about a budget. Waits grow exponentially with jitter and honour
+        ``Retry-After``.
+    retry_for : float or None
+        Seconds to go on retrying, in place of `retries`.
+    default_model : str or None
+        Model that `route` answers with while the router is unavailable; None raises the error.
+    transport : httpx.BaseTransport or None
+        How to connect, for tests and proxies.
 
     Attributes
     ----------
-    retried : attempts that were repeated since the client was made.
+    retried : int
+        Requests that were sent again since the client was made.
 
     Notes
     -----
-    Every method raises `RouterError` when the router says no or stays away.
+    Every method raises `RouterError` if the router refuses the request or stays unavailable.
     """
 
     def __init__(
@@ -82,14 +70,15 @@ class Client:
         default_model: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._patience = RetryPolicy(timeout, retries, retry_for, default_model)
-        self._http = httpx.Client(transport=transport, **connection(base_url, api_key))
-        self.retried = 0
+        super().__init__(RetryPolicy(timeout, retries, retry_for, default_model))
+        self._http = httpx.Client(transport=transport, **endpoints.connection(base_url, api_key))
 
     def __enter__(self) -> Self:
+        """Return the client; it is closed at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close the client."""
         self.close()
 
     def close(self) -> None:
@@ -97,55 +86,111 @@ class Client:
         self._http.close()
 
     def route(self, *, idempotency_key: str | None = None, **ask: Unpack[Ask]) -> Route:
-        """Ask which model should answer; see `Ask` for the parameters.
+        """Ask which model should answer.
 
         Parameters
         ----------
-        idempotency_key : the same key gives the same answer for 24 hours; default a fresh one
-            per call, so that retries of one call cannot decide twice.
+        idempotency_key : str or None
+            The same key gets the same decision for 24 hours. None makes a new key for each call,
+            so that retries of one call cannot decide twice.
+        **ask : Unpack[Ask]
+            The prompt and what restricts the choice, see `Ask`.
+
+        Returns
+        -------
+        Route
+            The decision, or the default model while the router is unavailable.
         """
-        try:
-            return read_route(self._send(route_request(ask, idempotency_key), routing=True))
-        except RouterError as failure:
-            return self._patience.instead(failure)
+        return self._send(endpoints.route(ask, idempotency_key))
 
     def route_batch(
         self, requests: Sequence[Ask], *, idempotency_key: str | None = None
     ) -> list[Route | RouteError]:
-        """Ask for up to 1,024 decisions at once; the answers are in the order of `requests`."""
-        try:
-            answer = self._send(batch_request(requests, idempotency_key), routing=True)
-        except RouterError as failure:
-            return [self._patience.instead(failure) for _ in requests]
-        return [read_row(row) for row in answer["decisions"]]
-
-    def feedback(self, decision_id: str | None, **observed: Unpack[Observed]) -> str:
-        """Report an answer; return accepted, duplicate, superseded, late, or ignored for None."""
-        if decision_id is None:
-            return IGNORED
-        return str(self._send(feedback_request(decision_id, observed))["status"])
-
-    def feedback_batch(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Report up to 1,024 answers, each with its ``decision_id``; results in their order."""
-        request = feedback_batch_request(items)
-        return read_results(items, self._send(request) if request else None)
-
-    def prefer(self, decision_id: str | None, *, over: str | None, **by: Unpack[By]) -> str:
-        """Report that an answer was preferred to another one; statuses are those of `feedback`.
+        """Ask for up to 1,024 decisions at once.
 
         Parameters
         ----------
-        decision_id, over : the decisions of the better answer and of the other one.
+        requests : Sequence[Ask]
+            What `route` takes, a mapping for each request.
+        idempotency_key : str or None
+            See `route`.
+
+        Returns
+        -------
+        list of (Route or RouteError)
+            Decisions in the order of `requests`.
         """
-        request = prefer_request(decision_id, over, by)
-        return str(self._send(request)["status"]) if request else IGNORED
+        return self._send(endpoints.route_batch(requests, idempotency_key))
+
+    def feedback(self, decision_id: str | None, **observed: Unpack[Observed]) -> str:
+        """Report what was observed of an answer.
+
+        Parameters
+        ----------
+        decision_id : str or None
+            Id of the decision; None, as of a degraded route, sends nothing.
+        **observed : Unpack[Observed]
+            Quality, cost, latency and so on, see `Observed`.
+
+        Returns
+        -------
+        str
+            ``accepted``, ``duplicate``, ``superseded``, ``late``, or ``ignored`` if nothing was
+            sent.
+        """
+        return self._send(endpoints.feedback(decision_id, observed))
+
+    def feedback_batch(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Report up to 1,024 pieces of feedback of any kind at once.
+
+        Parameters
+        ----------
+        items : Sequence[Mapping[str, Any]]
+            What `feedback`, `prefer` and `session_feedback` take, with ``decision_id``,
+            ``preferred_over`` and ``session_id`` as keys.
+
+        Returns
+        -------
+        list of dict
+            What became of each item, in the order of `items`, with a ``status``.
+        """
+        return self._send(endpoints.feedback_batch(items))
+
+    def prefer(self, decision_id: str | None, *, over: str | None, **by: Unpack[By]) -> str:
+        """Report that one answer was preferred to another answer to the same prompt.
+
+        Parameters
+        ----------
+        decision_id : str or None
+            Id of the decision with the better answer; None sends nothing.
+        over : str or None
+            Id of the decision with the other answer; None sends nothing.
+        **by : Unpack[By]
+            Where the judgement comes from, see `By`.
+
+        Returns
+        -------
+        str
+            A status, see `feedback`.
+        """
+        return self._send(endpoints.prefer(decision_id, over, by))
 
     def session_feedback(self, session_id: str, **verdict: Unpack[Verdict]) -> dict[str, Any]:
-        """Report how good a session was; return status and how many decisions it rated.
+        """Report the quality of a whole session, for its decisions that have no quality yet.
 
-        Its decisions that have no quality yet take this one; see `Verdict` for the parameters.
+        Parameters
+        ----------
+        session_id : str
+            Id that the session's requests had.
+        **verdict : Unpack[Verdict]
+            The quality and where it comes from, see `Verdict`.
+
+        Returns
+        -------
+        dict
+            ``status``, and in ``decisions`` the number of decisions that took the quality.
         """
-        return dict(self._send(session_request(session_id, verdict)))
+        return self._send(endpoints.session_feedback(session_id, verdict))
 
     @contextmanager
     def decide(
@@ -155,11 +200,21 @@ class Client:
         idempotency_key: str | None = None,
         **ask: Unpack[Ask],
     ) -> Iterator[Call]:
-        """Route, run the body, and post feedback with the latency of the body at its end.
+        """Route, run the block, and post feedback at its end, with its duration as latency.
 
         Parameters
         ----------
-        failed_quality : quality to report when the body raises and has set none.
+        failed_quality : float or None
+            Quality to report if the block raises and has set none.
+        idempotency_key : str or None
+            See `route`.
+        **ask : Unpack[Ask]
+            See `route`.
+
+        Yields
+        ------
+        Call
+            The decision; set on it what was observed.
         """
         call = Call(self.route(idempotency_key=idempotency_key, **ask))
         raised = True
@@ -167,83 +222,196 @@ class Client:
             yield call
             raised = False
         finally:
-            observed = call.observed(raised=raised, failed_quality=failed_quality)
-            try:
-                if observed is not None:
-                    self.feedback(call.route.decision_id, **observed)
-            except RouterError as failure:
-                self._patience.settle_failed(failure, body_raised=raised)
+            self._send(endpoints.settle(call, raised=raised, failed_quality=failed_quality))
 
     def decision(self, decision_id: str) -> dict[str, Any]:
-        """Return why a decision was taken."""
-        return dict(self._send(decision_request(decision_id)))
+        """Return why a decision was made.
+
+        Parameters
+        ----------
+        decision_id : str
+            Id of the decision.
+        """
+        return self._send(endpoints.decision(decision_id))
 
     def models(self, pool: str = "default") -> list[dict[str, Any]]:
-        """Return the models of a pool with the prices in force."""
-        return list(self._send(Request("GET", "/v1/models", pool=pool))["data"])
+        """Return the models of a pool with the prices in force.
+
+        Parameters
+        ----------
+        pool : str
+            Name of the pool.
+        """
+        return self._send(endpoints.models(pool))
 
     def add_model(
         self, name: str, *, pool: str = "default", **properties: Unpack[NewProperties]
     ) -> dict[str, Any]:
-        """Add a model; 409 when it is there already, perhaps by an attempt that seemed lost."""
-        return dict(self._send(add_request(name, pool, properties)) or {})
+        """Add a model to a pool; a pool that does not exist is made.
+
+        Parameters
+        ----------
+        name : str
+            Name of the model.
+        pool : str
+            Name of the pool.
+        **properties : Unpack[NewProperties]
+            Prices and what the model can do, see `NewProperties`.
+
+        Returns
+        -------
+        dict
+            The model, with the prior that was made of scored prompts.
+
+        Raises
+        ------
+        RouterError
+            409 if the model exists, perhaps because of an attempt whose answer was lost.
+        """
+        return self._send(endpoints.add_model(name, pool, properties))
 
     def set_price(
         self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
     ) -> dict[str, Any]:
-        """Change a model's price, or what it can do; nothing has to be learned again."""
-        request = Request("PATCH", model_path(name), known(properties), pool=pool)
-        return dict(self._send(request) or {})
+        """Change a model's price or what it can do; nothing has to be learned again.
+
+        Parameters
+        ----------
+        name : str
+            Name of the model.
+        pool : str
+            Name of the pool.
+        **properties : Unpack[Properties]
+            What changes, see `Properties`.
+
+        Returns
+        -------
+        dict
+            The model.
+        """
+        return self._send(endpoints.set_price(name, pool, properties))
 
     def drain_model(self, name: str, *, pool: str = "default") -> None:
-        """Choose a model no more."""
-        self._send(Request("DELETE", model_path(name), pool=pool))
+        """Stop choosing a model; what was learned from it stays.
+
+        Parameters
+        ----------
+        name : str
+            Name of the model.
+        pool : str
+            Name of the pool.
+        """
+        self._send(endpoints.drain_model(name, pool))
 
     def cancel(self, decision_id: str | None) -> str:
-        """Give back what a decision reserved that was never used; ignored for None."""
-        if decision_id is None:
-            return IGNORED
-        return str(self._send(cancel_request(decision_id))["status"])
+        """Release what was reserved for a decision that will not be used.
+
+        Parameters
+        ----------
+        decision_id : str or None
+            Id of the decision; None sends nothing.
+
+        Returns
+        -------
+        str
+            ``cancelled``, ``duplicate``, or ``ignored`` if nothing was sent.
+        """
+        return self._send(endpoints.cancel(decision_id))
 
     def budgets(self, pool: str = "default") -> list[dict[str, Any]]:
-        """Return the budgets of a pool with what is spent of them."""
-        return list(self._send(Request("GET", "/v1/budgets", pool=pool))["data"])
+        """Return the budgets of a pool with what is spent of them.
+
+        Parameters
+        ----------
+        pool : str
+            Name of the pool.
+        """
+        return self._send(endpoints.budgets(pool))
 
     def budget(self, name: str, *, pool: str = "default") -> dict[str, Any]:
-        """Return one budget with what is spent of it."""
-        return dict(self._send(budget_request("GET", name, pool)))
+        """Return a budget with what is spent of it.
+
+        Parameters
+        ----------
+        name : str
+            Name of the budget.
+        pool : str
+            Name of its pool.
+        """
+        return self._send(endpoints.budget(name, pool))
 
     def add_budget(
         self, name: str, *, pool: str = "default", **terms: Unpack[BudgetFields]
     ) -> dict[str, Any]:
-        """Make a budget; see `BudgetFields`."""
-        return dict(self._send(new_budget_request(name, pool, terms)) or {})
+        """Add a budget to a pool.
+
+        Parameters
+        ----------
+        name : str
+            Name of the budget.
+        pool : str
+            Name of the pool.
+        **terms : Unpack[BudgetFields]
+            The cap, the window and so on, see `BudgetFields`.
+
+        Returns
+        -------
+        dict
+            The budget.
+        """
+        return self._send(endpoints.add_budget(name, pool, terms))
 
     def change_budget(
         self, name: str, *, pool: str = "default", **change: Unpack[BudgetChangeFields]
     ) -> dict[str, Any]:
-        """Change a budget; a top-up is not sent again when its answer is lost."""
-        request = budget_request("PATCH", name, pool, change)
-        return dict(self._send(request, once="top_up_usd" in change) or {})
+        """Change a budget; a top-up is not sent again when its answer is lost.
+
+        Parameters
+        ----------
+        name : str
+            Name of the budget.
+        pool : str
+            Name of its pool.
+        **change : Unpack[BudgetChangeFields]
+            What changes, see `BudgetChangeFields`.
+
+        Returns
+        -------
+        dict
+            The budget.
+        """
+        return self._send(endpoints.change_budget(name, pool, change))
 
     def drop_budget(self, name: str, *, pool: str = "default") -> None:
-        """Drop a budget and its ledger."""
-        self._send(budget_request("DELETE", name, pool))
+        """Delete a budget and its ledger.
+
+        Parameters
+        ----------
+        name : str
+            Name of the budget.
+        pool : str
+            Name of its pool.
+        """
+        self._send(endpoints.drop_budget(name, pool))
 
     def policy(self, pool: str = "default") -> dict[str, Any]:
-        """Return the pool's policy, its version and its state digest."""
-        return dict(self._send(Request("GET", "/v1/policy", pool=pool)))
+        """Return the policy of a pool, its version and the digest of its state.
 
-    def _send(self, request: Request, *, routing: bool = False, once: bool = False) -> Any:
-        attempts = self._patience.attempts(routing=routing, once=once)
-        while True:
+        Parameters
+        ----------
+        pool : str
+            Name of the pool.
+        """
+        return self._send(endpoints.policy(pool))
+
+    def _send(self, endpoint: Endpoint[Answer]) -> Answer:
+        exchange = Exchange(self, endpoint)
+        while (request := exchange.next_request()) is not None:
+            outcome: httpx.Response | httpx.TransportError
             try:
-                response = self._http.request(timeout=attempts.timeout(), **request.arguments())
-                failure = failure_of(response)
+                outcome = self._http.request(**request)
             except httpx.TransportError as error:
-                failure = unreachable(error)
-            if failure is None:
-                return read(response)
-            wait = attempts.pause(failure)
-            self.retried += 1
-            time.sleep(wait)
+                outcome = error
+            if (wait_s := exchange.receive(outcome)) > 0.0:
+                time.sleep(wait_s)
+        return exchange.answer

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.served_daemon import Served, assert_error, serve
 
-from banditroute.client.messages import model_path
 from banditroute.settings import PoolFile
 
 MODELS = "/v1/models"
@@ -180,10 +180,11 @@ def test_all_models_may_drain(served: Served) -> None:
 @pytest.mark.parametrize("name", ["vendor/model", "a b", "100%", "\u6a21\u578b", "q?x=1#y", "a//b"])
 def test_any_name_can_be_addressed(served: Served, name: str) -> None:
     assert served.post(MODELS, NEW | {"name": name}).status_code == 201
-    changed = served.send("PATCH", model_path(name), {"input_price": 3})
+    path = f"{MODELS}/{quote(name, safe='')}"
+    changed = served.send("PATCH", path, {"input_price": 3})
     assert changed.status_code == 200 and changed.json()["name"] == name
     assert served.route(models=[name])["model"] == name
-    assert served.client.delete(model_path(name)).json()["draining"] is True
+    assert served.client.delete(path).json()["draining"] is True
     assert name not in offered(served)
 
 
