@@ -1,10 +1,12 @@
-"""From what was asked for to a run: one stage for each scenario and budget, and what it shows.
+"""From the options of `sim replay` to the stages to play, and from what was played to a run.
 
-Nothing here plays a policy; what is said of the traces is said by `sim.measure.summary`.
+There is one stage for each scenario and budget. Nothing here plays a policy or prints anything;
+the numbers in a stage are computed by `sim.measure.summary`.
 """
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,36 +16,121 @@ from pathlib import Path
 import numpy as np
 
 from banditroute.core.pool import PoolOptions, default_tau_cost
-from banditroute.features.embedding import Embedder
+from banditroute.features.embedding import Embedder, make_embedder
 from banditroute.features.tasks import identity, widen
+from policies import make_pacing
 from policies.base import Float64
+from sim.data.database import without_passwords
 from sim.data.dataset import Dataset
 from sim.data.prices import listed
-from sim.measure import summary as metrics
+from sim.errors import InputError
+from sim.measure import summary
 from sim.measure.supervised import Supervised
-from sim.play.candidate import Candidate
-from sim.play.libraries import PEERS
+from sim.play.candidate import Candidate, distinct, parse, parse_preference
+from sim.play.libraries import LIBRARIES
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace
-from sim.results import Stage
-from sim.worlds.scenario import Scenario
+from sim.results import RunFile, Stage
+from sim.worlds.feedback_options import with_feedback
+from sim.worlds.scenario import Scenario, load_scenarios
 
 PACKAGES = ("banditroute", "numpy", "scipy", "ray")
+"""Packages on whose versions all figures depend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions:
+    """The options of `sim replay`: a field for each, of the same name and unit.
+
+    Raises
+    ------
+    InputError
+        For a value or a combination that is wrong whatever the data are; it names the option.
+    """
+
+    data: str
+    policy: Sequence[str] | None
+    scenario: Sequence[str] | None
+    seeds: int
+    learn_split: str | None
+    test_split: str | None
+    learn_fraction: float | None
+    budget_rate: Sequence[float] | None
+    pacing: str
+    delay: str | None
+    missing: float | None
+    judge_noise: float | None
+    batch: int
+    prices: Path | None
+    format: str | None
+    trust_pickle: bool
+    embedder: str
+    tasks: bool
+    reset_on_drift: bool
+    preference: str | None
+    models: str
+    without: Sequence[str] | None
+    jobs: int
+    ray: bool
+    ray_address: str | None
+    json_path: Path | None
+    report: Path | None
+    full: bool
+
+    def __post_init__(self) -> None:
+        for rate in self.budget_rate or ():
+            if not 0.0 < rate < math.inf:
+                raise InputError(f"--budget-rate: must be above 0, not {rate:g}")
+        try:
+            make_pacing(self.pacing)
+        except ValueError as error:
+            raise InputError(f"--{error}") from error
+        if self.preference:
+            parse_preference(self.preference)
+        self._check_split()
+
+    def _check_split(self) -> None:
+        learn, test, fraction = self.learn_split, self.test_split, self.learn_fraction
+        if (learn is None) != (test is None):
+            missing = "--learn-split" if learn is None else "--test-split"
+            raise InputError(f"{missing}: --learn-split and --test-split go together")
+        if learn is not None and fraction is not None:
+            raise InputError("--learn-fraction: not together with --learn-split")
+        if learn is not None and learn == test:
+            raise InputError(f"--test-split: {test!r} is the split that is learned from")
+        if fraction is not None and not 0.0 <= fraction < 1.0:
+            raise InputError(f"--learn-fraction: in [0, 1), not {fraction:g}")
+
+    @property
+    def split(self) -> Split:
+        """Rows to learn from first and rows to score; in a scenario all are scored by default."""
+        fraction = self.learn_fraction
+        if fraction is None:
+            fraction = 0.0 if self.scenario else 0.5
+        return Split(learn=self.learn_split, test=self.test_split, fraction=fraction)
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """One stage before it is played: an experiment, and how it and its scenario are called."""
+    """One stage before it is played.
+
+    Attributes
+    ----------
+    title, says, scenario : str
+        As in `sim.results.Stage`.
+    experiment : Experiment
+        What is played in it.
+    """
 
     title: str
     says: str
     scenario: str
     experiment: Experiment
 
-    def check(self, contenders: Sequence[Candidate]) -> None:
-        """Refuse, as an InputError, whoever does not fit the data or the budget."""
-        for one in contenders:
-            one.check(
+    def check(self, candidates: Sequence[Candidate]) -> None:
+        """Raise InputError for a candidate that does not fit the data or the budget."""
+        for candidate in candidates:
+            candidate.check(
                 models=self.experiment.dataset.models,
                 embedder=self.experiment.embedder,
                 dim=self.experiment.features.shape[1],
@@ -52,30 +139,141 @@ class StagePlan:
             )
 
     def judge(self, traces: Sequence[Trace]) -> Stage:
-        """Return what is said of everybody who played it."""
+        """Return the results of all candidates, whose traces are ordered by candidate and seed."""
         worlds = {trace.seed: trace for trace in traces}
-        limits = {seed: limit(self.experiment, one) for seed, one in worlds.items()}
-        known = {seed: one for seed, one in limits.items() if one is not None}
+        limits = {seed: supervised_limit(self.experiment, of) for seed, of in worlds.items()}
+        fitted = {seed: limit for seed, limit in limits.items() if limit is not None}
         weighs_cost = self.experiment.preference[1] > 0.0
-        return metrics.stage_of(
+        return summary.stage_of(
             title=self.title,
             says=self.says,
             scenario=self.scenario,
             traces=traces,
             budget_rate=self.experiment.budget_rate,
-            supervised=known if len(known) == len(worlds) else None,
-            utility={seed: utility(self.experiment, one) for seed, one in worlds.items()}
+            supervised=fitted if len(fitted) == len(worlds) else None,
+            utility={seed: utility(self.experiment, of) for seed, of in worlds.items()}
             if weighs_cost
             else None,
         )
 
 
-def plan(
-    whole: Dataset,
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """A replay before it is played.
+
+    Attributes
+    ----------
+    options : ReplayOptions
+        What was asked for.
+    dataset : Dataset
+        The data, perhaps with gaps.
+    candidates : list of Candidate
+        Each plays every stage.
+    stages : list of StagePlan
+        In the order of the report.
+    embedder : str
+        Identity of the embedder, without the columns of tasks.
+    """
+
+    options: ReplayOptions
+    dataset: Dataset
+    candidates: list[Candidate]
+    stages: list[StagePlan]
+    embedder: str
+
+    @property
+    def rows_left_out(self) -> int:
+        """Rows that the smallest stage leaves out, since a model has no answer there."""
+        return len(self.dataset) - min(len(stage.experiment.dataset) for stage in self.stages)
+
+    def judge(self, traces: Sequence[Sequence[Trace]], arguments: Sequence[str]) -> RunFile:
+        """Return the run.
+
+        Parameters
+        ----------
+        traces : sequence of sequence of Trace
+            For each stage, by candidate and then by seed.
+        arguments : sequence of str
+            The words after ``python -m sim``.
+        """
+        options, split = self.options, self.options.split
+        preferences = {stage.experiment.preference for stage in self.stages}
+        return RunFile(
+            title=", ".join([self.dataset.name, *(options.scenario or ())]),
+            command=["python", "-m", "sim", *map(without_passwords, arguments)],
+            versions=versions(self.candidates),
+            data=data_facts(self.dataset),
+            settings={
+                "seeds": options.seeds,
+                "preference": list(preferences.pop()) if len(preferences) == 1 else None,
+                "embedder": self.embedder,
+                "learned first": (
+                    f"{split.fraction:g} of the rows" if split.learn is None else split.learn
+                ),
+                "pacing": options.pacing,
+                "reset_on_drift": options.reset_on_drift,
+                "delay": None if options.delay is None else without_passwords(options.delay),
+                "missing": options.missing,
+                "judge_noise": options.judge_noise,
+                "batch": options.batch,
+            },
+            stages=[stage.judge(of) for stage, of in zip(self.stages, traces, strict=True)],
+        )
+
+
+def plan_replay(dataset: Dataset, options: ReplayOptions) -> ReplayPlan:
+    """Return what is played, after all checks that can be made before.
+
+    Reads the files that the options name: policies, priors, scenarios, prices, a log of delays.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data with the models that are asked for; it may have gaps.
+    options : ReplayOptions
+        What is asked for.
+
+    Raises
+    ------
+    InputError
+        Naming the option and what is wrong with it.
+    """
+    try:
+        embedder = make_embedder(options.embedder)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"--embedder: {error}") from error
+    candidates = [_candidate(text, options) for text in options.policy or ["thompson"]]
+    distinct(candidates)
+    stages = plan_stages(
+        dataset,
+        [
+            with_feedback(
+                scenario,
+                delay=options.delay,
+                missing=options.missing,
+                judge_noise=options.judge_noise,
+            )
+            for scenario in _scenarios(dataset, options)
+        ],
+        budget_rates=options.budget_rate or (),
+        embedder=embedder,
+        tasks=options.tasks,
+        split=options.split,
+        preference=parse_preference(options.preference) if options.preference else None,
+        prices=options.prices,
+        batch=options.batch,
+    )
+    for stage in stages:
+        stage.check(candidates)
+    return ReplayPlan(options, dataset, candidates, stages, embedder.identity)
+
+
+def plan_stages(
+    dataset: Dataset,
     scenarios: Sequence[Scenario],
     *,
-    rates: Sequence[float],
-    maker: Embedder,
+    budget_rates: Sequence[float],
+    embedder: Embedder,
     tasks: bool,
     split: Split,
     preference: tuple[float, float, float] | None,
@@ -86,49 +284,81 @@ def plan(
 
     Parameters
     ----------
-    whole : the data, which may have gaps; each scenario takes its models of it, and the rows that
-        have them all.
-    rates : US dollars per request, for every scenario instead of its own; may be empty.
-    maker : embeds the prompts.
-    tasks : whether policies are given the data's task as columns.
-    prices : a price list, None to draw prices.
-    split, batch : see `Experiment`.
-    preference : weights that policies are asked for, None for each scenario's own or a pool's.
+    dataset : Dataset
+        It may have gaps; a scenario takes its models, and the rows in which they all have answers.
+    scenarios : sequence of Scenario
+        In the order of the report.
+    budget_rates : sequence of float
+        US dollars per request, for every scenario in place of its own; may be empty.
+    embedder : Embedder
+        Embeds the prompts, once for each set of models.
+    tasks : bool
+        Whether policies are given the data's task as columns.
+    split, batch : Split, int
+        See `Experiment`.
+    preference : tuple of float, optional
+        Weights of (quality, cost, latency), in place of each scenario's own or a pool's.
+    prices : Path, optional
+        A price list; without one, prices are drawn.
     """
-    made: dict[tuple[str, ...], Experiment] = {}
-    planned = []
+    of_models: dict[tuple[str, ...], Experiment] = {}
+    stages = []
     for scenario in scenarios:
-        data = scenario.restrict(whole)
-        if data.models not in made:
+        data = scenario.restrict(dataset)
+        if data.models not in of_models:
             names = sorted(set(data.task) - {""}) if tasks else []
-            made[data.models] = Experiment(
+            of_models[data.models] = Experiment(
                 dataset=data,
-                features=widen(maker.features(list(data.prompts)), data.task, names),
-                embedder=identity(maker.identity, names),
+                features=widen(embedder.features(list(data.prompts)), data.task, names),
+                embedder=identity(embedder.identity, names),
                 split=split,
                 preference=(1.0, 0.0, 0.0),
                 prices=None if prices is None else listed(prices, data.models),
                 batch=batch,
             )
-        asked = scenario.preference or PoolOptions().preference
-        weights = preference or asked.weights()
-        common = replace(made[data.models], scenario=scenario, preference=weights)
-        for rate in rates or scenario.budget_rates or (None,):
+        own = scenario.preference or PoolOptions().preference
+        weights = preference or own.weights()
+        common = replace(of_models[data.models], scenario=scenario, preference=weights)
+        for rate in budget_rates or scenario.budget_rates or (None,):
             budget = "" if rate is None else f", {rate * 1_000:.3g} USD per 1,000 requests"
             experiment = replace(common, budget_rate=rate)
             title = f"{scenario.title}{budget}"
-            planned.append(StagePlan(title, scenario.says, scenario.title, experiment))
-    return planned
+            stages.append(StagePlan(title, scenario.says, scenario.title, experiment))
+    return stages
 
 
-def as_it_is(whole: Dataset) -> Scenario:
-    """Return the scenario of data to which nothing happens."""
-    rows, models = len(whole.complete()), len(whole.models)
-    return Scenario(name=whole.name, title=f"{whole.name}: {rows} rows, {models} models")
+def _scenarios(dataset: Dataset, options: ReplayOptions) -> list[Scenario]:
+    if not options.scenario:
+        return [unchanged(dataset)]
+    scenarios: list[Scenario] = []
+    for name in options.scenario:
+        try:
+            scenarios += load_scenarios(name)
+        except InputError as error:
+            raise InputError(f"--scenario: {error}") from error
+    return scenarios
+
+
+def _candidate(text: str, options: ReplayOptions) -> Candidate:
+    """Return the candidate of a text, with what the options ask of every candidate."""
+    candidate = parse(text)
+    pool = candidate.options
+    if options.reset_on_drift:
+        pool = pool.model_copy(update={"reset_on_drift": True})
+    return replace(candidate, options=pool, pacing=options.pacing)
+
+
+def unchanged(dataset: Dataset) -> Scenario:
+    """Return the scenario in which nothing happens to the data."""
+    rows, models = len(dataset.complete()), len(dataset.models)
+    return Scenario(name=dataset.name, title=f"{dataset.name}: {rows} rows, {models} models")
 
 
 def utility(experiment: Experiment, trace: Trace) -> Float64:
-    """Return w_q q - w_c min(c / tau, 1), float64[n, K], of the preference that was asked for."""
+    """Return w_q q - w_c min(c / tau, 1), float64[n, K], at the weights of the experiment.
+
+    tau is that of a pool whose models are those on offer at the first request.
+    """
     world, (quality, cost, _) = trace.world, experiment.preference
     first = [
         spec
@@ -139,10 +369,10 @@ def utility(experiment: Experiment, trace: Trace) -> Float64:
     return quality * world.quality - cost * fine
 
 
-def limit(experiment: Experiment, trace: Trace) -> Supervised | None:
+def supervised_limit(experiment: Experiment, trace: Trace) -> Supervised | None:
     """Return the supervised limit on the scored requests, None where the world departs from data.
 
-    It is fitted on the rows that are learned from first; where there are none, on the other
+    It is fitted on the rows that are learned from first. Where there are none, it is fitted on the
     scored rows, a fifth left out at a time.
     """
     data, world, x = experiment.dataset, trace.world, experiment.features
@@ -161,20 +391,20 @@ def limit(experiment: Experiment, trace: Trace) -> Supervised | None:
     return Supervised.left_out(data, x, rows)
 
 
-def versions(contenders: Sequence[Candidate]) -> dict[str, str]:
-    """Return the versions of what figures depend on, by package."""
-    peers = {one.name for one in contenders} & PEERS.keys()
-    found = {"python": platform.python_version()}
-    for package in (*PACKAGES, *sorted(peers)):
+def versions(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """Return the versions by package, of all packages on which the figures depend."""
+    libraries = {candidate.name for candidate in candidates} & LIBRARIES.keys()
+    by_package = {"python": platform.python_version()}
+    for package in (*PACKAGES, *sorted(libraries)):
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+            by_package[package] = "unknown"
+    return by_package
 
 
-def described(dataset: Dataset) -> dict[str, str | int | list[str]]:
-    """Return the data as a run file names it."""
+def data_facts(dataset: Dataset) -> dict[str, str | int | list[str]]:
+    """Return what a run file says of the data."""
     return {
         "name": dataset.name,
         "digest": dataset.digest(),

@@ -41,9 +41,10 @@ def command(
     from sim.commands.terminal import console, progress
     from sim.data.prices import drawn
     from sim.drive import Drive, run_drive, show
+    from sim.play.candidate import parse_preference
 
     options.writable("--json", json_path)
-    weights = options.preference(preference) if preference else None
+    weights = parse_preference(preference) if preference else None
     whole = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
     dataset = whole.restrict(models=options.names(models), without=without or []).complete()
     specs = options.specs(prices, dataset) or drawn(dataset, seed=seed)

@@ -1,15 +1,26 @@
-"""`sim evaluate`: what other policies would have done, from the log of one."""
+"""`sim evaluate`: what other policies would have done, from the log of one.
+
+There are three ways. Frozen policies are judged by off-policy estimates; policies that go on
+learning or hold a budget by sequence replay; a log without propensities by the direct method alone.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sim.commands import options
+from sim.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sim.ope.bandit_log import BanditLog
     from sim.ope.logged_requests import DecisionHistory
     from sim.play.candidate import Candidate
 
@@ -52,154 +63,256 @@ def command(
     json_path: options.Json = None,
 ) -> None:
     """Judge policies that never ran, from logged decisions and their propensities."""
-    import numpy as np
+    asked = EvaluateOptions(**locals())
+    from sim.commands.terminal import console
 
-    from sim.commands.terminal import console, progress
-    from sim.errors import InputError
-    from sim.ope import direct_method as direct
-    from sim.ope.evaluation import compare_with_log, evaluate, not_identified
-    from sim.ope.rejection_replay import replay
-    from sim.ope.tables import as_json, replayed_json, show, show_direct, show_replayed
-
-    if not 0.0 <= learn_fraction < 1.0:
-        raise InputError(f"--learn-fraction: in [0, 1), not {learn_fraction:g}")
-    if budget_rate is not None and not 0.0 < budget_rate < float("inf"):
-        raise InputError(f"--budget-rate: must be above 0, not {budget_rate:g}")
     options.writable("--json", json_path)
-    moment, tags = _microseconds(since), _tags("--tag", tag or [])
-    beside = _tags("--compare", [] if compare is None else [compare])
-    for key, value in beside.items():
-        if tags.get(key, value) == value:
-            raise InputError(f"--compare: --tag must select other decisions, by {key}=OTHER")
-    history = _read(log, pool, moment, tags)
-    elsewhere = [spec for spec in policy or [] if spec.startswith("logged:")]
-    contenders = _contenders([spec for spec in policy or [] if spec not in elsewhere], history)
-    if baseline not in ("logged", *(one.label for one in contenders)):
-        raise InputError(f"--baseline: {baseline!r} is neither 'logged' nor a --policy")
-    if learning or budget_rate is not None:
-        option = "--learning" if learning else "--budget-rate"
-        if not contenders:
-            raise InputError(f"{option}: a --policy is expected, to be replayed")
-        for unused, asked in (
-            ("--compare", compare is not None),
-            ("--baseline", baseline != "logged"),
-            ("--policy logged:..", bool(elsewhere)),
-        ):
-            if asked:
-                raise InputError(f"{unused}: not together with {option}: nothing is compared there")
-    shown = console()
-    report: dict[str, object]
-    if np.isnan(history.log.propensity).any():
-        for option, given in (
-            ("--learning", learning),
-            ("--budget-rate", budget_rate),
-            ("--compare", compare),
-        ):
-            if given:
-                raise InputError(f"{option}: {log} has no propensities")
-        said = direct.estimates(history, contenders, fraction=learn_fraction)
-        show_direct(shown, history.log, said)
-        report, refused = {"log": history.log.name, "direct": said}, False
-    elif learning or budget_rate is not None:
-        first = round(learn_fraction * len(history.log))
-        with progress(len(contenders)) as advance:
-            replayed = []
-            for one in contenders:
-                replayed.append(
-                    replay(
-                        history,
-                        one,
-                        first=first,
-                        learning=learning,
-                        budget_rate_usd=budget_rate,
-                        seed=seed,
-                    )
-                )
-                advance()
-        show_replayed(shown, replayed)
-        report = {"log": history.log.name, "replayed": replayed_json(replayed)}
-        refused = all(one.refusal for one in replayed)
-    else:
-        found = evaluate(history, contenders, fraction=learn_fraction, baseline=baseline, seed=seed)
-        found.policies += [not_identified(spec) for spec in elsewhere]
-        if compare is not None:
-            other = _read(log, pool, moment, beside).log
-            found.comparison = compare_with_log(found, other, compare)
-        show(shown, found)
-        report = as_json(found)
-        named = [one for one in found.policies if one.label != "logged"]
-        refused = bool(named) and all(one.refusal for one in named)
+    result = _plan(asked).run()
+    result.show(console())
     if json_path is not None:
-        options.write_json(json_path, report)
-    if refused:
+        options.write_json(json_path, result.report)
+    if result.refused:
         raise typer.Exit(3)
 
 
-def _tags(option: str, pairs: list[str]) -> dict[str, str]:
-    from sim.errors import InputError
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """The options of `sim evaluate`: a field for each, of the same name and unit.
 
-    found = {}
+    Raises
+    ------
+    InputError
+        For a value or a combination that is wrong whatever the log says; it names the option.
+    """
+
+    log: str
+    policy: Sequence[str] | None
+    baseline: str
+    pool: str
+    since: str | None
+    tag: Sequence[str] | None
+    learn_fraction: float
+    learning: bool
+    budget_rate: float | None
+    compare: str | None
+    seed: int
+    json_path: Path | None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.learn_fraction < 1.0:
+            raise InputError(f"--learn-fraction: in [0, 1), not {self.learn_fraction:g}")
+        if self.budget_rate is not None and not 0.0 < self.budget_rate < math.inf:
+            raise InputError(f"--budget-rate: must be above 0, not {self.budget_rate:g}")
+        _microseconds(self.since)
+        for key, value in self.compared_tags.items():
+            if self.tags.get(key, value) == value:
+                raise InputError(f"--compare: --tag must select other decisions, by {key}=OTHER")
+        if self.replay_option is None:
+            return
+        if not self.policies:
+            raise InputError(f"{self.replay_option}: a --policy is expected, to be replayed")
+        for option, is_set in (
+            ("--compare", self.compare is not None),
+            ("--baseline", self.baseline != "logged"),
+            ("--policy logged:..", bool(self.logged_policies)),
+        ):
+            if is_set:
+                reason = f"not together with {self.replay_option}: nothing is compared there"
+                raise InputError(f"{option}: {reason}")
+
+    @property
+    def replay_option(self) -> str | None:
+        """The option because of which policies are replayed, None where they are frozen."""
+        if self.learning:
+            return "--learning"
+        return None if self.budget_rate is None else "--budget-rate"
+
+    @property
+    def policies(self) -> list[str]:
+        """Policies to train on the log."""
+        return [text for text in self.policy or () if not text.startswith("logged:")]
+
+    @property
+    def logged_policies(self) -> list[str]:
+        """Policies known by a log of their own alone, which cannot be judged from this one."""
+        return [text for text in self.policy or () if text.startswith("logged:")]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of the decisions to judge from."""
+        return _tags("--tag", self.tag or ())
+
+    @property
+    def compared_tags(self) -> dict[str, str]:
+        """Tags of the decisions whose mean stands beside the estimates."""
+        return _tags("--compare", () if self.compare is None else (self.compare,))
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What is printed and written at the end; `refused` where no policy could be judged."""
+
+    show: Callable[[Console], None]
+    report: dict[str, Any]
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """An evaluation before it is run, after all checks that can be made before."""
+
+    asked: EvaluateOptions
+    history: DecisionHistory
+    candidates: list[Candidate]
+    compared: BanditLog | None
+    has_propensities: bool
+
+    def run(self) -> _Result:
+        if not self.has_propensities:
+            return self._by_direct_method()
+        if self.asked.replay_option is not None:
+            return self._by_sequence_replay()
+        return self._by_estimates()
+
+    def _by_direct_method(self) -> _Result:
+        from sim.ope.direct_method import estimates
+        from sim.ope.tables import show_direct
+
+        log = self.history.log
+        means = estimates(self.history, self.candidates, fraction=self.asked.learn_fraction)
+        return _Result(
+            show=lambda console: show_direct(console, log, means),
+            report={"log": log.name, "direct": means},
+            refused=False,
+        )
+
+    def _by_sequence_replay(self) -> _Result:
+        from sim.commands.terminal import progress
+        from sim.ope.rejection_replay import replay
+        from sim.ope.tables import replayed_json, show_replayed
+
+        replayed = []
+        with progress(len(self.candidates)) as advance:
+            for candidate in self.candidates:
+                result = replay(
+                    self.history,
+                    candidate,
+                    first=round(self.asked.learn_fraction * len(self.history.log)),
+                    learning=self.asked.learning,
+                    budget_rate_usd=self.asked.budget_rate,
+                    seed=self.asked.seed,
+                )
+                replayed.append(result)
+                advance()
+        return _Result(
+            show=lambda console: show_replayed(console, replayed),
+            report={"log": self.history.log.name, "replayed": replayed_json(replayed)},
+            refused=all(result.refusal for result in replayed),
+        )
+
+    def _by_estimates(self) -> _Result:
+        from sim.ope.evaluation import compare_with_log, evaluate, not_identified
+        from sim.ope.tables import as_json, show
+
+        asked = self.asked
+        evaluation = evaluate(
+            self.history,
+            self.candidates,
+            fraction=asked.learn_fraction,
+            baseline=asked.baseline,
+            seed=asked.seed,
+        )
+        evaluation.policies += [not_identified(text) for text in asked.logged_policies]
+        if self.compared is not None:
+            evaluation.comparison = compare_with_log(evaluation, self.compared, str(asked.compare))
+        others = [policy for policy in evaluation.policies if policy.label != "logged"]
+        return _Result(
+            show=lambda console: show(console, evaluation),
+            report=as_json(evaluation),
+            refused=bool(others) and all(policy.refusal for policy in others),
+        )
+
+
+def _plan(asked: EvaluateOptions) -> _Plan:
+    """Read the log and check what is asked for against it."""
+    import numpy as np
+
+    history = _read(asked, asked.tags)
+    candidates = _candidates(asked.policies, history)
+    if asked.baseline not in ("logged", *(candidate.label for candidate in candidates)):
+        raise InputError(f"--baseline: {asked.baseline!r} is neither 'logged' nor a --policy")
+    has_propensities = not np.isnan(history.log.propensity).any()
+    if not has_propensities:
+        option = "--compare" if asked.compare is not None else asked.replay_option
+        if option is not None:
+            raise InputError(f"{option}: {asked.log} has no propensities")
+    compared = None if asked.compare is None else _read(asked, asked.compared_tags).log
+    return _Plan(asked, history, candidates, compared, has_propensities)
+
+
+def _tags(option: str, pairs: Sequence[str]) -> dict[str, str]:
+    tags = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise InputError(f"{option}: {pair!r} is not KEY=VALUE")
-        found[key] = value
-    return found
+        tags[key] = value
+    return tags
 
 
 def _microseconds(text: str | None) -> int | None:
+    """Return microseconds since the epoch of a time in ISO 8601, UTC unless it says otherwise."""
     from datetime import UTC, datetime
-
-    from sim.errors import InputError
 
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise InputError(f"--since: {text!r} is not a date or time in ISO 8601") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1e6)
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return int(time.timestamp() * 1e6)
 
 
-def _read(log: str, pool: str, since: int | None, tags: dict[str, str]) -> DecisionHistory:
+def _read(asked: EvaluateOptions, tags: dict[str, str]) -> DecisionHistory:
+    """Return the decisions of the log that have these tags, of a database or of a file."""
     from sim.data.database import opened
-    from sim.errors import InputError
-    from sim.ope import direct_method as direct
-    from sim.ope import read_database as daemon
-    from sim.ope import read_parquet as files
+    from sim.ope import direct_method, read_database, read_parquet
 
+    log = asked.log
     if "://" in log:
         with opened(log) as store:
-            return daemon.read(store, pool, since=since, tags=tags)
-    if since is not None:
+            since_us = _microseconds(asked.since)
+            return read_database.read(store, asked.pool, since=since_us, tags=tags)
+    if asked.since is not None:
         raise InputError("--since: the rows of a file have no time that is known; --tag selects")
     path = Path(log)
-    if files.is_log(path) or not path.exists():
-        return files.history_of(files.read(path, tags=tags))
+    if read_parquet.is_log(path) or not path.exists():
+        return read_parquet.history_of(read_parquet.read(path, tags=tags))
     if tags:
         raise InputError(f"--tag: {log} has no tags to select by")
-    return files.history_of(direct.read(path))
+    return read_parquet.history_of(direct_method.read(path))
 
 
-def _contenders(specs: list[str], history: DecisionHistory) -> list[Candidate]:
-    from sim.errors import InputError
+def _candidates(texts: Sequence[str], history: DecisionHistory) -> list[Candidate]:
+    """Return the policies, after a check that each can be judged from the log."""
     from sim.play.candidate import distinct, parse
-    from sim.play.libraries import PEERS
+    from sim.play.libraries import LIBRARIES
 
-    contenders = [parse(spec) for spec in specs]
-    distinct(contenders)
-    for one in contenders:
-        if one.name in PEERS:
-            raise InputError(f"--policy: {one.label!r} has no law of its choices to be judged by")
-        if one.options.reset_on_drift:
-            raise InputError(f"--policy: {one.label!r}: reset_on_drift: no alarm is answered here")
-        if one.label == "logged":
+    candidates = [parse(text) for text in texts]
+    distinct(candidates)
+    for candidate in candidates:
+        where = f"--policy: {candidate.label!r}"
+        if candidate.name in LIBRARIES:
+            raise InputError(f"{where} has no law of its choices to be judged by")
+        if candidate.options.reset_on_drift:
+            raise InputError(f"{where}: reset_on_drift: no alarm is answered here")
+        if candidate.label == "logged":
             raise InputError("--policy: 'logged' is the policy that decided; it is always judged")
-        one.check(
+        candidate.check(
             models=history.log.models,
             embedder=history.policy_identity.embedder,
             dim=history.policy_identity.dim,
         )
-    return contenders
+    return candidates

@@ -80,26 +80,6 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def preference(text: str | None) -> tuple[float, float, float]:
-    """Return weights of (quality, cost, latency), the pool's defaults for None."""
-    from pydantic import ValidationError
-
-    from banditroute.core.mistakes import explain
-    from banditroute.core.pool import PoolOptions, Preference
-    from sim.errors import InputError
-
-    if text is None:
-        return PoolOptions.model_validate({}).preference.weights()
-    try:
-        quality, cost, latency = (float(part) for part in text.split(","))
-        return Preference(quality=quality, cost=cost, latency=latency).weights()
-    except ValidationError as error:
-        reason = explain(error)
-    except ValueError:
-        reason = "expected three numbers, quality,cost,latency"
-    raise InputError(f"--preference: {text!r}: {reason}")
-
-
 def specs(path: Path | None, dataset: Dataset) -> list[ModelSpec] | None:
     """Return the price list at `path` for the models of the data, None without one."""
     from sim.data.prices import listed

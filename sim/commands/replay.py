@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +12,8 @@ import typer
 from sim.commands import options
 
 if TYPE_CHECKING:
-    from sim.play.candidate import Candidate
-    from sim.play.replay import Split
-    from sim.worlds.scenario import Scenario
+    from sim.plan import ReplayOptions, ReplayPlan
+    from sim.results import RunFile
 
 
 def command(
@@ -89,136 +87,66 @@ def command(
     full: options.Full = False,
 ) -> None:
     """Replay policies over logged data; tables show the scored part."""
-    # One BLAS thread: these matrices are small, and results must not depend on the machine.
+    given = dict(locals())
+    _use_one_blas_thread()
+    from sim.plan import ReplayOptions, plan_replay
+
+    asked = ReplayOptions(**given)
+    _check_outputs(asked)
+    loaded = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
+    dataset = loaded.restrict(models=options.names(models), without=without or [])
+    plan = plan_replay(dataset, asked)
+    if plan.rows_left_out:
+        rows = f"{plan.rows_left_out} of {len(dataset)} rows"
+        print(f"{rows} left out: a model lacks there", file=sys.stderr)
+    _show(_run(plan), asked)
+
+
+def _use_one_blas_thread() -> None:
+    """Set BLAS to one thread, before numpy is imported; workers inherit it.
+
+    The matrices are small, and results must not depend on the number of cores.
+    """
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    from banditroute.features.embedding import make_embedder
-    from policies import make_pacing
-    from sim import plan as stages
-    from sim.commands.report import FOR_PAGE, check_installed, write_page
-    from sim.commands.terminal import console, progress
-    from sim.data.database import without_passwords
-    from sim.errors import InputError
-    from sim.play.candidate import distinct, parse
-    from sim.play.parallel import LOCAL, run_all
-    from sim.report.terminal import show
-    from sim.results import RunFile
-    from sim.worlds.feedback_options import with_feedback
 
-    rates = budget_rate or []
-    for rate in rates:
-        if not 0.0 < rate < float("inf"):
-            raise InputError(f"--budget-rate: must be above 0, not {rate:g}")
-    options.writable("--json", json_path)
-    options.writable("--report", report)
-    if report is not None:
+
+def _check_outputs(asked: ReplayOptions) -> None:
+    """Raise InputError for a file that could not be written at the end."""
+    from sim.commands.report import FOR_PAGE, check_installed
+
+    options.writable("--json", asked.json_path)
+    options.writable("--report", asked.report)
+    if asked.report is not None:
         check_installed("--report", *FOR_PAGE)
-    try:
-        make_pacing(pacing)
-    except ValueError as error:
-        raise InputError(f"--{error}") from error
-    weights = options.preference(preference) if preference else None
-    source = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
-    whole = source.restrict(models=options.names(models), without=without or [])
-    split = _split(learn_split, test_split, learn_fraction, default=0.0 if scenario else 0.5)
-    try:
-        maker = make_embedder(embedder)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"--embedder: {error}") from error
-    contenders = [_settled(parse(spec), reset_on_drift, pacing) for spec in policy or ["thompson"]]
-    distinct(contenders)
-    played = [
-        with_feedback(one, delay=delay, missing=missing, judge_noise=judge_noise)
-        for one in (_scenarios(scenario) if scenario else [stages.as_it_is(whole)])
-    ]
-    plan = stages.plan(
-        whole,
-        played,
-        rates=rates,
-        maker=maker,
-        tasks=tasks,
-        split=split,
-        preference=weights,
-        prices=prices,
-        batch=batch,
-    )
-    for one in plan:
-        one.check(contenders)
-    fewest = min(len(one.experiment.dataset) for one in plan)
-    if fewest < len(whole):
-        left_out = len(whole) - fewest
-        print(f"{left_out} of {len(whole)} rows left out: a model lacks there", file=sys.stderr)
-    with progress(len(plan) * len(contenders) * seeds) as advance:
+
+
+def _run(plan: ReplayPlan) -> RunFile:
+    """Play every candidate under every seed in every stage."""
+    from sim.commands.terminal import progress
+    from sim.play.parallel import LOCAL, run_all
+
+    asked = plan.options
+    with progress(len(plan.stages) * len(plan.candidates) * asked.seeds) as advance:
         traces = run_all(
-            [one.experiment for one in plan],
-            contenders,
-            range(seeds),
-            jobs=jobs or os.cpu_count() or 1,
-            ray=ray_address or (LOCAL if ray else None),
+            [stage.experiment for stage in plan.stages],
+            plan.candidates,
+            range(asked.seeds),
+            jobs=asked.jobs or os.cpu_count() or 1,
+            ray=asked.ray_address or (LOCAL if asked.ray else None),
             on_done=advance,
         )
-    asked = {one.experiment.preference for one in plan}
-    run = RunFile(
-        title=", ".join([whole.name, *(scenario or ())]),
-        command=["python", "-m", "sim", *map(without_passwords, sys.argv[1:])],
-        versions=stages.versions(contenders),
-        data=stages.described(whole),
-        settings={
-            "seeds": seeds,
-            "preference": list(asked.pop()) if len(asked) == 1 else None,
-            "embedder": maker.identity,
-            "learned first": (
-                f"{split.fraction:g} of the rows" if split.learn is None else split.learn
-            ),
-            "pacing": pacing,
-            "reset_on_drift": reset_on_drift,
-            "delay": None if delay is None else without_passwords(delay),
-            "missing": missing,
-            "judge_noise": judge_noise,
-            "batch": batch,
-        },
-        stages=[one.judge(mine) for one, mine in zip(plan, traces, strict=True)],
-    )
-    # First where nothing can go wrong any more.
-    show(console(), run.stages, full=full)
-    if json_path is not None:
-        run.write(json_path)
-    if report is not None:
-        write_page(run, report, "--report")
+    return plan.judge(traces, sys.argv[1:])
 
 
-def _scenarios(names: list[str]) -> list[Scenario]:
-    from sim.errors import InputError
-    from sim.worlds.scenario import load_scenarios
+def _show(run: RunFile, asked: ReplayOptions) -> None:
+    """Print the tables, then write the files: an error in writing must not cost the tables."""
+    from sim.commands.report import write_page
+    from sim.commands.terminal import console
+    from sim.report.terminal import show
 
-    found: list[Scenario] = []
-    for name in names:
-        try:
-            found += load_scenarios(name)
-        except InputError as error:
-            raise InputError(f"--scenario: {error}") from error
-    return found
-
-
-def _split(learn: str | None, test: str | None, fraction: float | None, *, default: float) -> Split:
-    from sim.errors import InputError
-    from sim.play.replay import Split
-
-    if (learn is None) != (test is None):
-        missing = "--learn-split" if learn is None else "--test-split"
-        raise InputError(f"{missing}: --learn-split and --test-split go together")
-    if learn is not None and fraction is not None:
-        raise InputError("--learn-fraction: not together with --learn-split")
-    if learn is not None and learn == test:
-        raise InputError(f"--test-split: {test!r} is the split that is learned from")
-    if fraction is not None and not 0.0 <= fraction < 1.0:
-        raise InputError(f"--learn-fraction: in [0, 1), not {fraction:g}")
-    return Split(learn=learn, test=test, fraction=default if fraction is None else fraction)
-
-
-def _settled(contender: Candidate, reset_on_drift: bool, pacing: str) -> Candidate:
-    """Return a contender with what the command says of all of them."""
-    options = contender.options
-    if reset_on_drift:
-        options = options.model_copy(update={"reset_on_drift": True})
-    return replace(contender, options=options, pacing=pacing)
+    show(console(), run.stages, full=asked.full)
+    if asked.json_path is not None:
+        run.write(asked.json_path)
+    if asked.report is not None:
+        write_page(run, asked.report, "--report")

@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from banditroute.core.mistakes import explain
-from banditroute.core.pool import PolicySpec, PoolOptions
+from banditroute.core.pool import PolicySpec, PoolOptions, Preference
 from banditroute.core.yaml_file import YamlError, read_yaml
 from banditroute.learn.prior import Prior, parsed
 from policies import make_policy
 from sim.errors import InputError
-from sim.play import libraries as peers
+from sim.play import libraries
 
 KEYS = (
     "policy",
@@ -46,7 +46,7 @@ class Candidate:
     ----------
     label : in reports.
     options : of the pool that it decides in; of `options.policy.name`, one of `policies.POLICIES`
-        or `sim.play.libraries.PEERS`.
+        or `sim.play.libraries.LIBRARIES`.
     prior : a `banditroute.learn.prior.Prior` as text, "" for none; never in `options`.
     pacing : the mode that prices a budget's money.
     """
@@ -109,8 +109,8 @@ class Candidate:
         if self.params.get("arm", models[0]) not in models:
             known = ", ".join(models)
             raise InputError(f"{where}: arm: no such model; the data has {known}")
-        if self.name in peers.PEERS:
-            if budget and not peers.PEERS[self.name].budgets:
+        if self.name in libraries.LIBRARIES:
+            if budget and not libraries.LIBRARIES[self.name].budgets:
                 raise InputError(f"{where}: {self.name} has no budget control")
             if quality == 0.0:
                 raise InputError(f"{where}: {self.name} needs a weight of quality above 0")
@@ -161,6 +161,29 @@ def parse(spec: str) -> Candidate:
     return Candidate.of(name, params, label=spec, prior=prior)
 
 
+def parse_preference(text: str) -> tuple[float, float, float]:
+    """Return weights of (quality, cost, latency), which sum to 1.
+
+    Parameters
+    ----------
+    text : str
+        Three numbers separated by commas.
+
+    Raises
+    ------
+    InputError
+        Naming the option and the text.
+    """
+    try:
+        quality, cost, latency = (float(part) for part in text.split(","))
+        return Preference(quality=quality, cost=cost, latency=latency).weights()
+    except ValidationError as error:
+        reason = explain(error)
+    except ValueError:
+        reason = "expected three numbers, quality,cost,latency"
+    raise InputError(f"--preference: {text!r}: {reason}")
+
+
 def distinct(contenders: Sequence[Candidate]) -> None:
     """Refuse two of one label, as an InputError."""
     labels: set[str] = set()
@@ -198,8 +221,8 @@ def _read(path: Path) -> Candidate:
 
 def _known(name: str, params: dict[str, object]) -> None:
     """Refuse, as a ValueError, a policy or a parameter that there is not."""
-    if name in peers.PEERS:
-        peers.check(name, params)
+    if name in libraries.LIBRARIES:
+        libraries.check(name, params)
     else:
         make_policy(name, dim=1, params=params)
 

@@ -200,14 +200,14 @@ class Mabwiser:
         return ""
 
 
-PEERS: dict[str, type[ParetoBandit] | type[Mabwiser]] = {
+LIBRARIES: dict[str, type[ParetoBandit] | type[Mabwiser]] = {
     kind.name: kind for kind in (ParetoBandit, Mabwiser)
 }
 
 
 def check(name: str, params: Mapping[str, object]) -> None:
     """Refuse, as a ValueError, a peer that is not installed or a parameter that it lacks."""
-    kind = PEERS[name]
+    kind = LIBRARIES[name]
     for key, value in params.items():
         if key not in kind.params:
             raise ValueError(f"{key}: unknown parameter of {name}; valid: {', '.join(kind.params)}")
@@ -219,4 +219,4 @@ def check(name: str, params: Mapping[str, object]) -> None:
 
 def make(name: str, specs: Sequence[ModelSpec], **rest: Any) -> Player:
     """Return the peer `name`; see its class for the rest."""
-    return PEERS[name](specs, **rest)
+    return LIBRARIES[name](specs, **rest)

@@ -19,7 +19,7 @@ from policies.base import Float32
 from sim.data.dataset import Dataset
 from sim.data.prices import drawn
 from sim.errors import InputError
-from sim.play import libraries as peers
+from sim.play import libraries
 from sim.play.candidate import Candidate
 from sim.play.player import Choice, Player
 from sim.play.router_player import Replayer
@@ -213,8 +213,8 @@ class Replaying:
 
     def _make(self, specs: Sequence[ModelSpec]) -> Player:
         plan, contender = self._experiment, self._contender
-        if contender.name in peers.PEERS:
-            return peers.make(
+        if contender.name in libraries.LIBRARIES:
+            return libraries.make(
                 contender.name,
                 specs,
                 params=contender.params,

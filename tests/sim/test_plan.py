@@ -30,17 +30,17 @@ DROP = Scenario(
 )
 
 
-def plan(*scenarios: Scenario, **given: object) -> list[stages.Planned]:
+def plan(*scenarios: Scenario, **given: object) -> list[stages.StagePlan]:
     options: dict[str, object] = {
-        "rates": (),
-        "maker": make_embedder("hashing"),
+        "budget_rates": (),
+        "embedder": make_embedder("hashing"),
         "tasks": False,
         "split": Split(fraction=0.0),
         "preference": None,
         "prices": None,
         "batch": 1,
     }
-    return stages.plan(DATA, scenarios, **(options | given))  # type: ignore[arg-type]
+    return stages.plan_stages(DATA, scenarios, **(options | given))  # type: ignore[arg-type]
 
 
 def test_each_scenario_is_played_at_each_of_its_budgets() -> None:
@@ -56,7 +56,7 @@ def test_each_scenario_is_played_at_each_of_its_budgets() -> None:
 
 
 def test_options_come_before_what_a_scenario_says() -> None:
-    planned = plan(STILL, DROP, rates=[5e-4], preference=(0.5, 0.5, 0.0), tasks=True)
+    planned = plan(STILL, DROP, budget_rates=[5e-4], preference=(0.5, 0.5, 0.0), tasks=True)
     assert [one.experiment.budget_rate for one in planned] == [5e-4, 5e-4]
     assert {one.experiment.preference for one in planned} == {(0.5, 0.5, 0.0)}
     plain = plan(STILL)[0].experiment.features.shape[1]
@@ -108,5 +108,5 @@ def test_gaps_are_left_out_of_the_stages_that_they_concern() -> None:
     quality = DATA.quality.copy()
     quality[:20, DATA.models.index("coder")] = np.nan
     gappy = replace(DATA, quality=quality)
-    assert stages.as_it_is(gappy).title.endswith(": 100 rows, 3 models")
+    assert stages.unchanged(gappy).title.endswith(": 100 rows, 3 models")
     assert len(DROP.restrict(gappy)) == 120

@@ -10,7 +10,7 @@ import pytest
 from banditroute.learn.prior import Prior
 from sim.errors import InputError
 from sim.play import candidate as contenders
-from sim.play import libraries as peers
+from sim.play import libraries
 from sim.play.candidate import Candidate, distinct, parse
 
 MODELS = ("small", "large")
@@ -99,14 +99,14 @@ def test_what_does_not_fit_the_data_is_refused() -> None:
 
 
 def test_a_published_package_is_a_policy_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "find_spec", lambda package: package)
+    monkeypatch.setattr(libraries, "find_spec", lambda package: package)
     one = parse("paretobandit:forgetting_factor=1")
     assert (one.name, one.params) == ("paretobandit", {"forgetting_factor": 1})
     with pytest.raises(InputError, match="alfa: unknown parameter of mabwiser; valid: alpha"):
         parse("mabwiser:alfa=1")
     with pytest.raises(InputError, match="alpha: not a valid value: 'x'"):
         parse("mabwiser:alpha=x")
-    monkeypatch.setattr(peers, "find_spec", lambda package: None)
+    monkeypatch.setattr(libraries, "find_spec", lambda package: None)
     with pytest.raises(
         InputError, match=r"mabwiser is not installed: pip install 'banditroute\[peers"
     ):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from banditroute.core.pool import ModelSpec
-from sim.play import libraries as peers
+from sim.play import libraries
 from sim.play.player import Choice, Player
 
 X = np.array([[0.5, 1.0], [0.25, 1.0]], dtype=np.float32)
@@ -29,7 +29,7 @@ SPECS = [spec("a", 1.0), spec("b", 2.0)]
 
 def made(name: str, **rest: Any) -> Player:
     given = {"params": {}, "dim": 2, "preference": (0.8, 0.2, 0.0), "rate": None, "seed": 3}
-    return peers.make(name, SPECS, **(given | rest))
+    return libraries.make(name, SPECS, **(given | rest))
 
 
 @dataclass

@@ -15,7 +15,7 @@ from sim.data.dataset import Dataset
 from sim.data.synthetic import generate
 from sim.errors import InputError
 from sim.measure.baselines import References
-from sim.play import libraries as peers
+from sim.play import libraries
 from sim.play.candidate import Candidate
 from sim.play.player import Choice
 from sim.play.replay import Experiment, Replaying, Split, run
@@ -155,7 +155,7 @@ def told(
     monkeypatch: pytest.MonkeyPatch, rows: int = 6, *, batch: int = 1, **columns: object
 ) -> tuple[Trace, Callable[..., list[tuple[object, ...]]]]:
     """Play a world of so many rows, changed in some columns, and return what was done and heard."""
-    monkeypatch.setitem(peers.PEERS, "told", Told)  # type: ignore[arg-type]
+    monkeypatch.setitem(libraries.LIBRARIES, "told", Told)  # type: ignore[arg-type]
     plan = replace(experiment(rows, split=Split(fraction=0.0)), scenario=Made(columns), batch=batch)
     trace = run(plan, Candidate.of("told"), seed=0)
     return trace, lambda *kinds: [one for one in Told.heard if one[0] in kinds]
