@@ -167,7 +167,7 @@ def test_a_replay_that_says_nothing_ends_with_three(uniform: str) -> None:
         (("--policy", "fixed:arm=gone"), "arm: no such model"),
         ((*C, *C), "'fixed:arm=m2' is given twice"),
         (("--policy", "linucbb"), "did you mean 'linucb'"),
-        (("--policy", "gone.yaml"), "gone.yaml: cannot be read"),
+        (("--policy", "gone.yaml"), "gone.yaml: No such file or directory"),
         (("--learning",), "--learning: a --policy is expected"),
         ((*C, "--learning", "--compare", "who=one", *EVEN), "--compare: not together with --learn"),
         ((*C, "--budget-rate", "1", "--baseline", C[1]), "--baseline: not together with --budget-"),
