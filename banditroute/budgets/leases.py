@@ -273,7 +273,7 @@ class Leases:
             return known
         if known is not None:
             self._former.append(known)
-        ends, window = budget.resets_at(now), budget.window(now)
+        ends, window = budget.resets_at_us(now), budget.window_start_us(now)
         # A clock that is set back leads into a window that this process still has a lease of.
         again = [one for one in self._former if (one.budget.id, one.window) == (budget.id, window)]
         for one in again:

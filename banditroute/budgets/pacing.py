@@ -283,7 +283,7 @@ class MoneyPrices:
         left = (budget.cap_nano - course.settled - expected) / NANO / course.holders
         rate = math.nan if budget.rate_nano is None else budget.rate_nano / NANO
         requests = math.inf
-        ends = budget.resets_at(now)
+        ends = budget.resets_at_us(now)
         span_s = (budget.span_us if ends is None else ends - course.window) / 1e6
         traffic = pace.per_second(self._clock(), span_s)
         if budget.rate_nano is not None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from banditroute.contract.body import Wire
 from banditroute.core.budget import MOST_USD
 from banditroute.core.mistakes import blame
-from banditroute.core.pool import MOST_PRICE, MOST_TOKENS, ModelSpec, Name, Preference
+from banditroute.core.pool import MOST_PRICE_USD, MOST_TOKENS, ModelSpec, Name, Preference
 
 MAX_BATCH = 1_024
 MAX_TAGS = 64
@@ -260,8 +260,8 @@ class ModelList(Wire):
 class ModelChange(Wire):
     """What changes about a model; a price gets a new dated row."""
 
-    input_price: float | None = Field(None, ge=0, le=MOST_PRICE)
-    output_price: float | None = Field(None, ge=0, le=MOST_PRICE)
+    input_price: float | None = Field(None, ge=0, le=MOST_PRICE_USD)
+    output_price: float | None = Field(None, ge=0, le=MOST_PRICE_USD)
     max_output_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
     context_length: int | None = Field(None, ge=1, le=MOST_TOKENS)
     capabilities: list[Name] | None = Field(None, fail_fast=True)

@@ -1,1 +1,4 @@
-"""Values that every floor above shares: pools, budgets, policy identities, errors, the clock."""
+"""Values that all other folders share: pools, budgets, policy identities, faults, the clock.
+
+It must never import another folder of the daemon.
+"""

@@ -1,7 +1,7 @@
-"""Budgets as values: a cap in nano-dollars, its window, and the requests that it holds for.
+"""Budgets as values: a cap, its window, and the requests that it applies to.
 
-Money is a whole number of nano-dollars wherever it is kept; the cheapest real requests cost some
-26,000 of them, and a token a fraction of one.
+Stored money is a whole number of nano-dollars. The cheapest real requests cost some 26,000 of
+them, a single token may cost a fraction of one. Times are microseconds since the epoch, UTC.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from banditroute.core.pool import NANO
 ROLLING = "rolling"
 PERIODS = ("total", "hour", "day", "month", ROLLING)
 MOST_USD = 1e9
-"""A cap that still fits 64 bits in nano-dollars, with room for sums."""
+"""The largest cap, in US dollars; in nano-dollars it fits 64 bits, with room for sums."""
 
 _US = 1_000_000
 
@@ -26,17 +26,30 @@ class Budget:
 
     Attributes
     ----------
-    id : of its row.
-    pool, name : the name is unique in its pool.
-    cap_nano : nano-dollars of a window.
-    period : one of `PERIODS`; hour, day and month are those of the calendar, UTC.
-    rolling_s : seconds of a rolling window.
-    scope_tag, scope_value : the tag that a request must have to be held by it; None: all are.
-    request_ceiling_nano : the most that a single request may reserve.
-    pacing : how its money is spread over the window, see `policies.pacing`; ``none``: not.
-    expected_requests : requests of a window, where that is known.
-    rate_nano : nano-dollars per request to pace to, where no window gives one.
-    quality_floor : mean quality that pacing ``history`` meets at the least cost.
+    id : int
+        Id of its row.
+    pool : str
+        Name of its pool.
+    name : str
+        Name of the budget, unique in its pool.
+    cap_nano : int
+        Nano-dollars that the decisions of one window may cost.
+    period : str
+        One of `PERIODS`; hour, day and month are those of the calendar, UTC.
+    rolling_s : int or None
+        Length of a rolling window, in seconds.
+    scope_tag, scope_value : str or None
+        The tag that a request must have for the budget to apply; None applies to all requests.
+    request_ceiling_nano : int or None
+        Nano-dollars that a single request may reserve.
+    pacing : str
+        How the money is spread over the window, see `policies.pacing`; ``none`` does not.
+    expected_requests : int or None
+        Requests per window, where that number is known.
+    rate_nano : int or None
+        Nano-dollars per request to pace to, where the window does not give a rate.
+    quality_floor : float or None
+        Mean quality that pacing ``history`` meets at the least cost, in [0, 1].
     """
 
     id: int
@@ -55,37 +68,37 @@ class Budget:
 
     @property
     def span_us(self) -> int:
-        """Microseconds of a rolling window, 0 for others."""
+        """Length of a rolling window in microseconds, 0 for other windows."""
         return (self.rolling_s or 0) * _US
 
     def holds(self, tags: Mapping[str, str] | None) -> bool:
-        """Return whether a request with these tags is held by it."""
+        """Return whether the budget applies to a request with these tags."""
         if self.scope_tag is None:
             return True
         return tags is not None and tags.get(self.scope_tag) == self.scope_value
 
-    def window(self, now: int) -> int:
-        """Return when the window began that `now` is in, microseconds UTC.
+    def window_start_us(self, now_us: int) -> int:
+        """Return when the current window began.
 
-        One window for ever begins at 0, and so do leases of a rolling one: its decisions count
-        from their own times.
+        It is 0 for ``total``, and for ``rolling``, whose decisions count from their own times.
         """
-        began = _began(self.period, now)
-        return 0 if began is None else _us(began)
+        start = _calendar_start(self.period, now_us)
+        return 0 if start is None else _us(start)
 
-    def resets_at(self, now: int) -> int | None:
-        """Return when the window ends and the next one begins, None where none does."""
-        began = _began(self.period, now)
-        if began is None:
+    def resets_at_us(self, now_us: int) -> int | None:
+        """Return when the next window begins, None if there is only one."""
+        start = _calendar_start(self.period, now_us)
+        if start is None:
             return None
         if self.period == "month":
-            first_of_next = (began.replace(day=28) + timedelta(days=4)).replace(day=1)
+            first_of_next = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
             return _us(first_of_next)
-        return _us(began + timedelta(**{f"{self.period}s": 1}))
+        return _us(start + timedelta(**{f"{self.period}s": 1}))
 
 
-def _began(period: str, now: int) -> datetime | None:
-    moment = datetime.fromtimestamp(now // _US, tz=UTC)
+def _calendar_start(period: str, now_us: int) -> datetime | None:
+    """Return the start of the current hour, day or month, None for other periods."""
+    moment = datetime.fromtimestamp(now_us // _US, tz=UTC)
     hour = moment.replace(minute=0, second=0, microsecond=0)
     if period == "hour":
         return hour
@@ -99,5 +112,5 @@ def _us(moment: datetime) -> int:
 
 
 def nanos(usd: float) -> int:
-    """Return US dollars as the nearest nano-dollars."""
+    """Return US dollars as the nearest whole number of nano-dollars."""
     return round(usd * NANO)

@@ -1,4 +1,7 @@
-"""What is frozen when a policy starts, and the name that this gives it in the log."""
+"""The identity of a policy: what is frozen when it starts, and its name in the log.
+
+The field names are keys of the log's ``policy_started`` events and must never change.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import json
 from dataclasses import dataclass, field
 
 STATE_FORMAT = 3
-"""Another number starts every policy anew from the log: what a fold keeps has changed."""
+"""Raise it when the state of a fold changes; every policy then learns the log again."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyIdentity:
-    """What shapes the state of a policy, and its scales; both are frozen when it starts.
+    """What shapes the state of a policy, and its scales; all is frozen when the policy starts.
 
     Parameters
     ----------
@@ -34,7 +37,7 @@ class PolicyIdentity:
     Attributes
     ----------
     id : str
-        The policy's name and a hash of all that shapes its state; the scales are not in it.
+        Name of the policy and a hash of all that shapes its state, without the scales.
     """
 
     policy: str
@@ -47,6 +50,7 @@ class PolicyIdentity:
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
+        """Compute the id."""
         shaping = [STATE_FORMAT, self.policy, sorted(self.params.items()), self.embedder, self.dim]
         shaping.append(digest(self.prior))
         hashed = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:12]
@@ -66,5 +70,11 @@ class PolicyIdentity:
 
 
 def digest(text: str) -> str:
-    """Return a short digest of a prior's text, "" for none."""
+    """Return a short digest of a prior, "" for none.
+
+    Parameters
+    ----------
+    text : str
+        A prior as text.
+    """
     return hashlib.sha256(text.encode()).hexdigest()[:12] if text else ""

@@ -1,7 +1,8 @@
-"""Pools and models as the router sees them: plain values, no wire format and no SQL.
+"""Pools and models as values; this module must never know HTTP or SQL.
 
-A pool names an application: its models, its policy, its preference and its embedder. Prices are
-dated rows; a model here carries the row in force.
+A pool stands for one application: its models, policy, preference and embedder. Prices are dated
+rows in the database; a `Model` carries the row in force. The field names of the pydantic models
+are keys of the settings file.
 """
 
 from __future__ import annotations
@@ -16,21 +17,38 @@ DEFAULT_MAX_OUTPUT_TOKENS = 4096
 NANO = 1_000_000_000
 MOST_TOKENS = 1_000_000_000
 MOST_TASKS = 64
-MOST_PRICE = 1_000_000.0
-"""US dollars per million tokens; the dearest request in nano-dollars still fits 64 bits."""
+MOST_PRICE_USD = 1_000_000.0
+"""US dollars per million tokens; the most expensive request in nano-dollars fits 64 bits."""
 
-# No control characters: PostgreSQL has no text with a NUL, and no URL path has a line break.
+# No control characters: PostgreSQL stores no NUL in a text, and a URL path has no line break.
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class Strict(BaseModel):
-    """Base of everything that a person writes: a key that is not known is an error."""
+    """Base of all that a person writes: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Preference(Strict):
-    """Weights of quality, cost and latency; only their ratios count."""
+    """Weights of quality, cost and latency; only their ratios count.
+
+    Attributes
+    ----------
+    quality : float
+        Weight of quality, at least 0; at least one weight must be above 0.
+    cost : float
+        Weight of cost.
+    latency : float
+        Weight of latency.
+    """
+
+    # The OpenAPI document takes this in place of the docstring and its sections.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "Weights of quality, cost and latency; only their ratios count."
+        }
+    )
 
     quality: float = Field(0.0, ge=0, le=1e6)
     cost: float = Field(0.0, ge=0, le=1e6)
@@ -49,11 +67,27 @@ class Preference(Strict):
 
 
 class ModelSpec(Strict):
-    """A model and its price in US dollars per million tokens."""
+    """A model and its prices.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model, unique in its pool.
+    input_price : float
+        US dollars per million input tokens.
+    output_price : float
+        US dollars per million output tokens.
+    max_output_tokens : int or None
+        Limit of an answer, in tokens.
+    context_length : int or None
+        Limit of a prompt, in tokens.
+    capabilities : list of str
+        What the model can do, such as ``tools``; requests may require it.
+    """
 
     name: Name
-    input_price: float = Field(ge=0, le=MOST_PRICE)
-    output_price: float = Field(ge=0, le=MOST_PRICE)
+    input_price: float = Field(ge=0, le=MOST_PRICE_USD)
+    output_price: float = Field(ge=0, le=MOST_PRICE_USD)
     max_output_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
     context_length: int | None = Field(None, ge=1, le=MOST_TOKENS)
     capabilities: list[Name] = Field(default_factory=list, fail_fast=True)
@@ -61,7 +95,27 @@ class ModelSpec(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model of a pool with the price row in force."""
+    """A model of a pool with the price row in force.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model.
+    input_price : float
+        US dollars per million input tokens.
+    output_price : float
+        US dollars per million output tokens.
+    price_id : int
+        Id of the price row.
+    max_output_tokens : int or None
+        Limit of an answer, in tokens.
+    context_length : int or None
+        Limit of a prompt, in tokens.
+    capabilities : frozenset of str
+        What the model can do.
+    draining : bool
+        Whether the model is no longer chosen.
+    """
 
     name: str
     input_price: float
@@ -74,7 +128,7 @@ class Model:
 
     @property
     def prior_output_tokens(self) -> int:
-        """Output tokens assumed before any were seen."""
+        """Output tokens that an answer is assumed to have before any is observed."""
         return self.max_output_tokens or PRIOR_OUTPUT_TOKENS
 
     @property
@@ -84,7 +138,13 @@ class Model:
 
 
 class PolicySpec(Strict):
-    """A policy by name; every other key is a parameter of that policy."""
+    """A policy by name; every other key is a parameter of that policy.
+
+    Attributes
+    ----------
+    name : str
+        A name of `policies.POLICIES`.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -92,17 +152,63 @@ class PolicySpec(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_alone(cls, given: Any) -> Any:
-        return {"name": given} if isinstance(given, str) else given
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def params(self) -> dict[str, object]:
-        """Return the policy's keyword parameters as given."""
+        """Return the keyword parameters of the policy."""
         return dict(self.model_extra or {})
 
 
 class PoolOptions(Strict):
-    """How a pool decides. Everything has a default; see the README for what each key does."""
+    """How a pool decides; every option has a default.
+
+    Attributes
+    ----------
+    policy : PolicySpec
+        The policy and its parameters.
+    embedder : str
+        ``hashing``, ``minilm``, ``sentence-transformers:NAME`` or ``precomputed``.
+    embedding_dim : int or None
+        Numbers in an embedding; required with ``precomputed``.
+    tasks : list of str
+        Values of a request's `task` that become features; any other value is all zeros.
+    preference : Preference
+        Weights for requests that send none.
+    tau_cost : float or None
+        US dollars that count as cost 1, as does any higher cost; None: `default_tau_cost`.
+    tau_latency_ms : float
+        Latency that counts as 1, in ms.
+    exploration_share : float
+        Probability mass that is spread over all eligible models.
+    exploration_cost_share : float
+        Limit of the cost of exploration, as a share of the spend rate.
+    min_propensity : float
+        Least probability of a model that gets such mass.
+    feedback_ttl_s : float
+        Time until feedback is only stored, no longer learned, in seconds.
+    default_quality : float or None
+        Quality to learn for a decision without feedback in time; None learns nothing.
+    reservation_ttl_s : float
+        Time until a reservation that is not settled is shown as expired, in seconds.
+    prior : str or None
+        File of a fitted prior to start from.
+    newcomer_share : float
+        Probability mass for all models together that were added late.
+    newcomer_pulls : int
+        Number of outcomes after which a model is no longer new.
+    newcomer_optimism : float
+        Above 0, a new model starts with two imaginary rewards, this far above the mean reward.
+    reset_on_drift : bool
+        Whether a drift alarm makes the policy unsure of that model's level again.
+    recheck_share : float
+        Probability mass for all models together that an alarm found worse, until they recover.
+
+    Notes
+    -----
+    See "Configuration" in banditroute/README.md for an example.
+    """
 
     policy: PolicySpec = PolicySpec()
     embedder: str = "hashing"
@@ -128,12 +234,19 @@ class PoolOptions(Strict):
     def _dim_when_precomputed(self) -> PoolOptions:
         if self.embedder == "precomputed" and self.embedding_dim is None:
             raise ValueError("embedding_dim: required with embedder 'precomputed'")
-        for twice in {task for task in self.tasks if self.tasks.count(task) > 1}:
-            raise ValueError(f"tasks: {twice!r} is there twice")
+        for task in self.tasks:
+            if self.tasks.count(task) > 1:
+                raise ValueError(f"tasks: {task!r} is there twice")
         return self
 
 
 def default_tau_cost(models: list[ModelSpec] | list[Model]) -> float:
-    """Return the dearest model's price for 1,000 input and 512 output tokens, in US dollars."""
-    dearest = max((1_000 * m.input_price + 512 * m.output_price for m in models), default=0.0)
-    return dearest / 1e6 or 1.0
+    """Return the highest price of 1,000 input and 512 output tokens, in US dollars.
+
+    Parameters
+    ----------
+    models : list of ModelSpec or list of Model
+        The models to compare; none, or only free ones, give 1.
+    """
+    highest = max((1_000 * m.input_price + 512 * m.output_price for m in models), default=0.0)
+    return highest / 1e6 or 1.0

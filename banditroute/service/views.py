@@ -61,7 +61,7 @@ def resets_at(budget: Budget, sums: BudgetSums, now: int) -> int | None:
     """Return when money comes back by itself, microseconds UTC; None: it never does."""
     if budget.period == ROLLING:
         return None if sums.oldest is None else sums.oldest + budget.span_us
-    return budget.resets_at(now)
+    return budget.resets_at_us(now)
 
 
 def fault_view(fault: RouterFault) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def free(connection: Connection, budget: Budget, *, now: int) -> int:
         known = sums(connection, budget, now=now)
         return known.cap - known.used
     given = select(func.coalesce(func.sum(_lease.amount_nano - _lease.returned_nano), 0)).where(
-        _lease.budget_id == budget.id, _lease.window_start == budget.window(now)
+        _lease.budget_id == budget.id, _lease.window_start == budget.window_start_us(now)
     )
     return budget.cap_nano - int(connection.execute(given).scalar_one())
 
@@ -173,7 +173,7 @@ def lease(
     if cap is None:
         return Lease(0, 0, True)
     budget = replace(budget, cap_nano=cap)
-    window = budget.window(now)
+    window = budget.window_start_us(now)
     available = max(free(connection, budget, now=now), 0)
     grant = min(available, max(need, min(ideal, available // 4)))
     mine = and_(
@@ -276,7 +276,7 @@ def draw(connection: Connection, draws: Sequence[Draw]) -> None:
 def sums(connection: Connection, budget: Budget, *, now: int) -> BudgetSums:
     """Return what the rows of the current window add up to."""
     rolling = budget.period == ROLLING
-    since = budget.window(now)
+    since = budget.window_start_us(now)
     within = _held.window_start > now - budget.span_us if rolling else _held.window_start == since
     recent = or_(_lease.closed_at.is_(None), _lease.closed_at > now - budget.span_us)
     its = recent if rolling else _lease.window_start == since
@@ -313,7 +313,7 @@ def course(connection: Connection, budget: Budget, *, now: int) -> WindowCourse:
         settled, running = known.settled + known.lost, known.reserved + known.expired
         requests, window = known.requests, 0
     else:
-        window = budget.window(now)
+        window = budget.window_start_us(now)
         lost = case((_lease.closed_at > 0, _lease.amount_nano - _lease.drawn_nano), else_=0)
         parts = (
             _lease.ended_nano - _lease.returned_nano + lost,

@@ -46,7 +46,7 @@ class Ledger:
 
     def draw(self, lease_id: int, *nanos: int, name: str = "d", expires_at: int = LATER) -> None:
         rolling = self.budget.period == "rolling"
-        at = self.now if rolling else self.budget.window(self.now)
+        at = self.now if rolling else self.budget.window_start_us(self.now)
         draws = [
             Draw(f"{name}{i}", self.budget.id, lease_id, at, nano, expires_at)
             for i, nano in enumerate(nanos)

@@ -13,7 +13,7 @@ from banditroute.core.budget import Budget
 def slice_of(left: int, name: str = "b", at: int = 1, **fields: Any) -> LocalLease:
     terms = {"cap_nano": 1_000, "period": "total"} | fields
     budget = Budget(id=at, pool="p", name=name, **terms)
-    window = budget.window(7_200_000_001)
+    window = budget.window_start_us(7_200_000_001)
     return LocalLease(at + 10, budget, window, NO_LIMIT, left=left, deadline=100.0)
 
 

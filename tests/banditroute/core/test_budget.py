@@ -42,9 +42,11 @@ def test_a_window_is_that_of_the_calendar_in_utc(
     period: str, now: str, began: str, ends: str
 ) -> None:
     one, at = budget(period), us(now, more=999_999)
-    assert (one.window(at), one.resets_at(at)) == (us(began), us(ends))
+    assert (one.window_start_us(at), one.resets_at_us(at)) == (us(began), us(ends))
     # Windows touch: the end of one is the beginning of the next.
-    assert one.window(us(ends) - 1) == us(began) and one.window(us(ends)) == us(ends)
+    assert one.window_start_us(us(ends) - 1) == us(began) and one.window_start_us(us(ends)) == us(
+        ends
+    )
 
 
 @pytest.mark.parametrize("zone", ["America/St_Johns", "Pacific/Kiritimati"])
@@ -56,8 +58,8 @@ def test_the_zone_of_the_machine_does_not_matter(
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        assert budget("day").window(us("2026-03-01T10:59")) == us("2026-03-01T00:00")
-        assert budget("hour").resets_at(us("2026-03-01T10:59")) == us("2026-03-01T11:00")
+        assert budget("day").window_start_us(us("2026-03-01T10:59")) == us("2026-03-01T00:00")
+        assert budget("hour").resets_at_us(us("2026-03-01T10:59")) == us("2026-03-01T11:00")
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -65,8 +67,8 @@ def test_the_zone_of_the_machine_does_not_matter(
 
 def test_one_window_for_ever_and_a_rolling_one_begin_at_0_and_never_reset() -> None:
     for one in (budget(), budget("rolling", rolling_s=60)):
-        assert one.window(us("2026-03-01T10:59")) == 0
-        assert one.resets_at(us("2026-03-01T10:59")) is None
+        assert one.window_start_us(us("2026-03-01T10:59")) == 0
+        assert one.resets_at_us(us("2026-03-01T10:59")) is None
     assert budget("rolling", rolling_s=90).span_us == 90_000_000 and budget().span_us == 0
 
 

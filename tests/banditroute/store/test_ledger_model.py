@@ -37,16 +37,20 @@ class LedgerMachine(RuleBasedStateMachine):
     # The model. ----------------------------------------------------------------------------
     def now_in(self, at: int) -> bool:
         now, budget = self.kept.now, self.kept.budget
-        return at > now - 60_000_000 if budget.span_us else budget.window(at) == budget.window(now)
+        return (
+            at > now - 60_000_000
+            if budget.span_us
+            else budget.window_start_us(at) == budget.window_start_us(now)
+        )
 
     def used(self) -> int:
-        window = self.kept.budget.window(self.kept.now)
+        window = self.kept.budget.window_start_us(self.kept.now)
         spent = sum(held[2] for held in self.held.values() if self.now_in(held[0]))
         return spent + sum(left for (_, at), left in self.left.items() if at == window)
 
     @rule(holder=st.sampled_from([A, B]), need=SIZES, ideal=SIZES)
     def lease(self, holder: Holder, need: int, ideal: int) -> None:
-        at = holder.name, self.kept.budget.window(self.kept.now)
+        at = holder.name, self.kept.budget.window_start_us(self.kept.now)
         free = max(self.cap - self.used(), 0)
         got = self.kept.lease(holder, need, ideal)
         assert got.granted == min(free, max(need, min(ideal, free // 4)))
