@@ -32,7 +32,8 @@ from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace
 from sim.results import RunFile, Stage
 from sim.worlds.feedback_options import with_feedback
-from sim.worlds.scenario import Scenario, load_scenarios
+from sim.worlds.scenario import Scenario
+from sim.worlds.scenario_files import load_scenarios
 
 PACKAGES = ("banditroute", "numpy", "scipy", "ray")
 """Packages on whose versions all figures depend."""
@@ -319,7 +320,7 @@ def plan_stages(
         own = scenario.preference or PoolOptions().preference
         weights = preference or own.weights()
         common = replace(of_models[data.models], scenario=scenario, preference=weights)
-        for rate in budget_rates or scenario.budget_rates or (None,):
+        for rate in budget_rates or scenario.budget_rates_usd or (None,):
             budget = "" if rate is None else f", {rate * 1_000:.3g} USD per 1,000 requests"
             experiment = replace(common, budget_rate=rate)
             title = f"{scenario.title}{budget}"

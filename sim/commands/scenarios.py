@@ -17,11 +17,11 @@ def command(
     from rich.table import Table
 
     from sim.commands.terminal import console
-    from sim.worlds.scenario import load_scenarios, shipped
+    from sim.worlds.scenario_files import load_scenarios, shipped
 
     table = Table("name", "title", "budgets", "what happens")
     for name in names or shipped():
         for one in load_scenarios(name):
-            rates = ", ".join(f"{rate:.1e}" for rate in one.budget_rates)
+            rates = ", ".join(f"{rate:.1e}" for rate in one.budget_rates_usd)
             table.add_row(one.name, one.title, rates, one.says)
     console().print(table)

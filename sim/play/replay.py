@@ -107,13 +107,13 @@ class Experiment:
         """
         learned, scored = self._rows(seed)
         if self.scenario is None:
-            world = World.still(self.dataset, scored)
+            world = World.from_dataset(self.dataset, scored)
         else:
             rng = np.random.default_rng([seed, _STAGING])
             world = self.scenario.stage(self.dataset, scored, rng)
         if len(learned) == 0:
             return None, world
-        before = World.still(self.dataset, learned)
+        before = World.from_dataset(self.dataset, learned)
         before.offered[:] = world.offered[0]
         return before, world
 

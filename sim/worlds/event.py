@@ -1,14 +1,14 @@
-"""What all events are made of: when they happen, whom they concern, and how a world takes them.
+"""The base of all events: when they happen, and how a world takes them.
 
-An event says nothing about data: models and tasks may be named by what they are among others
-("dearest", "easy"), times by their share of the world. It must never change a world in place, and
-draws from nothing but the generator that it is given.
+An event must never change a world in place. It draws from nothing but the generator that it is
+given. Models and tasks may be named by their roles, see `sim.worlds.roles`, and times by their
+share of the world.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any, Self
 
@@ -16,13 +16,9 @@ import numpy as np
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
 from banditroute.core.pool import Strict
-from policies.base import Float64
-from sim.data.dataset import Dataset
 from sim.errors import InputError
+from sim.worlds.roles import Roles
 from sim.worlds.world import World, WorldChange
-
-BY_QUALITY = ("best", "second", "third")
-BY_TASK = ("easy", "hard")
 
 
 def _when(value: object) -> Fraction | int:
@@ -40,16 +36,30 @@ def _when(value: object) -> Fraction | int:
 
 
 When = Annotated[Fraction | int, PlainValidator(_when)]
-"""A share of the world as a Fraction, or as an int above 1 how many requests come before it."""
+"""A share of the world as a Fraction, or an int above 1: how many requests come before it."""
 
 
 def position(when: Fraction | int, n: int, field: str) -> int:
-    """Return the request of a world of n at which a time of field `field` falls, 0..n.
+    """Return the request at which something happens.
+
+    Parameters
+    ----------
+    when : Fraction or int
+        See `When`.
+    n : int
+        Requests of the world.
+    field : str
+        Where the time stands, for messages.
+
+    Returns
+    -------
+    int
+        0 to n; n is after the last request.
 
     Raises
     ------
     InputError
-        For a number of requests that the world does not have.
+        For more requests than the world has.
     """
     if isinstance(when, Fraction):
         return int(when * n)
@@ -58,104 +68,53 @@ def position(when: Fraction | int, n: int, field: str) -> int:
     return when
 
 
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """Who is who in some data.
+class WorldEvent(Strict):
+    """Something that happens to a world.
 
     Attributes
     ----------
-    models : K names; quality, cost_usd : float64[K], their means.
-    tasks : names, from the easiest to the hardest by mean quality over all models.
-    counts : int, of the rows of each task.
+    kind : str
+        Name of the event in scenario files.
     """
-
-    models: tuple[str, ...]
-    quality: Float64
-    cost_usd: Float64
-    tasks: tuple[str, ...]
-    counts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, data: Dataset | World) -> Cast:
-        """Return the cast of complete data, or of a world as it is by now."""
-        names, at, counts = np.unique(
-            np.array(data.task, dtype=object), return_inverse=True, return_counts=True
-        )
-        ease = np.bincount(at, weights=data.quality.mean(axis=1), minlength=len(names)) / counts
-        order = np.argsort(-ease, kind="stable")
-        return cls(
-            models=data.models,
-            quality=data.quality.mean(axis=0),
-            cost_usd=data.cost_usd.mean(axis=0),
-            tasks=tuple(names[order].tolist()),
-            counts=tuple(counts[order].tolist()),
-        )
-
-    def model(self, name: str, field: str) -> str:
-        """Return the model that a name or a role means; a model of that name comes first.
-
-        Raises
-        ------
-        InputError
-            Naming `field`, where there is no such model.
-        """
-        if name in self.models:
-            return name
-        ranked: list[int] = np.argsort(-self.quality, kind="stable").tolist()
-        priced: list[int] = np.argsort(self.cost_usd, kind="stable").tolist()
-        among = dict(zip(BY_QUALITY, ranked, strict=False))
-        among |= {"worst": ranked[-1], "cheapest": priced[0], "dearest": priced[-1]}
-        if name in among:
-            return self.models[among[name]]
-        known, roles = ", ".join(self.models), ", ".join(among)
-        raise InputError(f"{field}: no model {name!r}; the data has {known}; roles: {roles}")
-
-    def choose(self, names: list[str], field: str) -> list[str]:
-        """Return the tasks that names mean: themselves, or "easy" or "hard".
-
-        The easy tasks are the easiest ones that together make at least half of the rows; where
-        that would be all, the hardest one is hard.
-
-        Raises
-        ------
-        InputError
-            Naming `field`, where there is no such task.
-        """
-        halves = np.flatnonzero(np.cumsum(self.counts) * 2 >= sum(self.counts))
-        easy = min(int(halves[0]) + 1, len(self.tasks) - 1)
-        chosen: list[str] = []
-        for name in names:
-            if name in self.tasks:
-                chosen.append(name)
-            elif name in BY_TASK and easy > 0:
-                chosen.extend(self.tasks[:easy] if name == "easy" else self.tasks[easy:])
-            elif name in BY_TASK:
-                raise InputError(f"{field}: {name!r} among one task: the data has no others")
-            else:
-                known = ", ".join(sorted(self.tasks))
-                raise InputError(f"{field}: no task {name!r}; the data has {known}; or easy, hard")
-        return chosen
-
-
-class WorldEvent(Strict):
-    """Something that happens to a world."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     kind: str
 
     def apply(self, world: World, rng: np.random.Generator) -> World:
-        """Return the world in which it has happened; roles are those of `world` as it is.
+        """Return the world in which the event has happened.
+
+        Parameters
+        ----------
+        world : World
+            It stays as it is; roles are those in this world.
+        rng : numpy.random.Generator
+            The only source of what the event draws.
+
+        Returns
+        -------
+        World
+            With other columns, and one or two changes more.
 
         Raises
         ------
         InputError
             Naming the field, where the event does not fit the world.
         """
-        return self.cast(Cast.of(world))._happen(world, rng)
+        return self.resolve(Roles.of(world))._apply(world, rng)
 
-    def cast(self, cast: Cast) -> Self:
+    def resolve(self, roles: Roles) -> Self:
         """Return the same event with names instead of roles.
+
+        Parameters
+        ----------
+        roles : Roles
+            Of the data that the event is for.
+
+        Returns
+        -------
+        Self
+            The event.
 
         Raises
         ------
@@ -164,12 +123,20 @@ class WorldEvent(Strict):
         """
         return self
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
         raise NotImplementedError
 
 
-class Spell(WorldEvent):
-    """An event that lasts: from `since` until `until`, as before afterwards."""
+class LastingEvent(WorldEvent):
+    """An event that ends: afterwards the world is as it was before.
+
+    Attributes
+    ----------
+    since : Fraction or int
+        Its first request; ``from`` in files.
+    until : Fraction or int
+        The first request after it; ``to`` in files.
+    """
 
     since: When = Field(Fraction(0), alias="from")
     until: When = Field(Fraction(1), alias="to")
@@ -181,7 +148,23 @@ class Spell(WorldEvent):
         return self
 
     def part(self, world: World) -> slice:
-        """Return the requests that it concerns; a share of a small world may hold none."""
+        """Return the requests during the event; a share of a small world may hold none.
+
+        Parameters
+        ----------
+        world : World
+            The world.
+
+        Returns
+        -------
+        slice
+            Of its requests.
+
+        Raises
+        ------
+        InputError
+            For a time that the world does not have, or an end before the beginning.
+        """
         n = len(world)
         start, stop = position(self.since, n, "from"), position(self.until, n, "to")
         if start > stop:
@@ -189,26 +172,52 @@ class Spell(WorldEvent):
         return slice(start, stop)
 
 
-def one_of(event: WorldEvent, *fields: str) -> None:
-    """Refuse an event that does not have exactly one of some fields."""
-    given = [field for field in fields if getattr(event, field) is not None]
-    if len(given) != 1:
-        found = f"not {' and '.join(given)}" if given else "and none is there"
-        raise ValueError(f"one of {', '.join(fields)} is expected, {found}")
-
-
-def changed(world: World, label: str, part: slice, after: str, **columns: Any) -> World:
-    """Return the world with new columns, and with the change in words.
+def require_one_of(event: WorldEvent, *fields: str) -> None:
+    """Refuse an event that does not have exactly one of some fields.
 
     Parameters
     ----------
-    part : the requests concerned; where there is none, nothing has changed.
-    label, after : what begins with them, and what begins where they end; "" for nothing.
+    event : WorldEvent
+        The event.
+    *fields : str
+        Names of its fields.
+
+    Raises
+    ------
+    ValueError
+        With the names that are present.
+    """
+    present = [field for field in fields if getattr(event, field) is not None]
+    if len(present) != 1:
+        fault = f"not {' and '.join(present)}" if present else "and none is there"
+        raise ValueError(f"one of {', '.join(fields)} is expected, {fault}")
+
+
+def with_change(world: World, label: str, part: slice, label_after: str, **columns: Any) -> World:
+    """Return a world with new columns, and with what happened in words.
+
+    Parameters
+    ----------
+    world : World
+        It stays as it is.
+    label : str
+        What begins with the first request of `part`.
+    part : slice
+        The requests concerned; where there are none, nothing has changed.
+    label_after : str
+        What begins after the last one; "" for nothing.
+    **columns : object
+        Fields of `World`.
+
+    Returns
+    -------
+    World
+        Its changes are in order of time.
     """
     if part.start == part.stop:
         return world
     new = [WorldChange(part.start, label)]
-    if part.stop < len(world) and after:
-        new.append(WorldChange(part.stop, after))
+    if part.stop < len(world) and label_after:
+        new.append(WorldChange(part.stop, label_after))
     changes = sorted((*world.changes, *new), key=lambda change: change.request)
     return replace(world, changes=tuple(changes), **columns)

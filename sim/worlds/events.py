@@ -1,7 +1,7 @@
-"""Events: each a small pure function from a world to another, and composing in order.
+"""All events of scenario files: each is a pure function from one world to another.
 
-``Delay(seconds=60.0).apply(world, rng)`` is a world in which feedback is a minute late. The same
-events are what scenario files are made of, see `sim.worlds.scenario`.
+``Delay(seconds=60.0).apply(world, rng)`` is a world in which feedback is a minute late. Events
+compose in order; `sim.worlds.scenario` reads them from files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from sim.worlds.event import Cast, WorldEvent
+from sim.worlds.event import WorldEvent
 from sim.worlds.feedback_events import Delay, Judge, Loss, Poison
 from sim.worlds.model_events import Add, Drain, Outage, PriceChange, Quality
 from sim.worlds.traffic_events import Burst, Mix
@@ -28,7 +28,6 @@ __all__ = [
     "Add",
     "AnyEvent",
     "Burst",
-    "Cast",
     "Delay",
     "Drain",
     "Judge",

@@ -1,4 +1,7 @@
-"""What happens to feedback, while answers stay what they are: late, lost, false, judged anew."""
+"""What happens to feedback: it is late, lost, false or from another judge.
+
+The answers themselves, their quality and cost, stay the same.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,24 @@ import numpy as np
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
 from policies.base import Bools
-from sim.worlds.event import Cast, Spell, changed, one_of
+from sim.worlds.event import LastingEvent, require_one_of, with_change
+from sim.worlds.roles import Roles
 from sim.worlds.world import World
 
-MOST_SECONDS = 1e9
-
+MAX_DELAY_S = 1e9
 
 _SECONDS = TypeAdapter(
-    Annotated[list[Annotated[float, Field(ge=0, le=MOST_SECONDS)]], Field(min_length=1)]
+    Annotated[list[Annotated[float, Field(ge=0, le=MAX_DELAY_S)]], Field(min_length=1)]
 )
 _SHARE = TypeAdapter(Annotated[float, Field(ge=0, le=1)])
 
 
-# A union of pydantic's own would be told as two mistakes, with a path that is in no file.
+# pydantic reports a union as two mistakes, with a path that is in no file.
 def _seconds(value: object) -> float | list[float]:
     try:
         seconds = _SECONDS.validate_python(value if isinstance(value, list) else [value])
     except ValidationError:
-        message = f"seconds from 0 to {MOST_SECONDS:g} are expected, or a list of them"
+        message = f"seconds from 0 to {MAX_DELAY_S:g} are expected, or a list of them"
         raise ValueError(message) from None
     return seconds if isinstance(value, list) else seconds[0]
 
@@ -37,69 +40,101 @@ def _value(value: object) -> float | Literal["inverted"]:
         raise ValueError("a number from 0 to 1 is expected, or inverted") from None
 
 
-class OfAnswers(Spell):
-    """Feedback on the answers of one model, or of all without `model`."""
+class FeedbackEvent(LastingEvent):
+    """An event of the feedback on one model, or on all.
+
+    Attributes
+    ----------
+    model : str, optional
+        Name or role; all models without it.
+    """
 
     model: str | None = None
 
-    def cast(self, cast: Cast) -> Self:
+    def resolve(self, roles: Roles) -> Self:
+        """See `WorldEvent.resolve`."""
         if self.model is None:
             return self
-        return self.model_copy(update={"model": cast.model(self.model, "model")})
+        return self.model_copy(update={"model": roles.model(self.model, "model")})
 
     def concerned(self, world: World) -> Bools:
-        """Return bool[K], which models' feedback it is."""
+        """Return which models' feedback changes.
+
+        Parameters
+        ----------
+        world : World
+            Of K models.
+
+        Returns
+        -------
+        bool[K]
+            True for those models.
+        """
         return np.array([self.model in (None, name) for name in world.models])
 
     def _words(self, text: str) -> str:
         return text if self.model is None else f"{self.model}: {text}"
 
 
-class Delay(OfAnswers):
-    """Feedback comes later, on top of the delay that it has.
+class Delay(FeedbackEvent):
+    """Feedback comes later, in addition to the delay that it has.
+
+    Exactly one of `seconds` and `mean` must be there.
 
     Attributes
     ----------
-    seconds : as many; of a list, one drawn for each request.
-    mean : of an exponential law, drawn for each request; one of the two.
+    kind : str
+        "delay".
+    seconds : float or list of float, optional
+        The delay in seconds; of a list, one is drawn for each request.
+    mean : float, optional
+        Mean in seconds of an exponential distribution, drawn from for each request.
     """
 
     kind: Literal["delay"] = "delay"
     seconds: Annotated[float | list[float], PlainValidator(_seconds)] | None = None
-    mean: float | None = Field(None, gt=0, le=MOST_SECONDS)
+    mean: float | None = Field(None, gt=0, le=MAX_DELAY_S)
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
-        one_of(self, "seconds", "mean")
+    def _has_one(self) -> Self:
+        require_one_of(self, "seconds", "mean")
         return self
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
-        part, delay = self.part(world), world.delay_s.copy()
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
+        part, delay_s = self.part(world), world.delay_s.copy()
         size = part.stop - part.start
         if self.mean is not None:
-            late, words = rng.exponential(self.mean, size), f"{self.mean:g} s late on average"
+            late_s, words = rng.exponential(self.mean, size), f"{self.mean:g} s late on average"
         else:
-            late = rng.choice(np.atleast_1d(np.array(self.seconds, dtype=np.float64)), size)
+            late_s = rng.choice(np.atleast_1d(np.array(self.seconds, dtype=np.float64)), size)
             among = self.seconds if isinstance(self.seconds, list) else [self.seconds or 0.0]
             words = f"{min(among):g} to {max(among):g} s late" if len(among) > 1 else ""
             words = words or f"{among[0]:g} s late"
-        delay[part] += late[:, None] * self.concerned(world)
-        return changed(
+        delay_s[part] += late_s[:, None] * self.concerned(world)
+        return with_change(
             world,
             self._words(f"feedback {words}"),
             part,
             self._words("feedback as prompt as before"),
-            delay_s=delay,
+            delay_s=delay_s,
         )
 
 
-class Loss(OfAnswers):
+class Loss(FeedbackEvent):
     """A share of the feedback never comes.
+
+    With `below` or `above` it is missing not at random.
 
     Attributes
     ----------
-    share : of the requests.
-    below, above : only where the answer is worse, or better, than this: missing not at random.
+    kind : str
+        "loss".
+    share : float
+        Share of the requests, 0 to 1.
+    below : float, optional
+        Only feedback on answers of a lower quality is lost.
+    above : float, optional
+        Only feedback on answers of a higher quality is lost.
     """
 
     kind: Literal["loss"] = "loss"
@@ -107,8 +142,8 @@ class Loss(OfAnswers):
     below: float | None = Field(None, ge=0, le=1)
     above: float | None = Field(None, ge=0, le=1)
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
-        part, delay = self.part(world), world.delay_s.copy()
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
+        part, delay_s = self.part(world), world.delay_s.copy()
         quality = world.quality[part]
         lost = (rng.random(len(quality)) < self.share)[:, None] & self.concerned(world)
         where = ""
@@ -117,36 +152,40 @@ class Loss(OfAnswers):
         if self.above is not None:
             lost = lost & (quality > self.above)
             where = f"{where}{' and' if where else ' where quality'} > {self.above:g}"
-        delay[part] = np.where(lost, np.inf, delay[part])
-        return changed(
+        delay_s[part] = np.where(lost, np.inf, delay_s[part])
+        return with_change(
             world,
             self._words(f"{100 * self.share:.3g} % of the feedback is lost{where}"),
             part,
             self._words("feedback is no longer lost"),
-            delay_s=delay,
+            delay_s=delay_s,
         )
 
 
-class Poison(OfAnswers):
-    """A share of the feedback says something else than the judge.
+class Poison(FeedbackEvent):
+    """A share of the feedback is false.
 
     Attributes
     ----------
-    share : of the requests.
-    value : what it says instead; "inverted" for 1 minus what the judge says.
+    kind : str
+        "poison".
+    share : float
+        Share of the requests, 0 to 1.
+    value : float or "inverted"
+        Quality that false feedback gives; "inverted" gives 1 minus that of the judge.
     """
 
     kind: Literal["poison"] = "poison"
     share: float = Field(ge=0, le=1)
     value: Annotated[float | Literal["inverted"], PlainValidator(_value)]
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
         part, judged = self.part(world), world.judged.copy()
-        said = judged[part]
-        false = (rng.random(len(said)) < self.share)[:, None] & self.concerned(world)
-        judged[part] = np.where(false, 1.0 - said if self.value == "inverted" else self.value, said)
+        true = judged[part]
+        false = (rng.random(len(true)) < self.share)[:, None] & self.concerned(world)
+        judged[part] = np.where(false, 1.0 - true if self.value == "inverted" else self.value, true)
         value = self.value if self.value == "inverted" else f"{self.value:g}"
-        return changed(
+        return with_change(
             world,
             self._words(f"{100 * self.share:.3g} % of the feedback is poisoned: {value}"),
             part,
@@ -155,13 +194,23 @@ class Poison(OfAnswers):
         )
 
 
-class Judge(Spell):
+class Judge(LastingEvent):
     """Another judge: ``scale x judged + shift + bias of the model + N(0, noise)``, in [0, 1].
+
+    At least one field must be there.
 
     Attributes
     ----------
-    noise : standard deviation, drawn for each answer.
-    bias : by model name or role.
+    kind : str
+        "judge".
+    scale : float
+        Factor of the quality that the judge before gives.
+    shift : float
+        What is added to it.
+    noise : float
+        Standard deviation of an error drawn for each answer.
+    bias : dict of str to float
+        What is added for one model, by name or role.
     """
 
     kind: Literal["judge"] = "judge"
@@ -176,21 +225,22 @@ class Judge(Spell):
             raise ValueError("one of scale, shift, noise, bias is expected")
         return self
 
-    def cast(self, cast: Cast) -> Self:
+    def resolve(self, roles: Roles) -> Self:
+        """See `WorldEvent.resolve`."""
         bias: dict[str, float] = {}
         for name, value in self.bias.items():
-            model = cast.model(name, f"bias.{name}")
+            model = roles.model(name, f"bias.{name}")
             bias[model] = bias.get(model, 0.0) + value
         return self.model_copy(update={"bias": bias})
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
         part, judged = self.part(world), world.judged.copy()
         bias = np.array([self.bias.get(name, 0.0) for name in world.models])
-        said = self.scale * judged[part] + self.shift + bias
-        judged[part] = np.clip(said + rng.normal(0.0, self.noise, said.shape), 0.0, 1.0)
+        mean = self.scale * judged[part] + self.shift + bias
+        judged[part] = np.clip(mean + rng.normal(0.0, self.noise, mean.shape), 0.0, 1.0)
         words = [f"x {self.scale:g}"] if self.scale != 1.0 else []
         words += [f"{self.shift:+g}"] if self.shift else []
         words += [f"{value:+g} for {name}" for name, value in self.bias.items()]
         words += [f"noise of sd {self.noise:g}"] if self.noise else []
         label = f"another judge: {', '.join(words)}"
-        return changed(world, label, part, "the judge of before", judged=judged)
+        return with_change(world, label, part, "the judge of before", judged=judged)

@@ -1,17 +1,16 @@
-"""What the command line says of feedback, as events: late, lost, judged with noise."""
+"""Command-line options of feedback, as events of a scenario: late, lost, judged with noise."""
 
 from __future__ import annotations
 
 import numpy as np
 from pydantic import ValidationError
 
-from banditroute.core.mistakes import explain
 from sim.errors import InputError
-from sim.worlds.events import Delay, Judge, Loss
+from sim.worlds.feedback_events import Delay, Judge, Loss
 from sim.worlds.scenario import Scenario
 
-_MOST = 1_000
-"""Delays of a log that are kept; of more, so many quantiles."""
+_MAX_DELAYS = 1_000
+"""Delays of a log that are kept; of a longer log, this many quantiles."""
 
 
 def with_feedback(
@@ -21,13 +20,23 @@ def with_feedback(
     missing: float | None = None,
     judge_noise: float | None = None,
 ) -> Scenario:
-    """Return a scenario in which feedback is, beside all else, as the options say.
+    """Return a scenario with the events of some options after its own.
 
     Parameters
     ----------
-    delay : see `parse_delay`.
-    missing : share of the feedback that never comes.
-    judge_noise : standard deviation of the judge's error.
+    scenario : Scenario
+        What happens beside that.
+    delay : str, optional
+        See `parse_delay`.
+    missing : float, optional
+        Share of the feedback that never comes, 0 to 1.
+    judge_noise : float, optional
+        Standard deviation of the judge's error.
+
+    Returns
+    -------
+    Scenario
+        The same one where no option is there.
 
     Raises
     ------
@@ -48,12 +57,18 @@ def with_feedback(
 
 
 def parse_delay(text: str) -> Delay:
-    """Return the delay that a person means.
+    """Return the event of a delay.
 
     Parameters
     ----------
-    text : ``SECONDS``, ``exponential:MEAN`` or ``log:URL``, which draws from the delays in the
-        database of a daemon.
+    text : str
+        ``SECONDS``, ``exponential:MEAN`` (in seconds) or ``log:URL``, which draws from the delays
+        in the database of a daemon.
+
+    Returns
+    -------
+    Delay
+        For all models and requests.
 
     Raises
     ------
@@ -62,19 +77,28 @@ def parse_delay(text: str) -> Delay:
     """
     kind, _, rest = text.partition(":")
     if kind == "log" and rest:
-        return Delay(seconds=logged(rest))
+        return Delay(seconds=logged_delays_s(rest))
     try:
         if kind == "exponential":
             return Delay(mean=float(rest))
         return Delay(seconds=float(text))
-    except ValueError as error:
-        reason = f" ({explain(error)})" if isinstance(error, ValidationError) else ""
+    except (ValidationError, ValueError) as error:
         expected = "seconds, exponential:SECONDS or log:URL"
-        raise InputError(f"--delay: {text!r}: {expected} expected{reason}") from error
+        raise InputError(f"--delay: {text!r}: {expected} expected") from error
 
 
-def logged(url: str) -> list[float]:
-    """Return the seconds between decisions and the feedback on them in a daemon's database.
+def logged_delays_s(url: str) -> list[float]:
+    """Return the delays of feedback in a daemon's database.
+
+    Parameters
+    ----------
+    url : str
+        Any that SQLAlchemy accepts.
+
+    Returns
+    -------
+    list of float
+        Seconds between a decision and each feedback on it, at most 1,000 of them.
 
     Raises
     ------
@@ -87,14 +111,13 @@ def logged(url: str) -> list[float]:
     from sim.data.database import opened, without_passwords
 
     where = "--delay: log"
-    said = without_passwords(url)
-    waited = feedback.c.received_at - decisions.c.created_at
-    query = select(waited).join(decisions, decisions.c.id == feedback.c.decision_id)
+    delay_us = feedback.c.received_at - decisions.c.created_at
+    query = select(delay_us).join(decisions, decisions.c.id == feedback.c.decision_id)
     with opened(url, where) as log, log.engine.connect() as connection:
-        microseconds = connection.execute(query).scalars().all()
-    if not microseconds:
-        raise InputError(f"{where}: {said}: no feedback in this log")
-    seconds = np.maximum(np.array(microseconds, dtype=np.float64) / 1e6, 0.0)
-    if len(seconds) > _MOST:
-        seconds = np.quantile(seconds, (np.arange(_MOST) + 0.5) / _MOST)
-    return [float(value) for value in seconds]
+        delays_us = connection.execute(query).scalars().all()
+    if not delays_us:
+        raise InputError(f"{where}: {without_passwords(url)}: no feedback in this log")
+    delays_s = np.maximum(np.array(delays_us, dtype=np.float64) / 1e6, 0.0)
+    if len(delays_s) > _MAX_DELAYS:
+        delays_s = np.quantile(delays_s, (np.arange(_MAX_DELAYS) + 0.5) / _MAX_DELAYS)
+    return [float(delay_s) for delay_s in delays_s]

@@ -1,4 +1,4 @@
-"""What happens to models: better and worse answers, prices, coming and going, outages."""
+"""What happens to models: other quality, other prices, new and drained models, outages."""
 
 from __future__ import annotations
 
@@ -10,26 +10,42 @@ from pydantic import Field, model_validator
 
 from policies.base import Float64
 from sim.errors import InputError
-from sim.worlds.event import Cast, Spell, When, WorldEvent, changed, one_of, position
+from sim.worlds.event import LastingEvent, When, WorldEvent, position, require_one_of, with_change
+from sim.worlds.roles import Roles
 from sim.worlds.world import World
 
 
-class OfModel(WorldEvent):
-    """An event of one model, by name or role."""
-
-    model: str
-
-    def cast(self, cast: Cast) -> Self:
-        return self.model_copy(update={"model": cast.model(self.model, "model")})
-
-
-class Quality(OfModel, Spell):
-    """A model answers better or worse, and feedback says so.
+class ModelEvent(WorldEvent):
+    """An event of one model.
 
     Attributes
     ----------
-    set : every answer has this quality; scale : times this; shift : plus this; one of the three.
-        Results stay within 0 and 1.
+    model : str
+        Name or role.
+    """
+
+    model: str
+
+    def resolve(self, roles: Roles) -> Self:
+        """See `WorldEvent.resolve`."""
+        return self.model_copy(update={"model": roles.model(self.model, "model")})
+
+
+class Quality(ModelEvent, LastingEvent):
+    """A model answers better or worse, and feedback says so; exactly one field must be there.
+
+    Results stay within 0 and 1.
+
+    Attributes
+    ----------
+    kind : str
+        "quality".
+    set : float, optional
+        Quality of every answer.
+    scale : float, optional
+        Factor of the quality.
+    shift : float, optional
+        What is added to the quality.
     """
 
     kind: Literal["quality"] = "quality"
@@ -38,16 +54,16 @@ class Quality(OfModel, Spell):
     shift: float | None = Field(None, ge=-1, le=1)
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
-        one_of(self, "set", "scale", "shift")
+    def _has_one(self) -> Self:
+        require_one_of(self, "set", "scale", "shift")
         return self
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
         part, arm = self.part(world), world.models.index(self.model)
         columns = {"quality": world.quality.copy(), "judged": world.judged.copy()}
         for values in columns.values():
-            values[part, arm] = self._of(values[part, arm])
-        return changed(
+            values[part, arm] = self._changed(values[part, arm])
+        return with_change(
             world,
             f"{self.model}: quality {self._words()}",
             part,
@@ -55,7 +71,7 @@ class Quality(OfModel, Spell):
             **columns,
         )
 
-    def _of(self, values: Float64) -> Float64:
+    def _changed(self, values: Float64) -> Float64:
         if self.set is not None:
             return np.full(values.shape, self.set)
         return np.clip(values * (1 if self.scale is None else self.scale) + (self.shift or 0), 0, 1)
@@ -66,64 +82,97 @@ class Quality(OfModel, Spell):
         return f"x {self.scale:g}" if self.scale is not None else f"{self.shift:+g}"
 
 
-class PriceChange(OfModel, Spell):
-    """A model costs `factor` times as much; the price list says so unless not `announced`."""
+class PriceChange(ModelEvent, LastingEvent):
+    """A model costs another price.
+
+    Attributes
+    ----------
+    kind : str
+        "price".
+    factor : float
+        Of the cost of each answer.
+    announced : bool
+        True: the price list, which a policy sees, changes too.
+    """
 
     kind: Literal["price"] = "price"
     factor: float = Field(ge=0, le=1000)
     announced: bool = True
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
         part, arm = self.part(world), world.models.index(self.model)
-        cost, factor = world.cost_usd.copy(), world.price_factor.copy()
-        cost[part, arm] *= self.factor
+        cost_usd, price_factor = world.cost_usd.copy(), world.price_factor.copy()
+        cost_usd[part, arm] *= self.factor
         if self.announced:
-            factor[part, arm] *= self.factor
+            price_factor[part, arm] *= self.factor
         silently = "" if self.announced else ", not announced"
-        return changed(
+        return with_change(
             world,
             f"{self.model}: price x {self.factor:g}{silently}",
             part,
             f"{self.model}: price as before",
-            cost_usd=cost,
-            price_factor=factor,
+            cost_usd=cost_usd,
+            price_factor=price_factor,
         )
 
 
-class Add(OfModel):
-    """A model is offered only from `at` on."""
+class Add(ModelEvent):
+    """A model is on offer only from some request on.
+
+    Attributes
+    ----------
+    kind : str
+        "add".
+    at : Fraction or int
+        The first request at which it is on offer.
+    """
 
     kind: Literal["add"] = "add"
     at: When
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
-        at, offered = position(self.at, len(world), "at"), world.offered.copy()
-        offered[:at, world.models.index(self.model)] = False
-        if at in (0, len(world)):  # it is there all the time, or never
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
+        first, offered = position(self.at, len(world), "at"), world.offered.copy()
+        offered[:first, world.models.index(self.model)] = False
+        if first in (0, len(world)):  # on offer all the time, or never
             return replace(world, offered=offered)
         label = f"{self.model} is added"
-        return changed(world, label, slice(at, len(world)), "", offered=offered)
+        return with_change(world, label, slice(first, len(world)), "", offered=offered)
 
 
-class Drain(OfModel):
-    """A model is offered only until `at`."""
+class Drain(ModelEvent):
+    """A model is on offer only until some request.
+
+    Attributes
+    ----------
+    kind : str
+        "drain".
+    at : Fraction or int
+        The first request at which it is no longer on offer.
+    """
 
     kind: Literal["drain"] = "drain"
     at: When
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
-        at, offered = position(self.at, len(world), "at"), world.offered.copy()
-        offered[at:, world.models.index(self.model)] = False
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
+        first, offered = position(self.at, len(world), "at"), world.offered.copy()
+        offered[first:, world.models.index(self.model)] = False
         label = f"{self.model} is drained"
-        return changed(world, label, slice(at, len(world)), "", offered=offered)
+        return with_change(world, label, slice(first, len(world)), "", offered=offered)
 
 
-class Outage(Spell):
-    """Models answer with nothing: quality and feedback 0, cost 0; they stay on offer.
+class Outage(LastingEvent):
+    """Models give empty answers: quality, feedback and cost are 0, and they stay on offer.
+
+    Exactly one of `models` and `prefix` must be there.
 
     Attributes
     ----------
-    models : names or roles; prefix : all models whose names begin so; one of the two.
+    kind : str
+        "outage".
+    models : list of str, optional
+        Names or roles.
+    prefix : str, optional
+        All models whose names begin with it, such as those of one provider.
     """
 
     kind: Literal["outage"] = "outage"
@@ -131,21 +180,22 @@ class Outage(Spell):
     prefix: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
-        one_of(self, "models", "prefix")
+    def _has_one(self) -> Self:
+        require_one_of(self, "models", "prefix")
         return self
 
-    def cast(self, cast: Cast) -> Self:
+    def resolve(self, roles: Roles) -> Self:
+        """See `WorldEvent.resolve`."""
         if self.models is not None:
-            names = [cast.model(name, f"models[{i}]") for i, name in enumerate(self.models)]
+            names = [roles.model(name, f"models[{i}]") for i, name in enumerate(self.models)]
             return self.model_copy(update={"models": list(dict.fromkeys(names))})
-        names = [name for name in cast.models if name.startswith(self.prefix or "")]
+        names = [name for name in roles.models if name.startswith(self.prefix or "")]
         if not names:
-            known = ", ".join(cast.models)
-            raise InputError(f"prefix: no model begins with {self.prefix!r}; the data has {known}")
+            models = ", ".join(roles.models)
+            raise InputError(f"prefix: no model begins with {self.prefix!r}; the data has {models}")
         return self.model_copy(update={"models": names})
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
         part, names = self.part(world), self.models or []
         columns = {
             "quality": world.quality.copy(),
@@ -155,4 +205,4 @@ class Outage(Spell):
         for values in columns.values():
             values[part, [world.models.index(name) for name in names]] = 0.0
         who = ", ".join(names)
-        return changed(world, f"{who}: outage", part, f"{who}: outage over", **columns)
+        return with_change(world, f"{who}: outage", part, f"{who}: outage over", **columns)

@@ -1,4 +1,4 @@
-"""What happens to the requests: which prompts come when, and how fast."""
+"""What happens to requests: which prompts come when, and how fast."""
 
 from __future__ import annotations
 
@@ -10,35 +10,42 @@ from pydantic import BeforeValidator, Field
 
 from policies.base import Bools
 from sim.errors import InputError
-from sim.worlds.event import Cast, Spell, changed
+from sim.worlds.event import LastingEvent, with_change
+from sim.worlds.roles import Roles
 from sim.worlds.world import World
 
-_SHOWN = 3
+_NAMES_SHOWN = 3
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class Mix(Spell):
-    """Some tasks make `share` of the requests of a part; the rows change places with others.
+class Mix(LastingEvent):
+    """Some tasks make up a share of the requests; rows of the world change places for it.
 
-    Rows take their answers along, but what else happens does so to requests: a scenario puts all
-    its mixes before the other events.
+    Rows take their answers along. All other events happen to requests, wherever a row stands, so
+    a scenario puts its mixes before them.
 
     Attributes
     ----------
-    tasks : names, or "easy" or "hard", see `Cast.choose`.
+    kind : str
+        "mix".
+    tasks : list of str
+        Names, or "easy" or "hard", see `Roles.select_tasks`.
+    share : float
+        Of the requests during the event, 0 to 1.
     """
 
     kind: Literal["mix"] = "mix"
-    tasks: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    tasks: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
     share: float = Field(ge=0, le=1)
 
-    def cast(self, cast: Cast) -> Self:
-        return self.model_copy(update={"tasks": cast.choose(self.tasks, "tasks")})
+    def resolve(self, roles: Roles) -> Self:
+        """See `WorldEvent.resolve`."""
+        return self.model_copy(update={"tasks": roles.select_tasks(self.tasks, "tasks")})
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
         return self.arrange(world, rng, np.ones(len(world), dtype=np.bool_))
 
     def arrange(self, world: World, rng: np.random.Generator, free: Bools) -> World:
@@ -46,7 +53,17 @@ class Mix(Spell):
 
         Parameters
         ----------
-        free : bool[n], requests outside of the part that may give their rows.
+        world : World
+            It stays as it is.
+        rng : numpy.random.Generator
+            Draws the rows that change places.
+        free : bool[n]
+            True for requests outside of the event that may give their rows.
+
+        Returns
+        -------
+        World
+            The same rows, each with its answers.
 
         Raises
         ------
@@ -59,14 +76,14 @@ class Mix(Spell):
         ours = np.isin(np.array(world.task, dtype=object), np.array(self.tasks, dtype=object))
         size = part.stop - part.start
         missing = round(self.share * size) - int(ours[part].sum())
-        wanted = ours if missing > 0 else ~ours
-        leave = np.flatnonzero(inside & ~wanted)
-        come = np.flatnonzero(~inside & free & wanted)
+        needed = ours if missing > 0 else ~ours
+        leave = np.flatnonzero(inside & ~needed)
+        come = np.flatnonzero(~inside & free & needed)
         if abs(missing) > len(come):
             which = "of these tasks" if missing > 0 else "of other tasks"
             need = round((self.share if missing > 0 else 1.0 - self.share) * size)
-            had = int(wanted[part].sum()) + len(come)
-            raise InputError(f"share: needs {need} rows {which}, and {had} are to be had")
+            available = int(needed[part].sum()) + len(come)
+            raise InputError(f"share: needs {need} rows {which}, and {available} are available")
         leave = rng.choice(leave, abs(missing), replace=False)
         come = rng.choice(come, abs(missing), replace=False)
         order = np.arange(len(world))
@@ -79,26 +96,35 @@ class Mix(Spell):
             judged=world.judged[order],
             cost_usd=world.cost_usd[order],
         )
-        more = len(self.tasks) - _SHOWN
-        names = ", ".join(self.tasks[:_SHOWN]) + (f" and {more} more tasks" if more > 0 else "")
+        more = len(self.tasks) - _NAMES_SHOWN
+        names = ", ".join(self.tasks[:_NAMES_SHOWN])
+        names += f" and {more} more tasks" if more > 0 else ""
         label = f"{100 * self.share:.3g} % of the requests are {names}"
-        return changed(moved, label, part, "prompts as before")
+        return with_change(moved, label, part, "prompts as before")
 
 
-class Burst(Spell):
-    """Requests come `factor` times as fast; below 1, slower."""
+class Burst(LastingEvent):
+    """Requests come faster or slower.
+
+    Attributes
+    ----------
+    kind : str
+        "burst".
+    factor : float
+        Of the request rate; below 1 requests come slower.
+    """
 
     kind: Literal["burst"] = "burst"
     factor: float = Field(gt=0, ge=1e-6, le=1e6)
 
-    def _happen(self, world: World, rng: np.random.Generator) -> World:
+    def _apply(self, world: World, rng: np.random.Generator) -> World:
         part = self.part(world)
-        gaps = np.diff(world.time_s, prepend=0.0)
-        gaps[part] /= self.factor
-        return changed(
+        gaps_s = np.diff(world.time_s, prepend=0.0)
+        gaps_s[part] /= self.factor
+        return with_change(
             world,
             f"requests come {self.factor:g} times as fast",
             part,
             "requests come as fast as before",
-            time_s=np.cumsum(gaps),
+            time_s=np.cumsum(gaps_s),
         )

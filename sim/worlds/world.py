@@ -1,8 +1,8 @@
-"""The world as it is at each request of a replay: who answers how well, at what price, when.
+"""The world at each request of a replay: the quality, price and time of every possible answer.
 
-A world is columns and nothing else. Scenarios change it before anything is played; a policy is
-shown the features of the request, the models on offer and their price list, and later what the
-judge says. `quality` and `cost` are what results are measured by.
+A world is columns and nothing else. Scenarios change it before anything is played. A policy sees
+the features of the request, the models on offer and their price list, and later the feedback.
+Results are measured by `quality` and `cost_usd`, which feedback may differ from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from sim.data.dataset import Dataset
 
 @dataclass(frozen=True, slots=True)
 class WorldChange:
-    """Something that happens at a request, in words for reports."""
+    """What happens at a request, in words for reports.
+
+    Attributes
+    ----------
+    request : int
+        Position in the world.
+    label : str
+        What happens.
+    """
 
     request: int
     label: str
@@ -32,18 +40,28 @@ class World:
 
     Attributes
     ----------
-    models : K names.
-    rows : int[n], rows of the data set.
-    task : n strings.
-    quality : float64[n, K], how good each answer is.
-    judged : float64[n, K], what feedback says of it.
-    cost_usd : float64[n, K], US dollars that each answer costs.
-    price_factor : float64[n, K], what the price list says, relative to its first state.
-    offered : bool[n, K], whether the model is in the pool and not drained.
-    time_s : float64[n], seconds at which the requests come, ascending from 0.
-    delay_s : float64[n, K], seconds until the feedback on each answer comes; inf where it never
-        does.
-    changes : what happens when, in order.
+    models : tuple[str, ...]
+        K names.
+    rows : int[n]
+        Rows of the dataset.
+    task : tuple[str, ...]
+        n tasks.
+    quality : float64[n, K]
+        True quality of each answer.
+    judged : float64[n, K]
+        Quality that feedback gives to it.
+    cost_usd : float64[n, K]
+        US dollars that it costs.
+    price_factor : float64[n, K]
+        The price list, relative to its first state.
+    offered : bool[n, K]
+        True while the model is in the pool and not drained.
+    time_s : float64[n]
+        Seconds at which the requests come, ascending from 0.
+    delay_s : float64[n, K]
+        Seconds until the feedback on each answer comes; inf where it never comes.
+    changes : sequence of WorldChange
+        What happens when, in order.
     """
 
     models: tuple[str, ...]
@@ -59,29 +77,39 @@ class World:
     changes: Sequence[WorldChange] = ()
 
     def __len__(self) -> int:
+        """Return the number of requests."""
         return len(self.rows)
 
     @classmethod
-    def still(cls, dataset: Dataset, rows: NDArray[np.intp]) -> World:
-        """Return the rows one second apart, judged at once by what the data says.
+    def from_dataset(cls, dataset: Dataset, rows: NDArray[np.intp]) -> World:
+        """Return the world in which nothing changes.
+
+        Requests come one second apart, and feedback comes at once and is true.
 
         Parameters
         ----------
-        dataset : complete data, without NaN.
-        rows : int[n], in the order in which they come.
+        dataset : Dataset
+            Complete data, without NaN.
+        rows : int[n]
+            Its rows, in the order in which they come.
+
+        Returns
+        -------
+        World
+            Of n requests.
         """
-        quality, cost = dataset.quality[rows], dataset.cost_usd[rows]
+        quality, cost_usd = dataset.quality[rows], dataset.cost_usd[rows]
         return cls(
             models=dataset.models,
             rows=rows,
             task=tuple(dataset.task[i] for i in rows.tolist()),
             quality=quality,
             judged=quality,
-            cost_usd=cost,
-            price_factor=np.ones(cost.shape),
-            offered=np.ones(cost.shape, dtype=np.bool_),
+            cost_usd=cost_usd,
+            price_factor=np.ones(cost_usd.shape),
+            offered=np.ones(cost_usd.shape, dtype=np.bool_),
             time_s=np.arange(len(rows), dtype=np.float64),
-            delay_s=np.zeros(cost.shape),
+            delay_s=np.zeros(cost_usd.shape),
         )
 
 
@@ -89,4 +117,4 @@ class Staging(Protocol):
     """What makes a world of rows; a scenario is one."""
 
     def stage(self, dataset: Dataset, rows: NDArray[np.intp], rng: np.random.Generator) -> World:
-        """Return the rows of the data as they come; the same generator gives the same world."""
+        """Return the world of some rows; the same generator state gives the same world."""

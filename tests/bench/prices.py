@@ -28,7 +28,7 @@ from sim.play.parallel import each
 from sim.play.replay import Experiment, run
 from sim.play.trace import picked
 from sim.worlds.events import PriceChange
-from sim.worlds.scenario import Act, Scenario
+from sim.worlds.scenario import Scenario, ScenarioEvent
 
 CUTS = ((5.3e-3, 0.5), (1.9e-3, 0.5), (3.0e-4, 0.0178))
 """Rate in US dollars per request, and the factor of the middle third."""
@@ -64,7 +64,7 @@ def play(plain: Experiment, task: Task) -> Result:
     cut = PriceChange.model_validate({"model": DEAR, "factor": task.factor, **MIDDLE})
     experiment = replace(
         plain,
-        scenario=Scenario(name="cut", title="cut", acts=(Act(cut, "cut"),)),
+        scenario=Scenario(name="cut", title="cut", events=(ScenarioEvent(cut, "cut"),)),
         budget_rate=task.rate,
         advance=float(plain.dataset.cost_usd.max()),
     )

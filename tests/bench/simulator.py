@@ -105,7 +105,7 @@ def replayed(stream: Stream, batch: int, **params: object) -> Run:
         preference=(1.0, 0.0, 0.0),
         batch=batch,
     )
-    world = World.still(data, np.arange(n))
+    world = World.from_dataset(data, np.arange(n))
     contender = Candidate.of("linucb", params)
     return lambda: Replaying(plan, contender, 0).play(world)
 

@@ -17,7 +17,7 @@ from sim.plan import utility
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace, picked
 from sim.worlds.events import Add, Drain, Mix, PriceChange, Quality, WorldEvent
-from sim.worlds.scenario import Act, Scenario
+from sim.worlds.scenario import Scenario, ScenarioEvent
 
 CHEAP, GOOD, DEAR, NEW = (
     "meta-llama/llama-3.1-8b-instruct",
@@ -105,12 +105,12 @@ def staged(folder: Path, name: str) -> Experiment:
     whole = load(folder / "paretobandit_val.parquet")
     dataset = whole.restrict(without=[] if name == "pool" else [NEW]).complete()
     embedder = make_embedder("hashing")
-    acts = tuple(Act(event, name) for event in EVENTS[name])
+    events = tuple(ScenarioEvent(event, name) for event in EVENTS[name])
     return Experiment(
         dataset=dataset,
         features=embedder.features(list(dataset.prompts)),
         embedder=embedder.identity,
         split=Split(fraction=0.0),
         preference=PoolOptions().preference.weights(),
-        scenario=Scenario(name=name, title=name, says=SAYS[name], acts=acts),
+        scenario=Scenario(name=name, title=name, says=SAYS[name], events=events),
     )

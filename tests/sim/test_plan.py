@@ -16,7 +16,7 @@ from sim.play.candidate import Candidate
 from sim.play.parallel import run_all
 from sim.play.replay import Split
 from sim.worlds.events import Quality
-from sim.worlds.scenario import Act, Scenario
+from sim.worlds.scenario import Scenario, ScenarioEvent
 
 DATA = generate(rows=120, seed=4).dataset
 STILL = Scenario(name="still", title="still")
@@ -24,9 +24,13 @@ DROP = Scenario(
     name="drop",
     title="drop",
     without=("coder",),
-    budget_rates=(1e-4, 3e-4),
+    budget_rates_usd=(1e-4, 3e-4),
     preference=Preference(quality=1.0),
-    acts=(Act(Quality.model_validate({"model": "large", "set": 0.1, "from": "1/2"}), "drop"),),
+    events=(
+        ScenarioEvent(
+            Quality.model_validate({"model": "large", "set": 0.1, "from": "1/2"}), "drop"
+        ),
+    ),
 )
 
 

@@ -52,7 +52,7 @@ def _replayed(contender: Candidate, batch: int) -> list[int]:
         preference=(1.0, 0.0, 0.0),
         batch=batch,
     )
-    trace = Replaying(plan, contender, 0).play(World.still(data, np.arange(n)))
+    trace = Replaying(plan, contender, 0).play(World.from_dataset(data, np.arange(n)))
     return [int(arm) for arm in trace.chosen]
 
 

@@ -148,7 +148,7 @@ class Made:
     columns: dict[str, object]
 
     def stage(self, dataset: Dataset, rows: np.ndarray, rng: np.random.Generator) -> World:
-        return replace(World.still(dataset, rows), **self.columns)
+        return replace(World.from_dataset(dataset, rows), **self.columns)
 
 
 def told(
@@ -225,7 +225,7 @@ def test_a_newcomer_under_a_budget_and_a_price_change_keep_the_cap() -> None:
 
     class Cut(Made):
         def stage(self, dataset: Dataset, rows: np.ndarray, rng: np.random.Generator) -> World:
-            still = World.still(dataset, rows)
+            still = World.from_dataset(dataset, rows)
             return replace(
                 still, offered=offered, price_factor=factor, cost_usd=still.cost_usd * factor
             )

@@ -15,7 +15,6 @@ from sim.worlds.events import (
     Add,
     AnyEvent,
     Burst,
-    Cast,
     Delay,
     Drain,
     Judge,
@@ -27,6 +26,7 @@ from sim.worlds.events import (
     Quality,
     WorldEvent,
 )
+from sim.worlds.roles import Roles
 from sim.worlds.world import World, WorldChange
 
 MODELS = ("a/cheap", "b/good", "b/dear")
@@ -51,7 +51,7 @@ def dataset(rows: int = 9) -> Dataset:
 
 
 def world(rows: int = 9) -> World:
-    return World.still(dataset(rows), np.arange(rows))
+    return World.from_dataset(dataset(rows), np.arange(rows))
 
 
 def after(event: WorldEvent, before: World | None = None, *, seed: int = 0) -> World:
@@ -259,22 +259,22 @@ def test_mix_keeps_what_is_not_free() -> None:
 
 def test_mix_says_what_is_missing() -> None:
     with pytest.raises(
-        InputError, match="^share: needs 8 rows of these tasks, and 6 are to be had$"
+        InputError, match="^share: needs 8 rows of these tasks, and 6 are available$"
     ):
         after(Mix(tasks=["x"], share=0.9))
     with pytest.raises(
-        InputError, match="^share: needs 6 rows of other tasks, and 3 are to be had$"
+        InputError, match="^share: needs 6 rows of other tasks, and 3 are available$"
     ):
         after(Mix(tasks=["easy"], share=0, since=THIRD))
 
 
 def test_roles() -> None:
-    cast = Cast.of(dataset())
-    roles = ("best", "second", "third", "worst", "dearest", "cheapest", "b/good")
-    found = [cast.model(role, "model") for role in roles]
+    roles = Roles.of(dataset())
+    names = ("best", "second", "third", "worst", "dearest", "cheapest", "b/good")
+    found = [roles.model(name, "model") for name in names]
     assert found == ["b/good", "b/dear", "a/cheap", "a/cheap", "b/dear", "a/cheap", "b/good"]
-    assert cast.choose(["easy"], "tasks") == ["x"]
-    assert cast.choose(["hard"], "tasks") == ["y"]
+    assert roles.select_tasks(["easy"], "tasks") == ["x"]
+    assert roles.select_tasks(["hard"], "tasks") == ["y"]
 
 
 def test_a_model_called_as_a_role_comes_first() -> None:
@@ -288,8 +288,8 @@ def test_a_model_called_as_a_role_comes_first() -> None:
         quality=data.quality,
         cost_usd=data.cost_usd,
     )
-    assert Cast.of(named).model("best", "model") == "best"
-    assert Cast.of(named).choose(["hard"], "tasks") == ["hard"]
+    assert Roles.of(named).model("best", "model") == "best"
+    assert Roles.of(named).select_tasks(["hard"], "tasks") == ["hard"]
 
 
 @pytest.mark.parametrize(
@@ -317,12 +317,12 @@ def test_what_does_not_fit_the_world(event: WorldEvent, message: str) -> None:
 def test_a_role_that_few_models_lack() -> None:
     data = dataset().restrict(models=["a/cheap", "b/good"])
     with pytest.raises(InputError, match="model: no model 'third'; .*roles: best, second, worst"):
-        Cast.of(data).model("third", "model")
+        Roles.of(data).model("third", "model")
 
 
 def test_one_task_has_no_easy_half() -> None:
-    data = World.still(dataset().take(np.array([0, 1, 3])), np.arange(3))
-    with pytest.raises(InputError, match="tasks: 'easy' among one task: the data has no others"):
+    data = World.from_dataset(dataset().take(np.array([0, 1, 3])), np.arange(3))
+    with pytest.raises(InputError, match="tasks: 'easy' needs two tasks, and the data has one"):
         after(Mix(tasks=["easy"], share=1), data)
 
 

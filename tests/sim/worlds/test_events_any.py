@@ -105,7 +105,7 @@ events = st.one_of(
 @given(st.lists(events, max_size=6), st.integers(1, 40), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
 def test_any_composition_leaves_a_world(told: list[WorldEvent], rows: int, seed: int) -> None:
-    then = World.still(generate(rows=rows, seed=seed).dataset, np.arange(rows))
+    then = World.from_dataset(generate(rows=rows, seed=seed).dataset, np.arange(rows))
     for event in told:
         try:
             then = event.apply(then, np.random.default_rng(seed))

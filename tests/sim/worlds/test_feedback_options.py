@@ -12,7 +12,7 @@ from banditroute.store import engine
 from banditroute.store.tables import feedback
 from sim.data.synthetic import generate
 from sim.errors import InputError
-from sim.worlds.feedback_options import logged, parse_delay, with_feedback
+from sim.worlds.feedback_options import logged_delays_s, parse_delay, with_feedback
 from sim.worlds.scenario import Scenario
 
 STILL = Scenario(name="", title="still")
@@ -84,7 +84,7 @@ def log_of(path: Path, waits: list[int]) -> str:
 
 def test_delays_of_a_log_are_drawn_from(tmp_path: Path) -> None:
     url = log_of(tmp_path / "log.db", [2_000_000, 500_000, 90_000_000])
-    assert sorted(logged(url)) == [0.5, 2.0, 90.0]
+    assert sorted(logged_delays_s(url)) == [0.5, 2.0, 90.0]
     assert sorted(parse_delay(f"log:{url}").seconds or []) == [0.5, 2.0, 90.0]  # type: ignore[arg-type]
 
 

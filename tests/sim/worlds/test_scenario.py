@@ -14,7 +14,8 @@ from sim.data.dataset import Dataset
 from sim.data.synthetic import MODELS, generate
 from sim.errors import InputError
 from sim.worlds.events import KINDS, Delay, Loss, Mix, Poison
-from sim.worlds.scenario import Scenario, load_scenarios, shipped
+from sim.worlds.scenario import Scenario
+from sim.worlds.scenario_files import load_scenarios, shipped
 from sim.worlds.world import World
 
 ROWS = 300
@@ -75,7 +76,7 @@ def test_shipped_scenarios_stage(name: str) -> None:
 
 
 def test_something_is_shipped_for_every_kind_of_event() -> None:
-    kinds = {act.event.kind for name in shipped() for act in one(name).acts}
+    kinds = {each.event.kind for name in shipped() for each in one(name).events}
     assert kinds == set(KINDS)
 
 
@@ -87,8 +88,8 @@ def test_paretobandit_is_four_experiments() -> None:
         "ParetoBandit 3, silent failure",
         "ParetoBandit 4, onboarding",
     ]
-    assert scenarios[0].budget_rates == (8.3e-5, 2.3e-4, 6.6e-4, 1.9e-3, 5.3e-3, 1.5e-2)
-    assert {scenario.budget_rates for scenario in scenarios[1:]} == {(3.0e-4, 6.6e-4, 1.9e-3)}
+    assert scenarios[0].budget_rates_usd == (8.3e-5, 2.3e-4, 6.6e-4, 1.9e-3, 5.3e-3, 1.5e-2)
+    assert {scenario.budget_rates_usd for scenario in scenarios[1:]} == {(3.0e-4, 6.6e-4, 1.9e-3)}
     data = paretobandit()
     still, drift, failure, onboarding = (stage(scenario, data) for scenario in scenarios)
     third, dear, good, new = ROWS // 3, 2, 1, 3
@@ -144,8 +145,8 @@ def test_composed_events_come_first(tmp_path: Path) -> None:
         "events: [{kind: quality, model: large, scale: 0.5}]",
     )
     scenario = one(path)
-    assert [act.event.kind for act in scenario.acts] == ["quality", "delay", "quality"]
-    assert (scenario.without, scenario.budget_rates) == ((), ())
+    assert [one.event.kind for one in scenario.events] == ["quality", "delay", "quality"]
+    assert (scenario.without, scenario.budget_rates_usd) == ((), ())
     world = stage(scenario)
     assert world.models == MODELS
     assert (world.quality[:, MODELS.index("large")] == 0.25).all()
@@ -153,7 +154,7 @@ def test_composed_events_come_first(tmp_path: Path) -> None:
 
 
 def test_black_friday_composes() -> None:
-    kinds = [act.event.kind for act in one("black-friday").acts]
+    kinds = [one.event.kind for one in one("black-friday").events]
     assert kinds == ["delay", "burst", "outage"]
 
 
