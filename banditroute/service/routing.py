@@ -11,7 +11,6 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from banditroute.service.pools import Pool, Pools
 from banditroute.service.refusals import exceeded, no_eligible, no_models
 from banditroute.service.request_columns import asks_of, check_features, features_of
 from banditroute.service.views import fault_view
-from banditroute.store import decision_row as codec
+from banditroute.store.decision_row import Note, as_rows, encode
 from banditroute.store.idempotency import recall, remember
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.log import Entry, log_decisions
@@ -41,10 +40,6 @@ from banditroute.store.writer import Writer
 
 STALE_S = 0.25
 """How old the sums of a budget in an error may be: refusing costs little, however many ask."""
-
-_ANSWERED = itemgetter(
-    *map(codec.DECISION_COLUMNS.index, ("id", "propensity", "max_output_tokens", "reserved_nano"))
-)
 
 Answer = dict[str, Any]
 Row = tuple[Any, ...]
@@ -324,7 +319,7 @@ class Routing:
         expires = now + int(pool.options.feedback_ttl_s * 1e6)
         settled_by = now + int(pool.options.reservation_ttl_s * 1e6)
         notes = [
-            codec.Note(
+            Note(
                 id=new_id(now),
                 prompt_hash=self._hash(request.text()),
                 session_id=request.session_id,
@@ -334,8 +329,14 @@ class Routing:
             )
             for request, request_id in zip(requests, request_ids, strict=True)
         ]
-        rows = iter(
-            codec.encode(decided, notes, pool=pool.name, created_at=now, expires_at=expires)
+        logged = encode(decided, notes, pool=pool.name, created_at=now, expires_at=expires)
+        rows = zip(
+            as_rows(logged),
+            logged["id"],
+            logged["propensity"],
+            logged["max_output_tokens"],
+            logged["reserved_nano"],
+            strict=True,
         )
         until = iso(expires)
         names = [model.name for model in decided.scored.columns.models]
@@ -346,17 +347,16 @@ class Routing:
             if chosen < 0:
                 answered.append((refusals[i], None))
                 continue
-            row = next(rows)
-            decision_id, propensity, limit, reserved = _ANSWERED(row)
+            row, decision_id, propensity, output_tokens, reserved_nano = next(rows)
             answer = {
                 "decision_id": decision_id,
                 "model": names[chosen],
                 "fallbacks": others,
                 "propensity": propensity,
-                "max_output_tokens": limit,
+                "max_output_tokens": output_tokens,
                 "policy": snapshot.policy_identity.id,
                 "policy_version": snapshot.version,
-                "reserved_cost_usd": reserved / NANO,
+                "reserved_cost_usd": reserved_nano / NANO,
                 "expires_at": until,
             }
             draws = purse.draws(i, decision_id, now=now, expires_at=settled_by) if purse else ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,11 @@ from policies.laws import draw
 from policies.pacing.price import Price, priced
 
 DECISION_COLUMNS = columns(decisions_table)
-"""The order of the values that `encode` returns."""
+"""The columns that `encode` fills, in the order of the values of a row."""
+
+_FLOAT32 = np.dtype("<f4")
+_in_order = itemgetter(*DECISION_COLUMNS)
+_note_fields = attrgetter("id", "prompt_hash", "session_id", "task", "tags", "request_id")
 
 TERMS = ("cost", "latency", "penalty", "explore", "pmf")
 """Rows of the float64[5, K] column ``terms``: US dollars, ms, quality units (money's price left
@@ -46,107 +52,86 @@ def encode(
     pool: str,
     created_at: int,
     expires_at: int,
-) -> list[tuple[Any, ...]]:
-    """Return a row, in the order of `DECISION_COLUMNS`, for each decision that chose a model."""
-    frame, asks, policy_identity = (
-        decisions.scored.columns,
-        decisions.scored.requests,
-        decisions.scored.columns.snapshot.policy_identity,
-    )
-    at = np.arange(len(notes)), decisions.chosen
-    input_cost = decisions.scored.input_cost_usd[at]
-    prior = input_cost + frame.output_prior_usd[decisions.chosen]
-    names = [model.name for model in frame.models]
-    score_names = ",".join(decisions.scored.scores)
-    identity_columns = policy_identity.id, frame.snapshot.version, policy_identity.embedder
-    price = decisions.price
-    money = np.hstack([price.low, price.high, price.share, price.gain])
-    by_row = zip(
-        notes,
-        decisions.chosen.tolist(),
-        decisions.pmf[at].tolist(),
-        decisions.u.tolist(),
-        asks.preference.tolist(),
-        decisions.scored.reservation_nano[at].tolist(),
-        decisions.scored.max_output_tokens[at].astype(np.int64).tolist(),
-        money.tolist(),
-        decisions.spend_rate_usd.tolist(),
-        asks.input_tokens.tolist(),
-        prior.tolist(),
-        input_cost.tolist(),
-        _slices(decisions.reasons),
-        _slices(asks.features.astype("<f4", copy=False)),
-        _slices(_stack([v.astype("<f4", copy=False) for v in decisions.scored.scores.values()])),
-        _slices(_stack([decisions.scored.mean, decisions.scored.std])),
-        _slices(
-            _stack(
-                [
-                    decisions.scored.cost_usd,
-                    decisions.scored.latency_ms,
-                    decisions.scored.penalty,
-                    decisions.explore,
-                    decisions.pmf,
-                ]
-            )
-        ),
-        strict=True,
-    )
-    return [
-        (
-            note.id,
-            pool,
-            created_at,
-            expires_at,
-            *identity_columns,
-            names[chosen],
-            propensity,
-            u,
-            *weights,
-            policy_identity.tau_cost,
-            *money,
-            rate,
-            reserved,
-            limit,
-            tokens,
-            cost_prior,
-            input_usd,
-            frame.names_json,
-            frame.prices_json,
-            verdict,
-            features,
-            score_names,
-            scores,
-            estimates,
-            terms,
-            note.prompt_hash,
-            note.session_id,
-            note.task,
-            note.tags,
-            note.request_id,
-            None,
-            None,
-        )
-        for (
-            note,
-            chosen,
-            propensity,
-            u,
-            weights,
-            reserved,
-            limit,
-            money,
-            rate,
-            tokens,
-            cost_prior,
-            input_usd,
-            verdict,
-            features,
-            scores,
-            estimates,
-            terms,
-        ) in by_row
-        if chosen >= 0
-    ]
+) -> dict[str, Sequence[Any]]:
+    """Return the columns of the decisions that chose a model, by the names of the table.
+
+    Parameters
+    ----------
+    decisions : Decisions
+        n decisions, at least one.
+    notes : sequence of Note
+        One for each decision.
+    pool : str
+        The pool that they were made in.
+    created_at, expires_at : int
+        Microseconds since the epoch.
+
+    Returns
+    -------
+    dict of sequences
+        A sequence for each of `DECISION_COLUMNS`, with a value for each decision that chose a
+        model, in order.
+    """
+    scored, price, n = decisions.scored, decisions.price, len(notes)
+    models, requests = scored.columns, scored.requests
+    snapshot, identity = models.snapshot, models.snapshot.policy_identity
+    names = [model.name for model in models.models]
+    chosen = decisions.chosen.tolist()
+    own = np.arange(n), decisions.chosen
+    input_cost_usd = scored.input_cost_usd[own]
+    terms = scored.cost_usd, scored.latency_ms, scored.penalty, decisions.explore, decisions.pmf
+    ids, hashes, sessions, tasks, tags, request_ids = zip(*map(_note_fields, notes), strict=True)
+    w_quality, w_cost, w_latency = requests.preference.T.tolist()
+    encoded: dict[str, Sequence[Any]] = {
+        "id": ids,
+        "pool": (pool,) * n,
+        "created_at": (created_at,) * n,
+        "expires_at": (expires_at,) * n,
+        "policy": (identity.id,) * n,
+        "version": (snapshot.version,) * n,
+        "embedder": (identity.embedder,) * n,
+        "model": [names[k] for k in chosen],
+        "propensity": decisions.pmf[own].tolist(),
+        "u": decisions.u.tolist(),
+        "w_quality": w_quality,
+        "w_cost": w_cost,
+        "w_latency": w_latency,
+        "tau_cost": (identity.tau_cost,) * n,
+        "lambda_low": price.low.ravel().tolist(),
+        "lambda_high": price.high.ravel().tolist(),
+        "lambda_mix": price.share.ravel().tolist(),
+        "lambda_gain": price.gain.ravel().tolist(),
+        "spend_rate": decisions.spend_rate_usd.tolist(),
+        "reserved_nano": scored.reservation_nano[own].tolist(),
+        "max_output_tokens": list(map(int, scored.max_output_tokens[own].tolist())),
+        "input_tokens": requests.input_tokens.tolist(),
+        "cost_prior": (input_cost_usd + models.output_prior_usd[decisions.chosen]).tolist(),
+        "input_cost": input_cost_usd.tolist(),
+        "arms": (models.names_json,) * n,
+        "prices": (models.prices_json,) * n,
+        "verdict": _slices(decisions.reasons),
+        "features": _slices(requests.features.astype(_FLOAT32, copy=False)),
+        "score_names": (",".join(scored.scores),) * n,
+        "scores": _slices(_stack([v.astype(_FLOAT32, copy=False) for v in scored.scores.values()])),
+        "estimates": _slices(_stack([scored.mean, scored.std])),
+        "terms": _slices(_stack(terms)),
+        "prompt_hash": hashes,
+        "session_id": sessions,
+        "task": tasks,
+        "tags": tags,
+        "request_id": request_ids,
+        "overridden_by": (None,) * n,
+        "cancelled_at": (None,) * n,
+    }
+    if min(chosen) >= 0:
+        return encoded
+    chose = [k >= 0 for k in chosen]
+    return {name: list(compress(values, chose)) for name, values in encoded.items()}
+
+
+def as_rows(encoded: Mapping[str, Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """Return the columns of `encode` as rows in the order of `DECISION_COLUMNS`."""
+    return list(zip(*_in_order(encoded), strict=True))
 
 
 def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -155,7 +140,9 @@ def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def _slices(array: NDArray[Any]) -> list[bytes]:
     """Return the bytes of each row of a [n, m] array."""
-    whole = np.ascontiguousarray(array).tobytes()
+    whole = array.tobytes()
+    if len(array) == 1:
+        return [whole]
     width = len(whole) // max(len(array), 1)
     return [whole[at : at + width] for at in range(0, len(whole), width)] if width else []
 

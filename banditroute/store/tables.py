@@ -102,7 +102,7 @@ decisions = Table(
     Column("score_names", Text, nullable=False),  # comma-separated
     Column("scores", LargeBinary, nullable=False),  # float32[S, K]
     Column("estimates", LargeBinary, nullable=False),  # float32[2, K]: mean, std
-    Column("terms", LargeBinary, nullable=False),  # float64[5, K]: see codec.TERMS
+    Column("terms", LargeBinary, nullable=False),  # float64[5, K]: see decision_row.TERMS
     Column("prompt_hash", String(32)),
     Column("session_id", String(200)),
     Column("task", String(200)),

@@ -17,7 +17,7 @@ from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
 from banditroute.store import budgets, ledger
 from banditroute.store import settlement as settling
-from banditroute.store.decision_row import Note, encode
+from banditroute.store.decision_row import Note, as_rows, encode
 from banditroute.store.ledger import Holder
 from banditroute.store.log import Entry, log_decisions
 from banditroute.store.tables import reservations
@@ -62,10 +62,11 @@ class Desk(Bank):
         now = self.clocks.wall
         self.named += len(decided.chosen)
         notes = [Note(id=f"{self.named - i:08d}", tags=tags) for i in range(len(decided.chosen))]
-        rows = encode(decided, notes, pool="p", created_at=now, expires_at=now + HOUR)
+        encoded = encode(decided, notes, pool="p", created_at=now, expires_at=now + HOUR)
+        rows = as_rows(encoded)
         entries = [
-            Entry(row, purse.draws(i, row[0], now=now, expires_at=now + HOUR))
-            for i, row in enumerate(rows)
+            Entry(row, purse.draws(i, decision_id, now=now, expires_at=now + HOUR))
+            for i, (row, decision_id) in enumerate(zip(rows, encoded["id"], strict=True))
         ]
         await self.writer.write(lambda one: log_decisions(one, entries))
         for i in range(len(rows)):

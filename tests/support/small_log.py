@@ -1,4 +1,4 @@
-"""A small log to test on: a pool whose decisions come from the real router and codec."""
+"""A small log to test on: a pool whose decisions come from the real router, encoded as the daemon does it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from banditroute.learn.prior import Prior
 from banditroute.service.feedback import Posted, store
 from banditroute.store import pools
 from banditroute.store.comparisons import Preferred
-from banditroute.store.decision_row import Note, encode
+from banditroute.store.decision_row import Note, as_rows, encode
 from banditroute.store.engine import WRITER
 from banditroute.store.feedback import Became, Post
 from banditroute.store.log import Entry, Log, append_event, log_decisions
@@ -117,12 +117,12 @@ class Book:
         names = [f"{self.pool}-{self.count + i:06d}" for i in range(n)]
         notes = [Note(id=name, prompt_hash=prompt, session_id=session) for name in names]
         self.count += n
-        rows = encode(
+        encoded = encode(
             decided, notes, pool=self.pool, created_at=self.now, expires_at=self.now + TTL
         )
         with self.begin() as connection:
-            log_decisions(connection, [Entry(row) for row in rows])
-        return decided, [row[0] for row in rows]
+            log_decisions(connection, [Entry(row) for row in as_rows(encoded)])
+        return decided, list(encoded["id"])
 
     def tell(self, *posts: Posted) -> list[Became]:
         with self.begin() as connection:

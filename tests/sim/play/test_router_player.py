@@ -10,8 +10,7 @@ import pytest
 
 from banditroute.features.embedding import make_embedder
 from banditroute.learn.learner import rebuild
-from banditroute.store import decision_row as codec
-from banditroute.store import engine, feedback, log
+from banditroute.store import decision_row, engine, feedback, log
 from sim.data.prices import drawn
 from sim.data.synthetic import generate
 from sim.play.candidate import Candidate
@@ -68,12 +67,16 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
             float(plan.dataset.cost_usd[row, arm]),
         )
         replayer.feed(choice, quality=quality, cost=cost)
-        rows = codec.encode(
-            decisions, [codec.Note(id=f"d{row}")], pool="p", created_at=row, expires_at=10**9
+        encoded = decision_row.encode(
+            decisions,
+            [decision_row.Note(id=f"d{row}")],
+            pool="p",
+            created_at=row,
+            expires_at=10**9,
         )
         post = feedback.Post(decision_id=f"d{row}", key="default", quality=quality, cost_usd=cost)
         with database.begin() as connection:
-            log.log_decisions(connection, [log.Entry(row) for row in rows])
+            log.log_decisions(connection, [log.Entry(row) for row in decision_row.as_rows(encoded)])
             assert feedback.record(connection, [post], now=row) == ["accepted"]
     rebuilt = rebuild(store, "p")
     database.dispose()
