@@ -205,7 +205,7 @@ def _last_third(
         return None
     references = References.of(data.models, data.quality[rows[tail]], data.cost_usd[rows[tail]])
     achieved, spent = float(quality[tail].mean()), float(cost[tail].mean())
-    zero = references.zero(spent)
+    zero = references.zero_router().quality_at(spent)
     return {
         "quality": achieved,
         "cost": spent,

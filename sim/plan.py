@@ -150,7 +150,7 @@ class StagePlan:
             says=self.says,
             scenario=self.scenario,
             traces=traces,
-            budget_rate=self.experiment.budget_rate,
+            budget_rate_usd=self.experiment.budget_rate,
             supervised=fitted if len(fitted) == len(worlds) else None,
             utility={seed: utility(self.experiment, of) for seed, of in worlds.items()}
             if weighs_cost
@@ -389,7 +389,7 @@ def supervised_limit(experiment: Experiment, trace: Trace) -> Supervised | None:
     learned = experiment.learned(trace.seed)
     if len(learned):
         return Supervised.of(data, x, learned, rows)
-    return Supervised.left_out(data, x, rows)
+    return Supervised.cross_fitted(data, x, rows)
 
 
 def versions(candidates: Sequence[Candidate]) -> dict[str, str]:

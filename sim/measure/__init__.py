@@ -1,1 +1,4 @@
-"""Measure: what a trace is worth, with its uncertainty and beside its baselines."""
+"""Measure: the quality and cost of a trace, with standard errors and beside baselines.
+
+Nothing here plays a policy. What is computed here uses labels that a policy must never see.
+"""

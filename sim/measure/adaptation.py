@@ -1,7 +1,7 @@
-"""How soon a policy is back after the world has changed.
+"""How many requests a policy needs to adapt after the world has changed.
 
-Choices are valued by the mean of the model chosen over the part of the world that they fall in, so
-that the luck of the single request is left out.
+The world between two changes is a part. A choice counts as the mean value of the chosen model over
+the part, so that the luck of the single request is left out.
 """
 
 from __future__ import annotations
@@ -15,74 +15,93 @@ from numpy.typing import NDArray
 from policies.base import Float64
 
 WINDOW = 40
-"""Choices whose mean is taken; twice as many tell what was done before a change."""
+"""Choices in a moving mean; the last ``2 * WINDOW`` choices before a change are the start."""
 
-ADAPTED = 0.9
-LEAST = 0.005
-"""The way to go, in units of value, below which there is nothing to adapt to."""
+ADAPTED_SHARE = 0.9
+"""Share of the way from the start to the best single model after which a policy has adapted."""
+
+LEAST_GAP = 0.005
+"""Units of value; if the best single model is less than this above the start, there is nothing to
+adapt to."""
 
 
 def adaptation(
     values: Float64, chosen: NDArray[np.intp], starts: Sequence[int]
 ) -> tuple[list[float], Float64]:
-    """Return how many requests a policy needs after each change, and what its choices are worth.
+    """Return how many requests a policy needs after each change, and the values of its choices.
 
     Parameters
     ----------
-    values : float64[n, K], NaN where a model is not on offer.
-    chosen : int[n], columns, -1 for none, which is worth 0.
-    starts : requests before which the world changes, ascending, each in [1, n).
+    values : float64[n, K]
+        Value of each model at each request, NaN where it is not on offer.
+    chosen : int[n]
+        Column of the chosen model; -1 for a refusal, which has value 0.
+    starts : sequence of int
+        Requests before which the world changes, ascending, each in [1, n).
 
     Returns
     -------
-    adapted : for each change the requests until the mean of `WINDOW` choices has gone `ADAPTED` of
-        the way from those just before it to the best single model of the part that it begins; inf
-        for never, as of a part of fewer choices, NaN where there was no way to go.
-    worth : float64[n], of each choice.
+    requests : list of float
+        For each change the requests until the mean of `WINDOW` choices has gone `ADAPTED_SHARE` of
+        the way from the choices just before the change to the best single model after it. inf:
+        never, which includes parts of fewer than `WINDOW` choices. NaN: there was no way to go.
+    choice_values : float64[n]
+        Mean value of the chosen model over its part.
     """
     edges = [0, *starts, len(chosen)]
     parts = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
     means = [_means(values[part]) for part in parts]
-    worth = [_worth(mean, chosen[part]) for mean, part in zip(means, parts, strict=True)]
-    adapted = []
+    choice_values = [
+        _of_choices(mean, chosen[part]) for mean, part in zip(means, parts, strict=True)
+    ]
+    requests = []
     for k in range(1, len(parts)):
         if np.isnan(means[k]).all():
-            adapted.append(math.nan)
+            requests.append(math.nan)
             continue
-        # A model that is gone is worth as much as the worst that is left.
-        left = np.where(np.isnan(means[k]), np.nanmin(means[k]), means[k])
-        before = float(_worth(left, chosen[parts[k - 1]][-2 * WINDOW :]).mean())
-        adapted.append(_reached(worth[k], before, float(np.nanmax(means[k]))))
-    return adapted, np.concatenate(worth)
+        # A model that was withdrawn counts as the worst of those that are left.
+        after = np.where(np.isnan(means[k]), np.nanmin(means[k]), means[k])
+        start = float(_of_choices(after, chosen[parts[k - 1]][-2 * WINDOW :]).mean())
+        requests.append(_requests(choice_values[k], start, float(np.nanmax(means[k]))))
+    return requests, np.concatenate(choice_values)
 
 
 def median(values: Sequence[float] | Float64) -> float:
-    """Return the median of the numbers in values, NaN where most are NaN; inf counts as large."""
+    """Return the median of the values that are not NaN; NaN where at least half of them are.
+
+    Parameters
+    ----------
+    values : float64[n]
+        inf counts as a large number.
+    """
     array = np.asarray(values, dtype=np.float64)
-    known = np.sort(array[~np.isnan(array)])
-    if 2 * len(known) <= len(array):
+    numbers = np.sort(array[~np.isnan(array)])
+    if 2 * len(numbers) <= len(array):
         return math.nan
-    middle = known[[(len(known) - 1) // 2, len(known) // 2]]
+    middle = numbers[[(len(numbers) - 1) // 2, len(numbers) // 2]]
     return float(middle[0]) if middle[0] == middle[1] else float(middle.mean())
 
 
 def _means(values: Float64) -> Float64:
-    here = ~np.isnan(values)
-    counts = here.sum(axis=0)
-    means: Float64 = np.where(here, values, 0.0).sum(axis=0) / np.where(counts, counts, np.nan)
+    """Return the mean[K] of each column of values[n, K] without its NaN."""
+    on_offer = ~np.isnan(values)
+    counts = on_offer.sum(axis=0)
+    means: Float64 = np.where(on_offer, values, 0.0).sum(axis=0) / np.where(counts, counts, np.nan)
     return means
 
 
-def _worth(means: Float64, chosen: NDArray[np.intp]) -> Float64:
+def _of_choices(means: Float64, chosen: NDArray[np.intp]) -> Float64:
+    """Return means[chosen], 0 for a refusal."""
     return np.where(chosen < 0, 0.0, means[chosen])
 
 
-def _reached(worth: Float64, start: float, goal: float) -> float:
-    if goal - start < LEAST:
+def _requests(choice_values: Float64, start: float, goal: float) -> float:
+    """Return the requests until a moving mean of one part has gone far enough towards the goal."""
+    if goal - start < LEAST_GAP:
         return math.nan
-    if len(worth) < WINDOW:
+    if len(choice_values) < WINDOW:
         return math.inf
-    smooth = np.convolve(worth, np.full(WINDOW, 1.0 / WINDOW), mode="valid")
+    moving = np.convolve(choice_values, np.full(WINDOW, 1.0 / WINDOW), mode="valid")
     # Sums of equal numbers may fall short of the goal by rounding.
-    reached = np.flatnonzero(smooth >= start + ADAPTED * (goal - start) - 1e-12)
-    return float(reached[0] + WINDOW // 2) if len(reached) else math.inf
+    adapted = np.flatnonzero(moving >= start + ADAPTED_SHARE * (goal - start) - 1e-12)
+    return float(adapted[0] + WINDOW // 2) if len(adapted) else math.inf

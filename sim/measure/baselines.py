@@ -1,7 +1,7 @@
-"""What a result is judged against: mixes and oracles that see the whole matrix of labels.
+"""What a result is compared with: the zero router and the oracle, which see all labels.
 
-References are computed in hindsight on the very rows that a policy was scored on. They must never
-be fed to a policy. Nobody may choose a model where it is not on offer, and neither may they.
+Baselines are computed in hindsight on the very rows that a policy was scored on. They must never
+be shown to a policy. Like a policy, they choose only among the models on offer.
 """
 
 from __future__ import annotations
@@ -23,103 +23,122 @@ class Offer:
 
     Attributes
     ----------
-    share : of all requests.
-    quality, cost : float64[K], means of each model, NaN for those that were not on offer.
+    share : float
+        Share of all requests.
+    quality, cost_usd : float64[K]
+        Means of each model, NaN for those not on offer; cost in US dollars per request.
     """
 
     share: float
     quality: Float64
-    cost: Float64
+    cost_usd: Float64
 
 
-def offers(quality: Float64, cost: Float64, offered: Bools | None) -> tuple[Offer, ...]:
-    """Return one `Offer` for each set of models that was on offer, from [n, K] arrays.
+def group_by_offer(quality: Float64, cost_usd: Float64, offered: Bools | None) -> tuple[Offer, ...]:
+    """Return one `Offer` for each set of models that was on offer.
 
     Parameters
     ----------
-    offered : None for all on offer. Requests with nothing on offer get an `Offer` of NaN.
+    quality, cost_usd : float64[n, K]
+        Labels; cost in US dollars.
+    offered : bool[n, K] or None
+        Models on offer; None for all. Requests with nothing on offer get an `Offer` of NaN.
     """
     if offered is None or offered.all():
-        return (Offer(1.0, quality.mean(axis=0), cost.mean(axis=0)),)
+        return (Offer(1.0, quality.mean(axis=0), cost_usd.mean(axis=0)),)
     sets, member = np.unique(offered, axis=0, return_inverse=True)
-    found = []
-    for k, here in enumerate(sets):
+    offers = []
+    for k, on_offer in enumerate(sets):
         rows = member.reshape(-1) == k
-        means = [np.where(here, of[rows].mean(axis=0), np.nan) for of in (quality, cost)]
-        found.append(Offer(float(rows.mean()), means[0], means[1]))
-    return tuple(found)
+        means = [
+            np.where(on_offer, labels[rows].mean(axis=0), np.nan) for labels in (quality, cost_usd)
+        ]
+        offers.append(Offer(float(rows.mean()), means[0], means[1]))
+    return tuple(offers)
 
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
     """The zero router: the best mix of models that does not look at the prompt.
 
-    It knows what is on offer and nothing else: where this changes it spends its money where it
-    buys the most.
+    It sees which models are on offer and nothing else of a request. Where the offer changes, it
+    spends its money where a dollar buys the most quality.
 
     Attributes
     ----------
-    corners : (cost, quality)[m, 2], cost ascending, from the cheapest models on.
-    arms : int[m, offers], the model that each corner plays at each offer, -1 with nothing on offer;
-        in between two neighbours are mixed.
+    corners : float64[m, 2]
+        (cost, quality) of each corner, cost in US dollars per request, ascending. The first corner
+        plays the cheapest models.
+    arms : int[m, offers]
+        The model that each corner plays at each offer, -1 with nothing on offer. Between two
+        corners they are mixed.
     """
 
     corners: Float64
     arms: NDArray[np.intp]
 
     @classmethod
-    def of(cls, found: Sequence[Offer]) -> Frontier:
-        """Return the upper left convex hull of the models' means at each offer, put together."""
-        hulls = [hull(one.cost, one.quality) for one in found]
+    def of(cls, offers: Sequence[Offer]) -> Frontier:
+        """Return the zero router of some offers: their upper left convex hulls, put together."""
+        hulls = [hull(offer.cost_usd, offer.quality) for offer in offers]
         now = np.array([arms[0] if arms else -1 for arms in hulls], dtype=np.intp)
         steps = []
-        for k, (one, arms) in enumerate(zip(found, hulls, strict=True)):
+        for k, (offer, arms) in enumerate(zip(offers, hulls, strict=True)):
             for a, b in zip(arms, arms[1:], strict=False):
-                dear, good = one.cost[b] - one.cost[a], one.quality[b] - one.quality[a]
-                steps.append((-float(good / dear), k, b))
+                more_usd = offer.cost_usd[b] - offer.cost_usd[a]
+                more_quality = offer.quality[b] - offer.quality[a]
+                steps.append((-float(more_quality / more_usd), k, b))
         played = [now]
-        # Of one offer the steps come in the order of its hull: its slopes fall.
+        # The steps of one offer come in the order of its hull, because its slopes fall.
         for _, k, arm in sorted(steps):
             now = now.copy()
             now[k] = arm
             played.append(now)
         table = np.array(played)
         corners = np.zeros((len(table), 2))
-        for k, one in enumerate(found):
+        for k, offer in enumerate(offers):
             if hulls[k]:
-                means = np.column_stack([one.cost, one.quality])
-                corners += one.share * means[table[:, k]]
+                means = np.column_stack([offer.cost_usd, offer.quality])
+                corners += offer.share * means[table[:, k]]
         return cls(corners, table)
 
-    def level(self, cost: float) -> float:
-        """Return the quality at a mean cost; flat beyond both ends."""
-        return level(self.corners, cost)
+    def quality_at(self, cost_usd: float) -> float:
+        """Return the quality at a mean cost per request; flat beyond both ends."""
+        return float(np.interp(cost_usd, self.corners[:, 0], self.corners[:, 1]))
 
-    def slope(self, cost: float) -> float:
-        """Return the quality that a further dollar buys at a mean cost, 0 where it buys none."""
-        k, _ = self.at(cost)
+    def slope(self, cost_usd: float) -> float:
+        """Return the quality per further US dollar at a mean cost, 0 beyond the last corner."""
+        k, _ = self.mix_at(cost_usd)
         if k + 1 == len(self.corners):
             return 0.0
-        dear, good = self.corners[k + 1] - self.corners[k]
-        return float(good / dear)
+        more_usd, more_quality = self.corners[k + 1] - self.corners[k]
+        return float(more_quality / more_usd)
 
-    def at(self, cost: float) -> tuple[int, float]:
-        """Return the corner that is played at a mean cost, and how much of the next is mixed in."""
+    def mix_at(self, cost_usd: float) -> tuple[int, float]:
+        """Return the corner played at a mean cost, and the share of the next one mixed in."""
         costs = self.corners[:, 0]
-        k = int(np.searchsorted(costs, cost, side="right")) - 1
+        k = int(np.searchsorted(costs, cost_usd, side="right")) - 1
         if k < 0 or k + 1 == len(costs):
             return max(k, 0), 0.0
-        return k, float((cost - costs[k]) / (costs[k + 1] - costs[k]))
+        return k, float((cost_usd - costs[k]) / (costs[k + 1] - costs[k]))
 
 
-def hull(cost: Float64, quality: Float64) -> list[int]:
-    """Return the corners of the non-decreasing upper hull of points[K], cost ascending.
+def hull(cost_usd: Float64, quality: Float64) -> list[int]:
+    """Return the corners of the non-decreasing upper hull of K points, cost ascending.
 
-    From the cheapest point on, the best among equals; points with a NaN are left out.
+    Parameters
+    ----------
+    cost_usd, quality : float64[K]
+        The points; those with a NaN are left out.
+
+    Returns
+    -------
+    list of int
+        Indices of the corners. The first is the cheapest point, the best among equals.
     """
     corners: list[int] = []
-    points = list(zip(cost.tolist(), quality.tolist(), strict=True))
-    for k in np.lexsort((-quality, cost)).tolist():
+    points = list(zip(cost_usd.tolist(), quality.tolist(), strict=True))
+    for k in np.lexsort((-quality, cost_usd)).tolist():
         c, q = points[k]
         if math.isnan(c) or math.isnan(q):
             continue
@@ -131,62 +150,65 @@ def hull(cost: Float64, quality: Float64) -> list[int]:
     return corners
 
 
-def level(corners: Float64, cost: float) -> float:
-    """Return the quality of corners (cost, quality)[m, 2] at a cost; flat beyond both ends."""
-    return float(np.interp(cost, corners[:, 0], corners[:, 1]))
-
-
 def oracle_plan(
     quality: Float64,
-    cost: Float64,
+    cost_usd: Float64,
     offered: Bools | None = None,
     *,
-    budget_rate: float | None = None,
+    budget_rate_usd: float | None = None,
 ) -> Plan:
     """Return the best answer to every prompt, the cheapest among equals.
 
     Parameters
     ----------
-    quality, cost, offered : [n, K]; None for all on offer.
-    budget_rate : US dollars per request that may be spent on average; None for any sum. The plan
-        is then that of the knapsack, which may split one prompt and, where not even the cheapest
-        answers fit, refuse some.
+    quality, cost_usd : float64[n, K]
+        Labels; cost in US dollars.
+    offered : bool[n, K] or None
+        Models on offer; None for all.
+    budget_rate_usd : float or None
+        US dollars per request that may be spent on average; None for no budget. With a budget the
+        plan is that of the knapsack. It may split one prompt between two models, and refuses some
+        prompts where the budget does not even pay for the cheapest answers.
     """
-    if budget_rate is None:
-        budget, short = math.inf, False
+    if budget_rate_usd is None:
+        budget_usd, short = math.inf, False
     else:
-        budget = budget_rate * len(cost)
-        open_ = cost if offered is None else np.where(offered, cost, np.inf)
-        least = open_.min(axis=1)
-        short = float(least[np.isfinite(least)].sum()) > budget
-    return best_value(quality, cost, budget, offered, refusable=short)
+        budget_usd = budget_rate_usd * len(cost_usd)
+        open_usd = cost_usd if offered is None else np.where(offered, cost_usd, np.inf)
+        least_usd = open_usd.min(axis=1)
+        short = float(least_usd[np.isfinite(least_usd)].sum()) > budget_usd
+    return best_value(quality, cost_usd, budget_usd, offered, refusable=short)
 
 
-def planned(plan: Plan, values: Float64) -> Float64:
-    """Return float64[n], what a plan gets of values[n, K] at each request, 0 where it refuses."""
+def plan_values(plan: Plan, values: Float64) -> Float64:
+    """Return float64[n], the values[n, K] of the models in a plan, 0 where it refuses."""
     rows = np.arange(len(values))
-    got = np.where(plan.choice == REFUSED, 0.0, values[rows, plan.choice])
+    column = np.where(plan.choice == REFUSED, 0.0, values[rows, plan.choice])
     if plan.split >= 0:
-        got[plan.split] += plan.share * (values[plan.split, plan.better] - got[plan.split])
-    return got
+        column[plan.split] += plan.share * (values[plan.split, plan.better] - column[plan.split])
+    return column
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The levels that a router has to be compared with, on one set of rows.
+    """The levels that a router is compared with, on one set of rows.
 
     Attributes
     ----------
-    models : K names.
-    quality, cost : float64[K], mean of each model over the requests at which it was on offer, NaN
-        where that was never; cost in US dollars per request.
-    oracle : (quality, cost) of `oracle_plan`.
-    offers : the sets of models on offer; empty for all at all times.
+    models : tuple of str
+        K names.
+    quality, cost_usd : float64[K]
+        Means of each model over the requests at which it was on offer, NaN where that was never;
+        cost in US dollars per request.
+    oracle : (float, float)
+        Quality and cost in US dollars per request of `oracle_plan`.
+    offers : tuple of Offer
+        The sets of models on offer; empty for all at all times.
     """
 
     models: tuple[str, ...]
     quality: Float64
-    cost: Float64
+    cost_usd: Float64
     oracle: tuple[float, float]
     offers: tuple[Offer, ...] = ()
 
@@ -195,111 +217,113 @@ class References:
         cls,
         models: Sequence[str],
         quality: Float64,
-        cost: Float64,
+        cost_usd: Float64,
         *,
         offered: Bools | None = None,
-        budget_rate: float | None = None,
+        budget_rate_usd: float | None = None,
         plan: Plan | None = None,
     ) -> References:
-        """Compute from quality[n, K] and cost[n, K] without NaN, n at least 1.
+        """Compute the references to n requests, at least one.
 
         Parameters
         ----------
-        offered : bool[n, K]; None for all on offer.
-        budget_rate : US dollars per request that the oracle may spend; None for any sum.
-        plan : what `oracle_plan` says of these, where it is known.
+        models : sequence of str
+            K names.
+        quality, cost_usd : float64[n, K]
+            Labels without NaN; cost in US dollars.
+        offered : bool[n, K] or None
+            Models on offer; None for all.
+        budget_rate_usd : float or None
+            US dollars per request that the oracle may spend; None for no budget.
+        plan : Plan or None
+            The `oracle_plan` of these arguments, if it was computed already.
         """
         if plan is None:
-            plan = oracle_plan(quality, cost, offered, budget_rate=budget_rate)
-        return cls.over(
+            plan = oracle_plan(quality, cost_usd, offered, budget_rate_usd=budget_rate_usd)
+        return cls.of_offers(
             models,
-            offers(quality, cost, offered),
-            oracle=(plan.value / len(cost), plan.cost / len(cost)),
+            group_by_offer(quality, cost_usd, offered),
+            oracle=(plan.value / len(cost_usd), plan.cost / len(cost_usd)),
         )
 
     @classmethod
-    def over(
-        cls, models: Sequence[str], found: tuple[Offer, ...], *, oracle: tuple[float, float]
+    def of_offers(
+        cls, models: Sequence[str], offers: tuple[Offer, ...], *, oracle: tuple[float, float]
     ) -> References:
-        """Return the references to all requests of some offers."""
+        """Return the references to all requests of some offers; see `References` for the oracle."""
         return cls(
             models=tuple(models),
-            quality=_over(found, "quality"),
-            cost=_over(found, "cost"),
+            quality=_pooled(offers, [offer.quality for offer in offers]),
+            cost_usd=_pooled(offers, [offer.cost_usd for offer in offers]),
             oracle=oracle,
-            offers=found,
+            offers=offers,
         )
 
     @classmethod
     def mean(cls, several: Sequence[References]) -> References:
         """Return the mean of references to the same models on equally many rows each."""
-        oracle = np.mean([one.oracle for one in several], axis=0)
-        found = _merged([one._offers for one in several])
-        return cls.over(several[0].models, found, oracle=(float(oracle[0]), float(oracle[1])))
+        oracle = np.mean([references.oracle for references in several], axis=0)
+        offers = _merged([references._offers for references in several])
+        return cls.of_offers(several[0].models, offers, oracle=(float(oracle[0]), float(oracle[1])))
 
     @property
     def random(self) -> tuple[float, float]:
-        """(quality, cost) of choosing uniformly among what is on offer."""
-        some = [one for one in self._offers if not np.isnan(one.quality).all()]
-        quality = sum(one.share * float(np.nanmean(one.quality)) for one in some)
-        return quality, sum(one.share * float(np.nanmean(one.cost)) for one in some)
+        """Quality and cost in US dollars of choosing uniformly among the models on offer."""
+        offers = [offer for offer in self._offers if not np.isnan(offer.quality).all()]
+        quality = sum(offer.share * float(np.nanmean(offer.quality)) for offer in offers)
+        return quality, sum(offer.share * float(np.nanmean(offer.cost_usd)) for offer in offers)
 
     @property
     def best_single(self) -> int:
         """Index of the model of the highest mean quality, the cheapest among equals.
 
-        Of those that were on offer at all times, if there are any.
+        It is one of those that were on offer at all times, if there are any.
         """
-        gone = np.isnan([one.quality for one in self._offers]).any(axis=0)
-        quality = self.quality if gone.all() else np.where(gone, np.nan, self.quality)
-        return int(np.lexsort((self.cost, -quality))[0])
+        absent = np.isnan([offer.quality for offer in self._offers]).any(axis=0)
+        quality = self.quality if absent.all() else np.where(absent, np.nan, self.quality)
+        return int(np.lexsort((self.cost_usd, -quality))[0])
 
     @property
-    def span(self) -> tuple[float, float]:
-        """US dollars per request of the cheapest and of the dearest model of every offer."""
-        some = [one for one in self._offers if not np.isnan(one.cost).all()]
-        low = sum(one.share * float(np.nanmin(one.cost)) for one in some)
-        return low, sum(one.share * float(np.nanmax(one.cost)) for one in some)
+    def cost_span_usd(self) -> tuple[float, float]:
+        """US dollars per request when every offer plays its cheapest, or most expensive, model."""
+        offers = [offer for offer in self._offers if not np.isnan(offer.cost_usd).all()]
+        low_usd = sum(offer.share * float(np.nanmin(offer.cost_usd)) for offer in offers)
+        return low_usd, sum(offer.share * float(np.nanmax(offer.cost_usd)) for offer in offers)
 
-    def mixes(self) -> Frontier:
-        """Return the zero router."""
+    def zero_router(self) -> Frontier:
+        """Return the zero router of these requests."""
         return Frontier.of(self._offers)
-
-    def frontier(self) -> Float64:
-        """Return the (cost, quality)[m, 2] corners of the zero router, cost ascending."""
-        return self.mixes().corners
-
-    def zero(self, cost: float) -> float:
-        """Return the zero router's quality at a mean cost; flat beyond both of its ends."""
-        return self.mixes().level(cost)
 
     @property
     def _offers(self) -> tuple[Offer, ...]:
-        return self.offers or (Offer(1.0, self.quality, self.cost),)
+        return self.offers or (Offer(1.0, self.quality, self.cost_usd),)
 
 
-def _over(of: Sequence[Offer], field: str) -> Float64:
-    """Return the means[K] of all offers together, NaN for a model that is in none."""
-    values = np.array([getattr(one, field) for one in of])
-    share = np.where(np.isnan(values), 0.0, np.array([[one.share] for one in of]))
+def _pooled(offers: Sequence[Offer], means: Sequence[Float64]) -> Float64:
+    """Return the mean[K] over all offers of a mean[K] of each, NaN for a model that is in none."""
+    values = np.array(means)
+    share = np.where(np.isnan(values), 0.0, np.array([[offer.share] for offer in offers]))
     total = share.sum(axis=0)
-    means: Float64 = (share * np.nan_to_num(values)).sum(axis=0) / np.where(total, total, np.nan)
-    return means
+    pooled: Float64 = (share * np.nan_to_num(values)).sum(axis=0) / np.where(total, total, np.nan)
+    return pooled
 
 
 def _merged(several: Sequence[Sequence[Offer]]) -> tuple[Offer, ...]:
     """Return the mean of the offers of equally many rows each, by the models on offer."""
     alike: dict[tuple[bool, ...], list[Offer]] = {}
-    for one in (one for some in several for one in some):
-        alike.setdefault(tuple(np.isnan(one.quality).tolist()), []).append(one)
+    for offers in several:
+        for offer in offers:
+            alike.setdefault(tuple(np.isnan(offer.quality).tolist()), []).append(offer)
     return tuple(
         Offer(
-            sum(o.share for o in some) / len(several), _over(some, "quality"), _over(some, "cost")
+            sum(offer.share for offer in same) / len(several),
+            _pooled(same, [offer.quality for offer in same]),
+            _pooled(same, [offer.cost_usd for offer in same]),
         )
-        for some in alike.values()
+        for same in alike.values()
     )
 
 
 def _bends_up(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    """Tell whether b lies on or below the line from a to c."""
+    """Return whether b lies on or below the line from a to c."""
     return (b[1] - a[1]) * (c[0] - a[0]) <= (c[1] - a[1]) * (b[0] - a[0])

@@ -1,8 +1,9 @@
-"""The supervised limit: what linear features can give when every label is known.
+"""The supervised limit: the best that linear features can do when every label is known.
 
-Ridge regressions of quality and cost learn from all models' answers to the learned rows, where a
-router sees one answer per prompt, and then choose on the scored rows. It is the level to judge a
-policy's gain over the zero router by, and must never be fed to one. Nothing here is learned online.
+Ridge regressions of quality and cost learn all models' answers to the learned rows, where a router
+sees one answer per prompt, and then choose on the scored rows. A policy's gain over the zero router
+is compared with the gain of this limit. It must never be shown to a policy. Nothing here is learned
+online.
 """
 
 from __future__ import annotations
@@ -12,31 +13,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
-
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 
 PRECISIONS = tuple(float(p) for p in np.geomspace(1.0, 1e4, 13))
 FOLDS = 5
-_CHEAPEST = 1e-9
-_STEPS = 60
+_LEAST_COST_USD = 1e-9
+_BISECTIONS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """Predictions for the scored rows, and the labels that choices are judged by.
+    """Predictions for the scored rows, and the labels that its choices are scored with.
 
     Attributes
     ----------
-    predicted_quality, predicted_cost : float64[n, K], what choices are made from.
-    quality, cost : float64[n, K], the labels; cost in US dollars per request.
+    predicted_quality, predicted_cost_usd : float64[n, K]
+        What choices are made from; cost in US dollars per request.
+    quality, cost_usd : float64[n, K]
+        The labels; cost in US dollars per request.
     """
 
     predicted_quality: Float64
-    predicted_cost: Float64
+    predicted_cost_usd: Float64
     quality: Float64
-    cost: Float64
+    cost_usd: Float64
 
     @classmethod
     def of(
@@ -50,106 +51,130 @@ class Supervised:
 
         Parameters
         ----------
-        dataset : complete data, without NaN.
-        features : float32[n, d]; the last one is the intercept.
-        learned, scored : rows, in any random order; neither may be empty.
+        dataset : Dataset
+            Complete data, without NaN.
+        features : float32[rows, d]
+            Features of the whole data; the last column is the intercept.
+        learned, scored : int[m], int[n]
+            Rows, each in random order; neither may be empty.
         """
-        x, new = features[learned].astype(np.float64), features[scored].astype(np.float64)
-        cost = dataset.cost_usd[learned]
-        log_cost = np.log(np.maximum(cost, _CHEAPEST))
+        x, scored_x = features[learned].astype(np.float64), features[scored].astype(np.float64)
+        cost_usd = dataset.cost_usd[learned]
+        log_cost = np.log(np.maximum(cost_usd, _LEAST_COST_USD))
         weights = ridge(x, log_cost)
         # The exponential of a mean logarithm is below the mean: one factor per model corrects it.
-        smearing = cost.mean(axis=0) / np.exp(x @ weights).mean(axis=0)
+        smearing = cost_usd.mean(axis=0) / np.exp(x @ weights).mean(axis=0)
         return cls(
-            predicted_quality=new @ ridge(x, dataset.quality[learned]),
-            predicted_cost=np.exp(new @ weights) * smearing,
+            predicted_quality=scored_x @ ridge(x, dataset.quality[learned]),
+            predicted_cost_usd=np.exp(scored_x @ weights) * smearing,
             quality=dataset.quality[scored],
-            cost=dataset.cost_usd[scored],
+            cost_usd=dataset.cost_usd[scored],
         )
 
     @classmethod
-    def left_out(cls, dataset: Dataset, features: Float32, rows: NDArray[np.intp]) -> Supervised:
-        """Predict rows from each other: every part of them from all other parts.
+    def cross_fitted(
+        cls, dataset: Dataset, features: Float32, rows: NDArray[np.intp]
+    ) -> Supervised:
+        """Predict each of `FOLDS` parts of the rows from all other parts.
 
         Parameters
         ----------
-        dataset, features : as for `of`.
-        rows : in any random order, none of them twice.
+        dataset, features : Dataset, float32[rows, d]
+            As for `of`.
+        rows : int[n]
+            Rows in random order, none of them twice.
         """
         parts = np.array_split(rows, min(FOLDS, len(rows)))
-        made = [
+        fits = [
             cls.of(dataset, features, np.concatenate([*parts[:k], *parts[k + 1 :]]), part)
             for k, part in enumerate(parts)
         ]
         return cls(
-            predicted_quality=np.concatenate([one.predicted_quality for one in made]),
-            predicted_cost=np.concatenate([one.predicted_cost for one in made]),
+            predicted_quality=np.concatenate([fit.predicted_quality for fit in fits]),
+            predicted_cost_usd=np.concatenate([fit.predicted_cost_usd for fit in fits]),
             quality=dataset.quality[rows],
-            cost=dataset.cost_usd[rows],
+            cost_usd=dataset.cost_usd[rows],
         )
 
     @classmethod
-    def oracle(cls, quality: Float64, cost: Float64) -> Supervised:
-        """Return the one whose predictions are the labels quality[n, K] and cost[n, K]."""
-        return cls(predicted_quality=quality, predicted_cost=cost, quality=quality, cost=cost)
+    def oracle(cls, quality: Float64, cost_usd: Float64) -> Supervised:
+        """Return the limit whose predictions are the labels quality[n, K] and cost_usd[n, K]."""
+        return cls(
+            predicted_quality=quality,
+            predicted_cost_usd=cost_usd,
+            quality=quality,
+            cost_usd=cost_usd,
+        )
 
-    def at_preference(self, quality: float, cost: float, *, tau_cost: float) -> tuple[float, float]:
-        """Return mean (quality, cost) of the choices of highest predicted utility.
+    def at_preference(
+        self, quality_weight: float, cost_weight: float, *, tau_cost_usd: float
+    ) -> tuple[float, float]:
+        """Return mean quality and cost in US dollars of the choices of highest predicted utility.
 
         Parameters
         ----------
-        quality, cost : weights.
-        tau_cost : US dollars that count as cost 1, as does all above.
+        quality_weight, cost_weight : float
+            Weights of the preference.
+        tau_cost_usd : float
+            US dollars that count as cost 1, as does every larger cost.
         """
-        fine = np.minimum(self.predicted_cost / tau_cost, 1.0)
-        return self._means(quality * self.predicted_quality - cost * fine)
+        scaled_cost = np.minimum(self.predicted_cost_usd / tau_cost_usd, 1.0)
+        return self._means(quality_weight * self.predicted_quality - cost_weight * scaled_cost)
 
-    def at_rate(self, rate: float) -> tuple[float, float]:
-        """Return mean (quality, cost) when choices may spend `rate` US dollars per request.
+    def at_rate(self, rate_usd: float) -> tuple[float, float]:
+        """Return mean quality and cost in US dollars when choices may spend a rate per request.
+
+        Parameters
+        ----------
+        rate_usd : float
+            US dollars per request.
 
         Notes
         -----
-        The price of money is set in hindsight: the two neighbouring prices whose realised means
-        enclose the rate are mixed to meet it. A rate that nothing binds is not spent, and one
-        below what the dearest price of money leaves is not met.
+        The price of money, in quality units per US dollar, is set in hindsight. Of two neighbouring
+        prices, one costs more than the rate and one at most the rate; they are mixed to meet it. A
+        rate above the cost at price 0 is not spent. A rate below the cost at the highest price is
+        not met.
         """
 
         def means(price: float) -> tuple[float, float]:
-            return self._means(self.predicted_quality - price * self.predicted_cost)
+            return self._means(self.predicted_quality - price * self.predicted_cost_usd)
 
-        low, above = 0.0, means(0.0)
-        if above[1] <= rate:
+        low_price, above = 0.0, means(0.0)
+        if above[1] <= rate_usd:
             return above
-        high = 1.0 / rate
-        below = means(high)
-        while below[1] > rate:
-            if high > 1e6 / rate:
+        high_price = 1.0 / rate_usd
+        below = means(high_price)
+        while below[1] > rate_usd:
+            if high_price > 1e6 / rate_usd:
                 return below
-            low, above, high = high, below, 4.0 * high
-            below = means(high)
-        for _ in range(_STEPS):
-            middle = 0.5 * (low + high)
-            found = means(middle)
-            if found[1] > rate:
-                low, above = middle, found
+            low_price, above, high_price = high_price, below, 4.0 * high_price
+            below = means(high_price)
+        for _ in range(_BISECTIONS):
+            price = 0.5 * (low_price + high_price)
+            middle = means(price)
+            if middle[1] > rate_usd:
+                low_price, above = price, middle
             else:
-                high, below = middle, found
-        share = (rate - below[1]) / (above[1] - below[1])
-        return share * above[0] + (1.0 - share) * below[0], rate
+                high_price, below = price, middle
+        share = (rate_usd - below[1]) / (above[1] - below[1])
+        return share * above[0] + (1.0 - share) * below[0], rate_usd
 
     def _means(self, utility: Float64) -> tuple[float, float]:
         chosen = utility.argmax(axis=1)
         rows = np.arange(len(chosen))
-        return float(self.quality[rows, chosen].mean()), float(self.cost[rows, chosen].mean())
+        return float(self.quality[rows, chosen].mean()), float(self.cost_usd[rows, chosen].mean())
 
 
 def ridge(x: Float64, y: Float64) -> Float64:
-    """Return coefficients[d, K] of y[n, K] on x[n, d], shrunk as cross-validation likes best.
+    """Return coefficients[d, K] of y[n, K] on x[n, d], with the best precision in cross-validation.
 
     Parameters
     ----------
-    x : rows in random order; the last column is the intercept, which is not shrunk.
-    y : targets, each of which gets the precision of `PRECISIONS` that suits it.
+    x : float64[n, d]
+        Rows in random order; the last column is the intercept, which is not shrunk.
+    y : float64[n, K]
+        Targets; each gets its own precision of `PRECISIONS`.
     """
     fold = np.arange(len(x)) % FOLDS
     error = np.zeros((len(PRECISIONS), y.shape[1]))

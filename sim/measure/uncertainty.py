@@ -1,4 +1,4 @@
-"""Means and how far to trust them: over seeds, and over the requests of a single seed."""
+"""Means and their uncertainty: over seeds, or over the requests of a single seed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sim.results import Band, Measure
 RESAMPLES = 200
 
 
-def measure(values: Sequence[float] | Float64) -> Measure:
-    """Return mean and standard error of the numbers among values; NaN counts as not there."""
+def mean_with_error(values: Sequence[float] | Float64) -> Measure:
+    """Return mean and standard error of the values that are not NaN."""
     array = np.asarray(values, dtype=np.float64)
-    known = array[~np.isnan(array)]
-    if len(known) == 0:
+    numbers = array[~np.isnan(array)]
+    if len(numbers) == 0:
         return Measure(mean=None)
-    return Measure(mean=float(known.mean()), se=standard_error(known))
+    return Measure(mean=float(numbers.mean()), se=standard_error(numbers))
 
 
 def standard_error(values: Float64) -> float | None:
-    """Return the standard error of the mean of values[n], None for n = 1."""
+    """Return the standard error of the mean of values[n], None for n below 2."""
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
@@ -45,13 +45,23 @@ def bootstrap(
 
     Parameters
     ----------
-    metrics : what the requests int[n] give, NaN for what is not defined.
+    n : int
+        Number of requests.
+    metrics : callable
+        Returns metrics by name of the requests int[n], NaN for one that is not defined.
+    seed : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    dict of str to (float or None)
+        By name; None where at least half of the values are NaN.
     """
     rng = np.random.default_rng(seed)
-    drawn = [metrics(rng.integers(n, size=n)) for _ in range(RESAMPLES)]
+    resampled = [metrics(rng.integers(n, size=n)) for _ in range(RESAMPLES)]
     errors: dict[str, float | None] = {}
-    for name in drawn[0]:
-        values = np.array([one[name] for one in drawn])
-        known = values[~np.isnan(values)]
-        errors[name] = float(known.std(ddof=1)) if 2 * len(known) > RESAMPLES else None
+    for name in resampled[0]:
+        values = np.array([metric[name] for metric in resampled])
+        numbers = values[~np.isnan(values)]
+        errors[name] = float(numbers.std(ddof=1)) if 2 * len(numbers) > RESAMPLES else None
     return errors

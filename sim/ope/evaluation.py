@@ -189,7 +189,7 @@ class _Alone:
         """Return the zero router at the policy's estimated cost, its share taken as known."""
         quality = np.array([float(one.mean()) for one in self.values])
         frontier = Frontier.of([Offer(1.0, quality, np.array(self.cost))])
-        corner, share = frontier.at(policy.estimates["cost"][HEADLINE].normal.mean)
+        corner, share = frontier.mix_at(policy.estimates["cost"][HEADLINE].normal.mean)
         parts = {int(frontier.arms[corner, 0]): 1.0 - share}
         if share > 0.0:
             parts[int(frontier.arms[corner + 1, 0])] = share

@@ -1,14 +1,14 @@
-"""What is in a data set, and what is suspicious about it, before anybody trusts a result on it.
+"""What a data set holds, and what is suspicious about it: to be read before any result on it.
 
 Everything is read off the matrix of labels; nothing is dropped, changed or guessed. A warning says
-what was found and what to do about it.
+what is suspicious and, where something can be done about it, what.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from rich.table import Table
 
 from policies.pacing.knapsack import Plan
 from sim.data.dataset import Bools, Dataset, Float64
-from sim.measure.baselines import References, oracle_plan, planned
+from sim.measure.baselines import References, oracle_plan, plan_values
+from sim.measure.uncertainty import standard_error
 
 MOST_TASKS = 20
 _NO_TASK = "(none)"
@@ -26,15 +27,22 @@ _NO_TASK = "(none)"
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """One model; a number that does not exist is NaN.
+    """One model; a number that is not defined is NaN. The fields are keys of `describe --json`.
 
     Attributes
     ----------
-    quality, quality_se : mean over the rows on which it was judged, and the standard error of it.
-    cost, cost_se : likewise over the rows on which it is known, US dollars per request.
-    judged : share of rows with a quality.
-    unique_best : share of the rows judged for every model on which it is better than all others;
-        NaN for a model alone.
+    name : str
+        Name of the model.
+    quality, quality_se : float
+        Mean over the rows on which the model was judged, and its standard error.
+    cost, cost_se : float
+        Mean over the rows on which its cost is known, and its standard error; US dollars per
+        request.
+    judged : float
+        Share of rows with a quality.
+    unique_best : float
+        Share of the rows judged for every model on which it is better than all others; NaN for a
+        model alone.
     """
 
     name: str
@@ -48,7 +56,10 @@ class ModelLine:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLine:
-    """One reference: means over the complete rows, and their standard errors."""
+    """One reference: means over the complete rows, and their standard errors.
+
+    The fields are keys of `describe --json`; cost is in US dollars per request.
+    """
 
     name: str
     quality: float
@@ -59,18 +70,32 @@ class ReferenceLine:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A data set in numbers.
+    """A data set in numbers; most fields are keys of `describe --json`.
 
     Attributes
     ----------
-    complete : rows with quality and cost of every model.
-    references : on the complete rows; None where there are none.
-    lines : the same in words, with standard errors.
-    tasks : rows by task, the most frequent first.
-    duplicates : rows whose prompt and task stood in an earlier row; 0 without prompts.
-    empty_prompts, unjudged, unpriced, free : counts of rows without a prompt, and of cells without
-        a quality, with a quality and no cost, and with a cost of exactly 0.
-    warnings : a sentence each.
+    name : str
+        Name of the data set.
+    rows, complete : int
+        All rows, and those with quality and cost of every model.
+    models : tuple of ModelLine
+        In the order of the data set.
+    references : References or None
+        On the complete rows; None where there are none.
+    lines : tuple of ReferenceLine
+        The same as lines of a table, with standard errors.
+    tasks : dict of str to int
+        Rows by task, the most frequent first.
+    duplicates : int
+        Rows with the prompt and the task of an earlier row; 0 without prompts.
+    empty_prompts : int
+        Rows without a prompt.
+    unjudged, unpriced, free : int
+        Cells without a quality, with a quality and no cost, and with a cost of exactly 0.
+    warnings : tuple of str
+        A sentence each.
+    notes : tuple of str
+        What the loader of the data reported.
     """
 
     name: str
@@ -90,23 +115,23 @@ class Description:
 
 
 def describe(dataset: Dataset) -> Description:
-    """Return the description of a data set of any kind, a partial log or bare prompts as well."""
-    quality, cost = dataset.quality, dataset.cost_usd
-    judged, priced = ~np.isnan(quality), ~np.isnan(cost)
+    """Return the description of a data set of any kind, also of a partial log or bare prompts."""
+    quality, cost_usd = dataset.quality, dataset.cost_usd
+    judged, priced = ~np.isnan(quality), ~np.isnan(cost_usd)
     complete = (judged & priced).all(axis=1) & bool(dataset.models)
     references, lines = None, list[ReferenceLine]()
     if complete.any():
-        known = quality[complete], cost[complete]
-        plan = oracle_plan(*known)
-        references = References.of(dataset.models, *known, plan=plan)
-        lines = _reference_lines(references, plan, *known)
+        labels = quality[complete], cost_usd[complete]
+        plan = oracle_plan(*labels)
+        references = References.of(dataset.models, *labels, plan=plan)
+        lines = _reference_lines(references, plan, *labels)
     keys = Counter(zip(dataset.prompts, dataset.task, strict=True))
     tasks = Counter(task or _NO_TASK for task in dataset.task)
     return Description(
         name=dataset.name,
         rows=len(dataset),
         complete=int(complete.sum()),
-        models=_lines(dataset, judged),
+        models=_model_lines(dataset, judged, priced),
         references=references,
         lines=tuple(lines),
         tasks=dict(tasks.most_common()),
@@ -114,184 +139,196 @@ def describe(dataset: Dataset) -> Description:
         empty_prompts=sum(not prompt for prompt in dataset.prompts),
         unjudged=int((~judged).sum()),
         unpriced=int((judged & ~priced).sum()),
-        free=int((cost == 0.0).sum()),
+        free=int((cost_usd == 0.0).sum()),
         warnings=tuple(_warnings(dataset, judged, priced)),
         notes=dataset.notes,
     )
 
 
-def _lines(dataset: Dataset, judged: Bools) -> tuple[ModelLine, ...]:
-    whole = dataset.quality[judged.all(axis=1)]
-    best = np.full(len(dataset.models), np.nan)
-    if len(dataset.models) > 1 and len(whole):
-        top = whole == whole.max(axis=1, keepdims=True)
-        best = (top & (top.sum(axis=1, keepdims=True) == 1)).mean(axis=0)
-    return tuple(
-        ModelLine(
-            name=name,
-            quality=_mean(dataset.quality[judged[:, k], k]),
-            quality_se=_error(dataset.quality[judged[:, k], k]),
-            cost=_mean(dataset.cost_usd[~np.isnan(dataset.cost_usd[:, k]), k]),
-            cost_se=_error(dataset.cost_usd[~np.isnan(dataset.cost_usd[:, k]), k]),
-            judged=float(judged[:, k].mean()),
-            unique_best=float(best[k]),
+def _model_lines(dataset: Dataset, judged: Bools, priced: Bools) -> tuple[ModelLine, ...]:
+    fully_judged = dataset.quality[judged.all(axis=1)]
+    unique_best = np.full(len(dataset.models), np.nan)
+    if len(dataset.models) > 1 and len(fully_judged):
+        top = fully_judged == fully_judged.max(axis=1, keepdims=True)
+        unique_best = (top & (top.sum(axis=1, keepdims=True) == 1)).mean(axis=0)
+    lines = []
+    for k, name in enumerate(dataset.models):
+        quality, quality_se = _mean_and_error(dataset.quality[judged[:, k], k])
+        cost_usd, cost_se_usd = _mean_and_error(dataset.cost_usd[priced[:, k], k])
+        lines.append(
+            ModelLine(
+                name=name,
+                quality=quality,
+                quality_se=quality_se,
+                cost=cost_usd,
+                cost_se=cost_se_usd,
+                judged=float(judged[:, k].mean()),
+                unique_best=float(unique_best[k]),
+            )
         )
-        for k, name in enumerate(dataset.models)
-    )
+    return tuple(lines)
 
 
 def _reference_lines(
-    references: References, plan: Plan, quality: Float64, cost: Float64
+    references: References, plan: Plan, quality: Float64, cost_usd: Float64
 ) -> list[ReferenceLine]:
     """Return the best model alone, the zero router's corners and the oracle."""
-    mixes, names = references.mixes(), references.models
-    corners = [int(arms[0]) for arms in mixes.arms]
-    single = references.best_single
-    found = [
-        (f"best single: {names[single]}", quality[:, single], cost[:, single]),
-        *((f"zero router corner: {names[k]}", quality[:, k], cost[:, k]) for k in corners),
-        ("oracle", planned(plan, quality), planned(plan, cost)),
+    names, single = references.models, references.best_single
+    corners = [int(arms[0]) for arms in references.zero_router().arms]
+    columns = [
+        (f"best single: {names[single]}", quality[:, single], cost_usd[:, single]),
+        *((f"zero router corner: {names[k]}", quality[:, k], cost_usd[:, k]) for k in corners),
+        ("oracle", plan_values(plan, quality), plan_values(plan, cost_usd)),
     ]
-    return [ReferenceLine(n, _mean(q), _error(q), _mean(c), _error(c)) for n, q, c in found]
+    return [
+        ReferenceLine(name, *_mean_and_error(its_quality), *_mean_and_error(its_cost_usd))
+        for name, its_quality, its_cost_usd in columns
+    ]
 
 
-def _mean(values: Float64) -> float:
-    return float(values.mean()) if len(values) else math.nan
-
-
-def _error(values: Float64) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+def _mean_and_error(values: Float64) -> tuple[float, float]:
+    """Return mean and standard error, NaN where there are too few values."""
+    mean, error = float(values.mean()) if len(values) else math.nan, standard_error(values)
+    return mean, math.nan if error is None else error
 
 
 def _warnings(dataset: Dataset, judged: Bools, priced: Bools) -> list[str]:
-    found = []
+    """Return the warnings: those on the whole data first, then model by model."""
     if not dataset.models:
         return ["prompts without outcomes: there is nothing to replay"]
+    warnings = []
     if not judged.any():
-        found.append("no answer is judged: there is nothing to replay or to compare")
+        warnings.append("no answer is judged: there is nothing to replay or to compare")
     if judged.any() and not priced.any():
-        found.append("no answer has a cost; see --prices")
-    for k, name in enumerate(dataset.models):
-        quality = dataset.quality[judged[:, k], k]
-        cost = dataset.cost_usd[priced[:, k], k]
-        lacking = int((judged[:, k] & ~priced[:, k]).sum())
-        free = int((cost == 0.0).sum())
-        if free:
-            found.append(
-                f"{name}: {free} of {len(cost)} costs are exactly 0: free, or rather unpriced?"
-            )
-        if lacking and priced.any():
-            found.append(f"{name}: {lacking} judged answers have no cost; see --prices")
-        if len(quality) > 1 and np.ptp(quality) == 0.0:
-            found.append(
-                f"{name}: its quality is {quality[0]:g} on every row: is it judged at all?"
-            )
-        if len(cost) > 1 and np.ptp(cost) == 0.0 and not free:
-            found.append(f"{name}: its cost is {cost[0]:g} on every row: a price, not a cost?")
-        for earlier in range(k):
-            if _copied(dataset.quality[:, earlier], dataset.quality[:, k]):
-                found.append(f"{name}: its quality is a copy of {dataset.models[earlier]}'s")
-    return found
+        warnings.append("no answer has a cost; see --prices")
+    for k in range(len(dataset.models)):
+        warnings += _model_warnings(dataset, judged, priced, k)
+    return warnings
+
+
+def _model_warnings(dataset: Dataset, judged: Bools, priced: Bools, k: int) -> list[str]:
+    """Return the warnings on model k."""
+    warnings, name = [], dataset.models[k]
+    quality = dataset.quality[judged[:, k], k]
+    cost_usd = dataset.cost_usd[priced[:, k], k]
+    unpriced = int((judged[:, k] & ~priced[:, k]).sum())
+    free = int((cost_usd == 0.0).sum())
+    if free:
+        warnings.append(
+            f"{name}: {free} of {len(cost_usd)} costs are exactly 0: free, or rather unpriced?"
+        )
+    if unpriced and priced.any():
+        warnings.append(f"{name}: {unpriced} judged answers have no cost; see --prices")
+    if len(quality) > 1 and np.ptp(quality) == 0.0:
+        warnings.append(f"{name}: its quality is {quality[0]:g} on every row: is it judged at all?")
+    if len(cost_usd) > 1 and np.ptp(cost_usd) == 0.0 and not free:
+        warnings.append(f"{name}: its cost is {cost_usd[0]:g} on every row: a price, not a cost?")
+    for earlier in range(k):
+        if _copied(dataset.quality[:, earlier], dataset.quality[:, k]):
+            warnings.append(f"{name}: its quality is a copy of {dataset.models[earlier]}'s")
+    return warnings
 
 
 def _copied(a: Float64, b: Float64) -> bool:
-    known = a[~np.isnan(a)]
-    # Two models may well agree where there is nothing to disagree about.
-    return bool(len(known) > 1 and np.ptp(known) > 0.0 and np.array_equal(a, b, equal_nan=True))
+    """Return whether two columns are equal and not constant."""
+    numbers = a[~np.isnan(a)]
+    # Two models may well agree on rows that all models answer equally well.
+    varies = len(numbers) > 1 and np.ptp(numbers) > 0.0
+    return bool(varies and np.array_equal(a, b, equal_nan=True))
 
 
-def as_json(found: Description) -> dict[str, Any]:
-    """Return the description as plain values; a number that does not exist is None."""
-    references = found.references
+def as_json(description: Description) -> dict[str, Any]:
+    """Return the description as plain values; a number that is not defined is None."""
+    references = description.references
     plain = {
-        name: getattr(found, name)
-        for name in Description.__dataclass_fields__
-        if name not in ("models", "references", "lines")
+        field.name: getattr(description, field.name)
+        for field in fields(Description)
+        if field.name not in ("models", "references", "lines")
     }
     return plain | {
-        "warnings": list(found.warnings),
-        "notes": list(found.notes),
-        "models": [
-            {name: _finite(getattr(one, name)) for name in ModelLine.__dataclass_fields__}
-            for one in found.models
-        ],
+        "warnings": list(description.warnings),
+        "notes": list(description.notes),
+        "models": [_plain(line) for line in description.models],
         "references": None
         if references is None
         else {
             "best_single": references.models[references.best_single],
             "oracle": {"quality": references.oracle[0], "cost": references.oracle[1]},
-            "zero_router": references.frontier().tolist(),
-            "lines": [
-                {name: _finite(getattr(one, name)) for name in ReferenceLine.__dataclass_fields__}
-                for one in found.lines
-            ],
+            "zero_router": references.zero_router().corners.tolist(),
+            "lines": [_plain(line) for line in description.lines],
         },
     }
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _plain(line: ModelLine | ReferenceLine) -> dict[str, Any]:
+    """Return the fields of a line, None for NaN."""
+    values = {field.name: getattr(line, field.name) for field in fields(line)}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
-def show(console: Console, found: Description) -> None:
-    """Print the tables and the warnings."""
-    title = f"{found.name}: {found.rows:,} rows, {len(found.models)} models"
-    if found.models:
+def show(console: Console, description: Description) -> None:
+    """Print the tables and the warnings of a data set."""
+    title = f"{description.name}: {description.rows:,} rows, {len(description.models)} models"
+    if description.models:
         table = Table(title=escape(title), title_justify="left")
         for heading in ("model", "quality", "$ per request", "judged", "unique best"):
             table.add_column(heading)
-        for one in found.models:
+        for line in description.models:
             table.add_row(
-                escape(one.name),
-                _known(one.quality, ".4f", error=one.quality_se),
-                _known(one.cost, ".3g", error=one.cost_se),
-                f"{one.judged:.1%}",
-                _known(one.unique_best, ".1%"),
+                escape(line.name),
+                _number(line.quality, ".4f", error=line.quality_se),
+                _number(line.cost, ".3g", error=line.cost_se),
+                f"{line.judged:.1%}",
+                _number(line.unique_best, ".1%"),
             )
         console.print(table)
     else:
         console.print(escape(title))
-    if found.lines:
-        console.print(_reference_table(found))
-    if set(found.tasks) != {_NO_TASK}:
-        console.print(_task_table(found))
+    if description.lines:
+        console.print(_reference_table(description))
+    if set(description.tasks) != {_NO_TASK}:
+        console.print(_task_table(description))
     console.print(
-        f"{found.duplicates:,} duplicate prompts, {found.empty_prompts:,} empty ones; cells: "
-        f"{found.unjudged:,} not judged, {found.unpriced:,} judged without a cost, "
-        f"{found.free:,} of cost 0"
+        f"{description.duplicates:,} duplicate prompts, {description.empty_prompts:,} empty ones; "
+        f"cells: {description.unjudged:,} not judged, {description.unpriced:,} judged without a "
+        f"cost, {description.free:,} of cost 0"
     )
-    for warning in found.warnings:
+    for warning in description.warnings:
         console.print(f"[yellow]warning[/]: {escape(warning)}", highlight=False)
 
 
-def _known(value: float, form: str, *, error: float = math.nan) -> str:
+def _number(value: float, form: str, *, error: float = math.nan) -> str:
+    """Return a value in a format, with its error where there is one; "-" for NaN."""
     if not math.isfinite(value):
         return "-"
     return f"{value:{form}}" + (f" ± {error:{form}}" if math.isfinite(error) else "")
 
 
-def _reference_table(found: Description) -> Table:
-    table = Table(title=f"on the {found.complete:,} complete rows", title_justify="left")
+def _reference_table(description: Description) -> Table:
+    table = Table(title=f"on the {description.complete:,} complete rows", title_justify="left")
     for heading in ("reference", "quality", "$ per request"):
         table.add_column(heading)
-    for one in found.lines:
+    for line in description.lines:
         table.add_row(
-            escape(one.name),
-            _known(one.quality, ".4f", error=one.quality_se),
-            _known(one.cost, ".3g", error=one.cost_se),
+            escape(line.name),
+            _number(line.quality, ".4f", error=line.quality_se),
+            _number(line.cost, ".3g", error=line.cost_se),
         )
     return table
 
 
-def _task_table(found: Description) -> Table:
+def _task_table(description: Description) -> Table:
     table = Table(title="task mix", title_justify="left")
     for heading in ("task", "rows", "share"):
         table.add_column(heading)
-    shown = list(found.tasks.items())
-    rest = shown[MOST_TASKS:]
-    for task, count in shown[:MOST_TASKS]:
-        table.add_row(escape(task), f"{count:,}", f"{count / found.rows:.1%}")
+    tasks = list(description.tasks.items())
+    rest = tasks[MOST_TASKS:]
+    for task, count in tasks[:MOST_TASKS]:
+        table.add_row(escape(task), f"{count:,}", f"{count / description.rows:.1%}")
     if rest:
         count = sum(count for _, count in rest)
-        table.add_row(f"({len(rest)} more)", f"{count:,}", f"{count / found.rows:.1%}")
+        table.add_row(f"({len(rest)} more)", f"{count:,}", f"{count / description.rows:.1%}")
     return table

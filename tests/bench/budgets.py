@@ -51,10 +51,11 @@ def mix(ledger: Ledger, task: Task) -> Result | None:
     points = References.of(
         [str(price) for price in PRICES], np.array([[run.quality for run in runs]]), costs[None]
     )
+    zero_router = points.zero_router()
     return replace(
         limit,
-        quality=points.zero(task.rate),
-        cost=min(task.rate, float(points.frontier()[-1, 0])),
+        quality=zero_router.quality_at(task.rate),
+        cost=min(task.rate, float(zero_router.corners[-1, 0])),
     )
 
 

@@ -166,8 +166,8 @@ class Traced:
     def hull(self) -> References:
         """Return the weights as if they were models, and the cheapest model alone."""
         models = self.references
-        quality = np.append(self.quality, models.quality[models.cost.argmin()])
-        cost = np.append(self.cost, models.cost.min())
+        quality = np.append(self.quality, models.quality[models.cost_usd.argmin()])
+        cost = np.append(self.cost, models.cost_usd.min())
         return References(tuple(map(str, range(len(cost)))), quality, cost, (0.0, 0.0))
 
     def area(self) -> float:
@@ -177,8 +177,9 @@ class Traced:
         count, and so does playing the cheapest model alone, for everybody.
         """
         models, hull = self.references, self.hull()
-        grid = np.geomspace(models.cost.min(), models.cost.max(), 1_000)
-        return float(np.mean([hull.zero(at) - models.zero(at) for at in grid]))
+        grid = np.geomspace(models.cost_usd.min(), models.cost_usd.max(), 1_000)
+        ours, zero = hull.zero_router(), models.zero_router()
+        return float(np.mean([ours.quality_at(at) - zero.quality_at(at) for at in grid]))
 
     def utility(self) -> float:
         """Return the mean over the grid of (1 - w) quality - w min(cost / tau, 1)."""
@@ -200,7 +201,7 @@ def run(stage: Stage, label: str, order: int) -> Traced:
     chosen: list[Integers] = []
     if label == LIMIT:
         limit = Supervised.of(data, stage.features, np.concatenate([first, second]), third)
-        fine = np.minimum(limit.predicted_cost / tau, 1.0)
+        fine = np.minimum(limit.predicted_cost_usd / tau, 1.0)
         chosen = [((1.0 - w) * limit.predicted_quality - w * fine).argmax(axis=1) for w in GRID]
     else:
         spec = label.removeprefix(PRETRAINED)
@@ -281,11 +282,15 @@ def plot(path: Path, found: dict[Key, Traced], names: list[str], labels: list[st
         for label in labels:
             runs = [run for key, run in found.items() if key[:2] == (name, label)]
             cost, quality = (np.mean([getattr(r, what) for r in runs], axis=0) for what in PAIR)
-            whole = [run.references.cost for run in runs]
+            whole = [run.references.cost_usd for run in runs]
             grid = np.geomspace(np.min(whole), np.mean(whole, axis=0).max(), 200)
-            hull = [np.mean([run.hull().zero(at) for run in runs]) for at in grid]
+            hull = [
+                np.mean([run.hull().zero_router().quality_at(at) for run in runs]) for at in grid
+            ]
             axis.plot(cost, quality, ".", color=axis.plot(grid, hull, label=label)[0].get_color())
-        zero = [np.mean([run.references.zero(at) for run in runs]) for at in grid]
+        zero = [
+            np.mean([run.references.zero_router().quality_at(at) for run in runs]) for at in grid
+        ]
         axis.plot(grid, zero, "k--", label="zero router")
         axis.set(xscale="log", xlabel="US dollars per request", ylabel="quality", title=name)
         axis.legend(fontsize=7)

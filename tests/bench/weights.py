@@ -153,8 +153,9 @@ def play(at: Stage, task: Task) -> Result:
     data, seed = at.dataset, task.order
     learned, scored = Split().rows(data, np.random.default_rng([seed, 0]))
     references = References.of(
-        data.models, data.quality[scored], data.cost_usd[scored], budget_rate=task.rate
+        data.models, data.quality[scored], data.cost_usd[scored], budget_rate_usd=task.rate
     )
+    zero_router = references.zero_router()
     refused = dearest = 0.0
     if task.contender in REFERENCES:
         quality, cost = _reference(at, task, learned, scored, references)
@@ -165,7 +166,7 @@ def play(at: Stage, task: Task) -> Result:
     return Result(
         quality=quality,
         cost=cost,
-        zero=references.zero(cost if task.rate is None else max(cost, task.rate)),
+        zero=zero_router.quality_at(cost if task.rate is None else max(cost, task.rate)),
         tau=default_tau_cost(drawn(data, seed=seed)),
         refused=refused,
         dearest=dearest,
@@ -204,9 +205,9 @@ def _reference(
             fine = np.minimum(cost / tau, 1.0).mean(axis=0)
             best = int(((1.0 - task.weight) * references.quality - task.weight * fine).argmax())
         else:
-            fits = references.cost <= max(task.rate, references.cost.min())
+            fits = references.cost_usd <= max(task.rate, references.cost_usd.min())
             best = int(np.where(fits, references.quality, -np.inf).argmax())
-        return float(references.quality[best]), float(references.cost[best])
+        return float(references.quality[best]), float(references.cost_usd[best])
     if task.contender == "oracle" and task.rate is not None:
         return references.oracle
     limit = (
@@ -216,7 +217,7 @@ def _reference(
     )
     if task.rate is not None:
         return limit.at_rate(task.rate)
-    return limit.at_preference(1.0 - task.weight, task.weight, tau_cost=tau)
+    return limit.at_preference(1.0 - task.weight, task.weight, tau_cost_usd=tau)
 
 
 def contender(spec: str) -> Candidate:

@@ -115,7 +115,7 @@ def staged(plan: Plan, *, seeds: int, n: int, policies: Sequence[tuple[str, floa
         says=plan.says,
         scenario=plan.scenario,
         traces=traces,
-        budget_rate=plan.rate,
+        budget_rate_usd=plan.rate,
         supervised=None if plan.gone else dict(enumerate(map(limit, worlds))),
         utility=utility if plan.dropped else None,
     )

@@ -26,28 +26,31 @@ ROUTERBENCH = {
 
 def test_aiq_of_routerbenchs_zero_router() -> None:
     quality, cost = np.array(list(ROUTERBENCH.values())).T
-    found = aiq(cost, quality, low=cost.min(), high=cost.max())
-    assert found == pytest.approx(0.7055, abs=5e-5)
-    zero = References(tuple(ROUTERBENCH), quality, cost, (0.0, 0.0))
-    assert zero.span == (cost.min(), cost.max())
-    corners = zero.frontier()
-    assert aiq(corners[:, 0], corners[:, 1], low=zero.span[0], high=zero.span[1]) == found
-    assert zero.zero(0.25 * 0.003293) == pytest.approx(0.675, abs=5e-4)
+    score = aiq(cost, quality, low_usd=cost.min(), high_usd=cost.max())
+    assert score == pytest.approx(0.7055, abs=5e-5)
+    references = References(tuple(ROUTERBENCH), quality, cost, (0.0, 0.0))
+    assert references.cost_span_usd == (cost.min(), cost.max())
+    zero_router = references.zero_router()
+    costs, qualities = zero_router.corners.T
+    assert aiq(costs, qualities, low_usd=cost.min(), high_usd=cost.max()) == score
+    assert zero_router.quality_at(0.25 * 0.003293) == pytest.approx(0.675, abs=5e-4)
 
 
-def test_aiq_is_over_the_same_range_for_everybody() -> None:
+def test_aiq_is_over_the_range_that_is_given() -> None:
     # From its only point on a router is flat; below the range nothing counts.
-    assert aiq([1.0, 2.0], [0.5, 0.7], low=1.0, high=4.0) == pytest.approx((0.6 + 2 * 0.7) / 3)
-    assert aiq([0.0, 2.0], [0.5, 0.7], low=1.0, high=2.0) == pytest.approx(0.65)
-    assert aiq([1.0, 2.0, 3.0], [0.5, 0.4, 0.9], low=1.0, high=3.0) == pytest.approx(0.7)
-    assert aiq([1.0, 9.0], [0.5, 1.3], low=1.0, high=3.0) == pytest.approx(0.6)
-    assert aiq([2.0], [0.5], low=2.0, high=2.0) == 0.5
+    assert aiq([1.0, 2.0], [0.5, 0.7], low_usd=1.0, high_usd=4.0) == pytest.approx(
+        (0.6 + 2 * 0.7) / 3
+    )
+    assert aiq([0.0, 2.0], [0.5, 0.7], low_usd=1.0, high_usd=2.0) == pytest.approx(0.65)
+    assert aiq([1.0, 2.0, 3.0], [0.5, 0.4, 0.9], low_usd=1.0, high_usd=3.0) == pytest.approx(0.7)
+    assert aiq([1.0, 9.0], [0.5, 1.3], low_usd=1.0, high_usd=3.0) == pytest.approx(0.6)
+    assert aiq([2.0], [0.5], low_usd=2.0, high_usd=2.0) == 0.5
 
 
 @pytest.mark.parametrize("points", [([], []), ([2.0, 3.0], [0.5, 0.7])])
 def test_aiq_needs_a_point_at_the_cheap_end(points: tuple[list[float], list[float]]) -> None:
-    with pytest.raises(ValueError, match="cost: no point at 1 or below"):
-        aiq(*points, low=1.0, high=4.0)
+    with pytest.raises(ValueError, match="cost_usd: no point at 1 or below"):
+        aiq(*points, low_usd=1.0, high_usd=4.0)
 
 
 def test_arena_score_of_published_figures() -> None:
@@ -60,10 +63,10 @@ def test_arena_score_of_published_figures() -> None:
 
 def test_captured_gain_is_a_ratio_of_means() -> None:
     gain, limit = np.array([0.02, 0.04]), np.array([0.04, 0.06])
-    found = captured_gain(gain, limit)
-    assert found.mean == pytest.approx(0.6)
+    score = captured_gain(gain, limit)
+    assert score.mean == pytest.approx(0.6)
     # Residuals -0.004 and 0.004 over a mean of 0.05.
-    assert found.se == pytest.approx(0.08)
+    assert score.se == pytest.approx(0.08)
     assert captured_gain(gain[:1], limit[:1]).se is None
 
 

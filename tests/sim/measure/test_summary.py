@@ -1,4 +1,4 @@
-"""What is said of policies: hand-made traces, with values worked out by hand."""
+"""Stages of hand-made traces, with values worked out by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def world(
 ) -> World:
     n = len(quality)
     made = World(
-        models=("cheap", "dear"),
+        models=("cheap", "expensive"),
         rows=np.arange(n),
         task=("",) * n,
         quality=quality,
@@ -54,7 +54,7 @@ def trace(
 
 
 def staged(*traces: Trace, **options: object) -> Stage:
-    return stage_of(title="t", says="s", traces=traces, **({"budget_rate": None} | options))
+    return stage_of(title="t", says="s", traces=traces, **({"budget_rate_usd": None} | options))
 
 
 def mean(of: CandidateResult, name: str) -> float:
@@ -90,13 +90,17 @@ def test_means_of_one_trace() -> None:
     assert one.metrics["captured"].mean is None
     assert one.metrics["limit_regret"].mean is None
     assert stage.zero_aiq.mean == pytest.approx(0.625)
-    assert [point.name for point in stage.references] == ["random", "best single: dear", "oracle"]
+    assert [point.name for point in stage.references] == [
+        "random",
+        "best single: expensive",
+        "oracle",
+    ]
     assert [(p.quality, p.cost) for p in stage.references] == [
         (0.625, 2.0),
         (0.75, 3.0),
         (1.0, 2.0),
     ]
-    assert {m: share.mean for m, share in one.share.items()} == {"cheap": 0.75, "dear": 0.25}
+    assert {m: share.mean for m, share in one.share.items()} == {"cheap": 0.75, "expensive": 0.25}
     assert one.propensity is not None
     assert one.propensity[5] == sum(one.propensity) == 4
     assert one.tasks["a"]["quality"].mean == 1.0
@@ -105,7 +109,7 @@ def test_means_of_one_trace() -> None:
     assert one.tasks["b"]["zero"].mean == pytest.approx(0.5)
     assert one.at == [1, 2, 3, 4]
     assert one.curves["regret"].mean == [0.0, 0.0, 1.0, 1.0]
-    assert one.shares["dear"] == [1.0, 0.0, 0.0, 0.0]
+    assert one.shares["expensive"] == [1.0, 0.0, 0.0, 0.0]
 
 
 def test_errors_of_one_seed_are_over_its_requests() -> None:
@@ -145,7 +149,7 @@ def test_differences_are_paired_within_a_seed() -> None:
     assert one.curves["regret"].mean == pytest.approx([0.4, 0.4, 0.8, 0.8])
     assert [(p.name, p.quality) for p in stage.models] == [
         ("cheap", 0.5),
-        ("dear", pytest.approx(0.9)),
+        ("expensive", pytest.approx(0.9)),
     ]
 
 
@@ -160,7 +164,7 @@ def test_bands_are_t_intervals_over_seeds() -> None:
 
 
 def test_a_budget_and_refusals() -> None:
-    stage = staged(trace(FOUR, [1, 0, -1, -1]), budget_rate=1.25)
+    stage = staged(trace(FOUR, [1, 0, -1, -1]), budget_rate_usd=1.25)
     (one,) = stage.contenders
     assert mean(one, "quality") == 0.5
     assert mean(one, "cost") == 1.0
@@ -169,7 +173,7 @@ def test_a_budget_and_refusals() -> None:
     assert one.share["cheap"].mean == 0.5
     assert one.curves["spent"].mean == pytest.approx([0.6, 0.8, 0.8, 0.8])
     assert one.shares["cheap"] == [0.0, 1.0, 0.0, 0.0]
-    # Five dollars: three cheap answers, and half of what the first dear one would add.
+    # Five dollars: three cheap answers, and half of what the first expensive one would add.
     oracle = stage.references[2]
     assert (oracle.quality, oracle.cost) == pytest.approx((2.5 / 4, 1.25))
     assert mean(one, "regret") == pytest.approx(0.125)
@@ -177,7 +181,7 @@ def test_a_budget_and_refusals() -> None:
 
 
 def test_a_model_is_judged_where_it_is_on_offer() -> None:
-    """Dear is on offer in the second half alone, so the zero router can play it there alone."""
+    """The expensive model, and so its share of the zero router, is on offer in the second half."""
     offered = np.array([[True, False]] * 2 + [[True, True]] * 2)
     quality = np.array([[0.5, 1.0], [0.5, 1.0], [0.5, 0.9], [0.5, 0.7]])
     made = world(quality, np.array([[1.0, 3.0]] * 4), offered=offered)
@@ -185,12 +189,12 @@ def test_a_model_is_judged_where_it_is_on_offer() -> None:
     (one,) = stage.contenders
     assert [(p.name, p.quality) for p in stage.models] == [
         ("cheap", 0.5),
-        ("dear", pytest.approx(0.8)),
+        ("expensive", pytest.approx(0.8)),
     ]
     corners = [(p.cost, p.quality) for p in stage.frontier]
     assert corners == [(1.0, 0.5), (2.0, pytest.approx(0.65))]
     assert [p.name for p in stage.frontier] == ["cheap", "a mix over time"]
-    # Half-way between the corners, so half of the second half goes to dear.
+    # Half-way between the corners, so half of the second half goes to the expensive model.
     assert mean(one, "zero") == pytest.approx(0.575)
     assert one.curves["gain"].mean == pytest.approx([0.0, 0.0, 0.2, 0.1])
     # The best single model is one that can be played all the time.
@@ -200,8 +204,8 @@ def test_a_model_is_judged_where_it_is_on_offer() -> None:
 
 
 def test_captured_gain_is_at_the_policys_cost() -> None:
-    told = Supervised.oracle(FOUR.quality, FOUR.cost_usd)
-    stage = staged(trace(FOUR, [1, 0, 0, 0]), supervised={0: told})
+    limit = Supervised.oracle(FOUR.quality, FOUR.cost_usd)
+    stage = staged(trace(FOUR, [1, 0, 0, 0]), supervised={0: limit})
     (one,) = stage.contenders
     # At 1.5 dollars the limit answers three prompts well; the zero router has 0.5625.
     assert mean(one, "captured") == pytest.approx((0.75 - 0.5625) / (0.75 - 0.5625))
@@ -241,15 +245,15 @@ def test_adaptation_is_the_median_over_seeds() -> None:
 
 
 def test_on_a_budget_money_counts_as_what_it_buys() -> None:
-    """Two dollars buy an even mix; nobody can play dear alone, which would be the best."""
+    """Two dollars buy an even mix, and never the expensive model alone, which is the best."""
     n = 400
     quality = np.where(np.arange(n)[:, None] < 200, [0.2, 0.8], [0.4, 0.8])
     made = world(quality, np.array([[1.0, 3.0]] * n), changes=(WorldChange(200, "better"),))
-    even = staged(trace(made, [0, 1] * 200), budget_rate=2.0).contenders[0]
+    even = staged(trace(made, [0, 1] * 200), budget_rate_usd=2.0).contenders[0]
     assert even.adapted[0].outcome == "settled"
     assert staged(trace(made, [0, 1] * 200)).contenders[0].adapted[0].outcome == "never"
     refusing = trace(made, [-1] * 210 + [0, 1] * 95)
-    after = staged(refusing, budget_rate=2.0).contenders[0].adapted[0]
+    after = staged(refusing, budget_rate_usd=2.0).contenders[0].adapted[0]
     # A dollar is worth 0.2 after the change: both models 0.2, refusals 0.
     assert (after.outcome, after.requests) == ("adapted", 10 - 4 + 20)
 
@@ -271,7 +275,7 @@ def test_policies_without_propensities_have_no_histogram() -> None:
 
 
 @pytest.mark.parametrize(
-    ("traces", "told"),
+    ("traces", "message"),
     [
         ([], "traces: none"),
         (
@@ -287,8 +291,8 @@ def test_policies_without_propensities_have_no_histogram() -> None:
         ),
     ],
 )
-def test_worlds_that_do_not_go_together(traces: list[Trace], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_worlds_that_do_not_go_together(traces: list[Trace], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         staged(*traces)
 
 
@@ -297,7 +301,7 @@ def test_the_zero_router_has_errors_where_there_is_one_seed_too() -> None:
     made = world(rng.random((60, 2)) + [0.0, 0.3], rng.random((60, 2)) + [1.0, 3.0])
     made = replace(made, task=("maths", "chat") * 30)
     stage = staged(trace(made, [0, 1] * 30))
-    assert [point.name for point in stage.frontier] == ["cheap", "dear"]
+    assert [point.name for point in stage.frontier] == ["cheap", "expensive"]
     assert stage.frontier[1].quality_se == pytest.approx(made.quality[:, 1].std(ddof=1) / 60**0.5)
     assert stage.frontier[1].cost_se == pytest.approx(made.cost_usd[:, 1].std(ddof=1) / 60**0.5)
     assert stage.zero_aiq.se is not None and 0.01 < stage.zero_aiq.se < 0.1

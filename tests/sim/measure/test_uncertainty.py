@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sim.measure.uncertainty import band, bootstrap, measure
+from sim.measure.uncertainty import band, bootstrap, mean_with_error
 from sim.results import Measure
 
 
@@ -24,26 +24,26 @@ from sim.results import Measure
     ],
 )
 def test_mean_and_standard_error(values: list[float], mean: float | None, se: float | None) -> None:
-    found = measure(values)
-    assert found.mean == (None if mean is None else pytest.approx(mean))
-    assert found.se == (None if se is None else pytest.approx(se))
+    measure = mean_with_error(values)
+    assert measure.mean == (None if mean is None else pytest.approx(mean))
+    assert measure.se == (None if se is None else pytest.approx(se))
 
 
 def test_one_curve_has_no_width() -> None:
-    found = band(np.array([[1.0, 2.0]]))
-    assert found.low == found.mean == found.high == [1.0, 2.0]
+    curve = band(np.array([[1.0, 2.0]]))
+    assert curve.low == curve.mean == curve.high == [1.0, 2.0]
 
 
 def test_band_covers_the_mean_of_curves() -> None:
     rng = np.random.default_rng(0)
     inside = 0
     for _ in range(400):
-        found = band(rng.normal(size=(4, 1)))
-        inside += found.low[0] <= 0.0 <= found.high[0]
+        curve = band(rng.normal(size=(4, 1)))
+        inside += curve.low[0] <= 0.0 <= curve.high[0]
     assert inside / 400 == pytest.approx(0.95, abs=0.03)
 
 
-def test_bootstrap_of_a_mean_and_of_what_is_not_defined() -> None:
+def test_bootstrap_of_a_mean_and_of_an_undefined_metric() -> None:
     values = np.random.default_rng(1).normal(size=300)
 
     def metrics(rows: np.ndarray) -> dict[str, float]:

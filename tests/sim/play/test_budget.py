@@ -40,7 +40,7 @@ LINUCB = Candidate.of("linucb")
 
 def references_of(trace: Trace, rate: float | None = None) -> References:
     world = trace.world
-    return References.of(world.models, world.quality, world.cost_usd, budget_rate=rate)
+    return References.of(world.models, world.quality, world.cost_usd, budget_rate_usd=rate)
 
 
 @pytest.mark.parametrize("rate", [2e-4, 4e-4])
@@ -51,7 +51,7 @@ def test_a_cap_is_held_and_used(plan: Experiment, rate: float, mode: str) -> Non
     assert 0.9 < paced.cost / rate <= 1.0 and paced.refused == 0.0
     if mode == "history":
         assert paced.cost / rate > 0.95
-        assert paced.quality > references_of(paced).zero(paced.cost) + 0.03
+        assert paced.quality > references_of(paced).zero_router().quality_at(paced.cost) + 0.03
 
 
 def test_rate_that_does_not_bind_changes_nothing(plan: Experiment) -> None:

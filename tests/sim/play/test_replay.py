@@ -40,9 +40,8 @@ def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
 def above(trace: Trace) -> float:
     """Return the quality above the zero router's at the same cost."""
     world = trace.world
-    return trace.quality - References.of(world.models, world.quality, world.cost_usd).zero(
-        trace.cost
-    )
+    references = References.of(world.models, world.quality, world.cost_usd)
+    return trace.quality - references.zero_router().quality_at(trace.cost)
 
 
 def test_learning_beats_the_zero_router_where_context_pays() -> None:
