@@ -144,7 +144,7 @@ class Barp(Policy):
         for sums in (*lessons.values(), *spend.values()):
             sums.check(self.dim)
         # Where nothing is capped, cost counts in inverse proportion to what counts as 1.
-        times = tau / self.tau_cost
+        times = tau / self.tau_cost_usd
         trained["head"][:, 1] *= times
         rows = zip(spend.items(), trained.pop("head"), strict=True)
         self.known = {
@@ -191,8 +191,8 @@ class Barp(Policy):
     def _learn(self, arm: int, outcome: Outcome) -> None:
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)
         fine = np.nan
-        if outcome.cost is not None:
-            fine = min(outcome.cost / self.tau_cost, 1.0)
+        if outcome.cost_usd is not None:
+            fine = min(outcome.cost_usd / self.tau_cost_usd, 1.0)
             self.spend.update(arm, outcome.x, fine, self.clock)
         self._keep(outcome.x, (arm, -1), (outcome.propensity, 1.0), (outcome.value, fine))
 

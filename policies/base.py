@@ -48,11 +48,11 @@ class Outcome:
     x: Float32
     field: str
     value: float
-    cost: float | None = None
+    cost_usd: float | None = None
     propensity: float = 1.0
     preference: tuple[float, float, float] = (1.0, 0.0, 0.0)
-    cost_prior: float = 0.0
-    input_cost: float = 0.0
+    cost_prior_usd: float = 0.0
+    input_cost_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Policy(ABC):
         if dim < 1:
             raise ValueError(f"dim: at least 1, not {dim}")
         self.dim = dim
-        self.tau_cost = 1.0  # US dollars that count as cost 1; whoever builds a policy sets it
+        self.tau_cost_usd = 1.0  # US dollars that count as cost 1; whoever builds a policy sets it
         self.arms: list[str] = []
         self.clock = 0
         self.pulls = np.zeros(0, dtype=np.int64)

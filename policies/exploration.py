@@ -15,11 +15,11 @@ from policies.base import Bools, Float64
 def shares(
     pmf: Float64,
     eligible: Bools,
-    cost: Float64,
+    cost_usd: Float64,
     *,
     share: float,
     cost_share: float,
-    spend_rate: float | Float64 | None,
+    spend_rate_usd: float | Float64 | None,
     min_propensity: float,
 ) -> tuple[Float64, Bools]:
     """Return each arm's absolute exploration share[n, K], and the arms[n, K] that cost too much.
@@ -31,8 +31,8 @@ def shares(
     cost : float64[n, K], predicted US dollars.
     share : mass spread uniformly over the eligible arms, in [0, 1); at 0 all shares are 0 and
         nothing is excluded.
-    cost_share : cap on the expected extra cost, as a share of `spend_rate`.
-    spend_rate : US dollars per request, for all or float64[n, 1]; None means the cost of the
+    cost_share : cap on the expected extra cost, as a share of `spend_rate_usd`.
+    spend_rate_usd : US dollars per request, for all or float64[n, 1]; None means the cost of the
         exploit choice.
     min_propensity : floor of a share, at most an even split; an arm whose floor breaks the cap
         is returned as excluded.
@@ -40,14 +40,16 @@ def shares(
     Notes
     -----
     The cap is split evenly over the arms dearer than the exploit choice, so that
-    ``sum_a share_a (c_a - c_exploit)+ <= cost_share * spend_rate``.
+    ``sum_a share_a (c_a - c_exploit)+ <= cost_share * spend_rate_usd``.
     """
-    if share <= 0.0 or not cost.size:
-        return np.zeros(cost.shape), np.zeros(cost.shape, dtype=np.bool_)
+    if share <= 0.0 or not cost_usd.size:
+        return np.zeros(cost_usd.shape), np.zeros(cost_usd.shape, dtype=np.bool_)
     count = np.maximum(eligible.sum(axis=1, keepdims=True), 1)
     floor = np.minimum(min_propensity, 1.0 / count)
-    exploit, extra = _extra(pmf, eligible, cost)
-    affordable = _affordable(extra, cost_share * (exploit if spend_rate is None else spend_rate))
+    exploit, extra = _extra(pmf, eligible, cost_usd)
+    affordable = _affordable(
+        extra, cost_share * (exploit if spend_rate_usd is None else spend_rate_usd)
+    )
     scaled = np.maximum(np.minimum(share / count, affordable), floor)
     excluded = eligible & (floor > affordable)
     return np.where(eligible & ~excluded, scaled, 0.0), excluded
@@ -56,19 +58,19 @@ def shares(
 def trial_shares(
     pmf: Float64,
     eligible: Bools,
-    cost: Float64,
+    cost_usd: Float64,
     explore: Float64,
     *,
     arms: Bools,
     share: float,
     cost_share: float,
-    spend_rate: float | Float64 | None,
+    spend_rate_usd: float | Float64 | None,
 ) -> Float64:
     """Return `explore`[n, K] with the eligible of `arms` lifted to an even split of `share`.
 
     Parameters
     ----------
-    pmf, eligible, cost, cost_share, spend_rate : see `shares`.
+    pmf, eligible, cost, cost_share, spend_rate_usd : see `shares`.
     explore : float64[n, K], shares that are spent already.
     arms : bool[K], the arms on trial.
     share : mass for all of them together, in [0, 1).
@@ -78,8 +80,8 @@ def trial_shares(
     What `explore` has left of the cap is split evenly over the arms on trial that are dearer than
     the exploit choice. A share that it does not pay for is cut down; the arm stays eligible.
     """
-    exploit, extra = _extra(pmf, eligible, cost)
-    cap = cost_share * (exploit if spend_rate is None else spend_rate)
+    exploit, extra = _extra(pmf, eligible, cost_usd)
+    cap = cost_share * (exploit if spend_rate_usd is None else spend_rate_usd)
     left = np.maximum(cap - (explore * extra).sum(axis=1, keepdims=True), 0.0)
     trying = eligible & arms
     own = share / np.maximum(trying.sum(axis=1, keepdims=True), 1)
@@ -92,7 +94,9 @@ def trial_shares(
     return lifted
 
 
-def spend(exploit: Float64, eligible: Bools, cost: Float64, explore: Float64) -> float:
+def exploration_usd(
+    exploit: Float64, eligible: Bools, cost_usd: Float64, explore: Float64
+) -> float:
     """Return the US dollars that exploration is expected to cost n requests together.
 
     Parameters
@@ -102,13 +106,13 @@ def spend(exploit: Float64, eligible: Bools, cost: Float64, explore: Float64) ->
     """
     if not explore.any():
         return 0.0
-    return float((explore * _extra(exploit, eligible, cost)[1]).sum())
+    return float((explore * _extra(exploit, eligible, cost_usd)[1]).sum())
 
 
-def _extra(pmf: Float64, eligible: Bools, cost: Float64) -> tuple[Float64, Float64]:
+def _extra(pmf: Float64, eligible: Bools, cost_usd: Float64) -> tuple[Float64, Float64]:
     """Return the cost[n, 1] of the exploit choice, and how much more each arm[n, K] costs."""
-    exploit = cost[np.arange(len(cost)), pmf.argmax(axis=1)][:, None]
-    return exploit, np.where(eligible, np.maximum(cost - exploit, 0.0), 0.0)
+    exploit = cost_usd[np.arange(len(cost_usd)), pmf.argmax(axis=1)][:, None]
+    return exploit, np.where(eligible, np.maximum(cost_usd - exploit, 0.0), 0.0)
 
 
 def _affordable(extra: Float64, cap: float | Float64) -> Float64:

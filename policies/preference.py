@@ -16,24 +16,24 @@ QUALITY_WEIGHT_FLOOR = 1e-9
 
 
 def penalty(
-    cost: Float64,
-    latency: Float64,
+    cost_usd: Float64,
+    latency_ms: Float64,
     preference: Float64,
     *,
-    tau_cost: float,
-    tau_latency: float,
+    tau_cost_usd: float,
+    tau_latency_ms: float,
 ) -> Float64:
     """Return ``(w_c min(c/tau_c, 1) + w_l min(l/tau_l, 1)) / w_q``, float64[n, K].
 
     Parameters
     ----------
-    cost : float64[n, K], predicted US dollars.
-    latency : float64[n, K], predicted milliseconds; 0 where nothing is known.
+    cost_usd : float64[n, K], predicted US dollars.
+    latency_ms : float64[n, K], predicted milliseconds; 0 where nothing is known.
     preference : float64[n, 3], weights of (quality, cost, latency), at least 0.
-    tau_cost, tau_latency : the cost (US dollars) and latency (ms) that count as 1.
+    tau_cost_usd, tau_latency_ms : the cost (US dollars) and latency (ms) that count as 1.
     """
     w_quality = np.maximum(preference[:, :1], QUALITY_WEIGHT_FLOOR)
-    c = np.minimum(cost / tau_cost, 1.0)
-    slow = np.minimum(latency / tau_latency, 1.0)
+    c = np.minimum(cost_usd / tau_cost_usd, 1.0)
+    slow = np.minimum(latency_ms / tau_latency_ms, 1.0)
     weighted = preference[:, 1:2] * c + preference[:, 2:3] * slow
     return weighted / w_quality

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from banditroute.core.pool import PoolOptions, default_tau_cost
+from banditroute.core.pool import PoolOptions, default_tau_cost_usd
 from banditroute.features.embedding import Embedder, make_embedder
 from banditroute.features.tasks import identity, widen
 from policies import make_pacing
@@ -366,7 +366,7 @@ def utility(experiment: Experiment, trace: Trace) -> Float64:
         for spec, offered in zip(experiment.specs(trace.seed), world.offered[0], strict=True)
         if offered
     ]
-    fine: Float64 = np.minimum(world.cost_usd / default_tau_cost(first), 1.0)
+    fine: Float64 = np.minimum(world.cost_usd / default_tau_cost_usd(first), 1.0)
     return quality * world.quality - cost * fine
 
 

@@ -228,13 +228,13 @@ class MoneyPrices:
         if not terms:
             return _FREE
         top = max(terms, key=lambda one: one.high)
-        rates = [one.rate for one in terms if not math.isnan(one.rate)]
+        rates = [one.rate_usd for one in terms if not math.isnan(one.rate_usd)]
         return PriceTerms(
             low=top.low,
             high=top.high,
             share=top.share,
             gain=max(one.gain for one in terms),
-            rate=min(rates, default=math.nan),
+            rate_usd=min(rates, default=math.nan),
         )
 
     async def _solve(self, pace: PacedBudget, router: Router) -> None:
@@ -274,7 +274,7 @@ class MoneyPrices:
         terms = pacing.solve(window, money)
         elsewhere = budget.cap_nano - course.settled - course.running
         held.beyond = max(elsewhere - held.left, 0) // course.holders
-        held.keep = int(terms.keep * NANO)
+        held.keep = int(terms.keep_usd * NANO)
 
     def _money(self, pace: PacedBudget, course: WindowCourse, now: int) -> Money:
         """Return what is left for this holder, and for how many requests of its own."""
@@ -287,7 +287,7 @@ class MoneyPrices:
         span_s = (budget.span_us if ends is None else ends - course.window) / 1e6
         traffic = pace.per_second(self._clock(), span_s)
         if budget.rate_nano is not None:
-            return Money(left=left, cap=cap, requests=math.inf, rate=rate)
+            return Money(left_usd=left, cap_usd=cap, requests=math.inf, rate_usd=rate)
         if budget.expected_requests is not None:
             requests = max(budget.expected_requests - course.requests, 1) / course.holders
         elif budget.period == ROLLING and traffic > 0.0:
@@ -295,7 +295,7 @@ class MoneyPrices:
             rate = cap / (traffic * span_s) / course.holders
         elif ends is not None and traffic > 0.0:
             requests = max(traffic * (ends - now) / 1e6, 1.0)
-        return Money(left=left, cap=cap, requests=requests, rate=rate)
+        return Money(left_usd=left, cap_usd=cap, requests=requests, rate_usd=rate)
 
     async def _remember(self, pace: PacedBudget, router: Router) -> None:
         """Look back into the log for the requests that the budget held last."""

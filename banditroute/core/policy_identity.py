@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 STATE_FORMAT = 3
 """Raise it when the state of a fold changes; every policy then learns the log again."""
@@ -27,7 +29,7 @@ class PolicyIdentity:
         Identity of the embedder whose features it reads, its tasks included.
     dim : int
         Number of features.
-    tau_cost : float
+    tau_cost_usd : float
         US dollars that count as cost 1.
     tau_latency_ms : float
         Milliseconds that count as latency 1.
@@ -44,7 +46,7 @@ class PolicyIdentity:
     params: dict[str, object]
     embedder: str
     dim: int
-    tau_cost: float
+    tau_cost_usd: float
     tau_latency_ms: float
     prior: str = field(default="", repr=False)
     id: str = field(init=False)
@@ -56,6 +58,23 @@ class PolicyIdentity:
         hashed = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:12]
         object.__setattr__(self, "id", f"{self.policy}-{hashed}")
 
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> PolicyIdentity:
+        """Return the identity that a `payload` describes.
+
+        Parameters
+        ----------
+        payload : Mapping[str, Any]
+            The body of a ``policy_started`` event.
+
+        Returns
+        -------
+        PolicyIdentity
+            Equal to the one whose `payload` it is.
+        """
+        fields = dict(payload)
+        return cls(tau_cost_usd=fields.pop("tau_cost"), **fields)
+
     def payload(self) -> dict[str, object]:
         """Return the body of a ``policy_started`` event."""
         return {
@@ -63,7 +82,7 @@ class PolicyIdentity:
             "params": self.params,
             "embedder": self.embedder,
             "dim": self.dim,
-            "tau_cost": self.tau_cost,
+            "tau_cost": self.tau_cost_usd,
             "tau_latency_ms": self.tau_latency_ms,
             "prior": self.prior,
         }

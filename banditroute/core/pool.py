@@ -177,7 +177,7 @@ class PoolOptions(Strict):
     preference : Preference
         Weights for requests that send none.
     tau_cost : float or None
-        US dollars that count as cost 1, as does any higher cost; None: `default_tau_cost`.
+        US dollars that count as cost 1, as does any higher cost; None: `default_tau_cost_usd`.
     tau_latency_ms : float
         Latency that counts as 1, in ms.
     exploration_share : float
@@ -240,7 +240,7 @@ class PoolOptions(Strict):
         return self
 
 
-def default_tau_cost(models: list[ModelSpec] | list[Model]) -> float:
+def default_tau_cost_usd(models: list[ModelSpec] | list[Model]) -> float:
     """Return the highest price of 1,000 input and 512 output tokens, in US dollars.
 
     Parameters

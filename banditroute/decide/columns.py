@@ -251,8 +251,8 @@ class ScoredBatch:
             eligible=self.reasons == 0,
             penalty=self.penalty,
             mean=self.mean,
-            cost=self.cost_usd,
-            worst=self.reservation_usd,
+            cost_usd=self.cost_usd,
+            reservation_usd=self.reservation_usd,
         )
 
 

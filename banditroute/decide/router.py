@@ -23,7 +23,7 @@ from banditroute.decide.columns import (
 )
 from banditroute.decide.reasons import BUDGET, CODES
 from policies.base import Bools, Float32, Float64
-from policies.exploration import shares, spend, trial_shares
+from policies.exploration import exploration_usd, shares, trial_shares
 from policies.laws import draw
 from policies.pacing.price import Price, cheapest, poor, priced
 from policies.preference import penalty
@@ -148,8 +148,8 @@ class Router:
             cost_usd,
             latency_ms,
             requests.preference,
-            tau_cost=snapshot.policy_identity.tau_cost,
-            tau_latency=snapshot.policy_identity.tau_latency_ms,
+            tau_cost_usd=snapshot.policy_identity.tau_cost_usd,
+            tau_latency_ms=snapshot.policy_identity.tau_latency_ms,
         )
         if snapshot.policy.reads_preference:
             weighed = snapshot.policy.weighed(requests.features, requests.preference)
@@ -212,7 +212,9 @@ class Router:
             chosen=chosen,
             price=price,
             spend_rate_usd=law.spend_rate_usd[:, 0],
-            exploration_usd=spend(law.exploit, law.reasons == 0, scored.cost_usd, law.explore),
+            exploration_usd=exploration_usd(
+                law.exploit, law.reasons == 0, scored.cost_usd, law.explore
+            ),
         )
 
     def decide(
@@ -281,7 +283,7 @@ class Router:
             own_usd = self._spend_sum_usd / self._spend_count
         else:
             own_usd = float(np.vdot(pmf, cost_usd)) / (float(pmf.sum()) or 1.0)
-        spend_rate_usd = np.where(np.isnan(price.rate), own_usd, price.rate)
+        spend_rate_usd = np.where(np.isnan(price.rate_usd), own_usd, price.rate_usd)
         if options.exploration_share > 0.0:
             explore, excluded = shares(
                 pmf,
@@ -289,7 +291,7 @@ class Router:
                 cost_usd,
                 share=options.exploration_share,
                 cost_share=options.exploration_cost_share,
-                spend_rate=spend_rate_usd,
+                spend_rate_usd=spend_rate_usd,
                 min_propensity=options.min_propensity,
             )
             reasons[excluded] = CODES["exploration_cost"]
@@ -302,7 +304,7 @@ class Router:
                 arms=arms,
                 share=share,
                 cost_share=options.exploration_cost_share,
-                spend_rate=spend_rate_usd,
+                spend_rate_usd=spend_rate_usd,
             )
         if options.exploration_share > 0.0 or scored.trials:
             pmf = priced(kind, scores, reasons == 0, fine, cost_usd, price, explore)

@@ -82,7 +82,7 @@ def fit(
     answers: Answers,
     options: PretrainingOptions,
     *,
-    tau_cost: float,
+    tau_cost_usd: float,
     policy: Barp | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> tuple[Arrays, int]:
@@ -92,7 +92,7 @@ def fit(
     ----------
     answers : at least one row.
     options : how to train.
-    tau_cost : US dollars that count as cost 1.
+    tau_cost_usd : US dollars that count as cost 1.
     policy : a fresh policy whose parameters shape the net; None takes the defaults.
     tick : called after each epoch.
 
@@ -105,7 +105,7 @@ def fit(
     for name in answers.models:
         policy.add_arm(name)
     with one_thread() as torch:
-        school = _School(torch, answers, policy, tau_cost)
+        school = _School(torch, answers, policy, tau_cost_usd)
         net = {name: torch.tensor(a, requires_grad=True) for name, a in policy.net.items()}
         adam = torch.optim.Adam(net.values(), lr=options.rate)
         rng = np.random.default_rng([options.seed, len(answers.x)])
@@ -125,15 +125,15 @@ def fit(
     spend = arrays_of(_sums(answers.models, policy.spend))
     arrays |= {f"spend_{name}": array for name, array in spend.items() if name != "arms"}
     arrays |= {name: tensor.detach().numpy() for name, tensor in net.items()}
-    return arrays | {"tau_cost": np.array(tau_cost)}, school.count
+    return arrays | {"tau_cost": np.array(tau_cost_usd)}, school.count
 
 
 class _School:
     """Which answers have been revealed, and what they taught the ridge regressions."""
 
-    def __init__(self, torch: Any, answers: Answers, policy: Barp, tau_cost: float) -> None:
+    def __init__(self, torch: Any, answers: Answers, policy: Barp, tau_cost_usd: float) -> None:
         self.torch, self.answers, self.policy = torch, answers, policy
-        self.fine = np.minimum(answers.cost_usd / tau_cost, 1.0)
+        self.fine = np.minimum(answers.cost_usd / tau_cost_usd, 1.0)
         self.known = np.zeros(answers.quality.shape, dtype=np.bool_)
         self.count = 0
         if answers.given is not None:
@@ -228,8 +228,8 @@ def logged(log: EventLog, pool: str) -> tuple[PolicyIdentity, Answers]:
             continue
         if one.field == "quality":
             told.append(one)
-        if one.field == "cost" or one.cost is not None:
-            cost[one.decision_id] = one.value if one.field == "cost" else float(one.cost or 0.0)
+        if one.field == "cost" or one.cost_usd is not None:
+            cost[one.decision_id] = one.value if one.field == "cost" else float(one.cost_usd or 0.0)
     if not told:
         raise ValueError(f"pool: the log of {pool!r} has no outcome to learn from")
     if not any(one.decision_id in cost for one in told):

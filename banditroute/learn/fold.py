@@ -108,8 +108,8 @@ class Fold:
     def _learn(self, outcome: Outcome) -> None:
         self.learned += 1
         if outcome.field == "quality":
-            if outcome.cost is None and self.policy.reads_preference:
-                outcome = replace(outcome, cost=self.cost.expect(outcome))
+            if outcome.cost_usd is None and self.policy.reads_preference:
+                outcome = replace(outcome, cost_usd=self.cost.expect(outcome))
             self.policy.learn((outcome,))
             self.rewards += outcome.value
         elif outcome.field == "cost":
@@ -200,7 +200,7 @@ def _policy(policy_identity: PolicyIdentity) -> Policy:
     policy = make_policy(
         policy_identity.policy, dim=policy_identity.dim, params=policy_identity.params
     )
-    policy.tau_cost = policy_identity.tau_cost
+    policy.tau_cost_usd = policy_identity.tau_cost_usd
     if policy_identity.prior:
         policy.adopt(parsed(policy_identity.prior).arrays)
     return policy

@@ -111,8 +111,9 @@ class RayLearner:
         while True:
             try:
                 fresh = await self._actor.poll.remote(known)
-                for pool, (version, policy_identity, view) in fresh.items():
-                    deliver(pool, install(PolicyIdentity(**policy_identity), version, unpack(view)))
+                for pool, (version, payload, view) in fresh.items():
+                    identity = PolicyIdentity.from_payload(payload)
+                    deliver(pool, install(identity, version, unpack(view)))
                     known[pool] = version
             except Exception as error:
                 logger.warning("the learner is away (%s); trying again", type(error).__name__)

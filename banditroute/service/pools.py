@@ -19,7 +19,7 @@ from banditroute.contract.schemas import ModelChange, NewModel
 from banditroute.core.clock import now_us
 from banditroute.core.errors import NoEligibleModel, Unavailable, UnknownModel, UnknownPool
 from banditroute.core.policy_identity import PolicyIdentity, digest
-from banditroute.core.pool import Model, ModelSpec, PoolOptions, default_tau_cost
+from banditroute.core.pool import Model, ModelSpec, PoolOptions, default_tau_cost_usd
 from banditroute.decide.columns import Snapshot
 from banditroute.decide.router import Router
 from banditroute.features import tasks
@@ -213,7 +213,7 @@ class Pools:
         policy_identity = pool.router.snapshot.policy_identity
         own = {"pool": pool_name, "name": policy_identity.policy, "params": policy_identity.params}
         scales = {
-            "tau_cost": policy_identity.tau_cost,
+            "tau_cost": policy_identity.tau_cost_usd,
             "tau_latency_ms": policy_identity.tau_latency_ms,
         }
         rest = {"embedder": policy_identity.embedder, "serving_version": pool.version}
@@ -353,7 +353,7 @@ class Pools:
             params=full_params(options.policy.name, options.policy.params),
             embedder=pool.features,
             dim=FEATURES + len(options.tasks),
-            tau_cost=options.tau_cost or default_tau_cost(pool.models),
+            tau_cost_usd=options.tau_cost or default_tau_cost_usd(pool.models),
             tau_latency_ms=options.tau_latency_ms,
             prior=pool.prior.text() if pool.prior else "",
         )
@@ -382,4 +382,4 @@ class Pools:
 def _differs(current: PolicyIdentity, wanted: PolicyIdentity, options: PoolOptions) -> bool:
     if current.id != wanted.id or current.tau_latency_ms != wanted.tau_latency_ms:
         return True
-    return options.tau_cost is not None and options.tau_cost != current.tau_cost
+    return options.tau_cost is not None and options.tau_cost != current.tau_cost_usd

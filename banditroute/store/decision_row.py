@@ -96,7 +96,7 @@ def encode(
         "w_quality": w_quality,
         "w_cost": w_cost,
         "w_latency": w_latency,
-        "tau_cost": (identity.tau_cost,) * n,
+        "tau_cost": (identity.tau_cost_usd,) * n,
         "lambda_low": price.low.ravel().tolist(),
         "lambda_high": price.high.ravel().tolist(),
         "lambda_mix": price.share.ravel().tolist(),

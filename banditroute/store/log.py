@@ -59,7 +59,7 @@ def policy_identity(
     if until is not None:
         query = query.where(events.c.seq <= until)
     row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
-    return (row.seq, PolicyIdentity(**json.loads(row.payload))) if row else None
+    return (row.seq, PolicyIdentity.from_payload(json.loads(row.payload))) if row else None
 
 
 def append_resets(

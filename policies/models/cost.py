@@ -128,14 +128,14 @@ class CostModel:
         theta, inverse = self.ridge.solve_one(arm, self.clock)
         left = self.ridge.residuals(theta[None], inverse[None], slice(arm, arm + 1))
         power = float(outcome.x @ theta + _smear(*left)[0])
-        output = outcome.cost_prior - outcome.input_cost
-        return outcome.input_cost + math.exp(min(max(power, _LEAST), _MOST)) * output
+        output = outcome.cost_prior_usd - outcome.input_cost_usd
+        return outcome.input_cost_usd + math.exp(min(max(power, _LEAST), _MOST)) * output
 
     def predict(
         self,
         x: Float32,
-        input_cost: Float64,
-        output_prior: Float64,
+        input_cost_usd: Float64,
+        output_prior_usd: Float64,
         *,
         columns: NDArray[np.intp] | None = None,
     ) -> Float64:
@@ -144,15 +144,15 @@ class CostModel:
         Parameters
         ----------
         x : float32[n, d], features of the requests.
-        input_cost : float64[n, K], US dollars for the input tokens.
-        output_prior : float64[K], US dollars for the prior's output tokens.
+        input_cost_usd : float64[n, K], US dollars for the input tokens.
+        output_prior_usd : float64[K], US dollars for the prior's output tokens.
         columns : int[K], the arms asked about; None means all, in order.
         """
         theta, smear = self.view["theta"], self.view["smear"]
         if columns is not None:
             theta, smear = theta[columns], smear[columns]
         power = np.minimum(np.maximum(x @ theta.T + smear, _LEAST), _MOST)
-        return input_cost + np.exp(power, dtype=np.float64) * output_prior
+        return input_cost_usd + np.exp(power, dtype=np.float64) * output_prior_usd
 
 
 def _smear(error: Float64, freedom: Float64) -> Float64:
@@ -173,8 +173,8 @@ def log_ratio(ratio: float) -> float:
 
 def lesson(outcome: Outcome) -> float | None:
     """Return what a realised cost teaches, the y of `CostModel`; None where output is free."""
-    output = outcome.cost_prior - outcome.input_cost
-    return log_ratio((outcome.value - outcome.input_cost) / output) if output > 0.0 else None
+    output = outcome.cost_prior_usd - outcome.input_cost_usd
+    return log_ratio((outcome.value - outcome.input_cost_usd) / output) if output > 0.0 else None
 
 
 class LatencyModel:

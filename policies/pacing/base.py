@@ -45,10 +45,10 @@ class Money:
     rate : per request, NaN when none was set; what counts where `requests` is not known.
     """
 
-    left: float
-    cap: float
+    left_usd: float
+    cap_usd: float
     requests: float
-    rate: float
+    rate_usd: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,14 @@ class PriceTerms:
     high: float = 0.0
     share: float = 1.0
     gain: float = 0.0
-    rate: float = math.nan
-    keep: float = 0.0
+    rate_usd: float = math.nan
+    keep_usd: float = 0.0
 
     def rows(self, n: int) -> Price:
         """Return these terms for n decisions."""
-        return Price.flat(n, self.low, self.high, share=self.share, gain=self.gain, rate=self.rate)
+        return Price.flat(
+            n, self.low, self.high, share=self.share, gain=self.gain, rate_usd=self.rate_usd
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +91,33 @@ class Window:
     eligible: Bools
     penalty: Float64
     mean: Float32
-    cost: Float64
-    worst: Float64
+    cost_usd: Float64
+    reservation_usd: Float64
 
     def law(self, price: float, eligible: Bools | None = None) -> Float64:
         """Return the pmf[n, K] at a price in quality units per US dollar."""
         open_to = self.eligible if eligible is None else eligible
-        flat = Price.flat(len(self.cost), price)
-        return priced(self.kind, self.scores, open_to, self.penalty, self.cost, flat)
+        flat = Price.flat(len(self.cost_usd), price)
+        return priced(self.kind, self.scores, open_to, self.penalty, self.cost_usd, flat)
 
-    def spend(self, price: float, eligible: Bools | None = None) -> float:
+    def expected_usd(self, price: float, eligible: Bools | None = None) -> float:
         """Return the expected US dollars per request at a price."""
-        return float((self.law(price, eligible) * self.cost).sum() / len(self.cost))
+        return float((self.law(price, eligible) * self.cost_usd).sum() / len(self.cost_usd))
 
     def outcome(self, price: float, eligible: Bools) -> tuple[float, float]:
         """Return (quality less penalty, US dollars) that a request is expected to come to."""
         law = self.law(price, eligible)
         worth = np.clip(self.mean, 0.0, 1.0) - self.penalty
-        return float((law * worth).sum() / len(law)), float((law * self.cost).sum() / len(law))
+        return float((law * worth).sum() / len(law)), float((law * self.cost_usd).sum() / len(law))
 
     def quality(self, price: float) -> float:
         """Return the expected mean quality at a price."""
-        return float((self.law(price) * np.clip(self.mean, 0.0, 1.0)).sum() / len(self.cost))
+        return float((self.law(price) * np.clip(self.mean, 0.0, 1.0)).sum() / len(self.cost_usd))
 
-    def floor(self) -> Float64:
+    def least_usd(self) -> Float64:
         """Return the least predicted US dollars[m] of the requests that have a model."""
         rows = self.eligible.any(axis=1)
-        least: Float64 = np.where(self.eligible, self.cost, np.inf)[rows].min(axis=1)
+        least: Float64 = np.where(self.eligible, self.cost_usd, np.inf)[rows].min(axis=1)
         return least
 
     def reserves(self) -> tuple[float, float]:
@@ -124,9 +126,9 @@ class Window:
         The first is the largest reservation in US dollars of a request's cheapest model; the
         second the mean over requests of ``worst - cost``, the least of the other models.
         """
-        at = np.arange(len(self.cost)), cheapest(self.cost, self.eligible)
-        most = float(np.where(self.eligible[at], self.worst[at], 0.0).max(initial=0.0))
-        back = np.where(self.eligible, self.worst - self.cost, np.inf)
+        at = np.arange(len(self.cost_usd)), cheapest(self.cost_usd, self.eligible)
+        most = float(np.where(self.eligible[at], self.reservation_usd[at], 0.0).max(initial=0.0))
+        back = np.where(self.eligible, self.reservation_usd - self.cost_usd, np.inf)
         back[at] = np.inf
         least = back.min(axis=1)
         return most, float(least[least < np.inf].mean()) if (least < np.inf).any() else 0.0
@@ -134,14 +136,14 @@ class Window:
     def only(self, models: Bools) -> Bools:
         """Return `eligible` for some models[K] alone; the cheapest of a request stays."""
         open_to = self.eligible & models
-        at = np.arange(len(self.cost)), cheapest(self.cost, self.eligible)
+        at = np.arange(len(self.cost_usd)), cheapest(self.cost_usd, self.eligible)
         open_to[at] = self.eligible[at]
         return open_to
 
-    def within(self, money: float) -> Bools:
+    def within(self, money_usd: float) -> Bools:
         """Return `eligible` without what `money` does not cover; the cheapest model stays."""
-        open_to = self.eligible & (self.worst <= money)
-        at = np.arange(len(self.cost)), cheapest(self.cost, self.eligible)
+        open_to = self.eligible & (self.reservation_usd <= money_usd)
+        at = np.arange(len(self.cost_usd)), cheapest(self.cost_usd, self.eligible)
         open_to[at] = self.eligible[at]
         return open_to
 
@@ -172,16 +174,16 @@ class Pacing(ABC):
     def __init__(self) -> None:
         self.terms = PriceTerms()
         self.count = 0
-        self._floor = 0.0
-        self._settled = self._open = 0.0
-        self._predicted = self._reserved = 0.0
+        self._floor_usd = 0.0
+        self._settled_usd = self._open_usd = 0.0
+        self._predicted_usd = self._reserved_usd = 0.0
 
     @abstractmethod
     def _solve(self, window: Window, money: Money) -> PriceTerms: ...
 
-    def _cold(self, rate: float) -> PriceTerms:
+    def _cold(self, rate_usd: float) -> PriceTerms:
         """Return the terms before any request was seen: a request's money for all of quality."""
-        price = 1.0 / rate if rate > 0.0 and math.isfinite(rate) else 0.0
+        price = 1.0 / rate_usd if rate_usd > 0.0 and math.isfinite(rate_usd) else 0.0
         return PriceTerms(price, price)
 
     def due(self, count: int) -> bool:
@@ -197,51 +199,53 @@ class Pacing(ABC):
             are none: money then is as dear as it can be at its rate, and nothing is learned of it.
         money : what is left now.
         """
-        rate = per_request(money)
+        rate_usd = usd_per_request(money)
         if window is None or not window.eligible.any():
-            self.terms = replace(self._cold(rate), rate=rate)
+            self.terms = replace(self._cold(rate_usd), rate_usd=rate_usd)
             return self.terms
-        floor = window.floor()
-        self._floor = float(floor.sum()) / len(window.cost)
-        keep = 0.0
-        if math.isfinite(money.requests) and math.isfinite(money.left):
+        floor = window.least_usd()
+        self._floor_usd = float(floor.sum()) / len(window.cost_usd)
+        keep_usd = 0.0
+        if math.isfinite(money.requests) and math.isfinite(money.left_usd):
             after = max(money.requests - 1.0, 0.0)
             most, back = window.reserves()
             margin = 2.0 * float(floor.std()) * math.sqrt(after) + most - back
-            keep = self._floor * after + max(margin, 0.0) * (after > 0.0)
-        self.terms = replace(self._solve(window, money), rate=rate, keep=keep)
+            keep_usd = self._floor_usd * after + max(margin, 0.0) * (after > 0.0)
+        self.terms = replace(self._solve(window, money), rate_usd=rate_usd, keep_usd=keep_usd)
         return self.terms
 
-    def charge(self, cost: float, reserved: float) -> None:
+    def charge(self, cost_usd: float, reserved_usd: float) -> None:
         """Take in one decision, its predicted cost and its reservation in US dollars."""
         self.count += 1
-        self._predicted += cost
-        self._reserved += reserved
-        self._open += reserved
-        if self.terms.keep > 0.0:
-            self.terms = replace(self.terms, keep=max(self.terms.keep - self._floor, 0.0))
+        self._predicted_usd += cost_usd
+        self._reserved_usd += reserved_usd
+        self._open_usd += reserved_usd
+        if self.terms.keep_usd > 0.0:
+            self.terms = replace(
+                self.terms, keep_usd=max(self.terms.keep_usd - self._floor_usd, 0.0)
+            )
 
-    def settle(self, reserved: float, cost: float) -> None:
+    def settle(self, reserved_usd: float, cost_usd: float) -> None:
         """Take in the true cost of a decision that was charged; an expired one costs `reserved`."""
-        self._open = max(self._open - reserved, 0.0)
-        self._settled += cost
+        self._open_usd = max(self._open_usd - reserved_usd, 0.0)
+        self._settled_usd += cost_usd
 
     @property
     def expected_share(self) -> float:
         """How much of what is reserved is expected to be paid, 1 before anything was charged."""
-        return self._predicted / self._reserved if self._reserved else 1.0
+        return self._predicted_usd / self._reserved_usd if self._reserved_usd else 1.0
 
     @property
-    def spent(self) -> float:
+    def spent_usd(self) -> float:
         """US dollars since this was made, open reservations at what they are expected to cost."""
-        return self._settled + self._open * self.expected_share
+        return self._settled_usd + self._open_usd * self.expected_share
 
 
-def per_request(money: Money) -> float:
+def usd_per_request(money: Money) -> float:
     """Return the US dollars per request that may be spent, NaN where nothing says."""
-    if math.isfinite(money.requests) and math.isfinite(money.left):
-        return max(money.left, 0.0) / max(money.requests, 1.0)
-    return money.rate
+    if math.isfinite(money.requests) and math.isfinite(money.left_usd):
+        return max(money.left_usd, 0.0) / max(money.requests, 1.0)
+    return money.rate_usd
 
 
 def price_where(

@@ -15,8 +15,8 @@ from policies.pacing.base import (
     Pacing,
     PriceTerms,
     Window,
-    per_request,
     price_where,
+    usd_per_request,
 )
 
 _TIE = 1e-3
@@ -79,53 +79,55 @@ class History(Pacing):
         params.share(quality_floor=quality_floor)
         self.carry, self.debt, self.horizon = carry, debt, horizon
         self.quality_floor = quality_floor
-        self._balance = self._seen = 0.0
+        self._balance_usd = self._seen_usd = 0.0
         self._counted = 0
-        self._phase = math.inf
+        self._phase_usd = math.inf
         self._solved = (0, 0.0)
 
     def due(self, count: int) -> bool:
         """Return whether to solve anew: also when half the money of a phase has gone since."""
-        since, spent = count - self._solved[0], self.spent - self._solved[1]
-        gone = spent - self._floor * since > 0.5 * self._phase
+        since, spent = count - self._solved[0], self.spent_usd - self._solved[1]
+        gone = spent - self._floor_usd * since > 0.5 * self._phase_usd
         return super().due(count) or (gone and since >= WARM_EVERY)
 
     def _solve(self, window: Window, money: Money) -> PriceTerms:
-        rate = per_request(money)
+        rate_usd = usd_per_request(money)
         guess = self.terms.high
-        self._phase, self._solved = math.inf, (self.count, self.spent)
+        self._phase_usd, self._solved = math.inf, (self.count, self.spent_usd)
         low, high, share = 0.0, 0.0, 1.0
-        if math.isfinite(rate):
-            if math.isfinite(money.requests) and math.isfinite(money.left):
+        if math.isfinite(rate_usd):
+            if math.isfinite(money.requests) and math.isfinite(money.left_usd):
                 low, high, share = self._lasting(window, money, guess)
             else:
-                target = max(rate + self._owed(rate) / self.horizon, 1.02 * self._floor)
-                open_to = window.within(money.left)
+                target = max(rate_usd + self._owed(rate_usd) / self.horizon, 1.02 * self._floor_usd)
+                open_to = window.within(money.left_usd)
                 low, high, share = price_where(
-                    lambda price: window.spend(price, open_to),
+                    lambda price: window.expected_usd(price, open_to),
                     target,
                     guess=guess,
                     scale=1.0 / target,
                 )
         if self.quality_floor > 0.0:
-            scale = 1.0 / float(np.where(window.eligible, window.cost, 0.0).max(initial=1e-12))
+            scale = 1.0 / float(np.where(window.eligible, window.cost_usd, 0.0).max(initial=1e-12))
             lenient = price_where(window.quality, self.quality_floor, guess=guess, scale=scale)
             low, high, share = max((low, high, share), lenient, key=lambda one: one[1])
         return PriceTerms(low, high, share)
 
-    def _owed(self, rate: float) -> float:
+    def _owed(self, rate_usd: float) -> float:
         """Return what was saved (or, below 0, overspent) against the rate, in US dollars."""
-        saved = rate * (self.count - self._counted) - (self.spent - self._seen)
-        self._balance = min(max(self._balance + saved, -self.debt * rate), self.carry * rate)
-        self._counted, self._seen = self.count, self.spent
-        return self._balance
+        saved = rate_usd * (self.count - self._counted) - (self.spent_usd - self._seen_usd)
+        self._balance_usd = min(
+            max(self._balance_usd + saved, -self.debt * rate_usd), self.carry * rate_usd
+        )
+        self._counted, self._seen_usd = self.count, self.spent_usd
+        return self._balance_usd
 
     def _lasting(self, window: Window, money: Money, guess: float) -> tuple[float, float, float]:
         """Return the prices at which free money lasts for the requests to come."""
-        free = money.left - self._floor * money.requests
-        dear = 1.0 / max(per_request(money), 1e-12)
+        free = money.left_usd - self._floor_usd * money.requests
+        dear = 1.0 / max(usd_per_request(money), 1e-12)
         stages = _stages(window, free)
-        self._phase = stages[0][1] if stages else math.inf
+        self._phase_usd = stages[0][1] if stages else math.inf
         if not stages:
             price = max(guess, dear)
             return price, price, 1.0
@@ -139,7 +141,7 @@ class History(Pacing):
             """Return requests to come over those that the money of some stages lasts for."""
             lasts = 0.0
             for stage in range(count):
-                more = outcome(price, stage)[1] - self._floor
+                more = outcome(price, stage)[1] - self._floor_usd
                 if more * money.requests <= 1e-9 * stages[stage][1]:
                     return 0.0
                 lasts += stages[stage][1] / more
@@ -150,7 +152,7 @@ class History(Pacing):
             left, total = money.requests, 0.0
             for stage, (_, amount) in enumerate(stages):
                 value, cost = outcome(price, stage)
-                lasts = min(amount / max(cost - self._floor, 1e-300), left)
+                lasts = min(amount / max(cost - self._floor_usd, 1e-300), left)
                 total, left = total + lasts * value, left - lasts
             return total + left * cheap
 
@@ -160,7 +162,9 @@ class History(Pacing):
         ]
         if len(plans) == 1:
             return plans[0]
-        cheap, _ = window.outcome(dear, window.only(np.zeros(window.cost.shape[1], dtype=np.bool_)))
+        cheap, _ = window.outcome(
+            dear, window.only(np.zeros(window.cost_usd.shape[1], dtype=np.bool_))
+        )
         values = [worth(high) for _, high, _ in plans]
         # Worth is an estimate; money that is left over is worth nothing for sure.
         enough = max(values) - _TIE * abs(max(values))
@@ -177,8 +181,8 @@ def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:
     no plan is worth the time it takes.
     """
     count = np.maximum(window.eligible.sum(axis=0), 1)
-    cost = np.where(window.eligible, window.cost, 0.0).sum(axis=0) / count
-    back = np.where(window.eligible, window.worst, 0.0).sum(axis=0) / count - cost
+    cost = np.where(window.eligible, window.cost_usd, 0.0).sum(axis=0) / count
+    back = np.where(window.eligible, window.reservation_usd, 0.0).sum(axis=0) / count - cost
     reach = np.where(window.eligible.any(axis=0), back, np.inf)
     reach[reach < _NEGLIGIBLE * free] = 0.0
     stages: list[tuple[Bools, float]] = []

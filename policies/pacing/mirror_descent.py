@@ -14,8 +14,8 @@ from policies.pacing.base import (
     Pacing,
     PriceTerms,
     Window,
-    per_request,
     price_where,
+    usd_per_request,
 )
 
 _TINY = 1e-12
@@ -52,32 +52,32 @@ class Pacer(Pacing):
         params.positive(step=step)
         self.step = step
         self._log: float | None = None
-        self._target = math.nan
+        self._target_usd = math.nan
 
     def _solve(self, window: Window, money: Money) -> PriceTerms:
-        rate = per_request(money)
-        if not math.isfinite(rate):
+        rate_usd = usd_per_request(money)
+        if not math.isfinite(rate_usd):
             return PriceTerms()
-        self._target = max(rate, _TINY)
+        self._target_usd = max(rate_usd, _TINY)
         if self._log is None or self.count < WARM:
-            target = max(self._target, 1.02 * self._floor)
-            open_to = window.within(money.left)
+            target_usd = max(self._target_usd, 1.02 * self._floor_usd)
+            open_to = window.within(money.left_usd)
             _, price, _ = price_where(
-                lambda price: window.spend(price, open_to),
-                target,
+                lambda price: window.expected_usd(price, open_to),
+                target_usd,
                 guess=self.terms.high,
-                scale=1.0 / target,
+                scale=1.0 / target_usd,
             )
             self._log = math.log(max(price, self._bounds()[0]))
         return self._terms()
 
-    def charge(self, cost: float, reserved: float) -> None:
-        super().charge(cost, reserved)
-        self._move(reserved / self._target - 1.0)
+    def charge(self, cost_usd: float, reserved_usd: float) -> None:
+        super().charge(cost_usd, reserved_usd)
+        self._move(reserved_usd / self._target_usd - 1.0)
 
-    def settle(self, reserved: float, cost: float) -> None:
-        super().settle(reserved, cost)
-        self._move((cost - reserved) / self._target)
+    def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        super().settle(reserved_usd, cost_usd)
+        self._move((cost_usd - reserved_usd) / self._target_usd)
 
     def _move(self, excess: float) -> None:
         if self._log is not None:
@@ -86,7 +86,7 @@ class Pacer(Pacing):
             self.terms = self._terms()
 
     def _bounds(self) -> tuple[float, float]:
-        return LEAST / self._target, MOST / self._target
+        return LEAST / self._target_usd, MOST / self._target_usd
 
     def _terms(self) -> PriceTerms:
         assert self._log is not None

@@ -33,7 +33,7 @@ class Price:
     high: Float64
     share: Float64
     gain: Float64
-    rate: Float64
+    rate_usd: Float64
 
     @classmethod
     def flat(
@@ -44,10 +44,10 @@ class Price:
         *,
         share: float = 1.0,
         gain: float = 0.0,
-        rate: float = np.nan,
+        rate_usd: float = np.nan,
     ) -> Price:
         """Return the same price for n decisions; without `high` it is `low`."""
-        values = low, low if high is None else high, share, gain, rate
+        values = low, low if high is None else high, share, gain, rate_usd
         return cls(*(np.full((n, 1), value, dtype=np.float64) for value in values))
 
     @classmethod
@@ -58,7 +58,7 @@ class Price:
 
     def take(self, rows: slice) -> Price:
         """Return the price of some of the decisions."""
-        parts = self.low, self.high, self.share, self.gain, self.rate
+        parts = self.low, self.high, self.share, self.gain, self.rate_usd
         return Price(*(part[rows] for part in parts))
 
 
@@ -67,7 +67,7 @@ def priced(
     scores: Mapping[str, Float32],
     eligible: Bools,
     penalty: Float64,
-    cost: Float64,
+    cost_usd: Float64,
     price: Price,
     explore: Float64 | None = None,
 ) -> Float64:
@@ -78,23 +78,23 @@ def priced(
     scores, eligible, penalty, explore : see `Policy.pmf`; the penalty without money's part.
     cost : float64[n, K], predicted US dollars.
     """
-    low = kind.pmf(scores, eligible, penalty + price.low * cost, explore)
+    low = kind.pmf(scores, eligible, penalty + price.low * cost_usd, explore)
     if np.array_equal(price.low, price.high):
         return low
-    high = kind.pmf(scores, eligible, penalty + price.high * cost, explore)
+    high = kind.pmf(scores, eligible, penalty + price.high * cost_usd, explore)
     mixed: Float64 = np.where(
         price.low == price.high, low, price.share * low + (1.0 - price.share) * high
     )
     return mixed
 
 
-def cheapest(cost: Float64, eligible: Bools) -> NDArray[np.intp]:
+def cheapest(cost_usd: Float64, eligible: Bools) -> NDArray[np.intp]:
     """Return the column[n] of the least predicted cost[n, K] among the eligible models."""
-    found: NDArray[np.intp] = np.where(eligible, cost, np.inf).argmin(axis=1)
+    found: NDArray[np.intp] = np.where(eligible, cost_usd, np.inf).argmin(axis=1)
     return found
 
 
-def poor(mean: Float32, cost: Float64, eligible: Bools, gain: Float64) -> Bools:
+def poor(mean: Float32, cost_usd: Float64, eligible: Bools, gain: Float64) -> Bools:
     """Return the eligible models[n, K] that gain too little for their money.
 
     Parameters
@@ -110,8 +110,8 @@ def poor(mean: Float32, cost: Float64, eligible: Bools, gain: Float64) -> Bools:
     """
     if not mean.size or not gain.any():
         return np.zeros(mean.shape, dtype=np.bool_)
-    at = np.arange(len(cost)), cheapest(cost, eligible)
-    more = np.where(eligible, cost - cost[at][:, None], 0.0)
+    at = np.arange(len(cost_usd)), cheapest(cost_usd, eligible)
+    more = np.where(eligible, cost_usd - cost_usd[at][:, None], 0.0)
     better = np.asarray(mean - mean[at][:, None], dtype=np.float64)
     # A model at the very cost of the cheapest costs nothing more: there is no ratio to refuse.
     return eligible & (more > 0.0) & (better < gain * more)

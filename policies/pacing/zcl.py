@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from policies import params
-from policies.pacing.base import Money, Pacing, PriceTerms, Window, per_request
+from policies.pacing.base import Money, Pacing, PriceTerms, Window, usd_per_request
 from policies.pacing.price import cheapest
 
 _NOTHING = 1e30
@@ -75,52 +75,55 @@ class Zcl(Pacing):
         self._bounds = (lower, upper)
         self._snipe = False
         self._bin_end = -1
-        self._bin_money = self._bin_spent = 0.0
+        self._bin_money_usd = self._bin_spent_usd = 0.0
         self._bin_count = 0
 
-    def _cold(self, rate: float) -> PriceTerms:
+    def _cold(self, rate_usd: float) -> PriceTerms:
         lower, upper = self._bounds
         return PriceTerms(gain=psi(0.0, lower, upper) if lower and upper else _NOTHING)
 
     def _solve(self, window: Window, money: Money) -> PriceTerms:
-        rate = per_request(money)
-        if not math.isfinite(rate):
+        rate_usd = usd_per_request(money)
+        if not math.isfinite(rate_usd):
             return PriceTerms()
         self._estimate(window)
-        known = math.isfinite(money.requests) and math.isfinite(money.left)
+        known = math.isfinite(money.requests) and math.isfinite(money.left_usd)
         left = money.requests if known else math.inf
         if self.count >= self._bin_end:
             size = min(self.bin_size or left, left)
             if not math.isfinite(size):
                 raise ValueError("bin_size: above 0 where the horizon is not known")
             self._bin_end = self.count + max(int(size), 1)
-            self._bin_money = max(rate - self._floor, 0.0) * size
-            self._bin_spent, self._bin_count = self.spent, self.count
-        free = window.spend(0.0, window.within(money.left))
-        self._snipe = known and free * money.requests <= money.left
+            self._bin_money_usd = max(rate_usd - self._floor_usd, 0.0) * size
+            self._bin_spent_usd, self._bin_count = self.spent_usd, self.count
+        free = window.expected_usd(0.0, window.within(money.left_usd))
+        self._snipe = known and free * money.requests <= money.left_usd
         return PriceTerms(gain=self._threshold())
 
-    def charge(self, cost: float, reserved: float) -> None:
-        super().charge(cost, reserved)
+    def charge(self, cost_usd: float, reserved_usd: float) -> None:
+        super().charge(cost_usd, reserved_usd)
         self.terms = replace(self.terms, gain=self._threshold())
 
-    def settle(self, reserved: float, cost: float) -> None:
-        super().settle(reserved, cost)
+    def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        super().settle(reserved_usd, cost_usd)
         self.terms = replace(self.terms, gain=self._threshold())
 
     def _threshold(self) -> float:
         lower, upper = self._bounds
-        if self._snipe or not (lower > 0.0 and math.isfinite(self._bin_money)):
+        if self._snipe or not (lower > 0.0 and math.isfinite(self._bin_money_usd)):
             return 0.0
-        floor = self._floor * (self.count - self._bin_count)
-        spent = self.spent - self._bin_spent - floor
-        z = min(max(spent / self._bin_money, 0.0), 1.0) if self._bin_money > 0.0 else 1.0
+        floor = self._floor_usd * (self.count - self._bin_count)
+        spent = self.spent_usd - self._bin_spent_usd - floor
+        z = min(max(spent / self._bin_money_usd, 0.0), 1.0) if self._bin_money_usd > 0.0 else 1.0
         return psi(z, lower, upper)
 
     def _estimate(self, window: Window) -> None:
         """Set L and U, from the window where they are not given."""
-        at = np.arange(len(window.cost))[:, None], cheapest(window.cost, window.eligible)[:, None]
-        more = np.where(window.eligible, window.cost - window.cost[at], 0.0)
+        at = (
+            np.arange(len(window.cost_usd))[:, None],
+            cheapest(window.cost_usd, window.eligible)[:, None],
+        )
+        more = np.where(window.eligible, window.cost_usd - window.cost_usd[at], 0.0)
         gain = np.where(
             more > 0.0, (window.mean - window.mean[at]) / np.where(more > 0, more, 1), 0
         )

@@ -86,7 +86,7 @@ def command(
         else:
             identity, answers, own, tau = _of_log(str(log), pool)
         with progress(epochs, "training") as advance:
-            arrays, revealed = fit(answers, options, tau_cost=tau, tick=advance)
+            arrays, revealed = fit(answers, options, tau_cost_usd=tau, tick=advance)
         prior = Prior("barp", identity, arrays | own)
         prior.write(out)
     except (ValueError, ImportError) as error:
@@ -137,5 +137,5 @@ def _of_log(url: str, pool: str) -> tuple[str, Answers, Arrays, float]:
         policy_identity.embedder,
         answers,
         basis_arrays(policy_identity),
-        policy_identity.tau_cost,
+        policy_identity.tau_cost_usd,
     )

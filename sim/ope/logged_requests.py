@@ -24,14 +24,14 @@ class LoggedRequests:
     ----------
     asks : n requests, the models open to each named.
     frames : the models and prices of each stretch of rows, as (rows, models).
-    spend_rate : float64[n], US dollars per request that exploration's budget was a share of; NaN
-        where nobody knows.
+    spend_rate_usd : float64[n], US dollars per request that exploration's budget was a share of;
+        NaN where nobody knows.
     priced : how many were decided while a budget priced money.
     """
 
     asks: RequestBatch
     frames: Sequence[tuple[NDArray[np.intp], tuple[Model, ...]]]
-    spend_rate: Float64
+    spend_rate_usd: Float64
     priced: int = 0
 
 

@@ -235,7 +235,7 @@ def _requests(
         frames=[
             (np.array(at), tuple(models[price] for price in key)) for key, at in stretches.items()
         ],
-        spend_rate=_floats(rows, "spend_rate")[:, 0],
+        spend_rate_usd=_floats(rows, "spend_rate")[:, 0],
         priced=sum(bool(one.price.high.any() or one.price.gain.any()) for one in decoded),
     )
 

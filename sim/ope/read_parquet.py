@@ -194,7 +194,9 @@ def history_of(log: BanditLog) -> DecisionHistory:
     log : money and latency play no part in what is decided on it.
     """
     n, dim = len(log), log.features.shape[1]
-    policy_identity = PolicyIdentity("random", {}, EMBEDDER, dim, tau_cost=1.0, tau_latency_ms=1.0)
+    policy_identity = PolicyIdentity(
+        "random", {}, EMBEDDER, dim, tau_cost_usd=1.0, tau_latency_ms=1.0
+    )
     ids = [str(i) for i in range(n)]
     events = [
         Event(k, log.name, "model_added", payload={"name": name})

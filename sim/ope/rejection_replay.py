@@ -116,7 +116,7 @@ def replay(
             router.swap(models=models[i])
         asks = requests.asks.row(i)
         if budget_rate_usd is None:
-            price = Price.flat(1, rate=float(requests.spend_rate[i]))
+            price = Price.flat(1, rate_usd=float(requests.spend_rate_usd[i]))
             decided = router.decide(asks, price=price)
         else:
             if budget is None:

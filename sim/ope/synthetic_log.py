@@ -68,7 +68,7 @@ def simulate_log(
         for outcome in outcomes(choice, after=len(events), decision_id=i, **said):
             events.append(Event(outcome.seq, POOL, "feedback", outcome, embedder))
     asks = RequestBatch.join([one.scored.requests for one in decided])
-    log = _log(dataset, rows, asks, decided, player.fold.policy_identity.tau_cost)
+    log = _log(dataset, rows, asks, decided, player.fold.policy_identity.tau_cost_usd)
     models = decided[0].scored.columns.models
     rate = np.array([one.spend_rate_usd[0] for one in decided])
     requests = LoggedRequests(asks, [(np.arange(len(rows)), models)], rate)
@@ -80,7 +80,7 @@ def _log(
     rows: NDArray[np.intp],
     asks: RequestBatch,
     decided: Sequence[Decisions],
-    tau_cost: float,
+    tau_cost_usd: float,
 ) -> BanditLog:
     n, models = len(rows), dataset.models
     # The router has the models in its own order.
@@ -100,6 +100,6 @@ def _log(
         quality=dataset.quality[rows, arm],
         cost_usd=dataset.cost_usd[rows, arm],
         preference=asks.preference,
-        tau_cost_usd=np.full(n, tau_cost),
+        tau_cost_usd=np.full(n, tau_cost_usd),
         session=np.arange(n),
     )

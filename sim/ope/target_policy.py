@@ -33,7 +33,7 @@ def identity_of(candidate: Candidate, given: PolicyIdentity) -> PolicyIdentity:
         params=candidate.params,
         embedder=given.embedder,
         dim=given.dim,
-        tau_cost=options.tau_cost or given.tau_cost,
+        tau_cost_usd=options.tau_cost or given.tau_cost_usd,
         tau_latency_ms=options.tau_latency_ms if own else given.tau_latency_ms,
         prior=candidate.prior,
     )
@@ -67,7 +67,7 @@ def compute_action_dist(
     rows : int[m], of the requests.
     """
     column = {name: k for k, name in enumerate(models)}
-    pmf = np.zeros((len(requests.spend_rate), len(models)))
+    pmf = np.zeros((len(requests.spend_rate_usd), len(models)))
     snapshot = fold.snapshot()
     asked = np.zeros(len(pmf), dtype=np.bool_)
     asked[rows] = True
@@ -87,7 +87,7 @@ def compute_action_dist(
 
 def _price(requests: LoggedRequests, rows: NDArray[np.intp]) -> Price:
     price = Price.flat(len(rows))
-    price.rate[:, 0] = requests.spend_rate[rows]
+    price.rate_usd[:, 0] = requests.spend_rate_usd[rows]
     return price
 
 

@@ -87,7 +87,7 @@ class ReplayBudget:
         self.recent.append(asks)
         self._count += 1
         terms = self.pacing.terms
-        self.cap.keep = int(terms.keep * NANO)
+        self.cap.keep = int(terms.keep_usd * NANO)
         decisions = router.decide(asks, price=terms.rows(1), purse=self.cap)
         chosen = int(decisions.chosen[0])
         if chosen >= 0:
@@ -123,7 +123,9 @@ class ReplayBudget:
     def _money(self) -> Money:
         left = self.cap.headroom(0) / NANO
         requests = math.inf if self.requests is None else self.requests - self._count
-        return Money(left=left, cap=self.cap.limit / NANO, requests=requests, rate=self.rate)
+        return Money(
+            left_usd=left, cap_usd=self.cap.limit / NANO, requests=requests, rate_usd=self.rate
+        )
 
 
 def following(before: ReplayBudget, requests: int) -> ReplayBudget:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.core.pool import ModelSpec, default_tau_cost
+from banditroute.core.pool import ModelSpec, default_tau_cost_usd
 from policies.base import Float32, Float64
 from sim.play.player import Choice, Player
 
@@ -148,7 +148,7 @@ class Mabwiser:
     ) -> None:
         package = import_module("mabwiser.mab")
         quality, cost, _ = preference
-        self._weight, self._tau = cost / quality, default_tau_cost(list(specs))
+        self._weight, self._tau = cost / quality, default_tau_cost_usd(list(specs))
         arms = [spec.name for spec in specs]
         ucb = package.LearningPolicy.LinUCB(alpha=params.get("alpha", MAB_ALPHA), l2_lambda=1.0)
         self._mab = package.MAB(arms, ucb, seed=seed)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import entr
 
 from banditroute.core.policy_identity import PolicyIdentity
-from banditroute.core.pool import Model, ModelSpec, default_tau_cost
+from banditroute.core.pool import Model, ModelSpec, default_tau_cost_usd
 from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
@@ -60,7 +60,7 @@ class Replayer:
             params=contender.params,
             embedder=embedder,
             dim=dim,
-            tau_cost=options.tau_cost or default_tau_cost(list(specs)),
+            tau_cost_usd=options.tau_cost or default_tau_cost_usd(list(specs)),
             tau_latency_ms=options.tau_latency_ms,
             prior=contender.prior,
         )
@@ -210,11 +210,11 @@ def outcomes(
             x=decisions.scored.requests.features[row],
             field=field,
             value=value,
-            cost=cost,
+            cost_usd=cost,
             propensity=choice.propensity,
             preference=(weights[0], weights[1], weights[2]),
-            cost_prior=input_cost + float(frame.output_prior_usd[chosen]),
-            input_cost=input_cost,
+            cost_prior_usd=input_cost + float(frame.output_prior_usd[chosen]),
+            input_cost_usd=input_cost,
         )
         for seq, (field, value) in enumerate((("quality", quality), ("cost", cost)), after + 1)
     ]

@@ -25,7 +25,7 @@ from report import show
 from weights import WITHOUT, cell, contender
 
 from banditroute.core.policy_identity import PolicyIdentity
-from banditroute.core.pool import Model, PoolOptions, default_tau_cost
+from banditroute.core.pool import Model, PoolOptions, default_tau_cost_usd
 from banditroute.decide.columns import RequestBatch
 from banditroute.decide.router import Router
 from banditroute.features.embedding import make_embedder
@@ -84,7 +84,7 @@ class Course:
             params=asked.params,
             embedder=stage.embedder,
             dim=stage.features.shape[1],
-            tau_cost=default_tau_cost(list(specs)),
+            tau_cost_usd=default_tau_cost_usd(list(specs)),
             tau_latency_ms=self.options.tau_latency_ms,
             prior=prior.text() if prior else "",
         )
@@ -110,10 +110,10 @@ class Course:
                 x=self.stage.features[row],
                 field=field,
                 value=value,
-                cost=cost,
+                cost_usd=cost,
                 propensity=propensity,
                 preference=(1.0 - weight, weight, 0.0),
-                cost_prior=float(self.prices[arm]),
+                cost_prior_usd=float(self.prices[arm]),
             )
             self.fold.apply(
                 Event(seq, "bench", "feedback", outcome, self.fold.policy_identity.embedder)
@@ -196,7 +196,7 @@ def run(stage: Stage, label: str, order: int) -> Traced:
     rng = np.random.default_rng([order, 0])
     shuffled = rng.permutation(count)
     first, second, third = np.split(shuffled, [count // 3, 2 * count // 3])
-    tau = default_tau_cost(drawn(data, seed=order))
+    tau = default_tau_cost_usd(drawn(data, seed=order))
     logged, own = rng.integers(len(data.models), size=len(first)), rng.random(len(second))
     chosen: list[Integers] = []
     if label == LIMIT:
@@ -235,7 +235,7 @@ def pretrained(
     uniform = np.full(len(rows), 1.0 / len(data.models))
     answers = Answers(data.models, stage.features[rows], quality, cost, arms, uniform)
     policy = Barp(dim=stage.features.shape[1], **contender(spec).params)
-    arrays, _ = fit(answers, PretrainingOptions(seed=order), tau_cost=tau, policy=policy)
+    arrays, _ = fit(answers, PretrainingOptions(seed=order), tau_cost_usd=tau, policy=policy)
     return Prior("barp", stage.embedder, arrays)
 
 

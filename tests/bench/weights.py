@@ -25,7 +25,7 @@ import numpy as np
 from pareto import pareto_features
 from report import show
 
-from banditroute.core.pool import default_tau_cost
+from banditroute.core.pool import default_tau_cost_usd
 from banditroute.features.embedding import make_embedder
 from policies import POLICIES
 from policies.base import Float32
@@ -167,7 +167,7 @@ def play(at: Stage, task: Task) -> Result:
         quality=quality,
         cost=cost,
         zero=zero_router.quality_at(cost if task.rate is None else max(cost, task.rate)),
-        tau=default_tau_cost(drawn(data, seed=seed)),
+        tau=default_tau_cost_usd(drawn(data, seed=seed)),
         refused=refused,
         dearest=dearest,
     )
@@ -199,7 +199,7 @@ def _reference(
 ) -> tuple[float, float]:
     data = at.dataset
     quality, cost = data.quality[scored], data.cost_usd[scored]
-    tau = default_tau_cost(drawn(data, seed=task.order))
+    tau = default_tau_cost_usd(drawn(data, seed=task.order))
     if task.contender == "best single":
         if task.rate is None:
             fine = np.minimum(cost / tau, 1.0).mean(axis=0)

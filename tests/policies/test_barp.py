@@ -32,7 +32,7 @@ def log(
 
 def taught(n: int = 600, **parameters: object) -> Barp:
     policy = Barp(dim=DIM, **parameters)  # type: ignore[arg-type]
-    policy.tau_cost = 0.01
+    policy.tau_cost_usd = 0.01
     for name in ("small", "odd", "large"):
         policy.add_arm(name)
     policy.learn(log(n))
@@ -146,7 +146,7 @@ def test_only_the_newest_lessons_are_remembered() -> None:
 def test_a_cost_that_is_not_known_is_as_believed() -> None:
     policy = taught()
     before = policy.spend.state()
-    policy.learn([replace(one, cost=None) for one in log(64, seed=3)])
+    policy.learn([replace(one, cost_usd=None) for one in log(64, seed=3)])
     assert same_bits(policy.spend.state(), before)
     assert all(np.isfinite(array).all() for array in policy.net.values())
 
@@ -167,7 +167,7 @@ def test_cost_counts_up_to_tau() -> None:
     heads = []
     for dear in (0.01, 5.0):
         policy = taught(0)
-        policy.learn([replace(one, cost=dear) for one in log(64)])
+        policy.learn([replace(one, cost_usd=dear) for one in log(64)])
         heads.append(policy.net["head"])
     assert heads[0].tobytes() == heads[1].tobytes()
 
@@ -275,7 +275,7 @@ def test_an_arm_that_is_taught_is_placed_by_what_it_was_taught() -> None:
 
 def trained_prior() -> Arrays:
     policy, prefixes = taught(), ("", "spend_")
-    made: Arrays = {"arms": np.array(policy.arms), "tau_cost": np.array(policy.tau_cost)}
+    made: Arrays = {"arms": np.array(policy.arms), "tau_cost": np.array(policy.tau_cost_usd)}
     for prefix, ridge in zip(prefixes, (policy.ridge, policy.spend), strict=True):
         made |= {f"{prefix}{name}": getattr(ridge, name) for name in ("moment", "square", "count")}
         made[f"{prefix}gram"] = ridge.symmetric()
@@ -286,7 +286,7 @@ def started(
     prior: Arrays, *, tau: float = 0.01, arms: tuple[str, ...] = ("small", "odd", "large")
 ) -> Barp:
     policy = Barp(dim=DIM)
-    policy.tau_cost = tau
+    policy.tau_cost_usd = tau
     policy.adopt(prior)
     for name in arms:
         policy.add_arm(name)

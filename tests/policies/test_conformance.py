@@ -76,7 +76,7 @@ def test_draw_frequency_is_the_pmf(case: Case, share: float) -> None:
         np.random.default_rng(5).uniform(1e-5, 1e-2, size=plain.shape),
         share=share,
         cost_share=0.5,
-        spend_rate=1e-2,
+        spend_rate_usd=1e-2,
         min_propensity=0.001,
     )
     pmf = policy.pmf(scores, r.eligible & ~excluded, r.penalty, explore)

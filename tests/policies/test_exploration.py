@@ -28,11 +28,11 @@ def _problem(seed: int, n: int, k: int) -> tuple[Float64, Bools, Float64]:
     k=st.integers(1, 12),
     share=st.floats(1e-6, 0.99),
     cost_share=st.floats(0.0, 1.0),
-    spend_rate=st.one_of(st.none(), st.floats(0.0, 1e-2)),
+    spend_rate_usd=st.one_of(st.none(), st.floats(0.0, 1e-2)),
     floor=st.sampled_from([0.0, 0.001, 0.01, 0.5]),
 )
 def test_the_cap_holds_and_the_floor_is_given(
-    seed: int, k: int, share: float, cost_share: float, spend_rate: float | None, floor: float
+    seed: int, k: int, share: float, cost_share: float, spend_rate_usd: float | None, floor: float
 ) -> None:
     pmf, eligible, cost = _problem(seed, 16, k)
     explore, excluded = shares(
@@ -41,12 +41,12 @@ def test_the_cap_holds_and_the_floor_is_given(
         cost,
         share=share,
         cost_share=cost_share,
-        spend_rate=spend_rate,
+        spend_rate_usd=spend_rate_usd,
         min_propensity=floor,
     )
     exploit = cost[np.arange(16), pmf.argmax(axis=1)]
     extra = (explore * np.maximum(cost - exploit[:, None], 0.0)).sum(axis=1)
-    rate = exploit if spend_rate is None else spend_rate
+    rate = exploit if spend_rate_usd is None else spend_rate_usd
     assert (extra <= cost_share * rate * (1.0 + 1e-12)).all()
 
     assert (explore >= 0.0).all() and (explore.sum(axis=1) <= 1.0 + 1e-12).all()
@@ -75,7 +75,7 @@ def test_the_cap_holds_and_the_floor_is_given(
 def _one(cost: list[float], **options: float | None) -> tuple[list[float], list[bool]]:
     """Return shares and exclusions where the first arm is the exploit choice."""
     pmf = np.array([[1.0] + [0.0] * (len(cost) - 1)])
-    settings = {"share": 0.3, "cost_share": 0.05, "spend_rate": 1.0, "min_propensity": 0.001}
+    settings = {"share": 0.3, "cost_share": 0.05, "spend_rate_usd": 1.0, "min_propensity": 0.001}
     explore, excluded = shares(
         pmf,
         np.ones(pmf.shape, dtype=np.bool_),
@@ -114,7 +114,7 @@ def test_the_floor_is_at_most_an_even_split() -> None:
 
 
 def test_without_a_spend_rate_the_exploit_choice_is_the_scale() -> None:
-    assert _one([2.0, 4.0], spend_rate=None)[0] == pytest.approx([0.15, 0.05])
+    assert _one([2.0, 4.0], spend_rate_usd=None)[0] == pytest.approx([0.15, 0.05])
 
 
 def test_at_share_zero_there_is_neither_share_nor_floor() -> None:
@@ -127,7 +127,7 @@ def test_arms_that_are_not_eligible_get_nothing_and_cost_nothing() -> None:
     eligible = np.array([[True, True, False], [False, False, False]])
     cost = np.array([[1.0, 1.0, np.inf], [1.0, 2.0, 3.0]])
     explore, excluded = shares(
-        pmf, eligible, cost, share=0.2, cost_share=0.05, spend_rate=1.0, min_propensity=0.001
+        pmf, eligible, cost, share=0.2, cost_share=0.05, spend_rate_usd=1.0, min_propensity=0.001
     )
     assert explore.tolist() == [[0.1, 0.1, 0.0], [0.0, 0.0, 0.0]]
     assert not excluded.any()
@@ -141,7 +141,7 @@ def test_no_arms_no_shares() -> None:
         nothing,
         share=0.2,
         cost_share=0.05,
-        spend_rate=None,
+        spend_rate_usd=None,
         min_propensity=0.001,
     )
     assert explore.shape == (2, 0) and excluded.shape == (2, 0)
@@ -153,20 +153,20 @@ def test_no_arms_no_shares() -> None:
     share=st.floats(1e-6, 0.99),
     uniform=st.sampled_from([0.0, 0.1, 0.9]),
     cost_share=st.floats(0.0, 1.0),
-    spend_rate=st.one_of(st.none(), st.floats(0.0, 1e-2)),
+    spend_rate_usd=st.one_of(st.none(), st.floats(0.0, 1e-2)),
 )
 def test_newcomers_share_the_cap_with_everyone(
-    seed: int, k: int, share: float, uniform: float, cost_share: float, spend_rate: float | None
+    seed: int, k: int, share: float, uniform: float, cost_share: float, spend_rate_usd: float | None
 ) -> None:
     pmf, eligible, cost = _problem(seed, 16, k)
     new = np.random.default_rng(seed).random(k) < 0.4
-    cap = {"cost_share": cost_share, "spend_rate": spend_rate}
+    cap = {"cost_share": cost_share, "spend_rate_usd": spend_rate_usd}
     before, excluded = shares(pmf, eligible, cost, share=uniform, min_propensity=0.0, **cap)  # type: ignore[arg-type]
     allowed = eligible & ~excluded
     after = trial_shares(pmf, allowed, cost, before, arms=new, share=share, **cap)  # type: ignore[arg-type]
     exploit = cost[np.arange(16), pmf.argmax(axis=1)]
     extra = (after * np.maximum(cost - exploit[:, None], 0.0)).sum(axis=1)
-    rate = exploit if spend_rate is None else spend_rate
+    rate = exploit if spend_rate_usd is None else spend_rate_usd
     assert (extra <= cost_share * rate * (1.0 + 1e-9) + 1e-18).all()
     assert (after >= before).all() and (after.sum(axis=1) <= 1.0 + 1e-12).all()
     assert np.array_equal(after[:, ~new], before[:, ~new])
@@ -181,7 +181,7 @@ def test_newcomers_share_the_cap_with_everyone(
 def _lifted(cost: list[float], new: list[bool], **options: float | None) -> list[float]:
     """Return the shares of newcomers where the first arm is the exploit choice."""
     pmf = np.array([[1.0] + [0.0] * (len(cost) - 1)])
-    settings = {"share": 0.02, "cost_share": 0.05, "spend_rate": 1.0}
+    settings = {"share": 0.02, "cost_share": 0.05, "spend_rate_usd": 1.0}
     everyone = np.ones(pmf.shape, dtype=np.bool_)
     explore = np.zeros(pmf.shape)
     (row,) = trial_shares(
@@ -204,8 +204,8 @@ def _lifted(cost: list[float], new: list[bool], **options: float | None) -> list
         ([1.0, 11.0, 11.0], [False, True, True], {}, [0.0, 0.0025, 0.0025]),
         ([1.0, 11.0], [False, True], {"cost_share": 0.0}, [0.0, 0.0]),
         ([1.0, 1.0], [False, True], {"cost_share": 0.0}, [0.0, 0.02]),
-        ([1.0, 2.0], [False, True], {"spend_rate": 0.1}, [0.0, 0.005]),
-        ([2.0, 12.0], [False, True], {"spend_rate": None}, [0.0, 0.01]),
+        ([1.0, 2.0], [False, True], {"spend_rate_usd": 0.1}, [0.0, 0.005]),
+        ([2.0, 12.0], [False, True], {"spend_rate_usd": None}, [0.0, 0.01]),
         ([1.0, 1.0], [True, False], {}, [0.02, 0.0]),
         ([1.0, 1.0, 1.0], [True, True, True], {"share": 0.9}, [0.3] * 3),
         ([1.0, 1.0], [False, True], {"share": 0.0}, [0.0, 0.0]),
@@ -236,6 +236,6 @@ def test_a_newcomer_s_share_counts_what_the_uniform_one_gives_it(
         arms=np.array([False, False, True]),
         share=share,
         cost_share=0.05,
-        spend_rate=1.0,
+        spend_rate_usd=1.0,
     )
     np.testing.assert_allclose(found, [[0.1, 0.1, expected]], rtol=1e-14)

@@ -14,7 +14,7 @@ from policies.preference import penalty
 
 def _penalty(cost: Float64, weights: tuple[float, float, float], **options: float) -> Float64:
     n = len(cost)
-    settings = {"tau_cost": 1.0, "tau_latency": 1_000.0} | options
+    settings = {"tau_cost_usd": 1.0, "tau_latency_ms": 1_000.0} | options
     return penalty(cost, np.zeros_like(cost), np.tile(np.array(weights), (n, 1)), **settings)
 
 
@@ -41,8 +41,8 @@ def test_the_formula(
         np.array([[cost]]),
         np.array([[latency]]),
         np.array([weights]),
-        tau_cost=0.02,
-        tau_latency=8_000.0,
+        tau_cost_usd=0.02,
+        tau_latency_ms=8_000.0,
     )
     assert found.shape == (1, 1)
     assert found[0, 0] == pytest.approx(expected, rel=1e-14, abs=0.0)
@@ -51,7 +51,7 @@ def test_the_formula(
 def test_each_row_has_its_own_preference() -> None:
     cost = np.array([[0.5, 1.0], [0.5, 1.0]])
     weights = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
-    found = penalty(cost, np.zeros_like(cost), weights, tau_cost=1.0, tau_latency=1.0)
+    found = penalty(cost, np.zeros_like(cost), weights, tau_cost_usd=1.0, tau_latency_ms=1.0)
     assert found.tolist() == [[0.0, 0.0], [0.5, 1.0]]
 
 

@@ -35,14 +35,16 @@ def costs_of(seed: int, x: Float32) -> Float64:
     for row in contexts(60, seed=seed + 1):
         arm = int(rng.integers(len(ARMS)))
         value = float(prior[arm] * rng.lognormal(0.0, 1.0))
-        model.learn(Outcome(1, "d", ARMS[arm], row, "cost", value, cost_prior=float(prior[arm])))
+        model.learn(
+            Outcome(1, "d", ARMS[arm], row, "cost", value, cost_prior_usd=float(prior[arm]))
+        )
     model.refresh()
     return model.predict(x, np.zeros((len(x), len(ARMS))), prior)
 
 
 def pmf_at(policy: Policy, x: Float32, cost: Float64, weights: tuple[float, float]) -> Float64:
     preference = np.tile([*weights, 0.0], (len(x), 1))
-    fine = penalty(cost, np.zeros_like(cost), preference, tau_cost=TAU, tau_latency=1.0)
+    fine = penalty(cost, np.zeros_like(cost), preference, tau_cost_usd=TAU, tau_latency_ms=1.0)
     return policy.pmf(policy.score(x, preference), np.ones(cost.shape, dtype=np.bool_), fine)
 
 
@@ -90,9 +92,9 @@ def test_the_three_models_are_separate() -> None:
         part.refresh()
     x = contexts(1)
     kept = cost.predict(x, np.zeros((1, 1)), np.ones(1))
-    policy.learn([Outcome(1, "d", "a", x[0], "quality", 0.0, cost=9.0)])
+    policy.learn([Outcome(1, "d", "a", x[0], "quality", 0.0, cost_usd=9.0)])
     policy.refresh()
     assert cost.predict(x, np.zeros((1, 1)), np.ones(1)).tolist() == kept.tolist()
     before = policy.publish()
-    cost.learn(Outcome(2, "d", "a", x[0], "cost", 9.0, cost_prior=1.0))
+    cost.learn(Outcome(2, "d", "a", x[0], "cost", 9.0, cost_prior_usd=1.0))
     assert all((policy.publish()[name] == array).all() for name, array in before.items())

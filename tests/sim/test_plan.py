@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from banditroute.core.pool import Preference, default_tau_cost
+from banditroute.core.pool import Preference, default_tau_cost_usd
 from banditroute.features.embedding import make_embedder
 from sim import plan as stages
 from sim.data.synthetic import generate
@@ -95,7 +95,7 @@ def test_the_supervised_limit_stands_beside_worlds_that_are_as_the_data(fraction
 def test_utility_is_what_was_asked_for_at_the_first_prices() -> None:
     (still,) = plan(STILL)
     ((trace,),) = run_all([still.experiment], [Candidate.of("random")], range(1))
-    tau = default_tau_cost(list(still.experiment.specs(0)))
+    tau = default_tau_cost_usd(list(still.experiment.specs(0)))
     world = trace.world
     expected = 0.7 * world.quality - 0.3 * np.minimum(world.cost_usd / tau, 1.0)
     assert stages.utility(still.experiment, trace) == pytest.approx(expected)

@@ -68,11 +68,11 @@ def outcomes(n: int, *, seed: int = 0, arms: Sequence[str] = ARMS) -> list[Outco
                 x=x,
                 field="quality",
                 value=float(np.clip(level, 0.0, 1.0)),
-                cost=float(rng.uniform(1e-5, 1e-2)),
+                cost_usd=float(rng.uniform(1e-5, 1e-2)),
                 propensity=1.0 / len(arms),
                 preference=(0.7, 0.3, 0.0),
-                cost_prior=1e-3,
-                input_cost=1e-4,
+                cost_prior_usd=1e-3,
+                input_cost_usd=1e-4,
             )
         )
     return log

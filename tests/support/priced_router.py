@@ -131,16 +131,16 @@ class Noted(Pacing):
         self.go_on.set()
 
     def _solve(self, window: Window, money: Money) -> PriceTerms:
-        self.windows.append(len(window.cost))
+        self.windows.append(len(window.cost_usd))
         self.money.append(money)
         self.entered.set()
         assert self.go_on.wait(10.0)
         return PriceTerms(low=1.0, high=2.0, share=0.5)
 
-    def charge(self, cost: float, reserved: float) -> None:
-        super().charge(cost, reserved)
-        self.charges.append(reserved)
+    def charge(self, cost_usd: float, reserved_usd: float) -> None:
+        super().charge(cost_usd, reserved_usd)
+        self.charges.append(reserved_usd)
 
-    def settle(self, reserved: float, cost: float) -> None:
-        super().settle(reserved, cost)
-        self.settles.append((reserved, cost))
+    def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        super().settle(reserved_usd, cost_usd)
+        self.settles.append((reserved_usd, cost_usd))

@@ -36,7 +36,7 @@ def fold_of(*arms: str, outcomes: int = 60, policy: str = "linucb", **params: ob
         params=full_params(policy, params),
         embedder="words",
         dim=DIM,
-        tau_cost=0.01,
+        tau_cost_usd=0.01,
         tau_latency_ms=1_000.0,
     )
     fold, rng = Fold(policy_identity), np.random.default_rng(7)
@@ -45,7 +45,12 @@ def fold_of(*arms: str, outcomes: int = 60, policy: str = "linucb", **params: ob
     for i in range(outcomes if arms else 0):
         x = features(rng, 1)[0]
         arm = arms[i % len(arms)]
-        shared: dict[str, Any] = {"arm": arm, "x": x, "cost_prior": 0.002, "input_cost": 0.0}
+        shared: dict[str, Any] = {
+            "arm": arm,
+            "x": x,
+            "cost_prior_usd": 0.002,
+            "input_cost_usd": 0.0,
+        }
         for field, value in (
             ("quality", float(x[1] > 0) if arm == "able" else 0.6),
             ("cost", float(rng.uniform(0.001, 0.004))),

@@ -87,7 +87,7 @@ class Book:
             params=full_params(policy, params),
             embedder=embedder,
             dim=DIM,
-            tau_cost=0.01,
+            tau_cost_usd=0.01,
             tau_latency_ms=1_000.0,
         )
         return self.append("policy_started", **policy_identity.payload())

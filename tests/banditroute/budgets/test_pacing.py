@@ -54,7 +54,7 @@ def test_money_has_a_price_where_the_budget_binds_and_only_there(
         _, decided = await one.ask()
         price = decided.price
         assert price.high[0, 0] == terms.high and price.gain[0, 0] == terms.gain
-        assert terms.rate == pytest.approx(cap / 1e9 / 100)
+        assert terms.rate_usd == pytest.approx(cap / 1e9 / 100)
 
     run(engine, main)
 
@@ -139,8 +139,8 @@ def test_a_price_is_solved_from_what_sql_says_is_left_for_how_many(
         await one.settle_all(1_000)
         await one.refresh()
         money = noted[0].money[-1]
-        assert (money.cap, money.requests) == (1_000.0, 92.0)
-        assert money.left == pytest.approx((10**12 - 8_000) / 1e9)
+        assert (money.cap_usd, money.requests) == (1_000.0, 92.0)
+        assert money.left_usd == pytest.approx((10**12 - 8_000) / 1e9)
         # What another process has settled is seen as well.
         (reserved, cost) = noted[0].settles[-1]
         assert cost == pytest.approx(8e-6) and reserved > cost
@@ -161,7 +161,7 @@ def test_open_reservations_count_at_what_they_are_expected_to_cost(
         share = noted[0].expected_share
         assert 0.0 < share < 1.0
         running = one.sums(budget).reserved
-        assert noted[0].money[-1].left == pytest.approx((10**12 - share * running) / 1e9)
+        assert noted[0].money[-1].left_usd == pytest.approx((10**12 - share * running) / 1e9)
 
     run(engine, main)
 
@@ -193,7 +193,7 @@ def test_traffic_forecasts_how_many_requests_are_to_come(
         left_s = 3_600.0 - 80.0
         wanted = requests * left_s / 3_600.0 if requests == 1_800.0 else requests
         assert money.requests == pytest.approx(wanted, rel=0.02)
-        np.testing.assert_allclose(money.rate, rate, rtol=0.02)
+        np.testing.assert_allclose(money.rate_usd, rate, rtol=0.02)
 
     run(engine, main)
 

@@ -169,15 +169,15 @@ def test_the_highest_price_of_the_budgets_that_hold_a_row_counts(engine: Engine)
         purse = await one.treasury.purse("p", [{"t": "1"}, None], most_nano)
         assert purse is not None and one.spending.price(purse, 2) is not None
         for budget, terms in (
-            (low, PriceTerms(low=1.0, high=2.0, share=0.25, gain=5.0, rate=0.5)),
-            (high, PriceTerms(low=3.0, high=4.0, share=0.75, gain=1.0, rate=0.75)),
+            (low, PriceTerms(low=1.0, high=2.0, share=0.25, gain=5.0, rate_usd=0.5)),
+            (high, PriceTerms(low=3.0, high=4.0, share=0.75, gain=1.0, rate_usd=0.75)),
         ):
             pace = one.spending._pace(budget)
             assert pace is not None
             pace.pacing.terms = terms
         price = one.spending.price(purse, 2)
         assert price is not None
-        found = np.hstack([price.low, price.high, price.share, price.gain, price.rate])
+        found = np.hstack([price.low, price.high, price.share, price.gain, price.rate_usd])
         np.testing.assert_array_equal(found, [[3, 4, 0.75, 5, 0.5], [1, 2, 0.25, 5, 0.5]])
 
     run(engine, main)
@@ -209,7 +209,7 @@ def test_what_lies_elsewhere_is_shared_by_those_who_hold_leases(
         await one.lease_by_another(budget, 10**6)
         await one.refresh()
         money = noted[0].money
-        assert money[-1].left == pytest.approx(money[-2].left / 2)
+        assert money[-1].left_usd == pytest.approx(money[-2].left_usd / 2)
         assert money[-1].requests == pytest.approx(money[-2].requests / 2)
 
     run(engine, main)

@@ -13,14 +13,16 @@ IDENTITY = PolicyIdentity(
     params={"alpha": 0.2, "gamma": 1.0},
     embedder="hashing-1",
     dim=47,
-    tau_cost=0.01,
+    tau_cost_usd=0.01,
     tau_latency_ms=1e4,
 )
 
 
 def test_identity_names_the_policy_and_what_shapes_its_state() -> None:
     assert IDENTITY.id.startswith("linucb-")
-    same = PolicyIdentity(**IDENTITY.payload() | {"params": {"gamma": 1.0, "alpha": 0.2}})  # type: ignore[arg-type]
+    same = PolicyIdentity.from_payload(
+        IDENTITY.payload() | {"params": {"gamma": 1.0, "alpha": 0.2}}
+    )
     assert same.id == IDENTITY.id and same == replace(IDENTITY)
 
 
@@ -36,5 +38,5 @@ def test_identity_names_the_policy_and_what_shapes_its_state() -> None:
     ],
 )
 def test_scales_do_not_shape_the_state(change: dict[str, object], differs: bool) -> None:
-    other = PolicyIdentity(**IDENTITY.payload() | change)  # type: ignore[arg-type]
+    other = PolicyIdentity.from_payload(IDENTITY.payload() | change)
     assert (other.id != IDENTITY.id) is differs

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from banditroute.core.pool import Model, ModelSpec, PoolOptions, Preference, default_tau_cost
+from banditroute.core.pool import Model, ModelSpec, PoolOptions, Preference, default_tau_cost_usd
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ def test_the_default_scale_is_the_dearest_model() -> None:
         ModelSpec(name="in", input_price=10.0, output_price=1.0),
         ModelSpec(name="out", input_price=1.0, output_price=20.0),
     ]
-    assert default_tau_cost(models) == pytest.approx((1_000 * 1.0 + 512 * 20.0) / 1e6)
-    assert default_tau_cost([]) == 1.0
-    assert default_tau_cost([ModelSpec(name="free", input_price=0.0, output_price=0.0)]) == 1.0
+    assert default_tau_cost_usd(models) == pytest.approx((1_000 * 1.0 + 512 * 20.0) / 1e6)
+    assert default_tau_cost_usd([]) == 1.0
+    assert default_tau_cost_usd([ModelSpec(name="free", input_price=0.0, output_price=0.0)]) == 1.0
 
 
 def test_an_answer_without_a_limit_has_a_prior_and_a_bound() -> None:

@@ -77,7 +77,7 @@ def test_a_threshold_leaves_models_out_with_the_price_as_reason(snapshot: Snapsh
 
 def test_a_rate_of_the_budget_is_what_exploration_is_a_share_of(snapshot: Snapshot) -> None:
     options = {"exploration_share": 0.3, "exploration_cost_share": 0.5, "min_propensity": 0.0}
-    price = Price.flat(5, rate=1e-9)
+    price = Price.flat(5, rate_usd=1e-9)
     decided = router_of(snapshot, **options).decide(asks_of(5), price=price)
     assert decided.spend_rate_usd.tolist() == [1e-9] * 5
     exploit = decided.scored.cost_usd[np.arange(5), decided.pmf.argmax(axis=1)]

@@ -72,9 +72,11 @@ def test_a_window_holds_what_a_decision_would_and_draws_nothing() -> None:
     window, decided = one.score(asks).window(), one.decide(asks)
     np.testing.assert_array_equal(decided.u, router().decide(asks).u)
     np.testing.assert_array_equal(window.eligible, decided.reasons == 0)
-    for name, scored in (("mean", "mean"), ("cost", "cost_usd"), ("penalty", "penalty")):
+    for name, scored in (("mean", "mean"), ("cost_usd", "cost_usd"), ("penalty", "penalty")):
         np.testing.assert_array_equal(getattr(window, name), getattr(decided.scored, scored))
-    np.testing.assert_allclose(window.worst * 1e9, decided.scored.reservation_nano, atol=1.0)
+    np.testing.assert_allclose(
+        window.reservation_usd * 1e9, decided.scored.reservation_nano, atol=1.0
+    )
     np.testing.assert_allclose(window.law(0.0)[window.eligible.all(axis=1)].sum(axis=1), 1.0)
     assert window.law(0.0).shape == (9, 3)
 

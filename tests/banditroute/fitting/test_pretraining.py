@@ -44,7 +44,7 @@ def masked(answers: Answers, *, seed: int = 0) -> Answers:
 
 def played(arrays: dict[str, NDArray[Any]], first: float, weight: float) -> NDArray[np.float64]:
     policy = Barp(dim=DIM, steps=0)
-    policy.tau_cost = TAU
+    policy.tau_cost_usd = TAU
     policy.adopt(arrays)
     for name in MODELS:
         policy.add_arm(name)
@@ -69,7 +69,7 @@ def test_one_training_serves_every_trade_off(mode: str) -> None:
     answers = planted() if mode == "masked labels" else masked(planted())
     ticks: list[None] = []
     arrays, _ = fit(
-        answers, PretrainingOptions(epochs=8), tau_cost=TAU, tick=lambda: ticks.append(None)
+        answers, PretrainingOptions(epochs=8), tau_cost_usd=TAU, tick=lambda: ticks.append(None)
     )
     assert len(ticks) == 8
     assert played(arrays, -1.0, 0.0).argmax() == 2
@@ -82,14 +82,14 @@ def test_rewards_alone_train_the_net() -> None:
     """Without the anchor, only the policy gradient is left."""
     plain = Barp(dim=DIM, anchor=0.0, beta=0.02)
     options = PretrainingOptions(epochs=40, rate=0.01)
-    arrays, _ = fit(masked(planted()), options, tau_cost=TAU, policy=plain)
+    arrays, _ = fit(masked(planted()), options, tau_cost_usd=TAU, policy=plain)
     assert played(arrays, -1.0, 0.0).argmax() == 2 and played(arrays, -1.5, 0.5).argmax() == 0
 
 
 @needs_torch
 def test_what_is_masked_is_never_read() -> None:
     answers = masked(planted())
-    first, count = fit(answers, PretrainingOptions(epochs=2), tau_cost=TAU)
+    first, count = fit(answers, PretrainingOptions(epochs=2), tau_cost_usd=TAU)
     other = np.arange(3) != np.asarray(answers.given)[:, None]
     noise = np.random.default_rng(1).random(other.shape)
     changed = replace(
@@ -97,7 +97,7 @@ def test_what_is_masked_is_never_read() -> None:
         quality=np.where(other, noise, answers.quality),
         cost_usd=np.where(other, noise, answers.cost_usd),
     )
-    second, _ = fit(changed, PretrainingOptions(epochs=2), tau_cost=TAU)
+    second, _ = fit(changed, PretrainingOptions(epochs=2), tau_cost_usd=TAU)
     assert count == len(answers.x)
     assert Prior("barp", "e", first).dump() == Prior("barp", "e", second).dump()
 
@@ -105,10 +105,10 @@ def test_what_is_masked_is_never_read() -> None:
 @needs_torch
 def test_of_labels_a_step_reveals_one_model_of_a_prompt() -> None:
     answers = planted(100)
-    arrays, count = fit(answers, PretrainingOptions(epochs=1), tau_cost=TAU)
+    arrays, count = fit(answers, PretrainingOptions(epochs=1), tau_cost_usd=TAU)
     assert count == arrays["count"].sum() == arrays["spend_count"].sum() == 100.0
     # Five passes make 500 draws; an answer that comes up again is no second outcome.
-    arrays, count = fit(answers, PretrainingOptions(epochs=5), tau_cost=TAU)
+    arrays, count = fit(answers, PretrainingOptions(epochs=5), tau_cost_usd=TAU)
     assert 100 < count == arrays["count"].sum() == arrays["spend_count"].sum() <= 300
 
 
@@ -120,7 +120,7 @@ def test_importance_weights_undo_who_was_asked() -> None:
         fit(
             replace(answers, propensity=np.full(400, p)),
             PretrainingOptions(epochs=2),
-            tau_cost=TAU,
+            tau_cost_usd=TAU,
             policy=Barp(dim=DIM, clip=5.0),
         )[0]["head"]
         for p in (1.0 / 3.0, 0.9)
@@ -136,7 +136,7 @@ def test_a_cost_that_is_not_known_teaches_no_cost() -> None:
             answers, cost_usd=np.where(np.arange(400)[:, None] < 200, np.nan, answers.cost_usd)
         ),
         PretrainingOptions(epochs=1),
-        tau_cost=TAU,
+        tau_cost_usd=TAU,
     )
     assert arrays["count"].sum() == 400.0 and arrays["spend_count"].sum() == 200.0
     assert np.isfinite(arrays["head"]).all()
@@ -149,11 +149,11 @@ def test_a_seed_gives_the_same_bytes_and_they_come_back() -> None:
     dumps = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        arrays, _ = fit(planted(60), PretrainingOptions(epochs=2), tau_cost=TAU)
+        arrays, _ = fit(planted(60), PretrainingOptions(epochs=2), tau_cost_usd=TAU)
         dumps.append(Prior("barp", "hashing-0", arrays).dump())
         assert torch.get_num_threads() == threads
     assert dumps[0] == dumps[1]
-    other, _ = fit(planted(60), PretrainingOptions(epochs=2, seed=1), tau_cost=TAU)
+    other, _ = fit(planted(60), PretrainingOptions(epochs=2, seed=1), tau_cost_usd=TAU)
     assert Prior("barp", "hashing-0", other).dump() != dumps[0]
     assert Prior.load(dumps[0]).kind == "barp"
     garbled = dict(Prior.load(dumps[0]).arrays) | {"moment": np.full((3, DIM), np.nan)}
@@ -190,7 +190,7 @@ class Logbook:
 
 
 IDENTITY = PolicyIdentity(
-    policy="barp", params={}, embedder="e", dim=2, tau_cost=TAU, tau_latency_ms=1.0
+    policy="barp", params={}, embedder="e", dim=2, tau_cost_usd=TAU, tau_latency_ms=1.0
 )
 X = np.array([0.5, 1.0], dtype=np.float32)
 

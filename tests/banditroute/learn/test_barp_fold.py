@@ -20,7 +20,7 @@ from policies.pacing.price import Price
 
 DIM, TAU = 4, 0.01
 IDENTITY = PolicyIdentity(
-    policy="barp", params={}, embedder="e", dim=DIM, tau_cost=TAU, tau_latency_ms=1e3
+    policy="barp", params={}, embedder="e", dim=DIM, tau_cost_usd=TAU, tau_latency_ms=1e3
 )
 MODELS = [Model("small", 0.0, 0.2, price_id=1), Model("large", 0.0, 20.0, price_id=2)]
 POOL = [CHEAP, ABLE, BEST]
@@ -46,7 +46,7 @@ def features(n: int, *, seed: int = 0) -> Float32:
 
 def event(seq: int, x: Float32, arm: str, field: str, value: float, cost: float | None) -> Event:
     prior = 512 * (0.2 if arm == "small" else 20.0) / 1e6
-    outcome = Outcome(seq, f"d{seq}", arm, x, field, value, cost, 0.5, cost_prior=prior)
+    outcome = Outcome(seq, f"d{seq}", arm, x, field, value, cost, 0.5, cost_prior_usd=prior)
     return Event(seq, "p", "feedback", outcome, "e")
 
 

@@ -28,11 +28,11 @@ def events(first: int, count: int, arms: str) -> list[Event]:
             x=x,
             field=field,
             value=float(rng.random()),
-            cost=float(rng.random()) * 1e-3,
+            cost_usd=float(rng.random()) * 1e-3,
             propensity=0.5,
             preference=(0.7, 0.3, 0.0),
-            cost_prior=2e-3,
-            input_cost=1e-3,
+            cost_prior_usd=2e-3,
+            input_cost_usd=1e-3,
         )
         found.append(Event(seq, "pool", "feedback", outcome, "mine"))
     return found
@@ -54,7 +54,7 @@ def said(snapshot: Snapshot) -> dict[str, bytes | list[str]]:
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_snapshot_stays_as_it_was_published(name: str) -> None:
     params: dict[str, object] = {"arm": "a"} if name == "fixed" else {}
-    fold = Fold(PolicyIdentity(name, params, "mine", DIM, tau_cost=1e-2, tau_latency_ms=1e3))
+    fold = Fold(PolicyIdentity(name, params, "mine", DIM, tau_cost_usd=1e-2, tau_latency_ms=1e3))
     for seq, arm in enumerate("abc", start=1):
         fold.apply(Event(seq, "pool", "model_added", payload={"name": arm}))
     for event in events(4, 90, "abc"):

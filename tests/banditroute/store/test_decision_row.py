@@ -141,7 +141,7 @@ def test_another_exploration_share_gives_another_pmf(book: Book) -> None:
         decided.scored.cost_usd,
         share=0.3,
         cost_share=10.0,
-        spend_rate=1.0,
+        spend_rate_usd=1.0,
         min_propensity=0.0,
     )
     k = len(decided.scored.columns.models)

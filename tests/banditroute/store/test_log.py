@@ -39,10 +39,14 @@ def test_an_event_is_read_back_bit_for_bit(book: Book) -> None:
         assert outcome.x.dtype == np.float32
         assert outcome.x.tobytes() == decided.scored.requests.features[0].tobytes()
         assert outcome.arm == decided.scored.columns.models[chosen].name
-        assert outcome.decision_id == one and outcome.cost == 0.1
+        assert outcome.decision_id == one and outcome.cost_usd == 0.1
         assert outcome.propensity == decided.pmf[0, chosen]
         assert list(outcome.preference) == decided.scored.requests.preference[0].tolist()
-        assert outcome.input_cost == decided.scored.input_cost_usd[0, chosen] < outcome.cost_prior
+        assert (
+            outcome.input_cost_usd
+            == decided.scored.input_cost_usd[0, chosen]
+            < outcome.cost_prior_usd
+        )
 
 
 def test_other_events_carry_their_payload(book: Book) -> None:

@@ -13,7 +13,9 @@ X = np.ones((2, 3), dtype=np.float32)
 
 
 def _outcome(arm: str, value: float, *, prior: float = 1.0, input_cost: float = 0.2) -> Outcome:
-    return Outcome(1, "d", arm, X[0], "cost", value, cost_prior=prior, input_cost=input_cost)
+    return Outcome(
+        1, "d", arm, X[0], "cost", value, cost_prior_usd=prior, input_cost_usd=input_cost
+    )
 
 
 def _costs(*outcomes: Outcome) -> CostModel:
@@ -60,7 +62,7 @@ def test_the_prompt_is_seen_and_slopes_are_shared() -> None:
         x = np.array([rng.normal(), rng.normal(), 1.0], dtype=np.float32)
         value = float(np.exp(0.8 * x[0] + 0.3 * rng.normal()))
         arm = "ab"[int(rng.integers(2))]
-        model.learn(Outcome(1, "d", arm, x, "cost", value, cost_prior=1.0))
+        model.learn(Outcome(1, "d", arm, x, "cost", value, cost_prior_usd=1.0))
     model.refresh()
     short, long = np.array([[-1, 0, 1], [1, 0, 1]], dtype=np.float32)
     nothing, one = np.zeros((2, 3)), np.ones((2, 3))
@@ -81,7 +83,9 @@ def test_it_approaches_what_a_model_really_costs() -> None:
     level = np.array([[0.0, 0.0, 1.0]], dtype=np.float32)
     model = _costs()
     for _ in range(2_000):
-        model.learn(Outcome(1, "d", "b", level[0], "cost", 2.6, cost_prior=1.0, input_cost=0.2))
+        model.learn(
+            Outcome(1, "d", "b", level[0], "cost", 2.6, cost_prior_usd=1.0, input_cost_usd=0.2)
+        )
     model.refresh()
     found = model.predict(level, np.array([[0.2, 0.2]]), np.array([[0.8, 0.8]]))
     np.testing.assert_allclose(found, [[1.0, 2.6]], rtol=5e-3)
@@ -156,8 +160,8 @@ def test_predictions_move_only_when_published(kind: type[CostModel] | type[Laten
 def test_one_wrong_bill_does_not_price_a_model_out_for_good(wrong: float) -> None:
     model = CostModel(dim=3)
     model.add_arm("a")
-    model.learn(Outcome(1, "d", "a", X[0], "cost", wrong, cost_prior=1e-10))
-    right = Outcome(2, "d", "a", X[0], "cost", 1e-4, cost_prior=1e-4)
+    model.learn(Outcome(1, "d", "a", X[0], "cost", wrong, cost_prior_usd=1e-10))
+    right = Outcome(2, "d", "a", X[0], "cost", 1e-4, cost_prior_usd=1e-4)
     for _ in range(300):
         model.learn(right)
     model.refresh()
@@ -179,7 +183,7 @@ def test_a_prompt_unlike_any_seen_is_held_between_the_limits() -> None:
     model = _costs()
     for slope in (1.0, -1.0) * 300:
         value = 4.0**slope
-        model.learn(Outcome(1, "d", "a", _features(slope)[0], "cost", value, cost_prior=1.0))
+        model.learn(Outcome(1, "d", "a", _features(slope)[0], "cost", value, cost_prior_usd=1.0))
     model.refresh()
     far = _features(40.0, -40.0)
     assert (np.abs(far @ model.view["theta"][0]) > 45.0).all()
@@ -223,7 +227,7 @@ def test_slopes_in_common_are_taken_anew_at_fixed_positions_only() -> None:
         value = float(rng.uniform(0.5, 2.0))
         x = _features(rng.normal())[0]
         arm = "ab"[int(rng.integers(2))]
-        model.learn(Outcome(1, "d", arm, x, "cost", value, cost_prior=1.0))
+        model.learn(Outcome(1, "d", arm, x, "cost", value, cost_prior_usd=1.0))
         if (model.state()["common"] != before).any():
             moved.append(position)
         before = model.state()["common"]
@@ -233,10 +237,12 @@ def test_slopes_in_common_are_taken_anew_at_fixed_positions_only() -> None:
 def test_what_a_decision_is_expected_to_cost_is_what_a_router_would_predict() -> None:
     model, rng = _costs(), np.random.default_rng(4)
     x = _features(0.7)[0]
-    outcome = Outcome(1, "d", "b", x, "quality", 1.0, cost_prior=3e-3, input_cost=1e-3)
+    outcome = Outcome(1, "d", "b", x, "quality", 1.0, cost_prior_usd=3e-3, input_cost_usd=1e-3)
     for _ in range(40):
         value = float(rng.uniform(3e-3, 9e-3))
-        model.learn(Outcome(1, "d", "b", x, "cost", value, cost_prior=3e-3, input_cost=1e-3))
+        model.learn(
+            Outcome(1, "d", "b", x, "cost", value, cost_prior_usd=3e-3, input_cost_usd=1e-3)
+        )
         model.refresh()
         (row,) = model.predict(x[None], np.full((1, 2), 1e-3), np.full(2, 2e-3))
         assert model.expect(outcome) == pytest.approx(row[model.arms.index("b")], rel=1e-6)

@@ -17,7 +17,7 @@ from policies.pacing.knapsack import best_value, least_cost
 from policies.pacing.price import cheapest, poor, priced
 from policies.pacing.zcl import psi
 
-NEVER = Money(left=math.inf, cap=math.inf, requests=math.inf, rate=math.nan)
+NEVER = Money(left_usd=math.inf, cap_usd=math.inf, requests=math.inf, rate_usd=math.nan)
 
 
 def window_of(value: Float64, cost: Float64, worst: Float64 | None = None) -> Window:
@@ -28,8 +28,8 @@ def window_of(value: Float64, cost: Float64, worst: Float64 | None = None) -> Wi
         eligible=np.ones(value.shape, dtype=np.bool_),
         penalty=np.zeros(value.shape),
         mean=mean,
-        cost=cost,
-        worst=cost if worst is None else worst,
+        cost_usd=cost,
+        reservation_usd=cost if worst is None else worst,
     )
 
 
@@ -59,11 +59,11 @@ class Stream:
             if pacing.due(t):
                 seen = slice(max(t - WINDOW, 0), max(t, 1))
                 requests = n - t if horizon else math.inf
-                money = Money(left=left, cap=budget, requests=requests, rate=rate)
+                money = Money(left_usd=left, cap_usd=budget, requests=requests, rate_usd=rate)
                 pacing.solve(window_of(self.value[seen], self.cost[seen]), money)
             value, cost = self.value[t : t + 1], self.cost[t : t + 1]
             terms, at = pacing.terms, window_of(value, cost)
-            room = np.full(cost.shape, left - terms.keep)
+            room = np.full(cost.shape, left - terms.keep_usd)
             room[0, cheapest(cost, at.eligible)] = left
             open_to = at.eligible & (cost <= room + 1e-12)
             open_to &= ~poor(at.mean, cost, open_to, np.array([[terms.gain]]))
@@ -149,15 +149,15 @@ def test_without_an_aim_money_costs_nothing() -> None:
     stream = lognormal(9, n=20)
     for mode in PACINGS:
         terms = make_pacing(mode).solve(window_of(stream.value, stream.cost), NEVER)
-        assert (terms.low, terms.high, terms.gain, terms.keep) == (0.0, 0.0, 0.0, 0.0)
+        assert (terms.low, terms.high, terms.gain, terms.keep_usd) == (0.0, 0.0, 0.0, 0.0)
 
 
 def test_before_any_request_only_the_cheapest_is_bought() -> None:
-    money = Money(left=1.0, cap=1.0, requests=1000, rate=math.nan)
+    money = Money(left_usd=1.0, cap_usd=1.0, requests=1000, rate_usd=math.nan)
     value, cost = np.array([[0.5, 0.9]]), np.array([[1e-4, 1e-2]])
     for mode in PACINGS:
         terms = make_pacing(mode).solve(None, money)
-        assert terms.rate == 1e-3
+        assert terms.rate_usd == 1e-3
         at, price = window_of(value, cost), terms.rows(1)
         open_to = at.eligible & ~poor(at.mean, cost, at.eligible, price.gain)
         law = priced(LinUCB, at.scores, open_to, at.penalty, cost, price)
@@ -169,12 +169,12 @@ def test_what_cheap_answers_need_is_kept_and_falls_with_every_request() -> None:
     worst = np.array([[1e-3, 0.0105], [1e-3, 0.0105]])
     window = window_of(np.full((2, 2), 0.5), cost, worst)
     pacing = History()
-    terms = pacing.solve(window, Money(left=1.0, cap=1.0, requests=101, rate=math.nan))
-    assert terms.keep == pytest.approx(100 * 2e-4 + 2 * 1e-4 * 10 + 1e-3 - 5e-4)
+    terms = pacing.solve(window, Money(left_usd=1.0, cap_usd=1.0, requests=101, rate_usd=math.nan))
+    assert terms.keep_usd == pytest.approx(100 * 2e-4 + 2 * 1e-4 * 10 + 1e-3 - 5e-4)
     pacing.charge(1e-4, 1e-3)
-    assert pacing.terms.keep == pytest.approx(terms.keep - 2e-4)
-    last = pacing.solve(window, Money(left=1.0, cap=1.0, requests=1, rate=math.nan))
-    assert last.keep == 0.0
+    assert pacing.terms.keep_usd == pytest.approx(terms.keep_usd - 2e-4)
+    last = pacing.solve(window, Money(left_usd=1.0, cap_usd=1.0, requests=1, rate_usd=math.nan))
+    assert last.keep_usd == 0.0
 
 
 def test_money_that_no_reservation_lets_through_is_not_planned_for() -> None:
@@ -186,7 +186,9 @@ def test_money_that_no_reservation_lets_through_is_not_planned_for() -> None:
     shares = []
     for worst in (1.0, 20.0):
         window = window_of(gains, cost, np.tile([0.0, worst], (n, 1)))
-        terms = History().solve(window, Money(left=cap, cap=cap, requests=n, rate=math.nan))
+        terms = History().solve(
+            window, Money(left_usd=cap, cap_usd=cap, requests=n, rate_usd=math.nan)
+        )
         law = priced(LinUCB, window.scores, window.eligible, window.penalty, cost, terms.rows(n))
         shares.append(float(law[:, 1].mean()))
     assert shares == pytest.approx([0.4, 0.21], abs=0.012)
@@ -198,16 +200,16 @@ def test_quality_floor_is_met_at_the_least_cost() -> None:
     floor = 0.5 * (window.quality(0.0) + window.quality(1e9))
     terms = History(quality_floor=floor).solve(window, NEVER)
     price = terms.rows(256)
-    law = priced(LinUCB, window.scores, window.eligible, window.penalty, window.cost, price)
+    law = priced(LinUCB, window.scores, window.eligible, window.penalty, window.cost_usd, price)
     assert (law * window.mean).sum() / 256 == pytest.approx(floor, abs=1e-6)
-    best = least_cost(window.mean.astype(np.float64), window.cost, floor * 256)
-    assert (law * window.cost).sum() == pytest.approx(best.cost, rel=0.01)
+    best = least_cost(window.mean.astype(np.float64), window.cost_usd, floor * 256)
+    assert (law * window.cost_usd).sum() == pytest.approx(best.cost, rel=0.01)
 
 
 def test_a_budget_goes_before_a_quality_floor() -> None:
     stream = lognormal(3, n=256)
     window = window_of(stream.value, stream.cost)
-    money = Money(left=0.256, cap=0.256, requests=256, rate=math.nan)
+    money = Money(left_usd=0.256, cap_usd=0.256, requests=256, rate_usd=math.nan)
     poorer, both = (
         History(quality_floor=floor).solve(window, money)
         for floor in (0.0, float(window.quality(0.0)))
@@ -255,17 +257,17 @@ def test_an_open_reservation_counts_as_what_it_is_expected_to_cost() -> None:
     pacing = History()
     for _ in range(4):
         pacing.charge(1.0, 10.0)
-    assert pacing.spent == pytest.approx(4.0)
+    assert pacing.spent_usd == pytest.approx(4.0)
     pacing.settle(10.0, 3.0)
-    assert pacing.spent == pytest.approx(6.0)
+    assert pacing.spent_usd == pytest.approx(6.0)
     for _ in range(3):
         pacing.settle(10.0, 2.0)
-    assert pacing.spent == pytest.approx(9.0)
+    assert pacing.spent_usd == pytest.approx(9.0)
 
 
 def test_terms_become_rows() -> None:
     price = PriceTerms(1.0, 2.0, 0.25, 3.0, 4.0, 5.0).rows(3)
-    parts = (price.low, price.high, price.share, price.gain, price.rate)
+    parts = (price.low, price.high, price.share, price.gain, price.rate_usd)
     assert [part[:, 0].tolist() for part in parts] == [
         [value] * 3 for value in (1.0, 2.0, 0.25, 3.0, 4.0)
     ]

@@ -31,7 +31,9 @@ def test_a_mixed_price_mixes_the_laws_of_its_rows_alone() -> None:
     flat = Price.flat(2, 0.0, 50.0, share=0.25)
     mixed = law(flat)
     np.testing.assert_array_equal(mixed, [[0.75, 0.0, 0.25]] * 2)
-    one = Price(*(part.copy() for part in (flat.low, flat.high, flat.share, flat.gain, flat.rate)))
+    one = Price(
+        *(part.copy() for part in (flat.low, flat.high, flat.share, flat.gain, flat.rate_usd))
+    )
     one.high[1] = 0.0
     np.testing.assert_array_equal(law(one), [[0.75, 0.0, 0.25], [0.0, 0.0, 1.0]])
 

@@ -57,7 +57,7 @@ def test_a_frozen_policy_is_a_router_on_its_snapshot(
         rng=np.random.default_rng(9),
     )
     price = Price.flat(64)
-    price.rate[:, 0] = mixed.requests.spend_rate
+    price.rate_usd[:, 0] = mixed.requests.spend_rate_usd
     decided = router.decide(mixed.requests.asks, price=price)
     columns = [mixed.log.models.index(model.name) for model in decided.scored.columns.models]
     assert (found[:, columns] == decided.pmf).all()
@@ -130,10 +130,10 @@ def test_each_stretch_has_its_own_prices(make_log: Make) -> None:
 
 def test_a_policy_keeps_its_own_scales(mixed: DecisionHistory) -> None:
     plain = identity_of(Candidate.of("linucb"), mixed.policy_identity)
-    assert (plain.tau_cost, plain.tau_latency_ms) == (0.01, 1_000.0)
+    assert (plain.tau_cost_usd, plain.tau_latency_ms) == (0.01, 1_000.0)
     own = Candidate.of("linucb", {"alpha": 0.5}, tau_cost=0.5, tau_latency_ms=7.0)
     found = identity_of(own, mixed.policy_identity)
-    assert (found.tau_cost, found.tau_latency_ms) == (0.5, 7.0)
+    assert (found.tau_cost_usd, found.tau_latency_ms) == (0.5, 7.0)
     assert found.params["alpha"] == 0.5
     assert (found.embedder, found.dim) == (
         mixed.policy_identity.embedder,
