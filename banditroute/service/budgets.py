@@ -14,8 +14,7 @@ from banditroute.core.clock import now_us
 from banditroute.core.errors import UnknownBudget
 from banditroute.service.pools import Pools
 from banditroute.service.views import budget_view
-from banditroute.store import budgets
-from banditroute.store import settlement as settling
+from banditroute.store import budgets, settlement
 from banditroute.store.writer import Writer
 
 
@@ -78,10 +77,10 @@ class BudgetService:
         return last
 
     async def cancel(self, decision_id: str) -> str:
-        """Give back what a decision reserved that was never used; see `settling.cancel`."""
+        """Give back what a decision reserved that was never used; see `settlement.cancel`."""
         now = now_us()
         became = await self._writer.write(
-            lambda connection: settling.cancel(connection, decision_id, now=now)
+            lambda connection: settlement.cancel(connection, decision_id, now=now)
         )
         self._treasury.refunded()
         return became

@@ -12,8 +12,7 @@ from sqlalchemy import Connection, Engine, select
 from banditroute.budgets.leases import Leases
 from banditroute.budgets.reservation import Reservations
 from banditroute.core.budget import Budget
-from banditroute.store import budgets, ledger
-from banditroute.store import settlement as settling
+from banditroute.store import budgets, ledger, settlement
 from banditroute.store.ledger import BudgetSums
 from banditroute.store.log import log_decisions
 from banditroute.store.writer import Writer
@@ -93,7 +92,7 @@ class Bank:
         return names
 
     async def settle(self, name: str, nano: int) -> None:
-        await self.writer.write(lambda one: settling.settle(one, {name: nano}))
+        await self.writer.write(lambda one: settlement.settle(one, {name: nano}))
         self.treasury.refunded()
 
     async def quiet(self) -> None:

@@ -21,8 +21,7 @@ from banditroute.budgets import leases as treasury
 from banditroute.budgets.leases import Leases
 from banditroute.core.clock import new_id
 from banditroute.core.errors import RouterFault
-from banditroute.store import ledger
-from banditroute.store import settlement as settling
+from banditroute.store import ledger, settlement
 from banditroute.store.engine import open_engine
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.writer import Writer
@@ -86,7 +85,7 @@ async def client(
         paid = {name: cost}
 
         def settle(connection: Connection, paid: dict[str, int] = paid) -> None:
-            settling.settle(connection, paid)
+            settlement.settle(connection, paid)
 
         try:
             await writer.write(settle)

@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from banditroute.core.budget import Budget
-from banditroute.store import budgets, ledger
-from banditroute.store import settlement as settling
+from banditroute.store import budgets, ledger, settlement
 from banditroute.store.engine import WRITER, set_durability
 from banditroute.store.ledger import BudgetSums, Draw, Holder
 
@@ -54,7 +53,7 @@ class Ledger:
         self.write(lambda one: ledger.draw(one, draws))
 
     def settle(self, **costs: int) -> None:
-        self.write(lambda one: settling.settle(one, costs))
+        self.write(lambda one: settlement.settle(one, costs))
 
     def sums(self) -> BudgetSums:
         with self.engine.connect() as connection:

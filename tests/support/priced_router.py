@@ -15,8 +15,7 @@ from banditroute.budgets.reservation import Reservations
 from banditroute.core.budget import Budget
 from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
-from banditroute.store import budgets, ledger
-from banditroute.store import settlement as settling
+from banditroute.store import budgets, ledger, settlement
 from banditroute.store.decision_row import Note, as_rows, encode
 from banditroute.store.ledger import Holder
 from banditroute.store.log import Entry, log_decisions
@@ -74,7 +73,7 @@ class Desk(Bank):
 
     async def settle_all(self, nano: int) -> None:
         costs = {row.decision_id: nano for row in self.rows(reservations)}
-        await self.writer.write(lambda one: settling.settle(one, costs))
+        await self.writer.write(lambda one: settlement.settle(one, costs))
 
     async def change(self, **fields: Any) -> None:
         await self.writer.write(lambda one: budgets.change_budget(one, "p", "b", fields, now=NOON))

@@ -15,8 +15,7 @@ from support.gated_leases import NOON, TTL, Bank, Clocks, bank, money, run, turn
 from banditroute.budgets.leases import IDLE_S, LEASE_S, _needs
 from banditroute.core.budget import Budget
 from banditroute.core.errors import Unavailable
-from banditroute.store import budgets, ledger
-from banditroute.store import settlement as settling
+from banditroute.store import budgets, ledger, settlement
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.tables import leases, reservations
 
@@ -220,7 +219,7 @@ def test_sums_are_read_anew_unless_older_ones_will_do(engine: Engine) -> None:
         budget = await one.add()
         (name,) = await one.log(await one.purse(1_000), 900)
         assert (await one.treasury.sums(budget)).settled == 0
-        await one.writer.write(lambda connection: settling.settle(connection, {name: 5}))
+        await one.writer.write(lambda connection: settlement.settle(connection, {name: 5}))
         seen = [(await one.treasury.sums(budget, stale_s=s)).settled for s in (0.25, 0.0, 0.25)]
         assert seen == [0, 5, 5]
         await one.settle(name, 5)  # in this process money that comes back is known of at once

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from support.databases import SQLITE
 from support.priced_router import AMPLE, Desk, Noted, run
 
-from banditroute.store import settlement as settling
+from banditroute.store import settlement
 from policies.pacing.base import WINDOW, PriceTerms
 
 pytestmark = SQLITE
@@ -257,7 +257,7 @@ def test_answers_are_heard_of_once_over_idle_times_and_windows(
         desk.clocks.sleep(3_600.0)
         await desk.keep(*await desk.ask())
         await desk.refresh()
-        await desk.writer.write(lambda one: settling.settle(one, {"00000005": 2_000}))
+        await desk.writer.write(lambda one: settlement.settle(one, {"00000005": 2_000}))
         await desk.refresh()
         reserved = decided.scored.reservation_nano[0, decided.chosen[0]] / 1e9
         assert noted[-1].settles[1:] == [(pytest.approx(reserved), pytest.approx(2e-6))]

@@ -11,7 +11,7 @@ from support.small_log import Book
 
 from banditroute.decide.columns import Snapshot
 from banditroute.learn import learner as learner_module
-from banditroute.learn import runner as host
+from banditroute.learn import runner
 from banditroute.learn.fold import Fold
 from banditroute.learn.learner import Checkpoint
 from banditroute.learn.runner import LearnerLoop
@@ -94,7 +94,7 @@ def test_a_failure_starts_over_from_the_log(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(host, "RETRY_S", 0.01)
+    monkeypatch.setattr(runner, "RETRY_S", 0.01)
     bad = book.append("from_the_future")
     loop.thread.start()
     until(lambda: "starts over" in caplog.text)
@@ -148,7 +148,7 @@ class Late(Refusing):
 def test_the_lease_is_renewed_and_what_was_missed_is_kept_once_it_is_there(
     book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(host, "RENEW_S", 0.0)
+    monkeypatch.setattr(runner, "RENEW_S", 0.0)
     monkeypatch.setattr(learner_module, "CHECKPOINT_EVERY", 2)
     book.feed(1)
     keeper = Late(wait=5)

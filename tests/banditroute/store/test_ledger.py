@@ -12,8 +12,7 @@ from support.small_log import Book
 
 from banditroute.core.budget import Budget
 from banditroute.core.errors import CapBelowSpend, InvalidValue, Unavailable, UnknownBudget
-from banditroute.store import budgets, ledger
-from banditroute.store import settlement as settling
+from banditroute.store import budgets, ledger, settlement
 from banditroute.store.feedback import Post
 from banditroute.store.ledger import BudgetSums, Draw, Holder, LeaseLost
 from banditroute.store.tables import decisions, leases, metadata, reservations
@@ -227,7 +226,7 @@ def test_a_decision_is_cancelled_once_and_never_after_feedback(book: Book) -> No
     kept.write(lambda one: ledger.draw(one, draws))
 
     def cancel(name: str) -> str:
-        became: str = kept.write(lambda one: settling.cancel(one, name, now=NOON))
+        became: str = kept.write(lambda one: settlement.cancel(one, name, now=NOON))
         return became
 
     assert book.send(Post(used, "k", quality=0.5)) == ["accepted"]
@@ -278,5 +277,5 @@ def test_a_cancelled_decision_brings_no_money_back_by_leaving_its_window(book: B
         lambda one: ledger.draw(one, [Draw(unused, kept.budget.id, lease.id, NOON, 100, LATER)])
     )
     assert kept.sums().oldest == NOON
-    kept.write(lambda one: settling.cancel(one, unused, now=NOON))
+    kept.write(lambda one: settlement.cancel(one, unused, now=NOON))
     assert kept.sums().oldest is None
