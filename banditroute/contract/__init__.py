@@ -1,1 +1,4 @@
-"""The HTTP contract: what requests hold, and bodies as bytes. It knows no handler and no table."""
+"""The HTTP contract: the fields of requests and answers, and how a body is read.
+
+It must never know a handler or a table.
+"""

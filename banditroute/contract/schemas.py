@@ -1,7 +1,7 @@
-"""The HTTP contract, version 1: the only place where wire names live.
+"""The HTTP contract, version 1: the only place that defines the names of fields on the wire.
 
-Types are strict: a number in quotes is an error, so are NaN and unknown fields. Paths in errors
-read like ``requests[17].prompt``.
+Types are strict: a number in quotes, NaN and an unknown field are errors. An error names its field
+with a path such as ``requests[17].prompt``. The docstrings are shown in the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_TAGS = 64
 
 
 class Message(Wire):
-    """A chat message; only text counts, other parts are passed over."""
+    """A chat message; only its text is used, other parts are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -36,7 +36,10 @@ class Message(Wire):
 
 
 class RouteRequest(Wire):
-    """Which model should answer this? Send a prompt, messages, an embedding, or both."""
+    """A request for a decision: a prompt or messages, an embedding, or both.
+
+    The other fields restrict or guide the choice. Costs are in US dollars, latencies in ms.
+    """
 
     prompt: str | None = Field(None, min_length=1)
     messages: list[Message] | None = Field(None, min_length=1, fail_fast=True)
@@ -62,20 +65,25 @@ class RouteRequest(Wire):
         return self
 
     def text(self) -> str | None:
-        """Return the prompt, or the messages as one text; None with an embedding alone."""
+        """Return the prompt or all messages as one text, None for an embedding alone."""
         if self.messages is not None:
             return "\n".join(message.text() for message in self.messages)
         return self.prompt
 
 
 class RouteBatch(Wire):
-    """Up to 1,024 requests, decided in one vectorised call."""
+    """Up to 1,024 requests, decided in one call."""
 
     requests: list[RouteRequest] = Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)
 
 
 class RouteAnswer(Wire):
-    """The decision."""
+    """A decision: the model to ask, and fallbacks in order.
+
+    `propensity` is the probability with which the model was drawn. `reserved_cost_usd` is the
+    worst case that was reserved for the answer, until `expires_at`. It holds if the caller limits
+    the answer to `max_output_tokens`.
+    """
 
     decision_id: str
     model: str
@@ -89,7 +97,7 @@ class RouteAnswer(Wire):
 
 
 class ErrorDetail(Wire):
-    """What went wrong, in the OpenAI shape."""
+    """An error in the form of the OpenAI API, with the budget if one is exceeded."""
 
     message: str
     type: str
@@ -99,23 +107,24 @@ class ErrorDetail(Wire):
 
 
 class ErrorAnswer(Wire):
-    """Every answer that is not a success."""
+    """The answer to a request that failed."""
 
     error: ErrorDetail
 
 
 class RouteBatchAnswer(Wire):
-    """The decisions in the order of the requests; a row that failed holds its error."""
+    """Decisions in the order of the requests; a request that failed has an error instead."""
 
     decisions: list[RouteAnswer | ErrorAnswer]
 
 
 class FeedbackRequest(Wire):
-    """How good, dear and slow an answer was; which of two was better; or how good a session was.
+    """Feedback: quality, cost and latency of an answer, a preference, or a session's quality.
 
-    Of one decision: fields may come apart, in any order. With `preferred_over`: the answer of
-    `decision_id` was preferred over that decision's, to the same prompt. With `session_id` in
-    place of `decision_id`: the quality of each decision of the session that has none yet.
+    With `decision_id`: what was observed of the answer, quality in [0, 1], cost in US dollars,
+    latency in ms. Fields may come in several requests, in any order. With `preferred_over` too:
+    the answer of `decision_id` was better than that of the other decision, to the same prompt.
+    With `session_id` instead: the quality for all decisions of the session that have none yet.
     """
 
     decision_id: Name | None = None
@@ -132,17 +141,17 @@ class FeedbackRequest(Wire):
     key: Name | None = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> FeedbackRequest:
+    def _fields_agree(self) -> FeedbackRequest:
         if self.session_id is not None:
-            return self._only("session_id", "pool", "quality", needs="quality")
+            return self._of_kind("session_id", "pool", "quality", requires="quality")
         if self.preferred_over is not None:
             if self.preferred_over == self.decision_id:
                 raise blame("preferred_over", "this is the same decision")
-            return self._only("preferred_over", "decision_id", needs="decision_id")
+            return self._of_kind("preferred_over", "decision_id", requires="decision_id")
         if self.decision_id is None:
-            raise blame("decision_id", "required, where there is no session_id")
+            raise blame("decision_id", "required without session_id")
         if "pool" in self.model_fields_set:
-            raise blame("pool", "comes with a session_id; a decision knows its own")
+            raise blame("pool", "goes with session_id only; a decision has its own pool")
         fields = (self.quality, self.cost_usd, self.output_tokens, self.latency_ms, self.model)
         if (self.input_tokens is None) != (self.output_tokens is None):
             raise ValueError("input_tokens and output_tokens come together")
@@ -152,31 +161,31 @@ class FeedbackRequest(Wire):
             )
         return self
 
-    def _only(self, kind: str, *others: str, needs: str) -> FeedbackRequest:
-        """Refuse what does not go with the field that makes this the `kind` it is."""
-        if getattr(self, needs) is None:
-            raise blame(needs, f"required with {kind}")
-        for name in sorted(self.model_fields_set - {kind, *others, "source", "key"}):
+    def _of_kind(self, kind: str, *allowed: str, requires: str) -> FeedbackRequest:
+        """Refuse fields that do not go with the field that makes this feedback of one kind."""
+        if getattr(self, requires) is None:
+            raise blame(requires, f"required with {kind}")
+        for name in sorted(self.model_fields_set - {kind, *allowed, "source", "key"}):
             if getattr(self, name) is not None:
                 raise blame(name, f"does not go with {kind}")
         return self
 
 
 class FeedbackBatch(Wire):
-    """Up to 1,024 pieces of feedback, stored in one transaction."""
+    """Up to 1,024 items of feedback, stored in one transaction."""
 
     feedback: list[FeedbackRequest] = Field(min_length=1, max_length=MAX_BATCH, fail_fast=True)
 
 
 class FeedbackAnswer(Wire):
-    """What became of the feedback; of a session, how many decisions took their quality from it."""
+    """What became of the feedback; for a session, the number of decisions that took the quality."""
 
     status: Literal["accepted", "duplicate", "superseded", "late"]
     decisions: int | None = None
 
 
 class FeedbackResult(Wire):
-    """What became of one row of a batch, which has a decision_id or a session_id."""
+    """What became of one item of a batch, which has a decision_id or a session_id."""
 
     decision_id: str | None = None
     session_id: str | None = None
@@ -186,13 +195,13 @@ class FeedbackResult(Wire):
 
 
 class FeedbackBatchAnswer(Wire):
-    """What became of the rows, in order."""
+    """What became of the items, in their order."""
 
     results: list[FeedbackResult]
 
 
 class ScoredPrompt(Wire):
-    """A prompt, or its embedding, or both, with the quality of the new model's answer to it."""
+    """A prompt, its embedding or both, and the quality of the new model's answer, in [0, 1]."""
 
     prompt: str | None = Field(None, min_length=1)
     embedding: list[float] | None = Field(None, min_length=1, fail_fast=True)
@@ -211,10 +220,10 @@ class ScoredPrompt(Wire):
 
 
 class NewModel(ModelSpec):
-    """A model to add; a missing pool is made with default settings.
+    """A model to add; a pool that does not exist is made with default settings.
 
-    With `scored` the policy knows beforehand how good it is, as if it had learned `n_effective`
-    outcomes of it, at most as many as are sent.
+    Prices are in US dollars per million tokens. With `scored`, the policy starts as if it had
+    learned `n_effective` outcomes of the model, at most as many as are sent.
     """
 
     pool: Name = "default"
@@ -238,7 +247,7 @@ class ModelAnswer(Wire):
 
 
 class PriorAnswer(Wire):
-    """What the scored prompts of a new model were made of."""
+    """What the policy learned from the scored prompts of a new model."""
 
     outcomes: int
     clusters: int
@@ -246,7 +255,7 @@ class PriorAnswer(Wire):
 
 
 class AddedModel(ModelAnswer):
-    """A model that was added, and what is known of it beforehand."""
+    """A model that was added, and what was learned from its scored prompts."""
 
     prior: PriorAnswer | None = None
 
@@ -258,7 +267,7 @@ class ModelList(Wire):
 
 
 class ModelChange(Wire):
-    """What changes about a model; a price gets a new dated row."""
+    """What changes about a model; a new price, in US dollars per million tokens, gets a new row."""
 
     input_price: float | None = Field(None, ge=0, le=MOST_PRICE_USD)
     output_price: float | None = Field(None, ge=0, le=MOST_PRICE_USD)
@@ -278,15 +287,15 @@ Usd = Annotated[float, Field(ge=0, le=MOST_USD)]
 LEAST_USD = 1e-9
 
 
-def _kept(amounts: BaseModel) -> None:
-    """Refuse amounts that would be kept as nothing: money is whole nano-dollars."""
-    for name, value in amounts:
+def _check_amounts(body: BaseModel) -> None:
+    """Refuse amounts that would be stored as 0: money is whole nano-dollars."""
+    for name, value in body:
         if name.endswith("_usd") and value is not None and 0.0 < value < LEAST_USD:
-            raise blame(name, "money is kept in whole nano-dollars: 1e-9 or more, or 0")
+            raise blame(name, "money is stored in whole nano-dollars: 0, or 1e-9 or more")
 
 
 class NewBudget(Wire):
-    """A cap on what decisions of a pool may cost; with a tag, those of requests that carry it."""
+    """A cap in US dollars on the decisions of a pool, or on those of requests with one tag."""
 
     name: Name
     pool: Name = "default"
@@ -302,21 +311,21 @@ class NewBudget(Wire):
     quality_floor: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _whole(self) -> NewBudget:
+    def _fields_agree(self) -> NewBudget:
         if self.quality_floor is not None and self.pacing != "history":
             raise blame("quality_floor", "goes with pacing 'history'")
-        _kept(self)
+        _check_amounts(self)
         if self.name in (".", ".."):
-            raise blame("name", "no path leads to this name")
+            raise blame("name", "a path cannot end in this name")
         if (self.window == "rolling") != (self.rolling_s is not None):
-            raise blame("rolling_s", "goes with window 'rolling', which needs it")
+            raise blame("rolling_s", "window 'rolling' requires it, and no other window has it")
         if (self.tag is None) != (self.value is None):
             raise blame("tag" if self.tag is None else "value", "tag and value come together")
         return self
 
 
 class BudgetChange(Wire):
-    """What changes about a budget; null takes a ceiling, a number of requests or a rate away."""
+    """What changes about a budget; null removes a ceiling, a number, a rate or a floor."""
 
     cap_usd: Usd | None = None
     top_up_usd: float | None = Field(None, gt=0, le=MOST_USD)
@@ -330,9 +339,9 @@ class BudgetChange(Wire):
     def _changes_something(self) -> BudgetChange:
         if not self.model_fields_set:
             raise ValueError("nothing to change")
-        _kept(self)
+        _check_amounts(self)
         if {"cap_usd", "top_up_usd"} <= self.model_fields_set:
-            raise blame("top_up_usd", "a cap is set or topped up, not both")
+            raise blame("top_up_usd", "does not go with cap_usd: set the cap or add to it")
         for name in ("cap_usd", "top_up_usd", "pacing"):
             if name in self.model_fields_set and getattr(self, name) is None:
                 raise blame(name, "cannot be null")
@@ -340,10 +349,10 @@ class BudgetChange(Wire):
 
 
 class BudgetAnswer(Wire):
-    """A budget and the sums of its rows in the current window, in US dollars.
+    """A budget and the sums of its current window, in US dollars.
 
-    What is not free is settled, reserved by decisions, expired (reserved and not settled in time),
-    leased by replicas, or lost (leased by a machine that went down).
+    Money that is not free is settled, reserved by decisions, expired (reserved and not settled in
+    time), leased by replicas, or lost (leased by a machine that went down).
     """
 
     name: str
@@ -376,6 +385,6 @@ class BudgetList(Wire):
 
 
 class CancelAnswer(Wire):
-    """What became of a decision that was never used."""
+    """What became of a decision that was not used."""
 
     status: Literal["cancelled", "duplicate"]

@@ -114,7 +114,7 @@ def test_feedback_has_three_shapes() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"quality": 1}, "decision_id: required, where there is no session_id"),
+        ({"quality": 1}, "decision_id: required without session_id"),
         ({"session_id": "s"}, "quality: required with session_id"),
         ({"preferred_over": "d"}, "decision_id: required with preferred_over"),
         ({"decision_id": "d", "preferred_over": "d"}, "preferred_over: this is the same decision"),
@@ -123,7 +123,7 @@ def test_feedback_has_three_shapes() -> None:
         ({"decision_id": "d", "session_id": "s", "quality": 1},
          "decision_id: does not go with session_id"),
         ({"decision_id": "d", "quality": 1, "pool": "p"},
-         "pool: comes with a session_id; a decision knows its own"),
+         "pool: goes with session_id only; a decision has its own pool"),
     ],
 )  # fmt: skip
 def test_a_field_that_does_not_go_with_others_is_named(body: Any, message: str) -> None:
