@@ -1,6 +1,7 @@
-"""The command line ``banditroute``, a file for each group of commands.
+"""The command line ``banditroute``, one file for each group of commands.
 
-Heavy imports wait inside the commands, so that ``--help`` is quick.
+A module must never import anything heavy at its top, so that ``--help`` is fast; commands import
+what they need when they run.
 """
 
 from banditroute.cli.main import app, main

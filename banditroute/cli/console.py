@@ -1,23 +1,36 @@
-"""What the commands share that talk to a running daemon."""
+"""What the commands share: options, calls to a running daemon, and how they fail."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-Url = Annotated[str, typer.Option(envvar="BANDITROUTE_URL", help="The running daemon.")]
+Url = Annotated[str, typer.Option(envvar="BANDITROUTE_URL", help="URL of the running daemon.")]
 PoolName = Annotated[str, typer.Option("--pool", help="Name of the pool.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def call(url: str, method: str, *args: Any, timeout: float = 10.0, **kwargs: Any) -> Any:
+def call(url: str, method: str, *args: Any, timeout_s: float = 10.0, **kwargs: Any) -> Any:
+    """Return the answer of a running daemon; end the program if there is none.
+
+    Parameters
+    ----------
+    url : str
+        URL of the daemon.
+    method : str
+        Name of a method of `banditroute.client.Client`.
+    timeout_s : float
+        Time limit, in seconds.
+    *args, **kwargs : Any
+        Arguments of the method.
+    """
     import httpx
 
     from banditroute.client import Client, RouterError
 
     try:
-        with Client(url, retries=0, timeout=timeout) as client:
+        with Client(url, retries=0, timeout=timeout_s) as client:
             return getattr(client, method)(*args, **kwargs)
     except RouterError as error:
         fail(str(error) if error.status else f"no daemon answers at {url}: {error.message}")
@@ -27,6 +40,7 @@ def call(url: str, method: str, *args: Any, timeout: float = 10.0, **kwargs: Any
         fail(str(error))
 
 
-def fail(message: str) -> Any:
+def fail(message: str) -> NoReturn:
+    """End the program with status 2 and one line on stderr."""
     typer.echo(f"banditroute: {message}", err=True)
     raise typer.Exit(2)

@@ -1,4 +1,4 @@
-"""The program, and the commands that need no running daemon."""
+"""The program, and the commands that are not about models, budgets or priors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from banditroute.cli.budgets import budgets_app
 from banditroute.cli.console import DEFAULT_URL, PoolName, Url, call, fail
 from banditroute.cli.models import models_app
 from banditroute.cli.prior import prior_app
+
+if TYPE_CHECKING:
+    from banditroute.settings import Settings
 
 app = typer.Typer(
     help="Pick the LLM for each prompt, and learn from the answers.",
@@ -31,8 +34,8 @@ app.add_typer(decisions_app, name="decisions")
 app.add_typer(budgets_app, name="budget")
 app.add_typer(prior_app, name="prior")
 
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
-Database = Annotated[str | None, typer.Option("--db", help="SQLAlchemy URL.")]
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file with the settings.")]
+Database = Annotated[str | None, typer.Option("--db", help="SQLAlchemy URL of the database.")]
 
 
 @app.command()
@@ -41,9 +44,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     db: Database = None,
-    replicas: Annotated[int | None, typer.Option(help="Ray Serve replicas.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Number of Ray Serve replicas.")] = None,
     local: Annotated[
-        bool, typer.Option("--local", help="One process without Ray: up in a second.")
+        bool, typer.Option("--local", help="One process without Ray, which starts in a second.")
     ] = False,
 ) -> None:
     """Run the daemon until Ctrl-C."""
@@ -59,8 +62,8 @@ def serve(
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="YAML file of settings.")]) -> None:
-    """Check a settings file and say what is wrong with it."""
+def check(file: Annotated[Path, typer.Argument(help="YAML file with the settings.")]) -> None:
+    """Check a file of settings and report its mistakes, without starting anything."""
     from banditroute.serve.compose import check_replicas
     from banditroute.store.engine import open_engine
 
@@ -85,7 +88,7 @@ def verify(
     db: Database = None,
     pool: PoolName = "default",
 ) -> None:
-    """Recompute every decision and the whole fold from the log, and compare."""
+    """Recompute all decisions and the whole state from the log, and compare; 1 if they differ."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from banditroute.store.engine import open_engine
@@ -98,14 +101,14 @@ def verify(
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
             raise ValueError(f"database: there is no file {engine.url.database}")
         try:
-            found = audit(Log(engine), pool)
+            report = audit(Log(engine), pool)
         finally:
             engine.dispose()
     except (ValueError, SQLAlchemyError) as error:
         fail(str(error))
-    for name, value in found.lines().items():
+    for name, value in report.lines().items():
         typer.echo(f"{name:36} {value}")
-    if not found.sound():
+    if not report.sound():
         raise typer.Exit(1)
 
 
@@ -117,7 +120,7 @@ def version() -> None:
 
 @db_app.command("upgrade")
 def db_upgrade(config: Config = None, db: Database = None) -> None:
-    """Bring the database to the schema of this version."""
+    """Upgrade the database to the schema of this version."""
     from banditroute.store.engine import HEAD, open_engine, shown, upgrade
 
     settings = _settings(config, database=db)
@@ -134,17 +137,18 @@ def db_upgrade(config: Config = None, db: Database = None) -> None:
 
 @decisions_app.command("show")
 def decisions_show(decision_id: str, url: Url = DEFAULT_URL) -> None:
-    """Show why a model was chosen."""
+    """Show a decision as JSON: every model with its estimates and why it was or was not chosen."""
     typer.echo(json.dumps(call(url, "decision", decision_id), indent=2))
 
 
 @decisions_app.command("cancel")
 def decisions_cancel(decision_id: str, url: Url = DEFAULT_URL) -> None:
-    """Give back what a decision reserved that was never used."""
+    """Release what was reserved for a decision that will not be used."""
     typer.echo(call(url, "cancel", decision_id))
 
 
-def _settings(config: Path | None, **flags: Any) -> Any:
+def _settings(config: Path | None, **flags: Any) -> Settings:
+    """Return the settings; end the program if they have mistakes."""
     from banditroute.settings import SettingsError, load_settings
 
     try:
@@ -153,13 +157,13 @@ def _settings(config: Path | None, **flags: Any) -> Any:
         fail(str(error))
 
 
-# Commands that need more than the daemon may import come from whoever has it.
-for found in entry_points(group="banditroute.commands"):
-    app.command(found.name)(found.load())
+# Commands that import what the daemon must not import are found by their entry points.
+for command in entry_points(group="banditroute.commands"):
+    app.command(command.name)(command.load())
 
 
 def main() -> None:
     """Run the command line."""
-    # Matrices this small gain nothing from threads, and the fold's bytes must not depend on them.
+    # Threads do not speed up matrices this small, and the bytes of a fold must not depend on them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(app())

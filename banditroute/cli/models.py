@@ -13,7 +13,7 @@ from rich.table import Table
 from banditroute.cli.console import DEFAULT_URL, PoolName, Url, call, fail
 
 models_app = typer.Typer(help="The models of a running daemon.", no_args_is_help=True)
-EMBEDDING_S = 120.0
+_ADD_TIMEOUT_S = 120.0  # scored prompts may have to be embedded
 
 
 @models_app.command("list")
@@ -33,19 +33,26 @@ def models_add(
     name: str,
     input_price: Annotated[float, typer.Option(help="US dollars per million tokens.")],
     output_price: Annotated[float, typer.Option(help="US dollars per million tokens.")],
-    max_output_tokens: Annotated[int | None, typer.Option(help="Limit of an answer.")] = None,
-    context_length: Annotated[int | None, typer.Option(help="Limit of a prompt.")] = None,
-    capability: Annotated[list[str] | None, typer.Option(help="E.g. tools; repeatable.")] = None,
+    max_output_tokens: Annotated[
+        int | None, typer.Option(help="Limit of an answer, in tokens.")
+    ] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="Limit of a prompt, in tokens.")
+    ] = None,
+    capability: Annotated[
+        list[str] | None, typer.Option(help="What it can do, such as tools; repeatable.")
+    ] = None,
     scored: Annotated[
-        Path | None, typer.Option(help="JSON lines of prompt (or embedding) and quality.")
+        Path | None, typer.Option(help="JSON lines with prompt (or embedding) and quality.")
     ] = None,
     n_effective: Annotated[
-        float | None, typer.Option(help="Outcomes that the scored prompts are worth (50).")
+        float | None,
+        typer.Option(help="Number of outcomes that the scored prompts count for (50)."),
     ] = None,
     pool: PoolName = "default",
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Add a model while the daemon runs; a missing pool is made."""
+    """Add a model; a pool that does not exist is made."""
     if n_effective is not None and scored is None:
         fail("--n-effective goes with --scored")
     fields: dict[str, Any] = {
@@ -57,7 +64,7 @@ def models_add(
     }
     if scored is not None:
         fields |= {"scored": _json_lines(scored), "n_effective": n_effective}
-    answer = call(url, "add_model", name, pool=pool, timeout=EMBEDDING_S, **fields)
+    answer = call(url, "add_model", name, pool=pool, timeout_s=_ADD_TIMEOUT_S, **fields)
     typer.echo(f"added {name} to pool {pool}")
     if prior := answer["prior"]:
         typer.echo(
@@ -78,7 +85,7 @@ def models_price(
     pool: PoolName = "default",
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Change a price; the next decision uses it and nothing is learned again."""
+    """Change a price; the next decision uses it, and nothing has to be learned again."""
     if input_price is None and output_price is None:
         fail("--input-price or --output-price is required")
     model = call(
@@ -89,14 +96,15 @@ def models_price(
 
 @models_app.command("drain")
 def models_drain(name: str, pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
-    """Choose a model no more; what it has taught stays."""
+    """Stop choosing a model; what was learned from it stays."""
     call(url, "drain_model", name, pool=pool)
     typer.echo(f"{name} drains")
 
 
 def _json_lines(path: Path) -> list[Any]:
+    """Return the objects of a file that has one on each line; empty lines are skipped."""
     try:
-        # Not splitlines(): U+2028 and its kin may stand inside a string.
+        # Not splitlines(): a string may contain U+2028 and other line separators.
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         fail(f"--scored: {path}: {error.strerror}")
