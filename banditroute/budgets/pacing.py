@@ -307,7 +307,7 @@ class MoneyPrices:
         for row in rows:
             if len(pace.recent) == WINDOW:
                 break
-            if pace.budget.holds(json.loads(row.tags) if row.tags else None):
+            if pace.budget.applies_to(json.loads(row.tags) if row.tags else None):
                 tokens = np.array([row.input_tokens])
                 weights = row.w_quality, row.w_cost, row.w_latency
                 features = np.frombuffer(row.features, dtype="<f4")[None]

@@ -1,9 +1,9 @@
 """Clients of the HTTP API: `Client` blocks, `AsyncClient` is for asyncio; all else is the same.
 
-A request can be sent twice without harm: routing carries an idempotency key, and feedback counts
-once per decision and key. A client must never choose a model itself; while the router is
-unavailable it may return the `default_model` that the caller named. The folder imports nothing
-else of the daemon, so that an application can take it alone.
+A request is sent again only where that does no harm: routing carries an idempotency key, feedback
+counts once per decision and key, and a top-up of a budget is sent once. A client must never choose
+a model itself; while the router is unavailable it may return the caller's `default_model`. The
+folder imports nothing else of the daemon, so that an application can take it alone.
 """
 
 from banditroute.client.aio import AsyncClient

@@ -71,7 +71,7 @@ class Budget:
         """Length of a rolling window in microseconds, 0 for other windows."""
         return (self.rolling_s or 0) * _US
 
-    def holds(self, tags: Mapping[str, str] | None) -> bool:
+    def applies_to(self, tags: Mapping[str, str] | None) -> bool:
         """Return whether the budget applies to a request with these tags."""
         if self.scope_tag is None:
             return True

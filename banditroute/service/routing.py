@@ -166,7 +166,7 @@ class Routing:
         if request.input_tokens is not None or request.text() is not None:
             return
         for budget in self._treasury.budgets(request.pool):
-            if budget.holds(request.tags):
+            if budget.applies_to(request.tags):
                 raise InvalidValue(
                     f"required with an embedding alone: budget {budget.name!r} applies",
                     param=f"{at}input_tokens",

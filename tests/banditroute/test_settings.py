@@ -1,4 +1,4 @@
-"""Settings: what wins over what, and mistakes that name their key, its line and the nearest one."""
+"""Settings: which source goes over which, and mistakes with their key, line and nearest key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write(tmp_path: Path) -> Any:
     return write
 
 
-def test_nothing_given_is_the_demo() -> None:
+def test_the_default_settings_are_the_demo() -> None:
     settings = load_settings()
     assert settings == Settings() and settings.port == 8_000
     assert settings.pools["default"].models == DEMO_MODELS
@@ -151,7 +151,7 @@ def test_a_prior_that_does_not_fit_names_its_key(write: Any, where: str, tmp_pat
     assert [settings.options_of(name).prior for name in "ab"] == [None, str(good)]
 
 
-def test_every_mistake_is_told_at_once(write: Any) -> None:
+def test_all_mistakes_are_reported_at_once(write: Any) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(write("prot: 1\nhots: x\nreplicas: 0"))
     lines = str(caught.value).splitlines()
@@ -163,7 +163,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_settings(tmp_path / "nothing.yaml")
 
 
-def test_an_empty_file_says_nothing(write: Any) -> None:
+def test_an_empty_file_changes_nothing(write: Any) -> None:
     assert load_settings(write("")) == load_settings(write("# later")) == Settings()
 
 

@@ -1,4 +1,4 @@
-"""A wire that answers from a script, and clients on it."""
+"""A transport that answers from a script, and clients that use it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DECISION = {
 
 
 def fault(status: int, code: str, **headers: str) -> httpx.Response:
-    error = {"message": "told", "type": "t", "param": "prompt", "code": code}
+    error = {"message": "refused", "type": "t", "param": "prompt", "code": code}
     return httpx.Response(status, json={"error": error}, headers=headers)
 
 
 class Wire:
-    """A scripted transport: each answer is used once, the last one for ever."""
+    """A scripted transport: each answer is used once, the last answer again and again."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.answers = list(answers)
@@ -60,15 +60,15 @@ Caller = Callable[..., Any]
 
 
 def _sync(wire: Any, method: str, *args: Any, options: Any = None, **kwargs: Any) -> Any:
-    with client(wire, **(options or {})) as one:
-        return getattr(one, method)(*args, **kwargs)
+    with client(wire, **(options or {})) as router:
+        return getattr(router, method)(*args, **kwargs)
 
 
 def _async(wire: Any, method: str, *args: Any, options: Any = None, **kwargs: Any) -> Any:
     async def run() -> Any:
         transport = httpx.MockTransport(wire)
-        async with AsyncClient("http://router", transport=transport, **(options or {})) as one:
-            return await getattr(one, method)(*args, **kwargs)
+        async with AsyncClient("http://router", transport=transport, **(options or {})) as router:
+            return await getattr(router, method)(*args, **kwargs)
 
     return asyncio.run(run())
 

@@ -1,4 +1,4 @@
-"""`banditroute budget` and `decisions cancel`: what they say, and what they refuse."""
+"""`banditroute budget` and `decisions cancel`: what they print, and what they refuse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from support.served_daemon import Served
 ASK = {"input_tokens": 1_000, "max_output_tokens": 1_000}
 
 
-def test_a_budget_lives_on_the_command_line(live: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_is_added_changed_and_deleted(
+    live: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     words = ("--window", "rolling", "--rolling-s", "60", "--tag", "team=a=b", "--rate", "0.01")
     more = ("--request-ceiling", "0.5", "--pacing", "pacer", "--expected-requests", "7")
@@ -29,7 +31,7 @@ def test_a_budget_lives_on_the_command_line(live: Served, monkeypatch: pytest.Mo
     assert live.get("/v1/budgets/all").items() >= {"cap_usd": 3.25, "pacing": "none"}.items()
     dropped = run("budget", "delete", "team/a")
     assert (dropped.exit_code, dropped.stdout) == (0, "dropped team/a of pool default\n")
-    assert [one["name"] for one in live.get("/v1/budgets")["data"]] == ["all"]
+    assert [budget["name"] for budget in live.get("/v1/budgets")["data"]] == ["all"]
 
 
 def test_a_budget_is_shown_to_the_nano_dollar(live: Served) -> None:
@@ -76,7 +78,7 @@ MISTAKES = [
 ]
 
 
-def test_a_mistake_is_told_in_a_line(live: Served) -> None:
+def test_a_mistake_is_reported_in_one_line(live: Served) -> None:
     assert live.post("/v1/budgets", {"name": "there", "cap_usd": 1.0}).status_code == 201
     before = live.rows("budgets")
     for words, message in MISTAKES:
@@ -87,6 +89,6 @@ def test_a_mistake_is_told_in_a_line(live: Served) -> None:
         assert live.rows("budgets") == before
 
 
-def test_a_missing_cap_is_told_by_name() -> None:
+def test_a_missing_cap_is_named() -> None:
     result = run("budget", "create", "b")
     assert result.exit_code == 2 and "--cap" in result.stderr

@@ -35,7 +35,7 @@ def test_help_names_every_command() -> None:
         assert command in result.stdout
 
 
-def test_check_says_what_it_found(tmp_path: Path) -> None:
+def test_check_prints_the_pools(tmp_path: Path) -> None:
     good = tmp_path / "good.yaml"
     good.write_text("pools:\n  a: {policy: {name: random}}\n  b: {}\n")
     result = run("check", good)
@@ -56,7 +56,7 @@ def test_check_says_what_it_found(tmp_path: Path) -> None:
         (None, "No such file"),
     ],
 )
-def test_check_says_what_is_wrong(tmp_path: Path, text: str | None, message: str) -> None:
+def test_check_reports_a_mistake(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "bad.yaml"
     if text is not None:
         path.write_text(text)
@@ -64,7 +64,7 @@ def test_check_says_what_is_wrong(tmp_path: Path, text: str | None, message: str
     assert result.exit_code == 2 and result.stdout == "" and message in result.stderr
 
 
-def test_a_missing_argument_is_told_by_name() -> None:
+def test_a_missing_argument_is_named() -> None:
     result = run("check")
     assert result.exit_code == 2 and "Missing argument" in result.stderr
 
@@ -87,7 +87,7 @@ def test_serve_refuses_before_it_starts(tmp_path: Path, words: list[str], messag
     assert result.exit_code == 2 and message in result.stderr
 
 
-def test_db_upgrade_builds_and_keeps(tmp_path: Path) -> None:
+def test_db_upgrade_builds_a_database_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new.db"
     first, second = run("db", "upgrade", "--db", url), run("db", "upgrade", "--db", url)
     assert first.exit_code == second.exit_code == 0
@@ -95,7 +95,7 @@ def test_db_upgrade_builds_and_keeps(tmp_path: Path) -> None:
     assert first.stdout.startswith(f"{url} is at revision ")
 
 
-def test_db_upgrade_brings_postgresql_up(postgres: Postgres) -> None:
+def test_db_upgrade_upgrades_postgresql(postgres: Postgres) -> None:
     with postgres.empty() as url:
         engine = open_engine(url)
         prepare(engine)
@@ -162,7 +162,7 @@ def test_a_model_is_added_with_scored_prompts(live: Served, tmp_path: Path) -> N
         ("{}", ["--n-effective", "0"], "scored[0]"),
     ],
 )
-def test_a_mistake_in_scored_prompts_is_told(
+def test_a_mistake_in_scored_prompts_is_reported(
     live: Served, tmp_path: Path, text: str | None, more: list[str], message: str
 ) -> None:
     path = tmp_path / "scored.jsonl"
@@ -184,13 +184,13 @@ def test_a_decision_is_shown(live: Served) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "http://[", "ftp://127.0.0.1"])
-def test_a_daemon_that_is_away_is_named(url: str) -> None:
+def test_a_daemon_that_does_not_answer_is_named(url: str) -> None:
     result = run("models", "list", "--url", url)
     assert result.exit_code == 2 and url in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_verify_says_what_is_not_there(live: Served, tmp_path: Path) -> None:
+def test_verify_names_a_missing_pool_or_file(live: Served, tmp_path: Path) -> None:
     result = run("verify", "--db", f"sqlite:///{live.path}", "--pool", "nowhere")
     assert result.exit_code == 2 and "'nowhere'" in result.output
     missing = tmp_path / "missing.db"
@@ -199,7 +199,7 @@ def test_verify_says_what_is_not_there(live: Served, tmp_path: Path) -> None:
     assert not missing.exists()
 
 
-def test_verify_finds_a_sound_log_sound(live: Served) -> None:
+def test_verify_tells_a_sound_log_from_an_altered_one(live: Served) -> None:
     for i in range(5):
         live.feedback(live.route(f"prompt {i}")["decision_id"], quality=i / 5)
     live.policy()

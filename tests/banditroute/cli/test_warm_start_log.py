@@ -33,12 +33,12 @@ def test_a_log_becomes_the_prior_of_another_pool(database: Path, tmp_path: Path)
     prior = Prior.read(out)
     quality, costs = sums_of(prior.arrays), sums_of(prior.arrays, prefix="cost_")
     assert sorted(quality) == ["large", "small"]
-    assert {one.count for one in (*quality.values(), *costs.values())} == {10.0}
+    assert {sums.count for sums in (*quality.values(), *costs.values())} == {10.0}
     assert quality["small"].moment[-1] / 10 == pytest.approx(0.1)
     with serve(database, pools={"next": {"models": MODELS, "prior": str(out)}}) as daemon:
         answer = daemon.route("question 1", pool="next")
         shown = daemon.get(f"/v1/decisions/{answer['decision_id']}")["models"]
-        mean = {one["model"]: one["mean"] for one in shown}
+        mean = {row["model"]: row["mean"] for row in shown}
         assert mean["small"] < 0.3 < mean["medium"] < 0.8 < mean["large"]
 
 
@@ -49,7 +49,7 @@ def test_a_pool_that_never_started_is_named(database: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.minilm
-def test_a_net_trained_on_a_log_serves_and_goes_on(database: Path, tmp_path: Path) -> None:
+def test_a_net_trained_on_a_log_serves_and_learns_on(database: Path, tmp_path: Path) -> None:
     app, out = typer.Typer(), tmp_path / "barp.npz"
     app.command()(pretrain.command)
     with serve(database, pools={"default": {"models": MODELS, "policy": "barp"}}) as daemon:
@@ -67,7 +67,7 @@ def test_a_net_trained_on_a_log_serves_and_goes_on(database: Path, tmp_path: Pat
     with serve(database, pools={"next": options}) as daemon:
         answer = daemon.route("question 1", pool="next", preference={"quality": 1.0})
         shown = daemon.get(f"/v1/decisions/{answer['decision_id']}")["models"]
-        mean = {one["model"]: one["mean"] for one in shown}
+        mean = {row["model"]: row["mean"] for row in shown}
         assert mean["small"] < 0.3 and mean["large"] > 0.8
         assert answer["model"] != "small"
         daemon.feedback(answer["decision_id"], quality=1.0, input_tokens=9, output_tokens=64)

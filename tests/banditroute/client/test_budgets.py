@@ -1,4 +1,4 @@
-"""Budgets through the clients: what goes over the wire, what comes back, what is sent once."""
+"""Budgets through the clients: what is sent, what comes back, and what is sent only once."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_budgets_are_listed_and_shown(call: Caller) -> None:
     assert sent(wire) == ("GET", "/v1/budgets/team%2Fa?pool=default", "")
 
 
-def test_a_budget_is_made_without_what_was_not_said(call: Caller) -> None:
+def test_a_budget_is_added_without_the_terms_that_are_none(call: Caller) -> None:
     wire = Wire(httpx.Response(201, json=SHOWN))
     assert call(wire, "add_budget", "b", pool="p", cap_usd=0.0, tag=None, window="day") == SHOWN
     assert sent(wire)[:2] == ("POST", "/v1/budgets")
     assert wire.bodies() == [{"pool": "p", "name": "b", "cap_usd": 0.0, "window": "day"}]
 
 
-def test_none_takes_a_term_of_a_budget_away(call: Caller) -> None:
+def test_none_removes_a_term_of_a_budget(call: Caller) -> None:
     wire = Wire(httpx.Response(200, json=SHOWN))
     assert call(wire, "change_budget", "b", rate_usd=None, cap_usd=3.0) == SHOWN
     assert sent(wire)[:2] == ("PATCH", "/v1/budgets/b?pool=default")
@@ -75,7 +75,7 @@ def test_a_decision_is_cancelled_and_none_is_ignored(call: Caller) -> None:
     assert call(wire, "cancel", None) == "ignored" and len(wire.requests) == 1
 
 
-def test_a_budget_that_is_spent_is_not_asked_again(call: Caller) -> None:
+def test_a_request_beyond_its_budget_is_not_sent_again(call: Caller) -> None:
     wire = Wire(fault(429, "budget_exceeded", **{"retry-after": "5"}))
     with pytest.raises(RouterError) as refused:
         call(wire, "route", prompt="p")
@@ -83,7 +83,7 @@ def test_a_budget_that_is_spent_is_not_asked_again(call: Caller) -> None:
     assert not refused.value.away and len(wire.requests) == 1
 
 
-def test_all_of_it_is_understood_by_a_daemon(served: Served, call: Caller) -> None:
+def test_a_daemon_understands_all_calls_about_budgets(served: Served, call: Caller) -> None:
     def wire(request: httpx.Request) -> httpx.Response:
         path = request.url.raw_path.decode()
         headers = {"Idempotency-Key": request.headers.get("Idempotency-Key", "none")}

@@ -1,4 +1,4 @@
-"""Clients: what goes over the wire, what comes back, and what happens on bad days."""
+"""Clients: what is sent, what comes back, and what happens when the router is unavailable."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route as HttpRoute
 from support.scripted_client import CALLERS, DECISION, Caller, Wire, client, fault, routed
 
-from banditroute.client import Client, Route, RouteError, RouterError, retry
+from banditroute.client import AsyncClient, Client, Route, RouteError, RouterError, retry
 
 
 @pytest.fixture(params=CALLERS)
@@ -32,6 +33,16 @@ def call(request: pytest.FixtureRequest) -> Caller:
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "BACKOFF_S", 0.001)
     monkeypatch.setattr(retry, "BACKOFF_LIMIT_S", 0.01)
+
+
+def test_both_clients_have_the_same_methods_and_parameters() -> None:
+    public = {name for name in dir(Client) if not name.startswith("_")}
+    assert public == {name for name in dir(AsyncClient) if not name.startswith("_")}
+    for name in public:
+        sync, aio = signature(getattr(Client, name)), signature(getattr(AsyncClient, name))
+        assert sync.parameters == aio.parameters
+        if name != "decide":
+            assert sync.return_annotation == aio.return_annotation
 
 
 def test_route_sends_what_was_asked_and_returns_the_decision(call: Caller) -> None:
@@ -88,7 +99,7 @@ def test_retries_of_one_call_share_a_key_and_calls_do_not(call: Caller) -> None:
         httpx.Response(503, text="<html>proxy</html>"),
     ],
 )
-def test_passing_trouble_is_retried(call: Caller, trouble: Any) -> None:
+def test_a_transient_failure_is_retried(call: Caller, trouble: Any) -> None:
     wire = Wire(trouble, trouble, routed())
     assert call(wire, "route", prompt="p").model == "a/b"
     assert len(wire.requests) == 3
@@ -105,7 +116,7 @@ def test_passing_trouble_is_retried(call: Caller, trouble: Any) -> None:
         (500, "internal"),
     ],
 )
-def test_a_no_is_raised_at_once(call: Caller, status: int, code: str) -> None:
+def test_a_refusal_is_raised_at_once(call: Caller, status: int, code: str) -> None:
     wire = Wire(fault(status, code))
     with pytest.raises(RouterError) as caught:
         call(wire, "route", prompt="p")
@@ -114,7 +125,7 @@ def test_a_no_is_raised_at_once(call: Caller, status: int, code: str) -> None:
         status,
         code,
         "prompt",
-        "told",
+        "refused",
     )
     assert len(wire.requests) == 1
 
@@ -129,13 +140,13 @@ def test_retries_are_counted_and_bounded(call: Caller) -> None:
 
 def test_retry_for_outlasts_the_number_of_retries() -> None:
     wire = Wire(*[fault(503, "unavailable")] * 20, routed())
-    with client(wire, retries=1, retry_for=20.0) as one:
-        assert one.route(prompt="p").decision_id == "d1"
-        assert one.retried == 20
+    with client(wire, retries=1, retry_for=20.0) as router:
+        assert router.route(prompt="p").decision_id == "d1"
+        assert router.retried == 20
     wire = Wire(fault(503, "unavailable"))
     begun = time.monotonic()
-    with client(wire, retry_for=0.05) as one, pytest.raises(RouterError):
-        one.route(prompt="p")
+    with client(wire, retry_for=0.05) as router, pytest.raises(RouterError):
+        router.route(prompt="p")
     assert time.monotonic() - begun < 1.0
     assert len(wire.requests) > 2
 
@@ -154,14 +165,14 @@ def test_retry_after_is_honoured_unless_it_is_absurd(call: Caller) -> None:
 @pytest.mark.parametrize(
     "trouble", [httpx.ConnectError("refused"), fault(503, "unavailable"), fault(500, "internal")]
 )
-def test_default_model_answers_when_the_router_is_away(call: Caller, trouble: Any) -> None:
+def test_default_model_answers_when_the_router_is_unavailable(call: Caller, trouble: Any) -> None:
     options = {"default_model": "safe", "timeout": 0.1, "retries": 2}
     route = call(Wire(trouble), "route", prompt="p", options=options)
     assert route == Route(decision_id=None, model="safe", degraded=True)
     assert call(Wire(trouble), "route_batch", [{"prompt": "p"}] * 2, options=options) == [route] * 2
 
 
-def test_default_model_does_not_hide_a_no(call: Caller) -> None:
+def test_default_model_does_not_hide_a_refusal(call: Caller) -> None:
     options = {"default_model": "safe"}
     for status, code in ((400, "invalid_value"), (429, "budget_exceeded")):
         with pytest.raises(RouterError, match=code):
@@ -171,17 +182,17 @@ def test_default_model_does_not_hide_a_no(call: Caller) -> None:
 def test_default_model_comes_within_the_timeout() -> None:
     wire = Wire(fault(503, "unavailable", **{"Retry-After": "5"}))
     begun = time.monotonic()
-    with client(wire, default_model="safe", timeout=0.2, retry_for=60.0) as one:
-        assert one.route(prompt="p").degraded
+    with client(wire, default_model="safe", timeout=0.2, retry_for=60.0) as router:
+        assert router.route(prompt="p").degraded
     assert time.monotonic() - begun < 1.0
 
 
 def test_batch_rows_are_decisions_or_errors(call: Caller) -> None:
-    error = {"message": "told", "type": "t", "param": None, "code": "budget_exceeded"}
+    error = {"message": "refused", "type": "t", "param": None, "code": "budget_exceeded"}
     wire = Wire(httpx.Response(200, json={"decisions": [DECISION, {"error": error}]}))
     first, second = call(wire, "route_batch", [{"prompt": "p"}, {"prompt": "q"}])
     assert first.decision_id == "d1"
-    assert second == RouteError("budget_exceeded", None, "told")
+    assert second == RouteError("budget_exceeded", None, "refused")
     assert wire.bodies() == [{"requests": [{"prompt": "p"}, {"prompt": "q"}]}]
     assert wire.requests[0].headers["idempotency-key"]
 
@@ -219,7 +230,7 @@ def test_a_preference_names_both_decisions(call: Caller) -> None:
     assert len(wire.requests) == 2
 
 
-def test_a_verdict_on_a_session_comes_back_with_its_reach(call: Caller) -> None:
+def test_session_feedback_returns_the_number_of_decisions(call: Caller) -> None:
     wire = Wire(httpx.Response(200, json={"status": "accepted", "decisions": 3}))
     answer = call(wire, "session_feedback", "s", quality=0.0, pool="team", key="csat", source=None)
     assert answer == {"status": "accepted", "decisions": 3}
@@ -230,9 +241,9 @@ def test_a_verdict_on_a_session_comes_back_with_its_reach(call: Caller) -> None:
     ]
 
 
-def test_a_batch_may_mix_what_is_said(call: Caller) -> None:
-    told = [{"session_id": "s", "key": "k", "status": "late"}, {"decision_id": "a", "key": "k"}]
-    wire = Wire(httpx.Response(200, json={"results": told}))
+def test_a_batch_may_mix_kinds_of_feedback(call: Caller) -> None:
+    results = [{"session_id": "s", "key": "k", "status": "late"}, {"decision_id": "a", "key": "k"}]
+    wire = Wire(httpx.Response(200, json={"results": results}))
     items = [
         {"decision_id": "a", "preferred_over": None},
         {"session_id": "s", "quality": 1.0},
@@ -242,9 +253,9 @@ def test_a_batch_may_mix_what_is_said(call: Caller) -> None:
     ignored = {"decision_id": None, "status": "ignored"}
     assert call(wire, "feedback_batch", items) == [
         {"decision_id": "a", "status": "ignored"},
-        told[0],
+        results[0],
         ignored,
-        told[1],
+        results[1],
     ]
     assert wire.bodies() == [{"feedback": [items[1], items[3]]}]
 
@@ -307,17 +318,17 @@ def test_call_survives_a_daemon_that_starts_later() -> None:
     app = Starlette(routes=[HttpRoute("/v1/route", route, methods=["POST"])])
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Bound but not listening: connections are refused, and nobody else takes the port.
+        # Bound but not listening: connections are refused, and the port cannot be taken.
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
         answers: list[Route] = []
-        with Client(url, retry_for=20.0) as one:
-            caller = threading.Thread(target=lambda: answers.append(one.route(prompt="p")))
+        with Client(url, retry_for=20.0) as router:
+            caller = threading.Thread(target=lambda: answers.append(router.route(prompt="p")))
             caller.start()
             time.sleep(0.3)
             reserved.listen()
             with serving(app, reserved):
                 caller.join(timeout=20.0)
-            assert one.retried > 0
+            assert router.retried > 0
     assert [answer.decision_id for answer in answers] == ["d1"]
     assert len(decided) == 1

@@ -1,4 +1,4 @@
-"""The clients' context manager: it settles whatever happens in its body."""
+"""The `decide` block: it posts feedback at its end, whatever happens in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACCEPTED = httpx.Response(202, json={"status": "accepted"})
 
 def test_decide_posts_what_was_set_and_the_measured_latency() -> None:
     wire = Wire(routed(), ACCEPTED)
-    with client(wire) as one, one.decide(prompt="p") as answer:
+    with client(wire) as router, router.decide(prompt="p") as answer:
         assert answer.model == "a/b"
         assert answer.max_output_tokens == answer.route.max_output_tokens > 0
         time.sleep(0.02)
@@ -42,9 +42,9 @@ def test_decide_posts_what_was_set_and_the_measured_latency() -> None:
 def test_decide_settles_when_the_body_raises(failed_quality: float | None) -> None:
     wire = Wire(routed(), ACCEPTED)
     with (
-        client(wire) as one,
+        client(wire) as router,
         pytest.raises(ZeroDivisionError),
-        one.decide(prompt="p", failed_quality=failed_quality) as answer,
+        router.decide(prompt="p", failed_quality=failed_quality) as answer,
     ):
         answer.cost_usd = 0.5
         raise ZeroDivisionError
@@ -56,7 +56,7 @@ def test_decide_settles_when_the_body_raises(failed_quality: float | None) -> No
 
 def test_a_body_that_raises_and_says_nothing_posts_nothing() -> None:
     wire = Wire(routed())
-    with client(wire) as one, pytest.raises(ZeroDivisionError), one.decide(prompt="p"):
+    with client(wire) as router, pytest.raises(ZeroDivisionError), router.decide(prompt="p"):
         raise ZeroDivisionError
     assert len(wire.bodies()) == 1
 
@@ -64,20 +64,20 @@ def test_a_body_that_raises_and_says_nothing_posts_nothing() -> None:
 def test_failure_to_settle_never_hides_the_callers_exception() -> None:
     wire = Wire(routed(), fault(404, "unknown_decision"))
     with (
-        client(wire) as one,
+        client(wire) as router,
         pytest.raises(ZeroDivisionError),
-        one.decide(prompt="p") as answer,
+        router.decide(prompt="p") as answer,
     ):
         answer.quality = 0.0
         raise ZeroDivisionError
-    with client(wire) as one, pytest.raises(RouterError), one.decide(prompt="p"):
+    with client(wire) as router, pytest.raises(RouterError), router.decide(prompt="p"):
         pass
 
 
 def test_degraded_decide_runs_the_body_and_posts_nothing() -> None:
     wire = Wire(httpx.ConnectError("refused"))
     options = {"default_model": "safe", "timeout": 0.05, "retries": 1}
-    with client(wire, **options) as one, one.decide(prompt="p") as answer:
+    with client(wire, **options) as router, router.decide(prompt="p") as answer:
         answer.quality = 1.0
     assert answer.model == "safe"
     assert answer.route.degraded
@@ -89,8 +89,8 @@ def test_async_decide_settles_too() -> None:
 
     async def run() -> None:
         async with (
-            AsyncClient("http://router", transport=httpx.MockTransport(wire)) as one,
-            one.decide(prompt="p", failed_quality=0.0) as answer,
+            AsyncClient("http://router", transport=httpx.MockTransport(wire)) as router,
+            router.decide(prompt="p", failed_quality=0.0) as answer,
         ):
             answer.answered_by = "c"
             raise ZeroDivisionError

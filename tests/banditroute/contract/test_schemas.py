@@ -1,4 +1,4 @@
-"""The wire: strict types, paths of mistakes, and mistakes without number told in no time."""
+"""Bodies: strict types, the path of a mistake, and an answer in time to very many mistakes."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def test_the_path_of_a_mistake(body: Any, param: str | None, code: str) -> None:
     ids=["embedding", "models", "requires", "messages", "content", "keys", "tags"],
 )
 @pytest.mark.timeout(5)
-def test_mistakes_without_number_are_not_all_listed(row: dict[str, Any]) -> None:
+def test_very_many_mistakes_are_not_all_listed(row: dict[str, Any]) -> None:
     refused(schemas.RouteBatch, {"requests": [row, row]})
 
 
-def test_rows_without_number_are_not_all_read() -> None:
+def test_very_many_rows_are_not_all_read() -> None:
     assert refused(schemas.RouteBatch, {"requests": [{}] * 200_000}).param == "requests[0]"
     assert refused(schemas.FeedbackBatch, {"feedback": [{}] * 200_000}).param == (
         "feedback[0].decision_id"
@@ -137,7 +137,7 @@ def test_a_field_that_does_not_go_with_others_is_named(body: Any, message: str) 
 
 @pytest.mark.parametrize("kind", [schemas.RouteRequest, schemas.NewModel, schemas.FeedbackRequest])
 @pytest.mark.parametrize("text", ['"\\ud800"', '"\\udc00\\ud800"', '"\xff"'])
-def test_text_that_is_no_unicode_is_refused(kind: type[BaseModel], text: str) -> None:
+def test_text_that_is_not_unicode_is_refused(kind: type[BaseModel], text: str) -> None:
     for key in ("prompt", "name", "decision_id"):
         body = f'{{"{key}": {text}}}'.encode("latin-1")
         assert refused(kind, body).code == "invalid_json"

@@ -1,4 +1,4 @@
-"""Budgets as values: windows of the calendar, UTC, and whom they hold."""
+"""Budgets as values: calendar windows in UTC, and the requests that they apply to."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ WINDOWS = [
 ]
 
 
-@pytest.mark.parametrize(("period", "now", "began", "ends"), WINDOWS)
+@pytest.mark.parametrize(("period", "now", "start", "end"), WINDOWS)
 def test_a_window_is_that_of_the_calendar_in_utc(
-    period: str, now: str, began: str, ends: str
+    period: str, now: str, start: str, end: str
 ) -> None:
-    one, at = budget(period), us(now, more=999_999)
-    assert (one.window_start_us(at), one.resets_at_us(at)) == (us(began), us(ends))
-    # Windows touch: the end of one is the beginning of the next.
-    assert one.window_start_us(us(ends) - 1) == us(began) and one.window_start_us(us(ends)) == us(
-        ends
-    )
+    periodic, now_us = budget(period), us(now, more=999_999)
+    assert periodic.window_start_us(now_us) == us(start)
+    assert periodic.resets_at_us(now_us) == us(end)
+    # The end of a window is the start of the next one.
+    assert periodic.window_start_us(us(end) - 1) == us(start)
+    assert periodic.window_start_us(us(end)) == us(end)
 
 
 @pytest.mark.parametrize("zone", ["America/St_Johns", "Pacific/Kiritimati"])
@@ -65,15 +65,15 @@ def test_the_zone_of_the_machine_does_not_matter(
         time.tzset()
 
 
-def test_one_window_for_ever_and_a_rolling_one_begin_at_0_and_never_reset() -> None:
-    for one in (budget(), budget("rolling", rolling_s=60)):
-        assert one.window_start_us(us("2026-03-01T10:59")) == 0
-        assert one.resets_at_us(us("2026-03-01T10:59")) is None
+def test_total_and_rolling_windows_start_at_0_and_never_reset() -> None:
+    for unbounded in (budget(), budget("rolling", rolling_s=60)):
+        assert unbounded.window_start_us(us("2026-03-01T10:59")) == 0
+        assert unbounded.resets_at_us(us("2026-03-01T10:59")) is None
     assert budget("rolling", rolling_s=90).span_us == 90_000_000 and budget().span_us == 0
 
 
 @pytest.mark.parametrize(
-    ("tags", "held"),
+    ("tags", "applies"),
     [
         (None, False),
         ({}, False),
@@ -82,9 +82,11 @@ def test_one_window_for_ever_and_a_rolling_one_begin_at_0_and_never_reset() -> N
         ({"team": "a", "x": "y"}, True),
     ],
 )
-def test_a_tag_says_whom_a_budget_holds(tags: dict[str, str] | None, held: bool) -> None:
-    assert budget(scope_tag="team", scope_value="a").holds(tags) is held
-    assert budget().holds(tags)
+def test_a_budget_with_a_tag_applies_to_requests_with_it(
+    tags: dict[str, str] | None, applies: bool
+) -> None:
+    assert budget(scope_tag="team", scope_value="a").applies_to(tags) is applies
+    assert budget().applies_to(tags)
 
 
 def test_dollars_become_the_nearest_nano_dollars() -> None:
@@ -102,7 +104,7 @@ def test_dollars_become_the_nearest_nano_dollars() -> None:
         ({"name": "b", "cap_usd": 1.0, "quality_floor": 0.5, "pacing": "zcl"}, "quality_floor"),
     ],
 )
-def test_what_could_not_be_kept_is_refused(body: dict[str, object], param: str) -> None:
+def test_a_budget_that_could_not_be_stored_is_refused(body: dict[str, object], param: str) -> None:
     with pytest.raises(InvalidValue) as refused:
         parse(NewBudget, json.dumps(body).encode())
     assert refused.value.param == param

@@ -7,7 +7,7 @@ from banditroute.core.clock import iso, new_id, now_us
 
 def test_ids_are_unique_and_sort_by_time() -> None:
     ids = [new_id(us) for us in (1, 255, 256, 1_700_000_000_000_000, 2**55)]
-    assert ids == sorted(ids) and all(len(one) == 32 for one in ids)
+    assert ids == sorted(ids) and all(len(name) == 32 for name in ids)
     assert len({new_id(7) for _ in range(10_000)}) == 10_000
 
 

@@ -25,12 +25,12 @@ def test_only_ratios_of_weights_count(
     assert Preference(**sent).weights() == weights
 
 
-def test_weights_cannot_all_be_nought() -> None:
+def test_weights_cannot_all_be_0() -> None:
     with pytest.raises(ValidationError, match="above 0"):
         Preference()
 
 
-def test_the_default_scale_is_the_dearest_model() -> None:
+def test_the_default_cost_scale_is_that_of_the_most_expensive_model() -> None:
     models = [
         ModelSpec(name="in", input_price=10.0, output_price=1.0),
         ModelSpec(name="out", input_price=1.0, output_price=20.0),
@@ -47,7 +47,7 @@ def test_an_answer_without_a_limit_has_a_prior_and_a_bound() -> None:
     assert (limited.prior_output_tokens, limited.output_limit) == (7, 7)
 
 
-def test_options_refuse_what_they_do_not_know() -> None:
+def test_options_refuse_an_unknown_key() -> None:
     with pytest.raises(ValidationError):
         PoolOptions.model_validate({"tau": 1})
     with pytest.raises(ValidationError, match="embedding_dim"):
