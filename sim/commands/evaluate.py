@@ -1,7 +1,8 @@
 """`sim evaluate`: what other policies would have done, from the log of one.
 
 There are three ways. Frozen policies are judged by off-policy estimates; policies that go on
-learning or hold a budget by sequence replay; a log without propensities by the direct method alone.
+learning or hold a budget by rejection replay; a log without propensities by the direct method
+alone.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ def command(
         typer.Option(help="Share of the log that policies learn from before they are judged."),
     ] = 0.5,
     learning: Annotated[
-        bool, typer.Option("--learning", help="Policies go on learning: by sequence replay.")
+        bool, typer.Option("--learning", help="Policies go on learning: by rejection replay.")
     ] = False,
     budget_rate: Annotated[
         float | None,
-        typer.Option(help="USD per request that policies may spend: by sequence replay."),
+        typer.Option(help="USD per request that policies may spend: by rejection replay."),
     ] = None,
     compare: Annotated[
         str | None,
@@ -171,7 +172,7 @@ class _Plan:
         if not self.has_propensities:
             return self._by_direct_method()
         if self.asked.replay_option is not None:
-            return self._by_sequence_replay()
+            return self._by_rejection_replay()
         return self._by_estimates()
 
     def _by_direct_method(self) -> _Result:
@@ -186,7 +187,7 @@ class _Plan:
             refused=False,
         )
 
-    def _by_sequence_replay(self) -> _Result:
+    def _by_rejection_replay(self) -> _Result:
         from sim.commands.terminal import progress
         from sim.ope.rejection_replay import replay
         from sim.ope.tables import replayed_json, show_replayed
@@ -284,7 +285,7 @@ def _read(asked: EvaluateOptions, tags: dict[str, str]) -> DecisionHistory:
     if "://" in log:
         with opened(log) as store:
             since_us = _microseconds(asked.since)
-            return read_database.read(store, asked.pool, since=since_us, tags=tags)
+            return read_database.read(store, asked.pool, since_us=since_us, tags=tags)
     if asked.since is not None:
         raise InputError("--since: the rows of a file have no time that is known; --tag selects")
     path = Path(log)

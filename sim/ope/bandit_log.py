@@ -1,7 +1,7 @@
-"""A bandit log as columns: what was chosen with which probability, and what came of it.
+"""A bandit log as columns: which model was chosen, with which probability, and what came of it.
 
-Whoever reads one leaves out the decisions that say nothing of a policy (pinned, overridden,
-cancelled) and counts them; nothing here knows where a log comes from.
+A reader of logs must leave out, and count, the decisions that say nothing about a policy: pinned,
+overridden or cancelled ones. Nothing here knows where a log comes from.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Bools, Float32, Float64
+from policies.base import Float32, Float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +22,32 @@ class BanditLog:
 
     Attributes
     ----------
-    name : for messages.
-    models : K names.
-    features : float32[n, d], the last column the intercept.
-    chosen : int[n], column of the model that answered.
-    propensity : float64[n], probability of that choice.
-    action_dist : float64[n, K], the whole pmf; None where only the propensity was logged.
-    open : bool[n, K], the models that any policy could have chosen.
-    quality : float64[n] in [0, 1], NaN where nobody said.
-    cost_usd : float64[n], US dollars; NaN where nobody said.
-    preference : float64[n, 3], weights of (quality, cost, latency), sum 1.
-    tau_cost_usd : float64[n], US dollars that count as cost 1.
-    session : int[n], from 0.
-    left_out : how many decisions were left out, by reason.
-    notes : what a reader of the results should know of the log.
+    name : str
+        For messages.
+    models : tuple of str
+        K names.
+    features : float32[n, d]
+        The contexts; the last column is the intercept.
+    chosen : int[n]
+        Column of the chosen model.
+    propensity : float64[n]
+        The probability with which it was chosen; NaN where it was not logged.
+    action_dist : float64[n, K] or None
+        The whole pmf of the choice; None if only the propensity was logged.
+    quality : float64[n]
+        In [0, 1]; NaN where it was not observed.
+    cost_usd : float64[n]
+        NaN where it was not observed.
+    preference : float64[n, 3]
+        Weights of quality, cost and latency; their sum is 1.
+    tau_cost_usd : float64[n]
+        The cost that counts as 1 in the utility.
+    session : int[n]
+        The session of each row, numbered from 0 without gaps.
+    left_out : mapping of str to int
+        How many decisions were left out, by reason.
+    notes : sequence of str
+        What a reader of the results should know about the log.
     """
 
     name: str
@@ -44,7 +56,6 @@ class BanditLog:
     chosen: NDArray[np.intp]
     propensity: Float64
     action_dist: Float64 | None
-    open: Bools
     quality: Float64
     cost_usd: Float64
     preference: Float64
@@ -54,44 +65,48 @@ class BanditLog:
     notes: Sequence[str] = ()
 
     def __len__(self) -> int:
+        """Return the number of decisions."""
         return len(self.chosen)
 
-    def rows(self, at: slice) -> BanditLog:
-        """Return some of the decisions; sessions are numbered anew."""
+    def rows(self, selected: slice) -> BanditLog:
+        """Return some of the decisions; their sessions are numbered again."""
         columns: dict[str, Any] = {
-            one.name: getattr(self, one.name)[at]
-            for one in fields(self)
-            if isinstance(getattr(self, one.name), np.ndarray)
+            column.name: getattr(self, column.name)[selected]
+            for column in fields(self)
+            if isinstance(getattr(self, column.name), np.ndarray)
         }
         columns["session"] = np.unique(columns["session"], return_inverse=True)[1]
         return replace(self, **columns)
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names for `measure` of what somebody said something about."""
-        known = ("quality", "cost", "utility")
-        return known if not np.isnan(self.cost_usd).all() else known[:1]
+        """The measures of this log: names that `measure` takes."""
+        return ("quality",) if np.isnan(self.cost_usd).all() else ("quality", "cost", "utility")
 
     def measure(self, name: str) -> Float64:
-        """Return an outcome by name, float64[n], NaN where it is not known.
+        """Return an outcome by its name, float64[n], NaN where it was not observed.
 
         Parameters
         ----------
-        name : ``quality``, ``cost`` or ``utility``, w_q quality - w_c min(cost / tau, 1): latency
-            is left out, since a preference for it is not a matter of the answer's worth.
+        name : str
+            ``quality``; ``cost`` in US dollars; or ``utility``, which is
+            w_quality quality - w_cost min(cost / tau_cost, 1). Latency is not part of the utility:
+            it says nothing about the worth of an answer.
         """
         if name == "quality":
             return self.quality
         if name == "cost":
             return self.cost_usd
-        fine = np.minimum(self.cost_usd / self.tau_cost_usd, 1.0)
-        paid = np.where(self.preference[:, 1] > 0.0, self.preference[:, 1] * fine, 0.0)
-        worth: Float64 = self.preference[:, 0] * self.quality - paid
-        return worth
+        w_quality, w_cost = self.preference[:, 0], self.preference[:, 1]
+        scaled_cost = np.minimum(self.cost_usd / self.tau_cost_usd, 1.0)
+        # Where cost does not matter it need not be observed.
+        penalty = np.where(w_cost > 0.0, w_cost * scaled_cost, 0.0)
+        utility: Float64 = w_quality * self.quality - penalty
+        return utility
 
 
-def sessions(names: Sequence[str | None]) -> NDArray[np.intp]:
-    """Return a number for each row, the same for rows of one session; None is one of its own."""
+def number_sessions(names: Sequence[str | None]) -> NDArray[np.intp]:
+    """Return the number of each row's session, from 0; a row without a name is a session alone."""
     keys = [f"row {i}" if name is None else f"session {name}" for i, name in enumerate(names)]
     numbers: NDArray[np.intp] = np.unique(keys, return_inverse=True)[1].astype(np.intp)
     return numbers

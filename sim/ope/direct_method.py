@@ -1,8 +1,8 @@
 """The direct method alone, for logs without propensities: a spend log, one answer to each prompt.
 
-A model of the rewards says what the choices of a policy would have got. It is as wrong as that
-model is, which saw some answers to some prompts for reasons that nobody wrote down, and there is
-no interval that would show it.
+A reward model predicts what the choices of a policy would have got. The estimate is as wrong as
+that model, which saw some answers to some prompts for reasons that were not logged. No interval
+would show this error, so none is given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sim.ope.bandit_log import BanditLog
 from sim.ope.evaluator import LOGGED
 from sim.ope.logged_requests import DecisionHistory
 from sim.ope.read_parquet import QUALITY_ALONE
-from sim.ope.reward_model import predicted
+from sim.ope.reward_model import predict_rewards
 from sim.ope.target_policy import compute_action_dist, train
 from sim.play.candidate import Candidate
 
@@ -28,14 +28,19 @@ from sim.play.candidate import Candidate
 def read(path: Path) -> BanditLog:
     """Read data in which each prompt has the answer of one model; propensities are NaN.
 
+    Parameters
+    ----------
+    path : Path
+        Data in one of the formats of `sim.data.formats`.
+
     Raises
     ------
     InputError
-        As `sim.data.formats.load`, and where there is no answer, or prompts have several.
+        As `sim.data.formats.load`; and if no prompt has an answer, or one has several.
     """
     data = load(str(path))
-    known = ~(np.isnan(data.quality) & np.isnan(data.cost_usd))
-    answers = known.sum(axis=1)
+    is_answered = ~(np.isnan(data.quality) & np.isnan(data.cost_usd))
+    answers = is_answered.sum(axis=1)
     if (answers > 1).any():
         raise InputError(
             f"--log: {path}: prompts have the answers of several models, so nothing needs to be "
@@ -44,7 +49,7 @@ def read(path: Path) -> BanditLog:
     rows = np.flatnonzero(answers)
     if not len(rows):
         raise InputError(f"--log: {path}: no row has an answer")
-    chosen, n = known[rows].argmax(axis=1), len(rows)
+    chosen, n = is_answered[rows].argmax(axis=1), len(rows)
     unanswered = len(data) - n
     return BanditLog(
         name=data.name,
@@ -53,7 +58,6 @@ def read(path: Path) -> BanditLog:
         chosen=chosen,
         propensity=np.full(n, np.nan),
         action_dist=None,
-        open=np.ones((n, len(data.models)), dtype=np.bool_),
         quality=data.quality[rows, chosen],
         cost_usd=data.cost_usd[rows, chosen],
         preference=np.tile(QUALITY_ALONE, (n, 1)),
@@ -65,6 +69,7 @@ def read(path: Path) -> BanditLog:
 
 
 def _features(prompts: Sequence[str]) -> Float32:
+    """Return the features of prompts, or an intercept alone if the log has no prompts."""
     if not any(prompts):
         return np.ones((len(prompts), 1), dtype=np.float32)
     return make_embedder("hashing").features(list(prompts))
@@ -73,32 +78,41 @@ def _features(prompts: Sequence[str]) -> Float32:
 def estimates(
     history: DecisionHistory, candidates: Sequence[Candidate], *, fraction: float
 ) -> dict[str, dict[str, float]]:
-    """Return by policy and measure what the reward model makes of its choices.
+    """Return the estimates of the direct method, by policy and measure.
 
     Parameters
     ----------
-    fraction : share of the log that is learned from before, in [0, 1); the rest is judged.
+    history : DecisionHistory
+        A log without propensities.
+    candidates : sequence of Candidate
+        The policies.
+    fraction : float
+        Share of the log that policies learn from, in [0, 1); they are evaluated on the rest.
 
     Notes
     -----
-    Of what was logged it is the mean of the answers that are known.
+    For the logging policy it is the mean of the observed outcomes.
     """
     log = history.log
     first = round(fraction * len(log))
-    judged = np.arange(first, len(log))
-    laws = {
-        one.label: compute_action_dist(
-            history.requests, log.models, one.options, train(history, one, until=first), rows=judged
+    evaluated = np.arange(first, len(log))
+    action_dists = {
+        candidate.label: compute_action_dist(
+            history.requests,
+            log.models,
+            candidate.options,
+            train(history, candidate, until=first),
+            rows=evaluated,
         )
-        for one in candidates
+        for candidate in candidates
     }
-    found: dict[str, dict[str, float]] = {name: {} for name in (LOGGED, *laws)}
+    by_policy: dict[str, dict[str, float]] = {name: {} for name in (LOGGED, *action_dists)}
     for measure in ("quality", "cost"):
         reward = log.measure(measure)
-        if np.isnan(reward[judged]).all():
+        if np.isnan(reward[evaluated]).all():
             continue
-        guess = predicted(log.features, log.chosen, reward, len(log.models))[judged]
-        found[LOGGED][measure] = float(np.nanmean(reward[judged]))
-        for label, pmf in laws.items():
-            found[label][measure] = float((pmf * guess).sum(axis=1).mean())
-    return found
+        q_hat = predict_rewards(log.features, log.chosen, reward, len(log.models))[evaluated]
+        by_policy[LOGGED][measure] = float(np.nanmean(reward[evaluated]))
+        for label, pmf in action_dists.items():
+            by_policy[label][measure] = float((pmf * q_hat).sum(axis=1).mean())
+    return by_policy

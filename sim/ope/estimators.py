@@ -1,9 +1,11 @@
-"""Estimators as one function each, from logged rows to one value per row.
+"""Estimators: each is a function from n logged rows to n values.
 
-The mean of the values is the estimate, and a value less the mean is the row's influence on it, so
-intervals need to know nothing of the estimator. w is
-`EstimatorInputs.importance`, which counts a row as the inverse of its probability of being observed
-and an unobserved row as nothing; q is the reward model.
+The mean of the values is the estimate. A value minus that mean is the influence of its row, so
+`sim.ope.intervals` needs to know nothing about the estimator.
+
+In the formulas pi is the target policy, r is `EstimatorInputs.reward`, q the reward model and w
+`EstimatorInputs.importance`. A row without an observed reward has w = 0; the other rows make up for
+it, each with the inverse of its probability of being observed.
 
 References
 ----------
@@ -24,72 +26,130 @@ import numpy as np
 from policies.base import Float64
 from sim.ope.inputs import EstimatorInputs
 
-CANDIDATES = 30
+LIMITS_TRIED = 30
 
 
 def ips(inputs: EstimatorInputs) -> Float64:
-    """Return ``w r``: unbiased, and as uncertain as the largest weights."""
+    """Return ``w r``, inverse propensity scoring [1]_.
+
+    It has no bias. Its uncertainty grows with the largest weights.
+
+    Parameters
+    ----------
+    inputs : EstimatorInputs
+        The logged rows.
+    """
     return inputs.importance * inputs.reward
 
 
 def clipped_ips(inputs: EstimatorInputs) -> Float64:
-    """Return ``min(w, M) r``, M by the bound of the error; see `_least_error`."""
+    """Return ``min(w, M) r``, IPS with clipped weights.
 
-    def clip(limit: float) -> Float64:
-        return np.minimum(inputs.weight, limit) * inputs.seen
+    M minimizes a bound of the squared error; see `_best_limit`. A clipped weight costs a share of
+    the reward itself: there is no reward model to stand in for it.
 
-    # What is cut is lost whole here, not in its distance from a model.
-    most = float(np.abs(inputs.reward[inputs.seen > 0.0]).max(initial=0.0))
-    limit = _least_error(inputs, clip, lambda w: w * inputs.reward, most)
-    return clip(limit) * inputs.reward
+    Parameters
+    ----------
+    inputs : EstimatorInputs
+        The logged rows.
+    """
+
+    def clipped(limit: float) -> Float64:
+        return np.minimum(inputs.weight, limit) * inputs.observation_weight
+
+    observed = inputs.reward[inputs.observation_weight > 0.0]
+    max_loss = float(np.abs(observed).max(initial=0.0))
+    limit = _best_limit(inputs, clipped, lambda w: w * inputs.reward, max_loss)
+    return clipped(limit) * inputs.reward
 
 
 def snips(inputs: EstimatorInputs) -> Float64:
-    """Return values around ``V = sum w r / sum w``; all weights 0 give NaN.
+    """Return values with mean ``V = sum w r / sum w``, self-normalized IPS [2]_.
 
-    A shift of all rewards shifts V likewise, which IPS does not promise. The influence of a row is
-    what leaving it out would change, ``w (r - V) / (sum w - w)``: with few large weights the
-    derivative ``w (r - V) / sum w`` makes intervals too short.
+    If all rewards grow by a constant, V grows by the same constant; this is not so with IPS. The
+    values are NaN if all weights are 0.
+
+    Parameters
+    ----------
+    inputs : EstimatorInputs
+        The logged rows.
+
+    Notes
+    -----
+    The influence of a row is the change of V when that row is left out, times n - 1:
+    ``(n - 1) w (r - V) / (sum w - w)``. The derivative of V, ``n w (r - V) / sum w``, makes
+    intervals too short when few weights are large.
     """
     w, n, total = inputs.importance, len(inputs.weight), float(inputs.importance.sum())
     if total <= 0.0:
         return np.full(n, np.nan)
-    value = float(w @ inputs.reward) / total
+    mean = float(w @ inputs.reward) / total
     others = np.maximum(total - w, total * np.finfo(np.float64).eps)
-    influence: Float64 = (n - 1) * w * (inputs.reward - value) / others
-    values: Float64 = value + influence - influence.mean()
+    influence: Float64 = (n - 1) * w * (inputs.reward - mean) / others
+    values: Float64 = mean + influence - influence.mean()
     return values
 
 
 def dm(inputs: EstimatorInputs) -> Float64:
-    """Return ``sum_a pi(a | x) q(x, a)``: as biased as its reward model, unseen."""
-    return inputs.value
+    """Return ``sum_a pi(a | x) q(x, a)``, the direct method [1]_.
+
+    It has the bias of its reward model, which no interval shows.
+
+    Parameters
+    ----------
+    inputs : EstimatorInputs
+        The logged rows.
+    """
+    return inputs.v_hat
 
 
 def dr(inputs: EstimatorInputs) -> Float64:
-    """Return ``sum_a pi(a | x) q(x, a) + w (r - q(x, a))``."""
-    return inputs.value + _correction(inputs, inputs.importance)
+    """Return ``sum_a pi(a | x) q(x, a) + w (r - q(x, a))``, doubly robust [1]_.
+
+    Parameters
+    ----------
+    inputs : EstimatorInputs
+        The logged rows.
+    """
+    return inputs.v_hat + _correction(inputs, inputs.importance)
 
 
 def switch_dr(inputs: EstimatorInputs) -> Float64:
-    """Return DR without the corrections of weights above tau, tau by the bound of the error."""
+    """Return DR without the correction of rows whose pi / p is above tau, SWITCH-DR [3]_.
 
-    def kept(limit: float) -> Float64:
+    tau minimizes a bound of the squared error; see `_best_limit`.
+
+    Parameters
+    ----------
+    inputs : EstimatorInputs
+        The logged rows.
+    """
+
+    def switched(limit: float) -> Float64:
         return np.where(inputs.weight <= limit, inputs.importance, 0.0)
 
-    limit = _least_error(inputs, kept, lambda w: _correction(inputs, w), _span(inputs))
-    return inputs.value + _correction(inputs, kept(limit))
+    limit = _best_limit(inputs, switched, lambda w: _correction(inputs, w), _reward_range(inputs))
+    return inputs.v_hat + _correction(inputs, switched(limit))
 
 
 def dr_os(inputs: EstimatorInputs) -> Float64:
-    """Return DR with ``lambda w / (w^2 + lambda)`` for w, lambda by the bound of the error."""
+    """Return DR with ``lambda u / (u^2 + lambda)`` in place of u = pi / p, DR-OS [4]_.
+
+    Optimistic shrinkage pulls large weights towards 0. lambda minimizes a bound of the squared
+    error; see `_best_limit`.
+
+    Parameters
+    ----------
+    inputs : EstimatorInputs
+        The logged rows.
+    """
 
     def shrunk(limit: float) -> Float64:
         square = limit**2
-        return square * inputs.weight / (inputs.weight**2 + square) * inputs.seen
+        return square * inputs.weight / (inputs.weight**2 + square) * inputs.observation_weight
 
-    limit = _least_error(inputs, shrunk, lambda w: _correction(inputs, w), _span(inputs))
-    return inputs.value + _correction(inputs, shrunk(limit))
+    limit = _best_limit(inputs, shrunk, lambda w: _correction(inputs, w), _reward_range(inputs))
+    return inputs.v_hat + _correction(inputs, shrunk(limit))
 
 
 ESTIMATORS: dict[str, Callable[[EstimatorInputs], Float64]] = {
@@ -104,43 +164,50 @@ ESTIMATORS: dict[str, Callable[[EstimatorInputs], Float64]] = {
 
 
 def _correction(inputs: EstimatorInputs, w: Float64) -> Float64:
-    return w * (inputs.reward - inputs.guess)
+    return w * (inputs.reward - inputs.q_hat)
 
 
-def _span(inputs: EstimatorInputs) -> float:
-    """Return the range of what was observed."""
-    seen = inputs.reward[inputs.seen > 0.0]
-    return float(np.ptp(seen)) if len(seen) else 0.0
+def _reward_range(inputs: EstimatorInputs) -> float:
+    """Return the largest observed reward minus the smallest."""
+    observed = inputs.reward[inputs.observation_weight > 0.0]
+    return float(np.ptp(observed)) if len(observed) else 0.0
 
 
-def _least_error(
+def _best_limit(
     inputs: EstimatorInputs,
-    cut: Callable[[float], Float64],
+    reduce: Callable[[float], Float64],
     term: Callable[[Float64], Float64],
-    most: float,
+    max_loss: float,
 ) -> float:
-    """Return the limit on weights whose bound of the squared error is least.
+    """Return the limit on weights that minimizes a bound of the squared error.
 
     Parameters
     ----------
-    cut : from a limit to weights that are never above the plain ones, float64[n].
-    term : from weights to the values whose variance counts.
-    most : what a weight of 1 that is cut away loses at most.
+    inputs : EstimatorInputs
+        The logged rows.
+    reduce : callable
+        From a limit to weights, float64[n], that are never above ``inputs.importance``.
+    term : callable
+        From weights to the values, float64[n], whose variance counts.
+    max_loss : float
+        The most that a row loses, in units of the reward, per unit of weight that is taken away.
 
     Notes
     -----
-    The bound is ``var(term) / n + (most mean(w - cut w))^2``. Only the variance looks at rewards,
-    so the limit is not chosen for what the estimate becomes.
+    The bound is ``var(term) / n + (max_loss mean(w - reduce(w)))^2``, a variance and a squared
+    bias [3]_. Of the rewards only the variance is used, so the limit is not chosen by the estimate
+    that it leads to.
     """
     w, n = inputs.importance, len(inputs.weight)
     positive = inputs.weight[w > 0.0]
     if not len(positive):
         return 1.0
-    limits = np.unique(np.quantile(positive, np.linspace(0.0, 1.0, CANDIDATES)))
+    limits = np.unique(np.quantile(positive, np.linspace(0.0, 1.0, LIMITS_TRIED)))
     best, least = float(limits[-1]), np.inf
+    # The last limit is so high that it leaves all weights as they are.
     for limit in (*limits.tolist(), 1e3 * float(limits[-1])):
-        kept = cut(limit)
-        error = float(term(kept).var()) / n + (most * float((w - kept).mean())) ** 2
+        reduced = reduce(limit)
+        error = float(term(reduced).var()) / n + (max_loss * float((w - reduced).mean())) ** 2
         if error < least:
             best, least = limit, error
     return best

@@ -1,7 +1,7 @@
-"""Judging several policies from one log: trained on its first part, frozen, judged on the rest.
+"""The evaluation of several policies on one log: learn from its first part, evaluate on the rest.
 
-Beside them stand the logging policy itself, every model alone, and for each policy the zero router:
-the mix of two models that costs as much and does not look at the prompt.
+Each policy learns from the first part and is then frozen. It is compared with the logging policy
+and with its zero router: the mix of two models at the same cost that does not look at the prompt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ from sim.play.candidate import Candidate
 
 @dataclass(frozen=True, slots=True)
 class PolicyDifference:
-    """A paired difference, by measure and estimator."""
+    """The paired difference of two policies.
+
+    Attributes
+    ----------
+    label : str
+        ``a - b``, with the labels of the two.
+    estimates : dict
+        By measure and estimator.
+    """
 
     label: str
     estimates: dict[str, dict[str, Estimate]]
@@ -33,7 +41,19 @@ class PolicyDifference:
 
 @dataclass(frozen=True, slots=True)
 class ZeroRouter:
-    """The zero router at a policy's cost: the mix in words, its quality, and policy minus zero."""
+    """The zero router of one policy; the field names are keys of ``--json``.
+
+    Attributes
+    ----------
+    label : str
+        Of the policy.
+    mix : str
+        The models and their shares, in words.
+    quality : Interval
+        Of the mix.
+    difference : Interval
+        Quality of the policy minus quality of the mix.
+    """
 
     label: str
     mix: str
@@ -43,7 +63,17 @@ class ZeroRouter:
 
 @dataclass(frozen=True, slots=True)
 class LogComparison:
-    """Decisions of somebody else, for a check: their mean quality, and each policy's less it."""
+    """Estimates beside the mean quality of another log; the field names are keys of ``--json``.
+
+    Attributes
+    ----------
+    label : str
+        Of the other log.
+    mean : Interval
+        Mean quality of the other log.
+    differences : dict
+        By policy, its estimated quality minus that mean.
+    """
 
     label: str
     mean: Interval
@@ -52,14 +82,32 @@ class LogComparison:
 
 @dataclass(slots=True)
 class Evaluation:
-    """What one log says; `first` is the first judged row."""
+    """What one log says about several policies.
+
+    Attributes
+    ----------
+    history : DecisionHistory
+        The log.
+    first : int
+        The first evaluated row.
+    evaluator : Evaluator
+        Of that log.
+    policies : list of PolicyEvaluation
+        The logging policy first.
+    differences : list of PolicyDifference
+        Of the policies that were not refused.
+    zero_routers : list of ZeroRouter
+        For each policy whose cost was estimated.
+    comparison : LogComparison or None
+        None if there is no other log to compare with.
+    """
 
     history: DecisionHistory
     first: int
     evaluator: Evaluator
     policies: list[PolicyEvaluation] = field(default_factory=list)
     differences: list[PolicyDifference] = field(default_factory=list)
-    zeros: list[ZeroRouter] = field(default_factory=list)
+    zero_routers: list[ZeroRouter] = field(default_factory=list)
     comparison: LogComparison | None = None
 
 
@@ -71,134 +119,178 @@ def evaluate(
     baseline: str = LOGGED,
     seed: int = 0,
 ) -> Evaluation:
-    """Judge frozen policies.
+    """Train policies on the first part of a log, freeze them and evaluate them on the rest.
 
     Parameters
     ----------
-    fraction : share of the log that is learned from, in [0, 1).
-    baseline : ``logged`` or the label of a candidate; all others are compared with it.
-    seed : of the bootstrap.
+    history : DecisionHistory
+        The log.
+    candidates : sequence of Candidate
+        The policies.
+    fraction : float
+        Share of the log that policies learn from, in [0, 1).
+    baseline : str
+        ``logged`` or the label of a candidate; all others are compared with it.
+    seed : int
+        Of the bootstrap.
 
     Raises
     ------
     InputError
-        When no outcome is known, or there are fewer than two rows to evaluator.
+        If there are fewer than two rows to evaluate, or no quality was observed in them.
     """
-    first = round(fraction * len(history.log))
-    if len(history.log) - first < 2:
-        raise InputError(f"--log: {len(history.log)} decisions are too few to judge anything")
-    evaluator = Evaluator(history.log, first=first, seed=seed)
+    log, rows = history.log, len(history.log)
+    first = round(fraction * rows)
+    if rows - first < 2:
+        raise InputError(f"--log: {rows} decisions are too few to evaluate a policy")
+    evaluator = Evaluator(log, first=first, seed=seed)
     if "quality" not in evaluator.measures:
-        raise InputError(f"--log: {history.log.name}: no judged decision has feedback on quality")
-    found = Evaluation(history, first, evaluator)
-    targets, judged = [Target(LOGGED, None)], np.arange(first, len(history.log))
-    for one in candidates:
-        fold = train(history, one, until=first)
+        raise InputError(f"--log: {log.name}: no evaluated decision has feedback on quality")
+    targets = [Target(LOGGED, None)]
+    for candidate in candidates:
         pmf = compute_action_dist(
-            history.requests, history.log.models, one.options, fold, rows=judged
+            history.requests,
+            log.models,
+            candidate.options,
+            train(history, candidate, until=first),
+            rows=np.arange(first, rows),
         )
-        targets.append(Target(one.label, pmf))
-    found.policies = [evaluator.evaluate(target) for target in targets]
-    told = [one for one in found.policies if one.refusal is None]
-    for a, b in _pairs([one.label for one in told], baseline):
-        first_of, other = (next(v for v in told if v.label == name) for name in (a, b))
-        found.differences.append(
-            PolicyDifference(
-                f"{a} - {b}",
-                {
-                    name: evaluator.difference(first_of, other, name)
-                    for name in evaluator.measures
-                    if name in first_of.values and name in other.values
-                },
-            )
-        )
-    if "cost" in evaluator.measures:
-        alone = _Alone.of(evaluator)
-        costed = [one for one in told if "cost" in one.estimates]
-        found.zeros = [alone.zero(evaluator, one) for one in costed] if alone.names else []
-    return found
+        targets.append(Target(candidate.label, pmf))
+    policies = [evaluator.evaluate(target) for target in targets]
+    estimated = {policy.label: policy for policy in policies if policy.refusal is None}
+    return Evaluation(
+        history=history,
+        first=first,
+        evaluator=evaluator,
+        policies=policies,
+        differences=[
+            _difference(evaluator, estimated[a], estimated[b])
+            for a, b in _pairs(list(estimated), baseline)
+        ],
+        zero_routers=_zero_routers(evaluator, list(estimated.values())),
+    )
 
 
 def not_identified(label: str) -> PolicyEvaluation:
-    """Return the refusal of a policy that is known by another log alone."""
-    why = (
-        "its log holds what it gave to the models that it chose, not what it would have given to "
-        "those chosen here, so its value on these decisions is not identified: log the whole pmf, "
+    """Return the refusal of a policy of which only its own log is known, not its pmf here."""
+    refusal = (
+        "its log holds the probabilities of the models that it chose itself, not of those that "
+        "were chosen here, so its value on these decisions is not identified: log the whole pmf, "
         "or evaluate from its log instead"
     )
-    return PolicyEvaluation(label, None, why, [], {}, {})
+    return PolicyEvaluation(label, None, refusal, [], {}, {})
 
 
-def compare_with_log(found: Evaluation, other: BanditLog, label: str) -> LogComparison:
-    """Compare estimates with the mean quality of another log, which shares no row with this one.
+def compare_with_log(evaluation: Evaluation, other: BanditLog, label: str) -> LogComparison:
+    """Compare estimates with the mean quality of another log.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Whose SNIPS estimates are compared.
+    other : BanditLog
+        A log that shares no row with the evaluated one, so that both errors are independent.
+    label : str
+        Of the other log.
 
     Raises
     ------
     InputError
-        When no quality is known there.
+        If no quality was observed in the other log.
     """
     evaluator = Evaluator(other, measures=["quality"])
     if not evaluator.measures:
         raise InputError("--compare: no decision there has feedback on quality")
     mean = evaluator.interval(evaluator.values(Target(label, None), "quality")["snips"])
     differences = {}
-    for one in found.policies:
-        if one.refusal is None:
-            own = found.evaluator.interval(one.values["quality"]["snips"])
-            wide = math.hypot(own.half_width, mean.half_width)
-            apart = own.mean - mean.mean
-            differences[one.label] = Interval(apart, apart - wide, apart + wide)
+    for policy in evaluation.policies:
+        if policy.refusal is None:
+            estimate = evaluation.evaluator.interval(policy.values["quality"]["snips"])
+            half_width = math.hypot(estimate.half_width, mean.half_width)
+            difference = estimate.mean - mean.mean
+            differences[policy.label] = Interval(
+                difference, difference - half_width, difference + half_width
+            )
     return LogComparison(label, mean, differences)
 
 
+def _difference(evaluator: Evaluator, a: PolicyEvaluation, b: PolicyEvaluation) -> PolicyDifference:
+    """Return a - b for the measures that were estimated for both."""
+    estimates = {
+        name: evaluator.difference(a, b, name)
+        for name in evaluator.measures
+        if name in a.values and name in b.values
+    }
+    return PolicyDifference(f"{a.label} - {b.label}", estimates)
+
+
 def _pairs(labels: Sequence[str], baseline: str) -> list[tuple[str, str]]:
-    """Return everybody against the baseline, then the candidates among each other."""
+    """Return each policy with the baseline, then each pair of the other candidates."""
     others = [label for label in labels if label != baseline]
     pairs = [(label, baseline) for label in others if baseline in labels]
     named = [label for label in others if label != LOGGED]
     return pairs + [(a, b) for i, a in enumerate(named) for b in named[i + 1 :]]
 
 
+def _zero_routers(evaluator: Evaluator, policies: Sequence[PolicyEvaluation]) -> list[ZeroRouter]:
+    """Return the zero routers of all policies whose cost was estimated."""
+    if "cost" not in evaluator.measures:
+        return []
+    mixes = _SingleModels.of(evaluator)
+    if not mixes.names:
+        return []
+    return [mixes.zero_router(evaluator, one) for one in policies if "cost" in one.estimates]
+
+
 @dataclass(frozen=True, slots=True)
-class _Alone:
-    """The models that the log can judge alone: per row values of their quality, and mean costs."""
+class _SingleModels:
+    """The models that the log supports as policies that always choose one model.
+
+    Attributes
+    ----------
+    names : list of str
+        m models.
+    quality : list of float64[n]
+        Values of the quality of each.
+    cost_usd : list of float
+        Estimated cost of each in US dollars per request.
+    """
 
     names: list[str]
-    values: list[Float64]
-    cost: list[float]
+    quality: list[Float64]
+    cost_usd: list[float]
 
     @classmethod
-    def of(cls, evaluator: Evaluator) -> _Alone:
-        found = cls([], [], [])
-        for k, name in enumerate(evaluator.log.models):
-            pmf = np.zeros((len(evaluator.judged), len(evaluator.log.models)))
+    def of(cls, evaluator: Evaluator) -> _SingleModels:
+        single = cls([], [], [])
+        log = evaluator.evaluated
+        for k, name in enumerate(log.models):
+            pmf = np.zeros((len(log), len(log.models)))
             pmf[:, k] = 1.0
             target = Target(name, pmf)
             support = evaluator.support(target)
-            if (
-                support is not None
-                and support.refusal() is None
-                and evaluator.enough(target, "cost")
-            ):
-                found.names.append(name)
-                found.values.append(evaluator.values(target, "quality")[HEADLINE])
-                found.cost.append(float(evaluator.values(target, "cost")[HEADLINE].mean()))
-        return found
+            if support is None or support.refusal() is not None:
+                continue
+            if evaluator.has_enough_rows(target, "cost"):
+                single.names.append(name)
+                single.quality.append(evaluator.values(target, "quality")[HEADLINE])
+                single.cost_usd.append(float(evaluator.values(target, "cost")[HEADLINE].mean()))
+        return single
 
-    def zero(self, evaluator: Evaluator, policy: PolicyEvaluation) -> ZeroRouter:
-        """Return the zero router at the policy's estimated cost, its share taken as known."""
-        quality = np.array([float(one.mean()) for one in self.values])
-        frontier = Frontier.of([Offer(1.0, quality, np.array(self.cost))])
+    def zero_router(self, evaluator: Evaluator, policy: PolicyEvaluation) -> ZeroRouter:
+        """Return the mix that costs as much as a policy; its shares are taken as exact."""
+        quality = np.array([float(values.mean()) for values in self.quality])
+        frontier = Frontier.of([Offer(1.0, quality, np.array(self.cost_usd))])
         corner, share = frontier.mix_at(policy.estimates["cost"][HEADLINE].normal.mean)
-        parts = {int(frontier.arms[corner, 0]): 1.0 - share}
+        shares = {int(frontier.arms[corner, 0]): 1.0 - share}
         if share > 0.0:
-            parts[int(frontier.arms[corner + 1, 0])] = share
-        values = np.zeros(len(evaluator.judged))
-        for k, part in parts.items():
-            values += part * self.values[k]
+            shares[int(frontier.arms[corner + 1, 0])] = share
+        values = np.zeros(len(evaluator.evaluated))
+        for k, part in shares.items():
+            values += part * self.quality[k]
         return ZeroRouter(
             label=policy.label,
-            mix=" + ".join(f"{part:.0%} {self.names[k]}" for k, part in parts.items()),
+            mix=" + ".join(f"{part:.0%} {self.names[k]}" for k, part in shares.items()),
             quality=evaluator.interval(values),
             difference=evaluator.interval(policy.values["quality"][HEADLINE] - values),
         )

@@ -1,7 +1,7 @@
-"""From a log and what targets would do in it to verdicts: estimates, intervals, differences.
+"""From a log and what target policies do in it to estimates, intervals and differences.
 
-Here everything meets that the estimators need: the reward model, the probability of being
-observed, the weights. No estimate leaves that the log does not support.
+The reward model, the probability of being observed and the importance weights meet here. No
+estimate may leave that the log does not support.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
 from sim.ope.inputs import EstimatorInputs
 from sim.ope.intervals import Interval, bootstrap, empirical_bernstein, normal
-from sim.ope.overlap import Support, effective, needed
-from sim.ope.reward_model import observed, predicted
+from sim.ope.overlap import Support, effective_sample_size, least_sample_size
+from sim.ope.reward_model import observed_probability, predict_rewards
 
 FEW_SESSIONS = 30
 HEADLINE = "dr"
@@ -27,19 +27,34 @@ LOGGED = "logged"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A policy to be judged: its pmf[n, K] in every judged row; None is the logging policy."""
+    """A policy to evaluate.
+
+    Attributes
+    ----------
+    label : str
+        Its name in results.
+    action_dist : float64[n, K] or None
+        Its pmf in each of the n evaluated rows. None stands for the logging policy itself.
+    """
 
     label: str
-    pmf: Float64 | None
+    action_dist: Float64 | None
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One estimator's say on one target: the estimate with three intervals.
+    """The estimate of one estimator, with three intervals; the field names are keys of ``--json``.
 
-    `guaranteed` is the empirical Bernstein interval; None for the direct method, whose bias no
-    interval shows, where it holds every value that there could be, and where the largest weight
-    that there could be is not known.
+    Attributes
+    ----------
+    normal : Interval
+        See `sim.ope.intervals.normal`.
+    bootstrap : Interval
+        See `sim.ope.intervals.bootstrap`.
+    guaranteed : Interval or None
+        See `sim.ope.intervals.empirical_bernstein`. None for the direct method, whose bias no
+        interval shows; where the largest possible weight is not known; and where the interval
+        holds every value that is possible.
     """
 
     normal: Interval
@@ -49,10 +64,22 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PolicyEvaluation:
-    """What a log says of a target, by measure and estimator; `refusal` is why it says nothing.
+    """What a log says about one target policy.
 
-    `support` is None for the logging policy, which needs none. A measure of which too little was
-    observed is left out of `estimates` and `values`.
+    Attributes
+    ----------
+    label : str
+        See `Target`.
+    support : Support or None
+        None for the logging policy, which needs no support.
+    refusal : str or None
+        Why there are no estimates; None if there are some.
+    warnings : sequence of str
+        What makes the estimates doubtful.
+    estimates : mapping
+        By measure and estimator. A measure that was observed in too few rows is left out.
+    values : mapping
+        By measure and estimator, float64[n]: one value per evaluated row. The mean is the estimate.
     """
 
     label: str
@@ -64,126 +91,139 @@ class PolicyEvaluation:
 
 
 class Evaluator:
-    """Judges targets on the rows of a log from `first` on; what came before only teaches.
+    """Evaluates target policies on the rows of a log from `first` on.
+
+    The reward model learns from all rows, each of which is predicted from those before it.
 
     Parameters
     ----------
-    log : the whole log.
-    first : row from which targets are judged; at least one row must be left.
-    seed : of the bootstrap.
-    measures : names of `BanditLog.measure`, all by default; what nobody observed is left out.
+    log : BanditLog
+        The whole log.
+    first : int
+        The first evaluated row; at least one row must follow.
+    seed : int
+        Of the bootstrap.
+    measures : sequence of str
+        Names for `BanditLog.measure`; none stands for all. A measure that was never observed in
+        the evaluated rows is left out.
+
+    Attributes
+    ----------
+    evaluated : BanditLog
+        The evaluated rows.
     """
 
     def __init__(
         self, log: BanditLog, *, first: int = 0, seed: int = 0, measures: Sequence[str] = ()
     ) -> None:
         self.log = log
-        self.judged = log.rows(slice(first, None))
+        self.evaluated = log.rows(slice(first, None))
         self.seed = seed
-        self._rewards: dict[str, Float64] = {}
-        self._guesses: dict[str, Float64] = {}
-        self._seen: dict[str, Float64] = {}
+        self._reward: dict[str, Float64] = {}
+        self._q_hat: dict[str, Float64] = {}
+        self._observation_weight: dict[str, Float64] = {}
+        arms, x, chosen = len(log.models), self.evaluated.features, self.evaluated.chosen
         for name in measures or log.measures:
-            reward, arms = log.measure(name), len(log.models)
-            known = ~np.isnan(reward)
-            if not known[first:].any():
+            reward = log.measure(name)
+            is_observed = ~np.isnan(reward)
+            if not is_observed[first:].any():
                 continue
-            guess = predicted(log.features, log.chosen, reward, arms)
-            # Of the judged rows alone: before, feedback may have been rarer or more frequent.
-            late = slice(first, None)
-            chance = observed(log.features[late], log.chosen[late], known[late], arms)
-            self._rewards[name] = np.where(known, reward, 0.0)[first:]
-            self._guesses[name] = guess[first:]
-            self._seen[name] = np.where(known[late], 1.0 / chance, 0.0)
+            self._reward[name] = np.where(is_observed, reward, 0.0)[first:]
+            self._q_hat[name] = predict_rewards(log.features, log.chosen, reward, arms)[first:]
+            # Fitted to the evaluated rows alone: feedback may have been rarer or more frequent
+            # before them.
+            probability = observed_probability(x, chosen, is_observed[first:], arms)
+            self._observation_weight[name] = np.where(is_observed[first:], 1.0 / probability, 0.0)
 
     @property
     def measures(self) -> list[str]:
-        """The measures that were observed."""
-        return list(self._rewards)
+        """Names of the measures that were observed."""
+        return list(self._reward)
 
-    def observed(self, measure: str) -> float:
-        """Return the share of the judged rows whose outcome is known."""
-        return float((self._seen[measure] > 0.0).mean())
+    def observed_share(self, measure: str) -> float:
+        """Return the share of the evaluated rows whose outcome was observed."""
+        return float((self._observation_weight[measure] > 0.0).mean())
 
     def evaluate(self, target: Target) -> PolicyEvaluation:
-        """Judge one target; the same arguments give the same numbers."""
+        """Evaluate one target policy; the same arguments give the same numbers."""
         support = self.support(target)
         refusal = support.refusal() if support else None
-        told, warnings = self.measures, list(support.warnings()) if support else []
+        warnings = list(support.warnings()) if support else []
+        measures = [] if refusal else self.measures
         if support is not None:
-            lacking = [name for name in told if not self.enough(target, name)]
-            told = [] if refusal else [name for name in told if name not in lacking]
-            warnings += [
-                f"{name} is known of too few rows to be estimated"
-                for name in lacking
-                if not refusal
-            ]
-            sessions = int(self.judged.session.max()) + 1
+            too_few = [name for name in measures if not self.has_enough_rows(target, name)]
+            measures = [name for name in measures if name not in too_few]
+            warnings += [f"{name}: observed in too few rows for an estimate" for name in too_few]
+            sessions = int(self.evaluated.session.max()) + 1
             if sessions < FEW_SESSIONS:
                 warnings.append(f"{sessions} sessions are few for an interval")
-        values = {name: self.values(target, name) for name in told}
-        most = support.most_weight if support else 1.0
+        values = {name: self.values(target, name) for name in measures}
+        most_weight = support.most_weight if support else 1.0
         return PolicyEvaluation(
             label=target.label,
             support=support,
             refusal=refusal,
             warnings=warnings,
             estimates={
-                name: self._estimates(name, one, most, possible=self._possible(name))
-                for name, one in values.items()
+                name: self._estimates(name, by, most_weight, possible=self._possible(name))
+                for name, by in values.items()
             },
             values=values,
         )
 
-    def enough(self, target: Target, measure: str) -> bool:
-        """Tell whether the rows where a measure is known are enough to estimate it."""
-        size = effective(self._weight(target) * self._seen[measure])
-        return size >= needed(len(self.judged))
+    def has_enough_rows(self, target: Target, measure: str) -> bool:
+        """Return whether a measure was observed in enough rows that the target policy can use."""
+        size = effective_sample_size(self._weight(target) * self._observation_weight[measure])
+        return size >= least_sample_size(len(self.evaluated))
 
     def support(self, target: Target) -> Support | None:
-        """Return how much of the log the target can use; None for the logged action_dist itself."""
-        if target.pmf is None:
+        """Return how much of the log a target policy can use, or None for the logging policy."""
+        if target.action_dist is None:
             return None
         weight = self._weight(target)
-        seen = next(iter(self._seen.values()), np.ones(len(weight)))
-        return Support.of(weight, seen, target.pmf, self.judged.action_dist)
+        observation_weight = next(iter(self._observation_weight.values()), np.ones(len(weight)))
+        return Support.of(
+            weight, observation_weight, target.action_dist, self.evaluated.action_dist
+        )
 
     def values(self, target: Target, measure: str) -> dict[str, Float64]:
-        """Return one value per judged row by estimator, whether or not the log supports it."""
+        """Return by estimator one value per evaluated row, whether or not the log supports it."""
         inputs = self._inputs(measure, target)
-        return {how: of(inputs) for how, of in ESTIMATORS.items()}
+        return {name: estimator(inputs) for name, estimator in ESTIMATORS.items()}
 
     def difference(
         self, a: PolicyEvaluation, b: PolicyEvaluation, measure: str
     ) -> dict[str, Estimate]:
-        """Return a - b by estimator, paired row by row; both must have been estimated."""
-        each = [one.support.most_weight if one.support else 1.0 for one in (a, b)]
-        most = None if None in each else sum(one for one in each if one is not None)
-        apart = {how: a.values[measure][how] - b.values[measure][how] for how in ESTIMATORS}
+        """Return a - b by estimator, paired row by row; neither may have been refused."""
+        weights = [each.support.most_weight if each.support else 1.0 for each in (a, b)]
+        most_weight = None if None in weights else sum(w for w in weights if w is not None)
+        differences = {
+            name: a.values[measure][name] - b.values[measure][name] for name in ESTIMATORS
+        }
         low, high = self._possible(measure)
-        return self._estimates(measure, apart, most, possible=(low - high, high - low))
+        return self._estimates(measure, differences, most_weight, possible=(low - high, high - low))
 
     def interval(self, values: Float64) -> Interval:
-        """Return the normal interval of the mean of values[n], one per judged row."""
-        return normal(values, self.judged.session)
+        """Return the normal interval of values, float64[n], one per evaluated row."""
+        return normal(values, self.evaluated.session)
 
     def _weight(self, target: Target) -> Float64:
-        log = self.judged
-        if target.pmf is None:
+        log = self.evaluated
+        if target.action_dist is None:
             return np.ones(len(log))
-        weight: Float64 = target.pmf[np.arange(len(log)), log.chosen] / log.propensity
+        weight: Float64 = target.action_dist[np.arange(len(log)), log.chosen] / log.propensity
         return weight
 
     def _inputs(self, measure: str, target: Target) -> EstimatorInputs:
-        guesses, log = self._guesses[measure], self.judged
-        pmf = log.action_dist if target.pmf is None else target.pmf
-        guess = guesses[np.arange(len(log)), log.chosen]
+        q_hat, log = self._q_hat[measure], self.evaluated
+        pmf = log.action_dist if target.action_dist is None else target.action_dist
+        of_chosen = q_hat[np.arange(len(log)), log.chosen]
         return EstimatorInputs(
-            reward=self._rewards[measure],
+            reward=self._reward[measure],
             weight=self._weight(target),
-            seen=self._seen[measure],
-            guess=guess,
-            value=guess if pmf is None else (pmf * guesses).sum(axis=1),
+            observation_weight=self._observation_weight[measure],
+            q_hat=of_chosen,
+            v_hat=of_chosen if pmf is None else (pmf * q_hat).sum(axis=1),
         )
 
     def _estimates(
@@ -194,25 +234,45 @@ class Evaluator:
         *,
         possible: tuple[float, float],
     ) -> dict[str, Estimate]:
-        session, seen = self.judged.session, self._seen[measure]
+        """Return the mean of each estimator's values with its intervals.
+
+        Parameters
+        ----------
+        measure : str
+            Name of the measure.
+        values : mapping
+            By estimator, float64[n].
+        most_weight : float or None
+            The largest possible pi / p; None if it is not known.
+        possible : (float, float)
+            Between these the truth lies in any case.
+        """
+        session, observation_weight = self.evaluated.session, self._observation_weight[measure]
         columns = np.column_stack(list(values.values()))
         resampled = bootstrap(columns, session, np.random.default_rng(self.seed))
-        # No value is further from another than the rewards are, times what weights allow.
-        span = float(np.ptp(self._possible(measure)))
-        allowed = math.inf if most_weight is None else 1.0 + 2.0 * most_weight * float(seen.max())
-        found = {}
-        for (how, one), again in zip(values.items(), resampled, strict=True):
-            sure = empirical_bernstein(one, session, span * allowed)
-            told = how != "dm" and (sure.low > possible[0] or sure.high < possible[1])
-            found[how] = Estimate(self.interval(one), again, sure if told else None)
-        return found
+        # Two values differ at most by the range of the rewards, times what the weights allow.
+        reward_range = float(np.ptp(self._possible(measure)))
+        factor = math.inf
+        if most_weight is not None:
+            factor = 1.0 + 2.0 * most_weight * float(observation_weight.max())
+        estimates = {}
+        for (name, column), from_bootstrap in zip(values.items(), resampled, strict=True):
+            guaranteed = empirical_bernstein(column, session, reward_range * factor)
+            is_narrower = guaranteed.low > possible[0] or guaranteed.high < possible[1]
+            estimates[name] = Estimate(
+                normal=self.interval(column),
+                bootstrap=from_bootstrap,
+                guaranteed=guaranteed if is_narrower and name != "dm" else None,
+            )
+        return estimates
 
     def _possible(self, measure: str) -> tuple[float, float]:
-        """Return the least and the largest reward, and 0, which is what a weight of 0 makes of it.
+        """Return the smallest and the largest possible reward, extended to include 0.
 
-        Quality has its limits; elsewhere they are those of what was observed.
+        A weight of 0 makes any reward 0. Quality is in [0, 1]; for other
+        measures the observed rewards stand for the possible ones.
         """
         if measure == "quality":
             return 0.0, 1.0
-        known = self._rewards[measure][self._seen[measure] > 0.0]
-        return min(0.0, float(known.min())), max(0.0, float(known.max()))
+        observed = self._reward[measure][self._observation_weight[measure] > 0.0]
+        return min(0.0, float(observed.min())), max(0.0, float(observed.max()))

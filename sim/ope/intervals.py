@@ -1,6 +1,7 @@
 """From one value per row to an estimate and its interval, whatever the estimator.
 
-Rows of one session are summed first: they are not independent, sessions are.
+Rows of one session depend on each other, so their values are summed first: only sessions count as
+independent.
 """
 
 from __future__ import annotations
@@ -16,13 +17,23 @@ from policies.base import Float64
 
 LEVEL = 0.95
 RESAMPLES = 2_000
-BAGS = 4_000
+MAX_GROUPS = 4_000
 _CELLS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and where the truth lies with probability `LEVEL`."""
+    """An estimate, and an interval that holds the truth with probability `LEVEL`.
+
+    Attributes
+    ----------
+    mean : float
+        The estimate, in units of the measure.
+    low : float
+        Lower end of the interval.
+    high : float
+        Upper end of the interval.
+    """
 
     mean: float
     low: float
@@ -30,61 +41,73 @@ class Interval:
 
     @property
     def half_width(self) -> float:
-        """Half of its length."""
+        """Half of the interval's length."""
         return 0.5 * (self.high - self.low)
 
     @property
     def error(self) -> float:
-        """The standard error of a normal interval as wide as this one."""
+        """The standard error with which a normal interval is as wide as this one."""
         return self.half_width / float(norm.ppf(0.5 + LEVEL / 2.0))
 
     def covers(self, truth: float) -> bool:
-        """Tell whether the truth is inside."""
+        """Return whether a value is in the interval.
+
+        Parameters
+        ----------
+        truth : float
+            In units of the measure.
+        """
         return self.low <= truth <= self.high
 
 
 def normal(values: Float64, session: NDArray[np.intp]) -> Interval:
-    """Return ``mean +- t s.e.``, the standard error over sessions, t of as many less one.
+    """Return ``mean +- t s``: s is the standard error over G sessions, t Student's with G - 1.
 
     Parameters
     ----------
-    values : float64[n], n at least 1; see `sim.ope.estimators`.
-    session : int[n], from 0.
+    values : float64[n]
+        One value per row, n at least 1; see `sim.ope.estimators`.
+    session : int[n]
+        The session of each row, numbered from 0 without gaps.
     """
     mean, residual = _by_session(values, session)
     groups = len(residual)
     if groups < 2:
         return Interval(mean, -math.inf, math.inf)
     error = math.sqrt(float(residual @ residual) * groups / (groups - 1)) / len(values)
-    wide = float(t.ppf(0.5 + LEVEL / 2.0, groups - 1)) * error
-    return Interval(mean, mean - wide, mean + wide)
+    half_width = float(t.ppf(0.5 + LEVEL / 2.0, groups - 1)) * error
+    return Interval(mean, mean - half_width, mean + half_width)
 
 
 def bootstrap(
     values: Float64, session: NDArray[np.intp], rng: np.random.Generator
 ) -> list[Interval]:
-    """Return the percentiles of means over sessions drawn with replacement, one for each column.
+    """Return for each column the percentiles of its mean, over sessions drawn with replacement.
 
     Parameters
     ----------
-    values : float64[n, m], the columns of several estimators; all get the same resamples.
-    session : see `normal`.
-    rng : source of `RESAMPLES` resamples.
+    values : float64[n, m]
+        A column for each of m estimators; all are resampled alike.
+    session : int[n]
+        As in `normal`.
+    rng : numpy.random.Generator
+        Draws `RESAMPLES` resamples.
 
     Notes
     -----
-    Above `BAGS` sessions, several that lie apart are drawn together: their sums are independent
-    of each other all the same, and a resample costs no more however long the log.
+    If there are more than `MAX_GROUPS` sessions, then those with the same number modulo
+    `MAX_GROUPS` are drawn together. Such groups are as independent as sessions are, and the cost of
+    a resample does not grow with the log.
     """
-    session = session % BAGS
-    groups = int(session.max()) + 1
+    group = session % MAX_GROUPS
+    groups = int(group.max()) + 1
     totals = np.zeros((groups, values.shape[1] + 1))
-    np.add.at(totals, session, np.hstack([values, np.ones((len(values), 1))]))
-    chance = np.full(groups, 1.0 / groups)
+    np.add.at(totals, group, np.hstack([values, np.ones((len(values), 1))]))
+    probability = np.full(groups, 1.0 / groups)
     means: list[Float64] = []
-    left, at_once = RESAMPLES, max(1, _CELLS // groups)
+    left, block = RESAMPLES, max(1, _CELLS // groups)
     while left:
-        counts = rng.multinomial(groups, chance, size=min(left, at_once)).astype(np.float64)
+        counts = rng.multinomial(groups, probability, size=min(left, block)).astype(np.float64)
         drawn = counts @ totals
         means.append(drawn[:, :-1] / drawn[:, -1:])
         left -= len(counts)
@@ -96,28 +119,37 @@ def bootstrap(
     ]
 
 
-def empirical_bernstein(values: Float64, session: NDArray[np.intp], span: float) -> Interval:
-    """Return the interval of Audibert, Munos and Szepesvari, which needs no large n.
+def empirical_bernstein(values: Float64, session: NDArray[np.intp], value_range: float) -> Interval:
+    """Return the empirical Bernstein interval, which holds for any n [1]_.
 
     Parameters
     ----------
-    values, session : see `normal`.
-    span : upper bound of the range of a value: what the largest possible weight allows, not what
-        was seen.
+    values : float64[n]
+        As in `normal`.
+    session : int[n]
+        As in `normal`.
+    value_range : float
+        Upper bound of the largest value minus the smallest. It follows from the largest weight that
+        is possible, not from the values that were seen.
 
     Notes
     -----
-    ``mean +- sqrt(2 Var L / n) + 3 M L / n`` with ``L = log(3 / (1 - level))``. A session of m rows
-    counts as one draw that is m times n / G as large.
+    ``mean +- sqrt(2 Var L / n) + 3 M L / n`` with ``L = log(3 / (1 - level))`` and M the range. Of
+    G sessions, one with m rows counts as one draw of m G / n times their mean value.
+
+    References
+    ----------
+    .. [1] Audibert, Munos, Szepesvari (2009). Exploration-exploitation tradeoff using variance
+       estimates in multi-armed bandits.
     """
     mean, residual = _by_session(values, session)
     groups, n = len(residual), len(values)
     scale = groups / n
     variance = float((residual * scale) @ (residual * scale)) / groups
     log = math.log(3.0 / (1.0 - LEVEL))
-    most = span * float(np.bincount(session).max()) * scale
-    wide = math.sqrt(2.0 * variance * log / groups) + 3.0 * most * log / groups
-    return Interval(mean, mean - wide, mean + wide)
+    draw_range = value_range * float(np.bincount(session).max()) * scale
+    half_width = math.sqrt(2.0 * variance * log / groups) + 3.0 * draw_range * log / groups
+    return Interval(mean, mean - half_width, mean + half_width)
 
 
 def _by_session(values: Float64, session: NDArray[np.intp]) -> tuple[float, Float64]:

@@ -1,4 +1,4 @@
-"""A bandit log with all that a policy needs to decide its requests anew, and to learn from it."""
+"""A bandit log with all that a policy needs to decide its requests again and to learn from them."""
 
 from __future__ import annotations
 
@@ -18,33 +18,42 @@ from sim.ope.bandit_log import BanditLog
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequests:
-    """What the decisions of a log were asked, row by row, as a router takes it.
+    """The requests of n logged decisions, as a router takes them.
 
     Attributes
     ----------
-    asks : n requests, the models open to each named.
-    frames : the models and prices of each stretch of rows, as (rows, models).
-    spend_rate_usd : float64[n], US dollars per request that exploration's budget was a share of;
-        NaN where nobody knows.
-    priced : how many were decided while a budget priced money.
+    batch : RequestBatch
+        n requests. Its `models` are those that any policy could have chosen.
+    model_sets : sequence of (int[m], tuple of Model)
+        Rows, and the models and prices that were on offer in them; each row is in one set.
+    spend_rate_usd : float64[n]
+        US dollars per request that exploration's budget was a share of; NaN where it is not known.
+    priced : int
+        How many decisions were made under a budget that priced money.
     """
 
-    asks: RequestBatch
-    frames: Sequence[tuple[NDArray[np.intp], tuple[Model, ...]]]
+    batch: RequestBatch
+    model_sets: Sequence[tuple[NDArray[np.intp], tuple[Model, ...]]]
     spend_rate_usd: Float64
     priced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionHistory:
-    """A log and what surrounds it.
+    """A log, its requests and its events.
 
     Attributes
     ----------
-    log, requests : the same n rows.
-    ids : n names of the decisions, as `events` know them.
-    policy_identity : of the policy that decided.
-    events : all that was learned, in order.
+    log : BanditLog
+        n decisions and their outcomes.
+    requests : LoggedRequests
+        The requests of the same n decisions.
+    ids : sequence of str
+        Names of the n decisions, as `events` has them.
+    policy_identity : PolicyIdentity
+        Of the logging policy.
+    events : sequence of Event
+        All events of the pool that a policy learns from, in order.
     """
 
     log: BanditLog

@@ -1,6 +1,6 @@
-"""Whether a log says anything of a target at all: weights, support, and reasons to refuse.
+"""Whether a log says anything about a target policy: overlap of the two, and reasons to refuse.
 
-An estimate without overlap is a number that looks like all others, so it is not printed.
+An estimate without overlap looks like any other number, so it must never be printed.
 """
 
 from __future__ import annotations
@@ -14,37 +14,57 @@ from policies.base import Float64
 
 LEAST_ESS, LEAST_SHARE, MOST_OUTSIDE = 50.0, 0.01, 0.05
 LEAST_EXPECTED = 0.1
-"""A model whose probability would not have it chosen so often, if each row of the log gave it
-that, counts as one of probability 0: its weight is finite, and never seen."""
+"""A model counts as one of probability 0 if a log in which each row gave it that probability would
+be expected to choose it less often than this. Its weight is finite, but no row would show it."""
 SUSPICIOUS = 3.0
 
 
-def effective(importance: Float64) -> float:
-    """Return the effective sample size of weights, ``(sum w)^2 / sum w^2``; 0 if all are 0."""
+def effective_sample_size(importance: Float64) -> float:
+    """Return ``(sum w)^2 / sum w^2``, in rows; 0 if all weights are 0.
+
+    Parameters
+    ----------
+    importance : float64[n]
+        See `EstimatorInputs.importance`.
+    """
     square = float(importance @ importance)
     return float(importance.sum()) ** 2 / square if square > 0.0 else 0.0
 
 
-def needed(rows: int) -> float:
-    """Return the least effective sample size that is believed."""
+def least_sample_size(rows: int) -> float:
+    """Return the smallest effective sample size, in rows, from which an estimate is printed.
+
+    Parameters
+    ----------
+    rows : int
+        Evaluated rows.
+    """
     return max(LEAST_ESS, LEAST_SHARE * rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """How much of a log a target can use.
+    """How much of a log a target policy can use; the field names are keys of ``--json``.
 
     Attributes
     ----------
-    rows : how many were judged, observed or not.
-    observed : how many of them have an outcome.
-    ess : effective sample size, see `effective`.
-    largest : the largest weight's share of all weight.
-    mean_weight : mean of pi / p, 1 in expectation where propensities are right, and its s.e.
-    mean_weight_error : that standard error.
-    outside : mass that the target puts on models that the log never would have chosen, see
-        `LEAST_EXPECTED`; None where the log has propensities of the chosen ones alone.
-    most_weight : the largest weight that a row could have had; None where that is not known.
+    rows : int
+        Evaluated rows, with an observed outcome or without.
+    observed : int
+        Those of them with an observed outcome.
+    ess : float
+        Effective sample size, in rows; see `effective_sample_size`.
+    largest : float
+        The share of the largest weight in the sum of weights.
+    mean_weight : float
+        Mean of pi / p. Its expectation is 1 if the propensities are right and ``outside`` is 0.
+    mean_weight_error : float
+        Standard error of ``mean_weight``.
+    outside : float or None
+        Mean probability with which the target policy chooses models that the log gave probability
+        0; see `LEAST_EXPECTED`. None if only the propensities of the chosen models were logged.
+    most_weight : float or None
+        The largest pi / p that was possible in any row. None as for ``outside``.
     """
 
     rows: int
@@ -60,31 +80,41 @@ class Support:
     def of(
         cls,
         weight: Float64,
-        seen: Float64,
-        target: Float64,
-        action_dist: Float64 | None,
+        observation_weight: Float64,
+        action_dist: Float64,
+        logged_action_dist: Float64 | None,
     ) -> Support:
-        """Diagnose n rows.
+        """Return the support of n rows.
 
         Parameters
         ----------
-        weight, seen : float64[n], see `EstimatorInputs`.
-        target : float64[n, K], the target's pmf.
-        action_dist : float64[n, K], the logged pmf; None where only propensities are known.
+        weight : float64[n]
+            See `EstimatorInputs`.
+        observation_weight : float64[n]
+            See `EstimatorInputs`.
+        action_dist : float64[n, K]
+            pmf of the target policy.
+        logged_action_dist : float64[n, K] or None
+            pmf of the logging policy. None if only the propensities of the chosen models were
+            logged.
         """
-        importance, n = weight * seen, len(weight)
+        importance, n = weight * observation_weight, len(weight)
         total = float(importance.sum())
         outside = most = None
-        if action_dist is not None:
-            outside = float(np.where(action_dist * n < LEAST_EXPECTED, target, 0.0).sum() / n)
+        if logged_action_dist is not None:
+            never = logged_action_dist * n < LEAST_EXPECTED
+            outside = float(np.where(never, action_dist, 0.0).sum() / n)
             ratio = np.divide(
-                target, action_dist, out=np.zeros_like(target), where=action_dist > 0.0
+                action_dist,
+                logged_action_dist,
+                out=np.zeros_like(action_dist),
+                where=logged_action_dist > 0.0,
             )
             most = float(ratio.max(initial=0.0))
         return cls(
             rows=n,
-            observed=int((seen > 0.0).sum()),
-            ess=effective(importance),
+            observed=int((observation_weight > 0.0).sum()),
+            ess=effective_sample_size(importance),
             largest=float(importance.max(initial=0.0)) / total if total > 0.0 else 0.0,
             mean_weight=float(weight.mean()),
             mean_weight_error=float(weight.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0,
@@ -93,21 +123,21 @@ class Support:
         )
 
     def refusal(self) -> str | None:
-        """Return why no estimate may be printed, and what would change that; None if it may."""
+        """Return why no estimate may be printed and what would help, or None if it may."""
         remedy = (
-            "log with exploration: set the pool's exploration_share above 0 (0.1, say) with an "
-            "exploration_cost_share that pays for it, and evaluate what is logged from then on"
+            "log with exploration: set the pool's exploration_share above 0 (0.1, say) and an "
+            "exploration_cost_share that pays for it, then evaluate what is logged from then on"
         )
         if self.outside is not None and self.outside > MOST_OUTSIDE:
             return (
                 f"{self.outside:.1%} of the target's choices are of models that the log gave "
                 f"probability 0 (at most {MOST_OUTSIDE:.0%}); {remedy}"
             )
-        least = needed(self.rows)
+        least = least_sample_size(self.rows)
         if self.observed < least:
             return (
                 f"{self.observed:,} of {self.rows:,} rows have feedback, at least {least:.0f} are "
-                "needed: send more, or wait for it"
+                "needed: send more feedback, or wait for it"
             )
         if self.ess < least:
             return (
@@ -117,23 +147,24 @@ class Support:
         return None
 
     def warnings(self) -> list[str]:
-        """Return what speaks against an estimate without forbidding it."""
-        found = []
-        apart = abs(self.mean_weight - (1.0 - (self.outside or 0.0)))
-        if apart > SUSPICIOUS * self.mean_weight_error + 1e-9:
-            found.append(
+        """Return what makes an estimate doubtful without forbidding it."""
+        warnings = []
+        expected = 1.0 - (self.outside or 0.0)
+        if abs(self.mean_weight - expected) > SUSPICIOUS * self.mean_weight_error + 1e-9:
+            warnings.append(
                 f"the mean weight is {self.mean_weight:.3f} +- {self.mean_weight_error:.3f}, not "
-                f"{1.0 - (self.outside or 0.0):.3f}: "
-                "the logged propensities are not those that choices were drawn with, or the "
-                "target stays where the log hardly went"
+                f"{expected:.3f}: choices were not drawn with the logged propensities, or the "
+                "target mostly chooses what the log hardly ever chose"
             )
         if self.outside is None:
-            found.append(
-                "the log has the propensity of the chosen model alone: whether the target stays "
-                "where the log went cannot be checked"
+            warnings.append(
+                "the log has the propensity of the chosen model alone: whether the target chooses "
+                "models that the log never chose cannot be checked"
             )
         elif self.outside > 0.0:
-            found.append(f"{self.outside:.2%} of the target's mass is on models of probability 0")
+            warnings.append(
+                f"{self.outside:.2%} of the target's choices are of models of probability 0"
+            )
         if self.largest > 0.1:
-            found.append(f"one row has {self.largest:.0%} of all weight")
-        return found
+            warnings.append(f"one row has {self.largest:.0%} of all weight")
+        return warnings

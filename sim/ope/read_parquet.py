@@ -1,8 +1,8 @@
-"""Bandit logs in files: the Open Bandit Dataset, and a parquet of our own.
+"""Bandit logs in parquet files: the Open Bandit Dataset, and a form of our own.
 
-The own one has the columns ``arm``, ``propensity`` and ``reward``, and may have ``cost``,
-``session``, ``pmf:<arm>`` for every arm, and numeric features ``x:<name>``. Other columns are
-tags to select rows by.
+Our own form has the columns ``arm``, ``propensity`` and ``reward``. It may have ``cost``,
+``session``, ``pmf:<arm>`` for every arm, and numeric features ``x:<name>``. All other columns are
+tags that rows can be selected by.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import Model
 from banditroute.decide.columns import RequestBatch
 from banditroute.learn.fold import Event
 from policies import Outcome
-from policies.base import Float32, Float64
+from policies.base import Bools, Float32, Float64
 from sim.errors import InputError
-from sim.ope.bandit_log import BanditLog, sessions
+from sim.ope.bandit_log import BanditLog, number_sessions
 from sim.ope.logged_requests import DecisionHistory, LoggedRequests
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ EMBEDDER = "file"
 
 
 def is_log(path: Path) -> bool:
-    """Tell whether a file is a parquet with propensities."""
+    """Return whether a file is a parquet with propensities."""
     import pyarrow
     import pyarrow.parquet
 
@@ -48,13 +49,15 @@ def read(path: Path, *, tags: Mapping[str, str] | None = None) -> BanditLog:
 
     Parameters
     ----------
-    path : a parquet file.
-    tags : only rows with these values in these columns.
+    path : Path
+        A parquet file.
+    tags : mapping of str to str, optional
+        Only rows with these values in these columns.
 
     Raises
     ------
     InputError
-        Naming the file, and the row (from 1) and column where there is one.
+        Naming the file, and the row (from 1) and the column if the fault is in one.
     """
     import pyarrow
     import pyarrow.parquet
@@ -73,130 +76,134 @@ def read(path: Path, *, tags: Mapping[str, str] | None = None) -> BanditLog:
     arms = table["arm"].to_pylist()
     if None in arms:
         raise InputError(f"{path}: row {arms.index(None) + 1}, column 'arm': missing")
-    models = sorted(set(map(str, arms)), key=_natural)
-    chosen = _selected(path, table, tags or {})
-    if not len(chosen):
+    rows = _selected(path, table, tags or {})
+    if not len(rows):
         raise InputError(f"--tag: no row of {path} is left")
-    return _log(path, table, models, chosen)
+    return _Rows(path, table, rows).log(sorted(set(map(str, arms)), key=_natural))
 
 
 def _natural(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdigit() else (1 << 62, name)
 
 
-def _selected(path: Path, table: pyarrow.Table, tags: Mapping[str, str]) -> np.ndarray:
-    kept = np.ones(table.num_rows, dtype=np.bool_)
-    for key, value in tags.items():
+def _selected(path: Path, table: pyarrow.Table, tags: Mapping[str, str]) -> NDArray[np.intp]:
+    is_kept = np.ones(table.num_rows, dtype=np.bool_)
+    for key, wanted in tags.items():
         if key not in table.column_names:
             raise InputError(f"--tag: {path} has no column {key!r}")
-        kept &= np.array([str(one) == value for one in table[key].to_pylist()], dtype=np.bool_)
-    return np.flatnonzero(kept)
+        is_kept &= np.array([str(value) == wanted for value in table[key].to_pylist()], dtype=bool)
+    return np.flatnonzero(is_kept)
 
 
-def _log(path: Path, table: pyarrow.Table, models: Sequence[str], rows: np.ndarray) -> BanditLog:
-    n, names = len(rows), table.column_names
-    propensity = _numbers(path, table, "propensity", rows)
-    bad = ~((propensity > 0.0) & (propensity <= 1.0))
-    if bad.any():
-        raise InputError(
-            f"{path}: row {rows[bad][0] + 1}, column 'propensity': "
-            f"{propensity[bad][0]:g} is not in (0, 1]"
-        )
-    arms = table["arm"].to_pylist()
-    column = {model: k for k, model in enumerate(models)}
-    chosen = np.array([column[str(arms[i])] for i in rows.tolist()])
-    listed = [f"pmf:{model}" for model in models]
-    action_dist = None
-    if any(name.startswith("pmf:") for name in names):
-        for name in listed:
-            if name not in names:
-                raise InputError(f"{path}: column {name!r} is missing")
-        action_dist = np.column_stack([_numbers(path, table, name, rows) for name in listed])
-        _check_law(path, rows, action_dist, listed)
-        apart = np.abs(action_dist[np.arange(n), chosen] - propensity) > 1e-6
-        if apart.any():
-            raise InputError(
-                f"{path}: row {rows[apart][0] + 1}, column 'propensity': not that of its pmf"
-            )
-    reward = _numbers(path, table, "reward", rows)
-    bad = (reward < 0.0) | (reward > 1.0)
-    if bad.any():
-        raise InputError(
-            f"{path}: row {rows[bad][0] + 1}, column 'reward': {reward[bad][0]:g} is not in [0, 1]"
-        )
-    cost = _numbers(path, table, "cost", rows) if "cost" in names else np.full(n, np.nan)
-    named: list[Any] = table["session"].to_pylist() if "session" in names else []
-    return BanditLog(
-        name=path.stem,
-        models=tuple(models),
-        features=_features(path, table, rows),
-        chosen=chosen,
-        propensity=propensity,
-        action_dist=action_dist,
-        open=np.ones((n, len(models)), dtype=np.bool_),
-        quality=reward,
-        cost_usd=cost,
-        preference=np.tile(QUALITY_ALONE, (n, 1)),
-        tau_cost_usd=np.ones(n),
-        session=sessions([_text(named[i]) if named else None for i in rows.tolist()]),
-    )
-
-
-def _check_law(path: Path, rows: np.ndarray, action_dist: Float64, names: Sequence[str]) -> None:
-    bad = ~((action_dist >= 0.0) & (action_dist <= 1.0))
-    if bad.any():
-        i, k = np.argwhere(bad)[0]
-        raise InputError(
-            f"{path}: row {rows[i] + 1}, column {names[k]!r}: "
-            f"{action_dist[i, k]:g} is not in [0, 1]"
-        )
-    bad = np.abs(action_dist.sum(axis=1) - 1.0) > 1e-4
-    if bad.any():
-        total = action_dist[bad][0].sum()
-        raise InputError(
-            f"{path}: row {rows[bad][0] + 1}, columns 'pmf:*': their sum is {total:g}, not 1"
-        )
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _features(path: Path, table: pyarrow.Table, rows: np.ndarray) -> Float32:
-    names = [name for name in table.column_names if name.startswith("x:")]
-    columns = [_numbers(path, table, name, rows) for name in names]
-    for name, values in zip(names, columns, strict=True):
-        if np.isnan(values).any():
-            row = int(rows[np.isnan(values)][0]) + 1
-            raise InputError(f"{path}: row {row}, column {name!r}: missing")
-    return np.column_stack([*columns, np.ones(len(rows))]).astype(np.float32)
-
-
-def _numbers(path: Path, table: pyarrow.Table, name: str, rows: np.ndarray) -> Float64:
-    import pyarrow
-
-    try:
-        values = table[name].cast(pyarrow.float64()).to_numpy().astype(np.float64)[rows]
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise InputError(f"{path}: column {name!r} is not numeric") from error
-    if np.isinf(values).any():
-        row = int(rows[np.isinf(values)][0]) + 1
-        raise InputError(f"{path}: row {row}, column {name!r}: not finite")
-    found: Float64 = values
-    return found
-
-
-def history_of(log: BanditLog) -> DecisionHistory:
-    """Return what policies need to decide and learn from a log that has no prices.
+class _Rows:
+    """The selected rows of a table.
 
     Parameters
     ----------
-    log : money and latency play no part in what is decided on it.
+    path : Path
+        The file, for messages.
+    table : pyarrow.Table
+        The whole table.
+    rows : int[n]
+        The selected rows.
     """
-    n, dim = len(log), log.features.shape[1]
-    policy_identity = PolicyIdentity(
-        "random", {}, EMBEDDER, dim, tau_cost_usd=1.0, tau_latency_ms=1.0
-    )
+
+    def __init__(self, path: Path, table: pyarrow.Table, rows: NDArray[np.intp]) -> None:
+        self.path, self.table, self.rows = path, table, rows
+        self.names = set(table.column_names)
+
+    def log(self, models: Sequence[str]) -> BanditLog:
+        """Return the rows as a log over these models."""
+        n = len(self.rows)
+        propensity = self._numbers("propensity")
+        self._check("propensity", propensity, (propensity > 0.0) & (propensity <= 1.0), "(0, 1]")
+        position = {model: k for k, model in enumerate(models)}
+        chosen = np.array([position[str(arm)] for arm in self._values("arm")])
+        action_dist = None
+        if any(name.startswith("pmf:") for name in self.names):
+            action_dist = self._action_dist([f"pmf:{model}" for model in models])
+            differs = np.abs(action_dist[np.arange(n), chosen] - propensity) > 1e-6
+            if differs.any():
+                raise self._fault(differs, "column 'propensity'", "not that of its pmf")
+        reward = self._numbers("reward")
+        self._check("reward", reward, ~((reward < 0.0) | (reward > 1.0)), "[0, 1]")
+        session = self._values("session") if "session" in self.names else [None] * n
+        return BanditLog(
+            name=self.path.stem,
+            models=tuple(models),
+            features=self._features(),
+            chosen=chosen,
+            propensity=propensity,
+            action_dist=action_dist,
+            quality=reward,
+            cost_usd=self._numbers("cost") if "cost" in self.names else np.full(n, np.nan),
+            preference=np.tile(QUALITY_ALONE, (n, 1)),
+            tau_cost_usd=np.ones(n),
+            session=number_sessions([None if name is None else str(name) for name in session]),
+        )
+
+    def _action_dist(self, names: Sequence[str]) -> Float64:
+        """Return the columns of the pmf, float64[n, K]."""
+        for name in names:
+            if name not in self.names:
+                raise InputError(f"{self.path}: column {name!r} is missing")
+        pmf = np.column_stack([self._numbers(name) for name in names])
+        is_probability = (pmf >= 0.0) & (pmf <= 1.0)
+        if not is_probability.all():
+            i, k = np.argwhere(~is_probability)[0]
+            self._check(names[k], pmf[:, k], np.arange(len(pmf)) != i, "[0, 1]")
+        total = pmf.sum(axis=1)
+        differs = np.abs(total - 1.0) > 1e-4
+        if differs.any():
+            first = total[differs][0]
+            raise self._fault(differs, "columns 'pmf:*'", f"their sum is {first:g}, not 1")
+        return pmf
+
+    def _features(self) -> Float32:
+        """Return the columns ``x:<name>`` and an intercept, float32[n, d]."""
+        names = [name for name in self.table.column_names if name.startswith("x:")]
+        columns = [self._numbers(name) for name in names]
+        for name, column in zip(names, columns, strict=True):
+            if np.isnan(column).any():
+                raise self._fault(np.isnan(column), f"column {name!r}", "missing")
+        return np.column_stack([*columns, np.ones(len(self.rows))]).astype(np.float32)
+
+    def _numbers(self, name: str) -> Float64:
+        """Return a numeric column, float64[n], NaN where a value is missing."""
+        import pyarrow
+
+        try:
+            numbers: Float64 = self.table[name].cast(pyarrow.float64()).to_numpy()[self.rows]
+        except (pyarrow.ArrowException, ValueError) as error:
+            raise InputError(f"{self.path}: column {name!r} is not numeric") from error
+        if np.isinf(numbers).any():
+            raise self._fault(np.isinf(numbers), f"column {name!r}", "not finite")
+        return numbers
+
+    def _values(self, name: str) -> list[Any]:
+        column = self.table[name].to_pylist()
+        return [column[i] for i in self.rows.tolist()]
+
+    def _check(self, name: str, numbers: Float64, is_valid: Bools, interval: str) -> None:
+        if not is_valid.all():
+            first = numbers[~is_valid][0]
+            raise self._fault(~is_valid, f"column {name!r}", f"{first:g} is not in {interval}")
+
+    def _fault(self, is_faulty: Bools, column: str, fault: str) -> InputError:
+        """Return an error about the first faulty row, by its number in the file, from 1."""
+        row = int(self.rows[is_faulty][0]) + 1
+        return InputError(f"{self.path}: row {row}, {column}: {fault}")
+
+
+def history_of(log: BanditLog) -> DecisionHistory:
+    """Return a log with requests and events, so that policies can decide and learn from it.
+
+    Parameters
+    ----------
+    log : BanditLog
+        A log without prices: cost and latency play no part in what policies decide on it.
+    """
+    n = len(log)
     ids = [str(i) for i in range(n)]
     events = [
         Event(k, log.name, "model_added", payload={"name": name})
@@ -215,12 +222,24 @@ def history_of(log: BanditLog) -> DecisionHistory:
             preference=QUALITY_ALONE,
         )
         events.append(Event(seq, log.name, "feedback", outcome, EMBEDDER))
-    asks = RequestBatch(
+    batch = RequestBatch(
         features=log.features,
         preference=log.preference,
         input_tokens=np.zeros(n),
         input_bound=np.zeros(n),
     )
     models = tuple(Model(name, 0.0, 0.0, price_id=k) for k, name in enumerate(log.models))
-    requests = LoggedRequests(asks, [(np.arange(n), models)], np.full(n, np.nan))
-    return DecisionHistory(log, requests, ids, policy_identity, events)
+    return DecisionHistory(
+        log=log,
+        requests=LoggedRequests(batch, [(np.arange(n), models)], np.full(n, np.nan)),
+        ids=ids,
+        policy_identity=PolicyIdentity(
+            policy="random",
+            params={},
+            embedder=EMBEDDER,
+            dim=log.features.shape[1],
+            tau_cost_usd=1.0,
+            tau_latency_ms=1.0,
+        ),
+        events=events,
+    )

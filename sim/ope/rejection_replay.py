@@ -1,33 +1,32 @@
-"""Sequence replay: the value of a policy that learns while it is judged, or spends a budget.
+"""Rejection replay: the value of a policy that goes on learning, or spends a budget.
 
-What such a policy does depends on what it did before, so a row says something of it only if all
-rows before led it there. Rows are accepted so that the accepted ones are distributed as if the
-policy had chosen itself, and only they teach it and cost it money.
+What such a policy chooses depends on what it chose before. So a logged row says something about it
+only if all earlier rows led the policy there. Rows are accepted in such a way that the accepted
+ones are distributed as if the policy itself had chosen; only accepted rows teach it and cost it
+money.
 
 References
 ----------
 .. [1] Li, Chu, Langford, Wang (2011). Unbiased offline evaluation of contextual-bandit-based news
    article recommendation algorithms.
-.. [2] Dudik, Erhan, Langford, Li (2012). Sample-efficient nonstationary policy evaluation
-   for contextual bandits.
+.. [2] Dudik, Erhan, Langford, Li (2012). Sample-efficient nonstationary policy evaluation for
+   contextual bandits.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.core.pool import NANO
+from banditroute.core.pool import NANO, Model
 from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event
 from policies import make_pacing
-from policies.base import Float64
 from policies.pacing.price import Price
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import snips
@@ -35,7 +34,7 @@ from sim.ope.inputs import EstimatorInputs
 from sim.ope.intervals import Interval, normal
 from sim.ope.logged_requests import DecisionHistory
 from sim.ope.overlap import MOST_OUTSIDE, SUSPICIOUS
-from sim.ope.reward_model import observed
+from sim.ope.reward_model import observed_probability
 from sim.ope.target_policy import train
 from sim.play.budget import ReplayBudget
 from sim.play.candidate import Candidate
@@ -46,22 +45,29 @@ _ACCEPTS, _DRAWS = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What sequence replay says of a policy.
+    """The result of a rejection replay.
 
     Attributes
     ----------
-    rows : int[m], the accepted rows.
-    judged : how many were there to accept.
-    outside : share of what the policy chose that could not be accepted as often as it should have
-        been, since the log gave it less than the least propensity, or nothing; None where the log
-        has propensities of the chosen models alone.
-    estimates : by measure, over the accepted rows, where it is known of enough.
-    refusal : why there is no estimate, None where there is.
+    label : str
+        Of the policy.
+    rows : int[m]
+        The accepted rows.
+    evaluated : int
+        How many rows could have been accepted.
+    outside : float or None
+        Mean probability of choices that could not be accepted as often as needed, because the log
+        gave them less than the smallest logged propensity, or nothing. None if only the
+        propensities of the chosen models were logged.
+    estimates : dict
+        By measure, over the accepted rows. A measure that was observed in too few is left out.
+    refusal : str or None
+        Why there is no estimate; None if there is one.
     """
 
     label: str
     rows: NDArray[np.intp]
-    judged: int
+    evaluated: int
     outside: float | None
     estimates: dict[str, Interval]
     refusal: str | None
@@ -76,121 +82,157 @@ def replay(
     budget_rate_usd: float | None = None,
     seed: int = 0,
 ) -> Replayed:
-    """Replay the rows from `first` on, after training on those before.
+    """Replay the rows from `first` on with a policy that has learned from the rows before.
 
     Parameters
     ----------
-    learning : whether the policy learns from the accepted rows.
-    budget_rate_usd : US dollars that each accepted request may cost on average, beside an
-        advance of one reservation; None for no budget.
-    seed : of the acceptance.
+    history : DecisionHistory
+        The log.
+    candidate : Candidate
+        The policy.
+    first : int
+        The first row that may be accepted.
+    learning : bool
+        Whether the policy learns from accepted rows.
+    budget_rate_usd : float, optional
+        US dollars that each accepted request may cost on average, with an advance of one
+        reservation. Without it there is no budget.
+    seed : int
+        Of the acceptance and of the policy's draws.
 
     Notes
     -----
-    A row of propensity p is accepted if the policy draws its model, and then with probability
-    ``c / p``, c the least logged propensity: always, on a uniform log. Missing outcomes among the
-    accepted are weighted for as `sim.ope.reward_model.observed` has it.
+    A row of propensity p is accepted if the policy draws the logged model, and then with
+    probability c / p, where c is the smallest logged propensity. On a uniform log that is 1.
+    Accepted rows without an observed outcome are made up for as in `EstimatorInputs`.
     """
-    log, requests = history.log, history.requests
+    log = history.log
     rng = np.random.default_rng([seed, _ACCEPTS])
-    fold = train(history, candidate, until=first)
-    router = Router(
-        options=candidate.options,
-        snapshot=fold.snapshot(),
-        models=(),
-        rng=np.random.default_rng([seed, _DRAWS]),
-    )
-    taught: dict[str, list[Event]] = defaultdict(list)
-    for event in history.events:
-        if event.outcome is not None:
-            taught[event.outcome.decision_id].append(event)
-    models = {i: frame for rows, frame in requests.frames for i in rows.tolist()}
-    budget: ReplayBudget | None = None
+    policy = _ReplayedPolicy(history, candidate, first, budget_rate_usd, seed)
     least = float(log.propensity[first:].min())
     accepted: list[int] = []
-    before: object = None
-    changed, outside = False, 0.0
+    outside = 0.0
     for i in range(first, len(log)):
-        if models[i] is not before:
-            changed, before = True, models[i]
-            router.swap(models=models[i])
-        asks = requests.asks.row(i)
-        if budget_rate_usd is None:
-            price = Price.flat(1, rate_usd=float(requests.spend_rate_usd[i]))
-            decided = router.decide(asks, price=price)
-        else:
-            if budget is None:
-                advance = float(router.score(asks).reservation_nano.max()) / NANO
-                budget = ReplayBudget(
-                    make_pacing(candidate.pacing), budget_rate_usd, None, advance=advance
-                )
-            # A row that is not accepted has not happened, so it may not have cost anything.
-            trial = budget.fork()
-            decided = trial.decide(router, asks, changed=changed)
+        decision = policy.decide(i)
         if log.action_dist is not None:
-            outside += _outside(decided, log.models, log.action_dist[i], least)
-        arm = int(decided.chosen[0])
-        drawn = decided.scored.columns.models[arm].name if arm >= 0 else ""
-        if drawn != log.models[log.chosen[i]] or rng.random() >= least / log.propensity[i]:
+            # Choices of a propensity below c are accepted too rarely.
+            columns = [log.models.index(model.name) for model in decision.scored.columns.models]
+            enough = np.minimum(log.action_dist[i][columns] / least, 1.0)
+            outside += float(decision.pmf[0] @ (1.0 - enough))
+        if policy.drawn(decision) != log.models[log.chosen[i]]:
             continue
-        accepted.append(i)
-        # A budget that has not seen the change yet still has to.
-        changed = False
-        if budget is not None:
-            budget = trial
-            reserved = float(decided.scored.reservation_nano[0, arm]) / NANO
-            budget.settle(
-                decided, reserved if np.isnan(log.cost_usd[i]) else float(log.cost_usd[i])
-            )
-        if learning:
-            for event in taught[history.ids[i]]:
-                fold.apply(event)
-            router.swap(snapshot=fold.snapshot())
-    rows, judged = np.array(accepted, dtype=np.intp), len(log) - first
-    share = None if log.action_dist is None else outside / judged
-    refusal = _refusal(len(rows), judged, least, share)
+        if rng.random() < least / log.propensity[i]:
+            accepted.append(i)
+            policy.accept(i, decision, learning=learning)
+    rows, evaluated = np.array(accepted, dtype=np.intp), len(log) - first
+    outside_share = None if log.action_dist is None else outside / evaluated
+    refusal = _refusal(len(rows), evaluated, least, outside_share)
     return Replayed(
         label=candidate.label,
         rows=rows,
-        judged=judged,
-        outside=share,
+        evaluated=evaluated,
+        outside=outside_share,
         estimates={} if refusal else _estimates(log, rows, first),
         refusal=refusal,
     )
 
 
-def _outside(
-    decided: Decisions, models: Sequence[str], action_dist: Float64, least: float
-) -> float:
-    """Return the mass that rows are accepted too rarely for, where c is above the propensity."""
-    at = [models.index(model.name) for model in decided.scored.columns.models]
-    return float(decided.pmf[0] @ (1.0 - np.minimum(action_dist[at] / least, 1.0)))
+class _ReplayedPolicy:
+    """A policy in a replay. A row that is not accepted leaves no trace in it."""
+
+    def __init__(
+        self,
+        history: DecisionHistory,
+        candidate: Candidate,
+        first: int,
+        budget_rate_usd: float | None,
+        seed: int,
+    ) -> None:
+        self.history = history
+        self.fold = train(history, candidate, until=first)
+        self.router = Router(
+            options=candidate.options,
+            snapshot=self.fold.snapshot(),
+            models=(),
+            rng=np.random.default_rng([seed, _DRAWS]),
+        )
+        self.pacing, self.budget_rate_usd = candidate.pacing, budget_rate_usd
+        self.budget: ReplayBudget | None = None
+        self.trial: ReplayBudget | None = None
+        self.offered: tuple[Model, ...] = ()
+        self.changed = False
+        self.offers = {
+            i: models for rows, models in history.requests.model_sets for i in rows.tolist()
+        }
+        self.outcomes: dict[str, list[Event]] = defaultdict(list)
+        for event in history.events:
+            if event.outcome is not None:
+                self.outcomes[event.outcome.decision_id].append(event)
+
+    def decide(self, i: int) -> Decisions:
+        """Decide one logged request again; nothing is spent until it is accepted."""
+        requests = self.history.requests
+        if self.offers[i] is not self.offered:
+            self.offered, self.changed = self.offers[i], True
+            self.router.swap(models=self.offered)
+        request = requests.batch.row(i)
+        if self.budget_rate_usd is None:
+            price = Price.flat(1, rate_usd=float(requests.spend_rate_usd[i]))
+            return self.router.decide(request, price=price)
+        if self.budget is None:
+            advance_usd = float(self.router.score(request).reservation_nano.max()) / NANO
+            self.budget = ReplayBudget(
+                make_pacing(self.pacing), self.budget_rate_usd, None, advance=advance_usd
+            )
+        self.trial = self.budget.fork()
+        return self.trial.decide(self.router, request, changed=self.changed)
+
+    def drawn(self, decision: Decisions) -> str | None:
+        """Return the model that was drawn, or None if there was none to choose."""
+        arm = int(decision.chosen[0])
+        return decision.scored.columns.models[arm].name if arm >= 0 else None
+
+    def accept(self, i: int, decision: Decisions, *, learning: bool) -> None:
+        """Pay for the row that was decided last and, if `learning`, learn its outcome."""
+        # Until a row is accepted, the budget has not seen a change of models and prices.
+        self.changed = False
+        if self.trial is not None:
+            self.budget = self.trial
+            cost_usd = float(self.history.log.cost_usd[i])
+            if math.isnan(cost_usd):
+                reservation_nano = decision.scored.reservation_nano[0, decision.chosen[0]]
+                cost_usd = float(reservation_nano) / NANO
+            self.budget.settle(decision, cost_usd)
+        if learning:
+            for event in self.outcomes[self.history.ids[i]]:
+                self.fold.apply(event)
+            self.router.swap(snapshot=self.fold.snapshot())
 
 
 def _estimates(log: BanditLog, rows: NDArray[np.intp], first: int) -> dict[str, Interval]:
-    found = {}
+    """Return the mean outcome of the accepted rows, by measure."""
+    estimates = {}
     session = np.unique(log.session[rows], return_inverse=True)[1]
-    judged, none = slice(first, None), np.zeros(len(rows))
+    x, chosen, zeros = log.features[first:], log.chosen[first:], np.zeros(len(rows))
     for name in log.measures:
         reward = log.measure(name)
-        known = ~np.isnan(reward)
-        if known[rows].sum() < LEAST_ACCEPTED:
+        is_observed = ~np.isnan(reward)
+        if is_observed[rows].sum() < LEAST_ACCEPTED:
             continue
-        arms = len(log.models)
-        chance = observed(log.features[judged], log.chosen[judged], known[judged], arms)
+        probability = observed_probability(x, chosen, is_observed[first:], len(log.models))
         inputs = EstimatorInputs(
-            reward=np.where(known, reward, 0.0)[rows],
+            reward=np.where(is_observed, reward, 0.0)[rows],
             weight=np.ones(len(rows)),
-            seen=np.where(known[judged], 1.0 / chance, 0.0)[rows - first],
-            guess=none,
-            value=none,
+            observation_weight=np.where(is_observed[first:], 1.0 / probability, 0.0)[rows - first],
+            q_hat=zeros,
+            v_hat=zeros,
         )
-        found[name] = normal(snips(inputs), session)
-    return found
+        estimates[name] = normal(snips(inputs), session)
+    return estimates
 
 
-def _refusal(accepted: int, judged: int, least: float, outside: float | None) -> str | None:
-    remedy = "a larger exploration_share lets more be accepted"
+def _refusal(accepted: int, evaluated: int, least: float, outside: float | None) -> str | None:
+    remedy = "a larger exploration_share lets more rows be accepted"
     if outside is not None and outside > MOST_OUTSIDE:
         return (
             f"{outside:.1%} of the policy's choices are of models that the log gave probability 0 "
@@ -198,16 +240,16 @@ def _refusal(accepted: int, judged: int, least: float, outside: float | None) ->
         )
     if accepted < LEAST_ACCEPTED:
         return (
-            f"{accepted} of {judged} rows are what the policy would have chosen, at least "
+            f"{accepted} of {evaluated} rows are what the policy would have chosen, at least "
             f"{LEAST_ACCEPTED} are needed; the least propensity of the log is {least:.2g}: "
             f"{remedy}, or wait for more rows"
         )
     # Without the logged pmf, a model that the log never chose shows in too few accepted rows.
-    wanted = least * judged
-    chance = SUSPICIOUS * math.sqrt(wanted * (1.0 - least))
-    if outside is None and accepted < (1.0 - MOST_OUTSIDE) * wanted - chance:
+    expected = least * evaluated
+    margin = SUSPICIOUS * math.sqrt(expected * (1.0 - least))
+    if outside is None and accepted < (1.0 - MOST_OUTSIDE) * expected - margin:
         return (
-            f"{accepted} rows were accepted where {wanted:.0f} should have been: the policy "
-            f"chooses what the log never chose; {remedy}"
+            f"{accepted} rows were accepted, {expected:.0f} are expected: the policy chooses what "
+            f"the log never chose; {remedy}"
         )
     return None

@@ -1,7 +1,7 @@
-"""Logs made in process on data of full information, so that the truth is known beside them.
+"""Logs that are simulated on data of full information, so that the true values are known.
 
-The router and the fold of the daemon decide and learn, one request after the other; what is kept
-is what the daemon would have logged.
+The daemon's own router and fold decide and learn, one request after the other. The result is what
+the daemon would have logged.
 """
 
 from __future__ import annotations
@@ -33,14 +33,26 @@ def simulate_log(
     preference: tuple[float, float, float],
     rng: np.random.Generator,
 ) -> DecisionHistory:
-    """Let a policy decide some rows, learning of each at once, and return its log.
+    """Let a policy decide some prompts, learn from each answer at once, and return its log.
 
     Parameters
     ----------
-    dataset, features : complete data and float32[n, d] of its prompts.
-    rows : int[m], in the order in which they come.
-    specs : the models with their prices, in the order of the data's.
-    rng : of the draws.
+    dataset : Dataset
+        N prompts with the answers of all models.
+    features : float32[N, d]
+        Of the prompts.
+    rows : int[n]
+        The prompts, in the order in which they come.
+    candidate : Candidate
+        The logging policy.
+    specs : sequence of ModelSpec
+        The models with their prices, in the order of the data's.
+    embedder : str
+        Identity of what made the features.
+    preference : (float, float, float)
+        Weights of quality, cost and latency; their sum is 1.
+    rng : numpy.random.Generator
+        Draws the choices.
     """
     player = Replayer(
         specs=specs,
@@ -50,56 +62,56 @@ def simulate_log(
         preference=preference,
         rng=rng,
     )
-    names, ids = dataset.models, [str(i) for i in range(len(rows))]
+    models, ids = dataset.models, [str(i) for i in range(len(rows))]
     events = [
-        Event(k, POOL, "model_added", payload={"name": name}) for k, name in enumerate(names, 1)
+        Event(k, POOL, "model_added", payload={"name": name}) for k, name in enumerate(models, 1)
     ]
-    decided: list[Decisions] = []
-    for i, row in zip(ids, rows.tolist(), strict=True):
+    decisions: list[Decisions] = []
+    for decision_id, row in zip(ids, rows.tolist(), strict=True):
         tokens = np.array([float(len(dataset.prompts[row].encode("utf-8", "surrogatepass")))])
         choice = player.decide(features[row : row + 1], tokens)[0]
-        decided.append(choice.note[0])
-        arm = names.index(str(choice.model))
-        said = {
+        decisions.append(choice.note[0])
+        arm = models.index(str(choice.model))
+        answer = {
             "quality": float(dataset.quality[row, arm]),
             "cost": float(dataset.cost_usd[row, arm]),
         }
-        player.feed(choice, **said)
-        for outcome in outcomes(choice, after=len(events), decision_id=i, **said):
+        player.feed(choice, **answer)
+        for outcome in outcomes(choice, after=len(events), decision_id=decision_id, **answer):
             events.append(Event(outcome.seq, POOL, "feedback", outcome, embedder))
-    asks = RequestBatch.join([one.scored.requests for one in decided])
-    log = _log(dataset, rows, asks, decided, player.fold.policy_identity.tau_cost_usd)
-    models = decided[0].scored.columns.models
-    rate = np.array([one.spend_rate_usd[0] for one in decided])
-    requests = LoggedRequests(asks, [(np.arange(len(rows)), models)], rate)
-    return DecisionHistory(log, requests, ids, player.fold.policy_identity, events)
+    policy_identity = player.fold.policy_identity
+    batch = RequestBatch.join([decision.scored.requests for decision in decisions])
+    requests = LoggedRequests(
+        batch=batch,
+        model_sets=[(np.arange(len(rows)), decisions[0].scored.columns.models)],
+        spend_rate_usd=np.array([decision.spend_rate_usd[0] for decision in decisions]),
+    )
+    log = _log(dataset, rows, batch, decisions, policy_identity.tau_cost_usd)
+    return DecisionHistory(log, requests, ids, policy_identity, events)
 
 
 def _log(
     dataset: Dataset,
     rows: NDArray[np.intp],
-    asks: RequestBatch,
-    decided: Sequence[Decisions],
+    batch: RequestBatch,
+    decisions: Sequence[Decisions],
     tau_cost_usd: float,
 ) -> BanditLog:
-    n, models = len(rows), dataset.models
-    # The router has the models in its own order.
-    at = np.array(
-        [[m.name for m in decided[0].scored.columns.models].index(name) for name in models]
-    )
-    action_dist: Float64 = np.concatenate([one.pmf[:, at] for one in decided])
-    arm = np.array([int(np.flatnonzero(at == one.chosen[0])[0]) for one in decided])
+    """Return the decisions as columns, with the models in the order of the data."""
+    n, in_router = len(rows), [model.name for model in decisions[0].scored.columns.models]
+    order = np.array([in_router.index(name) for name in dataset.models])
+    action_dist: Float64 = np.concatenate([decision.pmf[:, order] for decision in decisions])
+    chosen = np.array([int(np.flatnonzero(order == d.chosen[0])[0]) for d in decisions])
     return BanditLog(
         name=dataset.name,
-        models=models,
-        features=asks.features,
-        chosen=arm,
-        propensity=action_dist[np.arange(n), arm],
+        models=dataset.models,
+        features=batch.features,
+        chosen=chosen,
+        propensity=action_dist[np.arange(n), chosen],
         action_dist=action_dist,
-        open=np.ones(action_dist.shape, dtype=np.bool_),
-        quality=dataset.quality[rows, arm],
-        cost_usd=dataset.cost_usd[rows, arm],
-        preference=asks.preference,
+        quality=dataset.quality[rows, chosen],
+        cost_usd=dataset.cost_usd[rows, chosen],
+        preference=batch.preference,
         tau_cost_usd=np.full(n, tau_cost_usd),
         session=np.arange(n),
     )

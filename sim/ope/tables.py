@@ -1,4 +1,4 @@
-"""An evaluation as tables for people and as plain values for programs."""
+"""The results of an evaluation: tables to read, and plain values for JSON."""
 
 from __future__ import annotations
 
@@ -19,102 +19,131 @@ from sim.ope.rejection_replay import Replayed
 
 UNITS = {"cost": "cost, $ per request"}
 
+ByLabel = Mapping[str, Mapping[str, Estimate]]
+"""Estimates of one measure, by label and estimator."""
 
-def show(console: Console, found: Evaluation) -> None:
-    """Print what a log says of frozen policies."""
-    log, evaluator = found.history.log, found.evaluator
+
+def show(console: Console, evaluation: Evaluation) -> None:
+    """Print what a log says about frozen policies.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to print.
+    evaluation : Evaluation
+        What to print.
+    """
+    _show_log(console, evaluation)
+    console.print(_diagnostics(evaluation.policies))
+    policies = {one.label: one.estimates for one in evaluation.policies if one.refusal is None}
+    differences = {one.label: one.estimates for one in evaluation.differences}
+    for by_label, what, sign in ((policies, "", ""), (differences, "paired differences in ", "+")):
+        if not by_label:
+            continue
+        for name in evaluation.evaluator.measures:
+            rows = {label: by[name] for label, by in by_label.items() if name in by}
+            title = f"{what}{UNITS.get(name, name)}, by {HEADLINE}, {LEVEL:.0%} intervals"
+            console.print(_by_interval(title, rows, sign))
+        rows = {label: by["quality"] for label, by in by_label.items()}
+        title = f"{what}quality by all estimators, {LEVEL:.0%}"
+        console.print(_by_estimator(title, rows, sign))
+    if evaluation.zero_routers:
+        console.print(_zero_routers(evaluation))
+    if evaluation.comparison is not None:
+        console.print(_comparison(evaluation.comparison))
+    for policy in evaluation.policies:
+        if policy.refusal is not None:
+            _show_refusal(console, policy.label, policy.refusal)
+        for warning in policy.warnings:
+            console.print(f"warning: {policy.label}: {warning}", highlight=False)
+
+
+def _show_log(console: Console, evaluation: Evaluation) -> None:
+    log, evaluator = evaluation.history.log, evaluation.evaluator
     models = ", ".join(log.models[:6]) + (", .." if len(log.models) > 6 else "")
     console.print(f"{log.name}: {len(log):,} decisions over {len(log.models)} models ({models})")
     for reason, count in log.left_out.items():
         console.print(f"  left out: {count:,} {reason}")
-    console.print(f"  learned from the first {found.first:,}, judged on {len(evaluator.judged):,}")
-    shares = ", ".join(f"{name} of {evaluator.observed(name):.1%}" for name in evaluator.measures)
-    console.print(f"  observed: {shares}; what is missing is weighted for, never counted as zero")
-    for note in [*log.notes, *_money(found)]:
+    first, evaluated = evaluation.first, len(evaluator.evaluated)
+    console.print(f"  learned from the first {first:,}, judged on {evaluated:,}")
+    shares = [f"{name} of {evaluator.observed_share(name):.1%}" for name in evaluator.measures]
+    console.print(
+        f"  observed: {', '.join(shares)}; what is missing is weighted for, never counted as zero"
+    )
+    for note in [*log.notes, *_budget_notes(evaluation)]:
         console.print(f"  note: {note}")
-    console.print(_diagnostics(found.policies))
-    told = {one.label: one.estimates for one in found.policies if one.refusal is None}
-    apart = {one.label: one.estimates for one in found.differences}
-    for rows, what, sign in ((told, "", ""), (apart, "paired differences in ", "+")):
-        for name in evaluator.measures if rows else ():
-            of = {label: by[name] for label, by in rows.items() if name in by}
-            title = f"{what}{UNITS.get(name, name)}, by {HEADLINE}, {LEVEL:.0%} intervals"
-            console.print(_table(title, of, sign))
-        if rows:
-            of = {label: by["quality"] for label, by in rows.items()}
-            console.print(_others(f"{what}quality by all estimators, {LEVEL:.0%}", of, sign))
-    if found.zeros:
-        console.print(_zeros(found))
-    if found.comparison is not None:
-        console.print(_comparison(found.comparison))
-    for one in found.policies:
-        if one.refusal is not None:
-            console.print(f"refused: {one.label}: {one.refusal}", style="bold", highlight=False)
-        for warning in one.warnings:
-            console.print(f"warning: {one.label}: {warning}", highlight=False)
 
 
-def _money(found: Evaluation) -> list[str]:
-    priced = found.history.requests.priced
+def _show_refusal(console: Console, label: str, refusal: str) -> None:
+    console.print(f"refused: {label}: {refusal}", style="bold", highlight=False)
+
+
+def _budget_notes(evaluation: Evaluation) -> list[str]:
+    priced = evaluation.history.requests.priced
     if not priced:
         return []
     return [
         f"{priced:,} decisions were made under a budget that priced money; the policies are judged "
-        "as if it were free (--budget-rate replays a policy with a budget)"
+        "as if there were no budget (--budget-rate replays a policy with one)"
     ]
 
 
-def _diagnostics(verdicts: Sequence[PolicyEvaluation]) -> Table:
+def _diagnostics(policies: Sequence[PolicyEvaluation]) -> Table:
     table = Table(title="what the log can say", title_justify="left")
     for heading in ("policy", "effective rows", "of the rows", "largest weight's share"):
         table.add_column(heading)
     for heading in ("mean weight", "mass on models of probability 0", "verdict"):
         table.add_column(heading)
-    for one in verdicts:
-        support = one.support
+    for policy in policies:
+        support = policy.support
         if support is None:
-            verdict = "refused" if one.refusal else "as it was"
-            table.add_row(one.label, *[""] * 5, verdict)
+            table.add_row(policy.label, *[""] * 5, "refused" if policy.refusal else "as it was")
             continue
         table.add_row(
-            one.label,
+            policy.label,
             f"{support.ess:,.0f}",
             f"{support.ess / support.rows:.1%}",
             f"{support.largest:.1%}",
             f"{support.mean_weight:.3f} ± {support.mean_weight_error:.3f}",
             "not known" if support.outside is None else f"{support.outside:.2%}",
-            "refused" if one.refusal else "warnings" if one.warnings else "estimated",
+            "refused" if policy.refusal else "warnings" if policy.warnings else "estimated",
         )
     return table
 
 
-def _table(title: str, rows: Mapping[str, Mapping[str, Estimate]], sign: str) -> Table:
+def _by_interval(title: str, rows: ByLabel, sign: str) -> Table:
     table = Table(title=title, title_justify="left")
     for heading in ("policy", "estimate", "normal", "bootstrap by session", "guaranteed"):
         table.add_column(heading)
     for label, estimates in rows.items():
-        one = estimates[HEADLINE]
-        form = sign + _form(one.normal)
-        cells = [_range(i, form) for i in (one.normal, one.bootstrap)]
-        sure = "says nothing" if one.guaranteed is None else _range(one.guaranteed, form)
-        table.add_row(label, f"{one.normal.mean:{form}}", *cells, sure)
+        estimate = estimates[HEADLINE]
+        form = sign + _form(estimate.normal)
+        guaranteed = estimate.guaranteed
+        table.add_row(
+            label,
+            f"{estimate.normal.mean:{form}}",
+            _range(estimate.normal, form),
+            _range(estimate.bootstrap, form),
+            "says nothing" if guaranteed is None else _range(guaranteed, form),
+        )
     return table
 
 
-def _others(title: str, rows: Mapping[str, Mapping[str, Estimate]], sign: str) -> Table:
+def _by_estimator(title: str, rows: ByLabel, sign: str) -> Table:
     table = Table("policy", *ESTIMATORS, title=title, title_justify="left")
     for label, estimates in rows.items():
-        cells = {how: _around(one.normal, sign) for how, one in estimates.items()}
-        # The direct method is as wrong as its model, and no interval would show it.
-        cells["dm"] = f"{estimates['dm'].normal.mean:{sign}{_form(estimates[HEADLINE].normal)}}"
+        cells = {name: _around(each.normal, sign) for name, each in estimates.items()}
+        # An interval would not show the bias of the direct method.
+        form = sign + _form(estimates[HEADLINE].normal)
+        cells["dm"] = f"{estimates['dm'].normal.mean:{form}}"
         table.add_row(label, *cells.values())
     return table
 
 
 def _form(interval: Interval) -> str:
     """Return the format that shows two digits of the uncertainty, and four decimals at least."""
-    wide = interval.half_width
-    digits = 1 - math.floor(math.log10(wide)) if 0.0 < wide < math.inf else 0
+    width = interval.half_width
+    digits = 1 - math.floor(math.log10(width)) if 0.0 < width < math.inf else 0
     return f".{min(max(digits, 4), 8)}f"
 
 
@@ -127,120 +156,154 @@ def _around(interval: Interval, sign: str = "") -> str:
     return f"{interval.mean:{sign}{form}} ± {interval.half_width:{form}}"
 
 
-def _zeros(found: Evaluation) -> Table:
+def _zero_routers(evaluation: Evaluation) -> Table:
     title = f"the zero router, which does not look at the prompt, at the same cost ({LEVEL:.0%})"
     table = Table(title=title, title_justify="left")
     for heading in ("policy", "zero router", "its quality", "policy - zero router"):
         table.add_column(heading)
-    for one in found.zeros:
-        quality, apart = _around(one.quality), _around(one.difference, "+")
-        table.add_row(one.label, one.mix, quality, apart)
+    for zero in evaluation.zero_routers:
+        table.add_row(zero.label, zero.mix, _around(zero.quality), _around(zero.difference, "+"))
     return table
 
 
-def _comparison(found: LogComparison) -> Table:
-    title = f"snips less the mean quality of {found.label}, {LEVEL:.0%} of both errors"
+def _comparison(comparison: LogComparison) -> Table:
+    title = f"snips less the mean quality of {comparison.label}, {LEVEL:.0%} of both errors"
     table = Table("policy", "quality", title=title, title_justify="left")
-    table.add_row(f"mean of {found.label}", _around(found.mean))
-    for label, apart in found.differences.items():
-        table.add_row(f"{label} - that", _around(apart, "+"))
+    table.add_row(f"mean of {comparison.label}", _around(comparison.mean))
+    for label, difference in comparison.differences.items():
+        table.add_row(f"{label} - that", _around(difference, "+"))
     return table
 
 
 def show_replayed(console: Console, replayed: Sequence[Replayed]) -> None:
-    """Print what sequence replay says of policies that learn or hold a budget."""
+    """Print the rejection replays of policies that learn or spend a budget.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to print.
+    replayed : sequence of Replayed
+        What to print.
+    """
     console.print(
-        "Policies that learn or spend while they are judged: what they do depends on what they did "
-        "before, so only sequence replay can judge them; rows are accepted as if they had chosen."
+        "What a policy that learns or spends does depends on what it did before, so only rejection "
+        "replay can judge it: rows are accepted as if the policy itself had chosen."
     )
-    table = Table(title=f"sequence replay, {LEVEL:.0%} intervals", title_justify="left")
+    table = Table(title=f"rejection replay, {LEVEL:.0%} intervals", title_justify="left")
     for heading in ("policy", "accepted", "quality", UNITS["cost"], "utility"):
         table.add_column(heading)
-    for one in replayed:
+    for policy in replayed:
         cells = [
-            _around(one.estimates[name]) if name in one.estimates else "-"
+            _around(policy.estimates[name]) if name in policy.estimates else "-"
             for name in ("quality", "cost", "utility")
         ]
-        table.add_row(one.label, f"{len(one.rows):,} of {one.judged:,}", *cells)
+        table.add_row(policy.label, f"{len(policy.rows):,} of {policy.evaluated:,}", *cells)
     console.print(table)
-    for one in replayed:
-        if one.refusal is not None:
-            console.print(f"refused: {one.label}: {one.refusal}", style="bold", highlight=False)
+    for policy in replayed:
+        if policy.refusal is not None:
+            _show_refusal(console, policy.label, policy.refusal)
 
 
-def show_direct(console: Console, log: BanditLog, found: Mapping[str, Mapping[str, float]]) -> None:
-    """Print what the direct method says of policies on a log without propensities."""
+def show_direct(
+    console: Console, log: BanditLog, estimates: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Print the estimates of the direct method for a log without propensities.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to print.
+    log : BanditLog
+        The log.
+    estimates : mapping
+        By policy and measure; see `sim.ope.direct_method.estimates`.
+    """
     for note in log.notes:
         console.print(f"note: {note}", highlight=False)
     console.print(
-        "The log has no propensities: nothing but the direct method can be had from it. It is as "
-        "wrong as its model of the rewards, and no interval would show that.",
+        "The log has no propensities, so only the direct method is possible. It is as wrong as its "
+        "model of the rewards, and no interval would show that.",
         highlight=False,
     )
     table = Table("policy", "quality", UNITS["cost"], title_justify="left")
     table.title = "by the direct method"
-    for label, by in found.items():
+    for label, by in estimates.items():
         cells = [f"{by[name]:.4g}" if name in by else "-" for name in ("quality", "cost")]
         table.add_row(label, *cells)
     console.print(table)
 
 
-def as_json(found: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as plain values; what is not finite is None, as JSON has no word."""
-    log, evaluator = found.history.log, found.evaluator
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as plain values; infinite ones and NaN are None, for JSON has neither.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        The evaluation.
+    """
+    log, evaluator = evaluation.history.log, evaluation.evaluator
+    comparison = evaluation.comparison
     report: dict[str, Any] = {
         "log": log.name,
         "models": list(log.models),
         "decisions": len(log),
-        "learned": found.first,
-        "judged": len(evaluator.judged),
+        "learned": evaluation.first,
+        "judged": len(evaluator.evaluated),
         "left_out": dict(log.left_out),
-        "notes": [*log.notes, *_money(found)],
-        "observed": {name: evaluator.observed(name) for name in evaluator.measures},
+        "notes": [*log.notes, *_budget_notes(evaluation)],
+        "observed": {name: evaluator.observed_share(name) for name in evaluator.measures},
         "policies": [
             {
-                "label": one.label,
-                "refusal": one.refusal,
-                "warnings": list(one.warnings),
-                "support": None if one.support is None else asdict(one.support),
-                "estimates": _plain(one.estimates),
+                "label": policy.label,
+                "refusal": policy.refusal,
+                "warnings": list(policy.warnings),
+                "support": None if policy.support is None else asdict(policy.support),
+                "estimates": _plain(policy.estimates),
             }
-            for one in found.policies
+            for policy in evaluation.policies
         ],
         "differences": [
-            {"label": one.label, "estimates": _plain(one.estimates)} for one in found.differences
+            {"label": difference.label, "estimates": _plain(difference.estimates)}
+            for difference in evaluation.differences
         ],
-        "zero_router": [asdict(one) for one in found.zeros],
-        "comparison": None if found.comparison is None else asdict(found.comparison),
+        "zero_router": [asdict(zero) for zero in evaluation.zero_routers],
+        "comparison": None if comparison is None else asdict(comparison),
     }
     return {name: _finite(value) for name, value in report.items()}
 
 
 def replayed_json(replayed: Sequence[Replayed]) -> list[dict[str, Any]]:
-    """Return sequence replays as plain values."""
+    """Return rejection replays as plain values; see `as_json`.
+
+    Parameters
+    ----------
+    replayed : sequence of Replayed
+        The replays.
+    """
     plain: list[dict[str, Any]] = [
         {
-            "label": one.label,
-            "accepted": len(one.rows),
-            "judged": one.judged,
-            "outside": one.outside,
-            "refusal": one.refusal,
-            "estimates": {name: asdict(interval) for name, interval in one.estimates.items()},
+            "label": policy.label,
+            "accepted": len(policy.rows),
+            "judged": policy.evaluated,
+            "outside": policy.outside,
+            "refusal": policy.refusal,
+            "estimates": {name: asdict(interval) for name, interval in policy.estimates.items()},
         }
-        for one in replayed
+        for policy in replayed
     ]
-    return [_finite(one) for one in plain]
+    return [_finite(policy) for policy in plain]
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(estimates: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
     return {
-        measure: {how: asdict(one) for how, one in by.items()} for measure, by in estimates.items()
+        measure: {name: asdict(each) for name, each in by.items()}
+        for measure, by in estimates.items()
     }

@@ -1,7 +1,7 @@
-"""What a policy would have done: trained on the first part of a log, frozen, scored on the rest.
+"""What a policy would have done: it learns from the first part of a log and is then frozen.
 
-The policy learns by the daemon's own fold, and decides by its own router; only the models that
-were open to the logged decision, at the prices of that moment, are open to it.
+It learns by the daemon's own fold and decides by the daemon's own router. In each row it may choose
+only the models that were open to the logged decision, at the prices of that time.
 """
 
 from __future__ import annotations
@@ -21,31 +21,44 @@ from policies.pacing.price import Price
 from sim.ope.logged_requests import DecisionHistory, LoggedRequests
 from sim.play.candidate import Candidate
 
-_TAUGHT = ("model_added", "prior")
+_LEARNED_IN_ANY_CASE = ("model_added", "prior")
 
 
-def identity_of(candidate: Candidate, given: PolicyIdentity) -> PolicyIdentity:
-    """Return the policy_identity of a policy that learns from the log of another."""
+def identity_of(candidate: Candidate, logging: PolicyIdentity) -> PolicyIdentity:
+    """Return the identity of a policy that learns from the log of another.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        The policy that learns.
+    logging : PolicyIdentity
+        Of the logging policy; its features are taken over, and its scales unless the candidate has
+        some of its own.
+    """
     options = candidate.options
-    own = "tau_latency_ms" in options.model_fields_set
+    has_tau_latency = "tau_latency_ms" in options.model_fields_set
     return PolicyIdentity(
         policy=candidate.name,
         params=candidate.params,
-        embedder=given.embedder,
-        dim=given.dim,
-        tau_cost_usd=options.tau_cost or given.tau_cost_usd,
-        tau_latency_ms=options.tau_latency_ms if own else given.tau_latency_ms,
+        embedder=logging.embedder,
+        dim=logging.dim,
+        tau_cost_usd=options.tau_cost or logging.tau_cost_usd,
+        tau_latency_ms=options.tau_latency_ms if has_tau_latency else logging.tau_latency_ms,
         prior=candidate.prior,
     )
 
 
 def train(history: DecisionHistory, candidate: Candidate, *, until: int) -> Fold:
-    """Return the fold of a policy that has learned what came of the first `until` decisions."""
+    """Return the fold of a policy that has learned the outcomes of the first `until` decisions.
+
+    What counts is the decision that an outcome belongs to, not when the outcome arrived.
+    """
     fold = Fold(identity_of(candidate, history.policy_identity))
     decisions = set(history.ids[:until])
     for event in history.events:
-        about = event.outcome or event.comparison
-        if event.kind in _TAUGHT or (about is not None and about.decision_id in decisions):
+        outcome = event.outcome or event.comparison
+        is_learned = outcome is not None and outcome.decision_id in decisions
+        if is_learned or event.kind in _LEARNED_IN_ANY_CASE:
             fold.apply(event)
     return fold
 
@@ -62,42 +75,45 @@ def compute_action_dist(
 
     Parameters
     ----------
-    models : K names, the columns of the result.
-    options : what the router adds to the policy: exploration, trials.
-    rows : int[m], of the requests.
+    requests : LoggedRequests
+        All requests of the log.
+    models : sequence of str
+        K names, the columns of the result.
+    options : PoolOptions
+        What the router adds to the policy: exploration, trials.
+    fold : Fold
+        The policy, as far as it has learned.
+    rows : int[m]
+        Rows of `requests`.
     """
     column = {name: k for k, name in enumerate(models)}
     pmf = np.zeros((len(requests.spend_rate_usd), len(models)))
     snapshot = fold.snapshot()
-    asked = np.zeros(len(pmf), dtype=np.bool_)
-    asked[rows] = True
-    for stretch, offered in requests.frames:
-        judged = stretch[asked[stretch]]
-        if not len(judged):
+    is_selected = np.zeros(len(pmf), dtype=np.bool_)
+    is_selected[rows] = True
+    for members, offered in requests.model_sets:
+        selected = members[is_selected[members]]
+        if not len(selected):
             continue
-        # What is drawn is of no interest, only the action_dist of the draw.
+        # Only the pmf is used, not the draw, so the seed does not matter.
         router = Router(
             options=options, snapshot=snapshot, models=offered, rng=np.random.default_rng(0)
         )
-        decided = router.decide(_asked(requests.asks, judged), price=_price(requests, judged))
-        at = np.array([column[model.name] for model in decided.scored.columns.models])
-        pmf[np.ix_(judged, at)] = decided.pmf
+        price = Price.flat(len(selected))
+        price.rate_usd[:, 0] = requests.spend_rate_usd[selected]
+        decisions = router.decide(_take(requests.batch, selected), price=price)
+        columns = np.array([column[model.name] for model in decisions.scored.columns.models])
+        pmf[np.ix_(selected, columns)] = decisions.pmf
     return pmf[rows]
 
 
-def _price(requests: LoggedRequests, rows: NDArray[np.intp]) -> Price:
-    price = Price.flat(len(rows))
-    price.rate_usd[:, 0] = requests.spend_rate_usd[rows]
-    return price
-
-
-def _asked(asks: RequestBatch, rows: NDArray[np.intp]) -> RequestBatch:
-    limit, allowed = asks.max_output_tokens, asks.models
+def _take(batch: RequestBatch, rows: NDArray[np.intp]) -> RequestBatch:
+    limit, models = batch.max_output_tokens, batch.models
     return RequestBatch(
-        features=asks.features[rows],
-        preference=asks.preference[rows],
-        input_tokens=asks.input_tokens[rows],
-        input_bound=asks.input_bound[rows],
+        features=batch.features[rows],
+        preference=batch.preference[rows],
+        input_tokens=batch.input_tokens[rows],
+        input_bound=batch.input_bound[rows],
         max_output_tokens=None if limit is None else limit[rows],
-        models=None if allowed is None else [allowed[i] for i in rows.tolist()],
+        models=None if models is None else [models[i] for i in rows.tolist()],
     )

@@ -83,7 +83,6 @@ def log_of(kind: str, n: int, repetition: int) -> BanditLog:
         chosen=chosen,
         propensity=law[rows, chosen],
         action_dist=law,
-        open=np.ones(law.shape, dtype=np.bool_),
         quality=rewards[rows, chosen],
         cost_usd=np.full(n, np.nan),
         preference=np.tile([1.0, 0.0, 0.0], (n, 1)),

@@ -119,7 +119,7 @@ def test_a_policy_known_by_its_own_log_alone_is_refused(
 ) -> None:
     assert call("--log", uniform, *EVEN, "--policy", "logged:who=one") == 3
     shown = " ".join(capsys.readouterr().out.split())
-    assert "refused: logged:who=one: its log holds what it gave" in shown
+    assert "refused: logged:who=one: its log holds the probabilities of" in shown
     assert call("--log", uniform, *EVEN, "--policy", "logged:who=one", *C) == 0
 
 
@@ -139,7 +139,7 @@ def test_policies_that_change_are_replayed(
 ) -> None:
     out = tmp_path / "out.json"
     assert call("--log", uniform, *EVEN, *C, *options, "--json", str(out)) == 0
-    assert "only sequence replay can judge them" in " ".join(capsys.readouterr().out.split())
+    assert "only rejection replay can judge it" in " ".join(capsys.readouterr().out.split())
     (one,) = json.loads(out.read_text())["replayed"]
     assert one["label"] == "fixed:arm=m2" and one["judged"] == 400
     assert 100 < one["accepted"] < 170

@@ -1,4 +1,4 @@
-"""Logs to evaluator: of a daemon's own code in SQLite, and made in process where the truth is known."""
+"""Logs to evaluate policies on: by the daemon's own code in SQLite, or with a known truth."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ Make = Callable[..., BanditLog]
 
 @pytest.fixture(scope="session")
 def make_log() -> Make:
-    """Return a maker of logs of one context effect: arm k is right where feature 0 is of sign k.
+    """Return a function that makes logs of three arms with a known mean reward.
 
-    The right arm has mean 0.8, the other of `a` and `b` 0.3, and `c` always 0.5. The log chooses
-    by `action_dist`, one pmf for all rows, uniform by default; a share of the outcomes is `missing`, of
-    arm 0 only where that is negative.
+    `a` has the mean 0.8 where feature 0 is positive and 0.3 elsewhere, `b` the other way round, and
+    `c` always 0.5. The log chooses with `action_dist`, one pmf for all rows. `missing` is the share
+    of outcomes that are not observed; a negative share is of the outcomes of `a` alone.
     """
 
     def make(
@@ -73,7 +73,6 @@ def make_log() -> Make:
             chosen=chosen,
             propensity=pmf[np.arange(n), chosen],
             action_dist=pmf,
-            open=np.ones((n, 3), dtype=np.bool_),
             quality=np.where(lost, np.nan, quality),
             cost_usd=0.001 * (1.0 + chosen + rng.random(n)) if cost else np.full(n, np.nan),
             preference=np.tile([1.0, 0.0, 0.0], (n, 1)),
@@ -93,12 +92,12 @@ def truths(x: Float32) -> Float64:
 
 
 @pytest.fixture(scope="session")
-def wise() -> Callable[[Float32], Float64]:
-    """Return the pmf of a policy that plays the right arm nine times of ten, and its value 0.75."""
+def good_policy() -> Callable[[Float32], Float64]:
+    """Return a policy that plays the better of `a` and `b` with probability 0.9; its value is 0.75."""
 
     def pmf(x: Float32) -> Float64:
         right = (x[:, 0] > 0.0)[:, None]
-        found: Float64 = np.where(right, [0.9, 0.1, 0.0], [0.1, 0.9, 0.0])
-        return found
+        action_dist: Float64 = np.where(right, [0.9, 0.1, 0.0], [0.1, 0.9, 0.0])
+        return action_dist
 
     return pmf

@@ -14,14 +14,14 @@ from sim.play.candidate import Candidate
 
 
 def spend(path: Path, *, prompts: bool = False) -> Path:
-    """Write a spend log in which `dear` costs four times what `cheap` does."""
+    """Write a spend log in which `large` costs four times as much as `small`."""
     rows = []
     for i in range(60):
-        dear = i % 3 == 0
+        is_large = i % 3 == 0
         row = {
             "request_id": f"r{i}",
-            "model": "dear" if dear else "cheap",
-            "spend": 0.004 if dear else 0.001,
+            "model": "large" if is_large else "small",
+            "spend": 0.004 if is_large else 0.001,
             "prompt_tokens": 10,
             "completion_tokens": 20,
             "startTime": f"2026-01-01T00:00:{i:02d}",
@@ -36,21 +36,21 @@ def spend(path: Path, *, prompts: bool = False) -> Path:
 
 
 @pytest.mark.parametrize("prompts", [False, True])
-def test_a_spend_log_says_what_its_models_would_cost(tmp_path: Path, prompts: bool) -> None:
+def test_a_spend_log_tells_what_each_model_would_cost(tmp_path: Path, prompts: bool) -> None:
     log = direct.read(spend(tmp_path / "spend.jsonl", prompts=prompts))
     assert len(log) == 59 and np.isnan(log.propensity).all() and np.isnan(log.quality).all()
     assert log.features.shape[1] == (47 if prompts else 1)
     policies = [
         Candidate.of("random"),
-        Candidate.of("fixed", {"arm": "dear"}, label="dear"),
-        Candidate.of("fixed", {"arm": "cheap"}, label="cheap"),
+        Candidate.of("fixed", {"arm": "large"}, label="large"),
+        Candidate.of("fixed", {"arm": "small"}, label="small"),
     ]
     found = direct.estimates(files.history_of(log), policies, fraction=0.5)
     assert {name: list(by) for name, by in found.items()} == {
-        name: ["cost"] for name in ("logged", "random", "dear", "cheap")
+        name: ["cost"] for name in ("logged", "random", "large", "small")
     }
-    assert found["cheap"]["cost"] == pytest.approx(0.001, rel=0.1)
-    assert found["dear"]["cost"] == pytest.approx(0.004, rel=0.1)
+    assert found["small"]["cost"] == pytest.approx(0.001, rel=0.1)
+    assert found["large"]["cost"] == pytest.approx(0.004, rel=0.1)
     assert found["random"]["cost"] == pytest.approx(0.0025, rel=0.1)
     assert found["logged"]["cost"] == pytest.approx(np.nanmean(log.cost_usd[30:]))
 

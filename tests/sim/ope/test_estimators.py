@@ -12,9 +12,9 @@ from sim.ope.inputs import EstimatorInputs
 FOUR = EstimatorInputs(
     reward=np.array([1.0, 0.0, 0.5, 1.0]),
     weight=np.array([2.0, 1.0, 4.0, 0.5]),
-    seen=np.array([1.0, 1.0, 2.0, 0.0]),
-    guess=np.array([0.5, 0.5, 0.25, 0.9]),
-    value=np.array([0.6, 0.4, 0.2, 0.8]),
+    observation_weight=np.array([1.0, 1.0, 2.0, 0.0]),
+    q_hat=np.array([0.5, 0.5, 0.25, 0.9]),
+    v_hat=np.array([0.6, 0.4, 0.2, 0.8]),
 )
 """Importance 2, 1, 8, 0: the last row was not observed."""
 
@@ -24,9 +24,9 @@ def planted(n: int = 400, seed: int = 0, observed: float = 0.8) -> EstimatorInpu
     return EstimatorInputs(
         reward=rng.random(n),
         weight=rng.exponential(1.0, n),
-        seen=np.where(rng.random(n) < observed, 1.0 / observed, 0.0),
-        guess=rng.random(n),
-        value=rng.random(n),
+        observation_weight=np.where(rng.random(n) < observed, 1.0 / observed, 0.0),
+        q_hat=rng.random(n),
+        v_hat=rng.random(n),
     )
 
 
@@ -63,14 +63,14 @@ def test_the_influence_of_a_row_is_what_leaving_it_out_changes() -> None:
         assert alone == pytest.approx(expected - mean)
 
 
-def test_snips_moves_with_the_rewards() -> None:
+def test_snips_grows_by_a_constant_as_all_rewards_do() -> None:
     inputs = planted()
     higher = replace(inputs, reward=inputs.reward + 3.0)
     assert snips(higher) == pytest.approx(snips(inputs) + 3.0)
     assert ips(higher).mean() != pytest.approx(ips(inputs).mean() + 3.0, abs=0.01)
 
 
-def test_weights_without_spread_give_the_mean() -> None:
+def test_equal_weights_give_the_mean_of_the_rewards() -> None:
     inputs = replace(planted(observed=1.0), weight=np.ones(400))
     assert snips(inputs) == pytest.approx(inputs.reward)
 
@@ -83,17 +83,17 @@ def test_one_row_with_all_weight_has_finite_values() -> None:
     assert snips(inputs).mean() == pytest.approx(0.1)
 
 
-def test_a_perfect_model_leaves_nothing_to_the_rewards() -> None:
+def test_with_a_perfect_reward_model_the_rewards_change_nothing() -> None:
     inputs = planted()
-    perfect = replace(inputs, guess=inputs.reward)
+    perfect = replace(inputs, q_hat=inputs.reward)
     for how in ("dr", "switch-dr", "dr-os"):
-        assert ESTIMATORS[how](perfect) == pytest.approx(inputs.value)
+        assert ESTIMATORS[how](perfect) == pytest.approx(inputs.v_hat)
 
 
 @pytest.mark.parametrize("how", ESTIMATORS)
 def test_an_unobserved_reward_counts_for_nothing(how: str) -> None:
     inputs = planted()
-    other = replace(inputs, reward=np.where(inputs.seen > 0.0, inputs.reward, 77.0))
+    other = replace(inputs, reward=np.where(inputs.observation_weight > 0.0, inputs.reward, 77.0))
     assert ESTIMATORS[how](other) == pytest.approx(ESTIMATORS[how](inputs))
 
 
@@ -106,7 +106,7 @@ def test_all_weights_zero(how: str) -> None:
     elif "ips" in how:
         assert not values.any()
     else:
-        assert values == pytest.approx(inputs.value)
+        assert values == pytest.approx(inputs.v_hat)
 
 
 @pytest.mark.parametrize(
@@ -117,33 +117,33 @@ def test_all_weights_zero(how: str) -> None:
         (dr_os, dm, dr),
     ],
 )
-def test_a_limit_of_nothing_and_one_of_everything(
+def test_the_lowest_and_the_highest_limit(
     of: object, none: object, all_of_it: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert callable(of) and callable(none) and callable(all_of_it)
     inputs = planted()
     for limit, end in ((1e-12, none), (1e9, all_of_it)):
-        monkeypatch.setattr(estimators, "_least_error", lambda *_, limit=limit: limit)
+        monkeypatch.setattr(estimators, "_best_limit", lambda *_, limit=limit: limit)
         assert of(inputs) == pytest.approx(end(inputs), abs=1e-6)
 
 
 @pytest.mark.parametrize("how", ["clipped ips", "switch-dr", "dr-os"])
-def test_even_weights_are_not_cut(how: str) -> None:
-    """It would cost bias and gain nothing."""
+def test_equal_weights_are_not_clipped(how: str) -> None:
+    """Clipping them would add bias and reduce no variance."""
     inputs = replace(planted(4_000, observed=1.0), weight=np.ones(4_000))
     plain = ips if how == "clipped ips" else dr
     assert ESTIMATORS[how](inputs) == pytest.approx(plain(inputs), abs=1e-4)
 
 
-def test_rewards_that_are_alike_are_not_clipped_away() -> None:
-    """A weight that is cut loses the whole reward, not its distance from others."""
+def test_clipping_counts_the_whole_reward_as_lost() -> None:
+    """A clipped weight loses the reward itself, not its difference from other rewards."""
     inputs = planted(4_000, observed=1.0)
     inputs = replace(inputs, reward=0.95 + 0.05 * inputs.reward)
     assert clipped_ips(inputs).mean() == pytest.approx(ips(inputs).mean(), rel=0.02)
 
 
 def test_ips_is_unbiased_and_dr_is_less_spread() -> None:
-    """Two arms, the log tosses a coin, the target plays the second nine times of ten."""
+    """Two arms: the log chooses uniformly, the target plays the second with probability 0.9."""
     rng = np.random.default_rng(1)
     n, action_dist, target = 50_000, np.array([0.5, 0.5]), np.array([0.1, 0.9])
     means = np.array([0.3, 0.7])
@@ -151,9 +151,9 @@ def test_ips_is_unbiased_and_dr_is_less_spread() -> None:
     inputs = EstimatorInputs(
         reward=(rng.random(n) < means[arm]).astype(np.float64),
         weight=(target / action_dist)[arm],
-        seen=np.ones(n),
-        guess=means[arm],
-        value=np.full(n, float(target @ means)),
+        observation_weight=np.ones(n),
+        q_hat=means[arm],
+        v_hat=np.full(n, float(target @ means)),
     )
     for how in ESTIMATORS:
         assert ESTIMATORS[how](inputs).mean() == pytest.approx(0.66, abs=0.01), how

@@ -27,7 +27,7 @@ def by_label(found: Evaluation, label: str, how: str = "dr", measure: str = "qua
     return one.estimates[measure][how].normal.mean
 
 
-def test_policies_are_judged_beside_the_log(found: Evaluation) -> None:
+def test_policies_are_evaluated_beside_the_logging_policy(found: Evaluation) -> None:
     assert found.first == 1_000
     assert [one.label for one in found.policies] == ["logged", "linucb", "always c"]
     assert all(one.refusal is None for one in found.policies)
@@ -37,7 +37,7 @@ def test_policies_are_judged_beside_the_log(found: Evaluation) -> None:
     assert by_label(found, "always c", measure="cost") == pytest.approx(0.0035, rel=0.05)
 
 
-def test_everybody_is_compared_with_the_baseline_and_the_others(found: Evaluation) -> None:
+def test_each_policy_is_compared_with_the_baseline_and_the_others(found: Evaluation) -> None:
     assert [one.label for one in found.differences] == [
         "linucb - logged",
         "always c - logged",
@@ -59,9 +59,9 @@ def test_another_baseline(make_log: Make, found: Evaluation) -> None:
     assert (ours.mean, ours.low) == pytest.approx((-theirs.mean, -theirs.high))
 
 
-def test_the_zero_router_costs_as_much_and_knows_no_prompt(found: Evaluation) -> None:
-    assert [one.label for one in found.zeros] == ["logged", "linucb", "always c"]
-    zero = {one.label: one for one in found.zeros}
+def test_the_zero_router_costs_as_much_and_does_not_look_at_prompts(found: Evaluation) -> None:
+    assert [one.label for one in found.zero_routers] == ["logged", "linucb", "always c"]
+    zero = {one.label: one for one in found.zero_routers}
     # All models are as good on average, so the best mix is the cheapest one.
     assert zero["linucb"].quality.mean == pytest.approx(0.55, abs=0.05)
     assert zero["linucb"].difference.low > 0.0
@@ -72,45 +72,45 @@ def test_the_zero_router_costs_as_much_and_knows_no_prompt(found: Evaluation) ->
 
 def test_without_costs_there_is_no_zero_router(make_log: Make) -> None:
     found = evaluate(files.history_of(make_log(400)), [FIXED])
-    assert found.zeros == []
+    assert found.zero_routers == []
     assert all(list(one.estimates) == ["quality"] for one in found.policies)
 
 
-def test_the_refused_are_in_no_difference(make_log: Make) -> None:
+def test_a_refused_policy_is_in_no_difference(make_log: Make) -> None:
     log = make_log(600, action_dist=(0.5, 0.5, 0.0), cost=True)
     found = evaluate(files.history_of(log), [LINUCB, FIXED])
     (refused,) = [one for one in found.policies if one.label == "always c"]
     assert refused.refusal is not None and refused.estimates == {}
     assert not any("always c" in one.label for one in found.differences)
-    assert not any("always c" in one.label for one in found.zeros)
+    assert not any("always c" in one.label for one in found.zero_routers)
 
 
-def test_a_cost_that_is_hardly_known_is_not_compared(make_log: Make) -> None:
+def test_a_cost_that_was_observed_in_few_rows_is_not_compared(make_log: Make) -> None:
     log = make_log(800, cost=True)
     known = (np.arange(800) >= 400) & (np.arange(800) < 430)
     history = files.history_of(replace(log, cost_usd=np.where(known, log.cost_usd, np.nan)))
     found = evaluate(history, [FIXED])
     assert list(found.policies[1].estimates) == ["quality", "utility"]
     assert list(found.differences[0].estimates) == ["quality", "utility"]
-    assert found.zeros == []
+    assert found.zero_routers == []
 
 
-def test_the_fraction_is_what_is_learned_from(make_log: Make) -> None:
+def test_the_fraction_is_the_share_that_policies_learn_from(make_log: Make) -> None:
     history = files.history_of(make_log(400))
     whole = evaluate(history, [FIXED], fraction=0.0)
-    assert (whole.first, len(whole.evaluator.judged)) == (0, 400)
+    assert (whole.first, len(whole.evaluator.evaluated)) == (0, 400)
     assert evaluate(history, [FIXED], fraction=0.75).first == 300
 
 
-def test_what_cannot_be_judged_is_said(make_log: Make) -> None:
+def test_a_log_without_enough_rows_or_quality_is_refused(make_log: Make) -> None:
     with pytest.raises(InputError, match=r"--log: 2 decisions are too few"):
         evaluate(files.history_of(make_log(2)), [FIXED])
-    mute = replace(make_log(100), quality=np.full(100, np.nan))
-    with pytest.raises(InputError, match="no judged decision has feedback on quality"):
-        evaluate(files.history_of(mute), [FIXED])
+    silent = replace(make_log(100), quality=np.full(100, np.nan))
+    with pytest.raises(InputError, match="no evaluated decision has feedback on quality"):
+        evaluate(files.history_of(silent), [FIXED])
 
 
-def test_another_log_is_compared_by_both_errors(make_log: Make, found: Evaluation) -> None:
+def test_a_comparison_with_another_log_adds_both_errors(make_log: Make, found: Evaluation) -> None:
     other = make_log(500, seed=77, action_dist=(0.0, 0.0, 1.0))
     apart = compare_with_log(found, other, "of=c")
     assert apart.mean.mean == pytest.approx(other.quality.mean())
@@ -119,12 +119,12 @@ def test_another_log_is_compared_by_both_errors(make_log: Make, found: Evaluatio
     own = found.evaluator.interval(found.policies[2].values["quality"]["snips"]).half_width
     wide = apart.differences["always c"].half_width
     assert wide == pytest.approx(np.hypot(own, apart.mean.half_width))
-    mute = replace(other, quality=np.full(500, np.nan))
+    silent = replace(other, quality=np.full(500, np.nan))
     with pytest.raises(InputError, match="--compare: no decision there has feedback"):
-        compare_with_log(found, mute, "of=c")
+        compare_with_log(found, silent, "of=c")
 
 
-def test_a_policy_known_by_another_log_alone_is_refused_with_the_reason() -> None:
+def test_a_policy_of_which_only_its_own_log_is_known_is_refused() -> None:
     one = not_identified("logged:behavior=bts")
     assert one.refusal is not None and "is not identified" in one.refusal
     assert one.estimates == {} and one.support is None

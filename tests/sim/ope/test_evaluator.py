@@ -14,62 +14,70 @@ from sim.ope.evaluator import Evaluator, Target
 from sim.ope.intervals import empirical_bernstein
 
 Make = Callable[..., BanditLog]
-Wise = Callable[[Float32], Float64]
+Policy = Callable[[Float32], Float64]
 VALUE = 0.9 * 0.8 + 0.1 * 0.3
 
 
-def one(log: BanditLog, wise: Wise, first: int = 0) -> Target:
-    return Target("wise", wise(log.features[first:]))
+def target_of(log: BanditLog, good_policy: Policy, first: int = 0) -> Target:
+    return Target("good", good_policy(log.features[first:]))
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.4])
-def test_the_truth_is_inside(make_log: Make, wise: Wise, missing: float) -> None:
-    held = {how: 0 for how in ("dr", "snips", "ips", "switch-dr", "dr-os")}
+def test_the_truth_is_inside(make_log: Make, good_policy: Policy, missing: float) -> None:
+    covered = {how: 0 for how in ("dr", "snips", "ips", "switch-dr", "dr-os")}
     for seed in range(40):
         log = make_log(600, seed, missing=missing)
         evaluator = Evaluator(log, first=100)
-        target = one(log, wise, 100)
+        target = target_of(log, good_policy, 100)
         for how, values in evaluator.values(target, "quality").items():
-            if how in held:
-                held[how] += evaluator.interval(values).covers(VALUE)
-    assert min(held.values()) >= 34, held
+            if how in covered:
+                covered[how] += evaluator.interval(values).covers(VALUE)
+    assert min(covered.values()) >= 34, covered
 
 
 @pytest.mark.parametrize("how", ["dr", "snips", "ips", "switch-dr", "dr-os"])
-def test_what_is_missing_is_not_a_zero(make_log: Make, wise: Wise, how: str) -> None:
-    """Of arm `a` half of the outcomes are lost, so that plain means would lean to the others."""
+def test_a_missing_outcome_does_not_count_as_zero(
+    make_log: Make, good_policy: Policy, how: str
+) -> None:
+    """Half of the outcomes of `a` are missing, so a plain mean would weigh `b` and `c` too much."""
     found = []
     for seed in range(10):
         log = make_log(2_000, seed, missing=-0.5)
-        values = Evaluator(log).values(one(log, wise), "quality")
+        values = Evaluator(log).values(target_of(log, good_policy), "quality")
         found.append(float(values[how].mean()))
     assert np.mean(found) == pytest.approx(VALUE, abs=0.02)
 
 
-def test_feedback_that_began_late_does_not_make_up_for_what_was_before(
-    make_log: Make, wise: Wise
+def test_outcomes_missing_before_the_first_evaluated_row_have_no_weight(
+    make_log: Make, good_policy: Policy
 ) -> None:
-    """All judged outcomes are known, so each counts once whatever the first half lacks."""
+    """All evaluated outcomes are observed, so each counts once, whatever the first half lacks."""
     log = make_log(1_000)
-    mute = replace(log, quality=np.where(np.arange(1_000) < 480, np.nan, log.quality))
+    silent = replace(log, quality=np.where(np.arange(1_000) < 480, np.nan, log.quality))
     for name in ("ips", "snips"):
         full, late = (
-            Evaluator(of, first=500).values(one(log, wise, 500), "quality") for of in (log, mute)
+            Evaluator(of, first=500).values(target_of(log, good_policy, 500), "quality")
+            for of in (log, silent)
         )
         assert late[name] == pytest.approx(full[name])
-    assert Evaluator(mute, first=500).observed("quality") == 1.0
+    assert Evaluator(silent, first=500).observed_share("quality") == 1.0
 
 
-def test_rows_before_the_first_teach_and_are_not_judged(make_log: Make, wise: Wise) -> None:
+def test_rows_before_the_first_are_learned_from_and_not_evaluated(
+    make_log: Make, good_policy: Policy
+) -> None:
     log = make_log(800)
     other = replace(log, quality=np.where(np.arange(800) < 400, 1.0 - log.quality, log.quality))
-    a, b = (Evaluator(of, first=400).values(one(log, wise, 400), "quality") for of in (log, other))
+    a, b = (
+        Evaluator(of, first=400).values(target_of(log, good_policy, 400), "quality")
+        for of in (log, other)
+    )
     assert len(a["ips"]) == 400
     assert a["ips"].tolist() == b["ips"].tolist()
     assert a["dm"].mean() > b["dm"].mean() + 0.1
 
 
-def test_the_logged_law_is_judged_without_support(make_log: Make) -> None:
+def test_the_logging_policy_needs_no_support(make_log: Make) -> None:
     log = make_log(900, action_dist=(0.5, 0.3, 0.2))
     evaluator = Evaluator(log)
     found = evaluator.evaluate(Target("logged", None))
@@ -77,7 +85,7 @@ def test_the_logged_law_is_judged_without_support(make_log: Make) -> None:
     estimates = found.estimates["quality"]
     for how in ("ips", "snips", "clipped ips"):
         assert estimates[how].normal.mean == pytest.approx(log.quality.mean())
-    # The model takes out what the draw of the arm has added.
+    # The reward model removes the chance of which arm was drawn.
     assert estimates["dr"].normal.mean == pytest.approx(log.quality.mean(), abs=0.03)
     assert evaluator.evaluate(Target("its action_dist", log.action_dist)).estimates["quality"][
         "ips"
@@ -85,7 +93,7 @@ def test_the_logged_law_is_judged_without_support(make_log: Make) -> None:
 
 
 def test_sessions_make_intervals_wider_in_estimates_and_differences(
-    make_log: Make, wise: Wise
+    make_log: Make, good_policy: Policy
 ) -> None:
     log = make_log(400)
     twice = replace(
@@ -97,7 +105,6 @@ def test_sessions_make_intervals_wider_in_estimates_and_differences(
                 "chosen",
                 "propensity",
                 "action_dist",
-                "open",
                 "quality",
                 "cost_usd",
             )
@@ -109,7 +116,7 @@ def test_sessions_make_intervals_wider_in_estimates_and_differences(
     wide = []
     for session in (twice.session, np.arange(1_600)):
         evaluator = Evaluator(replace(twice, session=session))
-        a = evaluator.evaluate(one(twice, wise))
+        a = evaluator.evaluate(target_of(twice, good_policy))
         b = evaluator.evaluate(Target("logged", None))
         apart = evaluator.difference(a, b, "quality")["ips"]
         own = a.estimates["quality"]["ips"]
@@ -117,11 +124,11 @@ def test_sessions_make_intervals_wider_in_estimates_and_differences(
     assert np.array(wide[0]) / np.array(wide[1]) == pytest.approx([2.0] * 4, rel=0.15)
 
 
-def test_differences_are_paired_and_antisymmetric(make_log: Make, wise: Wise) -> None:
+def test_differences_are_paired_and_antisymmetric(make_log: Make, good_policy: Policy) -> None:
     log = make_log(1_000, cost=True)
     evaluator = Evaluator(log)
     a, b = (
-        evaluator.evaluate(one(log, wise)),
+        evaluator.evaluate(target_of(log, good_policy)),
         evaluator.evaluate(Target("c", np.tile([0, 0, 1.0], (1000, 1)))),
     )
     for name in ("quality", "cost", "utility"):
@@ -134,7 +141,7 @@ def test_differences_are_paired_and_antisymmetric(make_log: Make, wise: Wise) ->
     assert evaluator.difference(a, b, "quality")["dr"].normal.covers(VALUE - 0.5)
 
 
-def test_the_refused_have_no_estimates(make_log: Make) -> None:
+def test_a_refused_policy_has_no_estimates(make_log: Make) -> None:
     log = make_log(500, action_dist=(0.5, 0.5, 0.0))
     found = Evaluator(log).evaluate(Target("c", np.tile([0.0, 0.0, 1.0], (500, 1))))
     assert found.refusal is not None and "exploration_share" in found.refusal
@@ -142,83 +149,98 @@ def test_the_refused_have_no_estimates(make_log: Make) -> None:
     assert found.support is not None and found.support.outside == 1.0
 
 
-def test_too_little_feedback_is_refused_as_that(make_log: Make, wise: Wise) -> None:
+def test_too_little_feedback_is_named_in_the_refusal(make_log: Make, good_policy: Policy) -> None:
     log = make_log(600, missing=0.95)
-    found = Evaluator(log).evaluate(one(log, wise))
+    found = Evaluator(log).evaluate(target_of(log, good_policy))
     assert found.refusal is not None and "rows have feedback" in found.refusal
 
 
-def test_effective_rows_are_of_the_observed(make_log: Make, wise: Wise) -> None:
+def test_the_effective_sample_size_counts_observed_rows_only(
+    make_log: Make, good_policy: Policy
+) -> None:
     log = make_log(900)
     half = replace(log, quality=np.where(np.arange(900) % 2, np.nan, log.quality))
-    full, part = (Evaluator(of).support(one(of, wise)) for of in (log, half))
+    full, part = (Evaluator(of).support(target_of(of, good_policy)) for of in (log, half))
     assert full is not None and part is not None
     assert part.ess == pytest.approx(0.5 * full.ess, rel=0.1)
     assert (part.rows, part.observed) == (900, 450)
-    # Propensities are checked by all rows, whatever is known of them.
+    # All rows check the propensities, those without an outcome too.
     assert part.mean_weight == full.mean_weight
 
 
-def test_a_measure_that_hardly_anybody_told_is_not_estimated(make_log: Make, wise: Wise) -> None:
+def test_a_measure_observed_in_few_rows_is_not_estimated(
+    make_log: Make, good_policy: Policy
+) -> None:
     log = make_log(600, cost=True)
     log = replace(log, cost_usd=np.where(np.arange(600) < 20, log.cost_usd, np.nan))
     evaluator = Evaluator(log)
-    found = evaluator.evaluate(one(log, wise))
+    found = evaluator.evaluate(target_of(log, good_policy))
     assert found.refusal is None and list(found.estimates) == ["quality", "utility"]
-    assert "cost is known of too few rows to be estimated" in found.warnings
+    assert "cost: observed in too few rows for an estimate" in found.warnings
 
 
-def test_what_nobody_told_is_no_measure(make_log: Make) -> None:
+def test_a_measure_that_was_never_observed_is_left_out(make_log: Make) -> None:
     assert Evaluator(make_log(100)).measures == ["quality"]
     assert Evaluator(make_log(100, cost=True)).measures == ["quality", "cost", "utility"]
     log = make_log(100)
-    mute = replace(log, quality=np.where(np.arange(100) < 50, log.quality, np.nan))
-    assert Evaluator(mute, first=50).measures == []
+    silent = replace(log, quality=np.where(np.arange(100) < 50, log.quality, np.nan))
+    assert Evaluator(silent, first=50).measures == []
 
 
-def test_few_sessions_are_warned_of(make_log: Make, wise: Wise) -> None:
+def test_few_sessions_give_a_warning(make_log: Make, good_policy: Policy) -> None:
     log = replace(make_log(600), session=np.arange(600) % 12)
-    assert "12 sessions are few for an interval" in Evaluator(log).evaluate(one(log, wise)).warnings
-    assert Evaluator(make_log(600)).evaluate(one(log, wise)).warnings == []
+    assert (
+        "12 sessions are few for an interval"
+        in Evaluator(log).evaluate(target_of(log, good_policy)).warnings
+    )
+    assert Evaluator(make_log(600)).evaluate(target_of(log, good_policy)).warnings == []
 
 
-def test_a_guarantee_needs_the_largest_possible_weight(make_log: Make, wise: Wise) -> None:
+def test_a_guarantee_needs_the_largest_possible_weight(make_log: Make, good_policy: Policy) -> None:
     log = make_log(40_000)
-    known = Evaluator(log).evaluate(one(log, wise)).estimates["quality"]
+    known = Evaluator(log).evaluate(target_of(log, good_policy)).estimates["quality"]
     assert known["dr"].guaranteed is not None and known["dm"].guaranteed is None
     assert known["dr"].guaranteed.half_width > known["dr"].normal.half_width
-    blind = replace(log, action_dist=None)
-    assert Evaluator(blind).evaluate(one(log, wise)).estimates["quality"]["dr"].guaranteed is None
+    without_pmf = replace(log, action_dist=None)
+    assert (
+        Evaluator(without_pmf)
+        .evaluate(target_of(log, good_policy))
+        .estimates["quality"]["dr"]
+        .guaranteed
+        is None
+    )
 
 
-def test_wrong_propensities_are_told(make_log: Make, wise: Wise) -> None:
+def test_wrong_propensities_give_a_warning(make_log: Make, good_policy: Policy) -> None:
     log = make_log(2_000, action_dist=(0.6, 0.3, 0.1))
-    assert Evaluator(log).evaluate(one(log, wise)).warnings == []
+    assert Evaluator(log).evaluate(target_of(log, good_policy)).warnings == []
     wrong = replace(log, propensity=np.full(2_000, 1 / 3), action_dist=np.full((2_000, 3), 1 / 3))
-    told = Evaluator(wrong).evaluate(one(log, wise)).warnings
-    assert any(one.startswith("the mean weight is") for one in told)
+    warnings = Evaluator(wrong).evaluate(target_of(log, good_policy)).warnings
+    assert any(warning.startswith("the mean weight is") for warning in warnings)
 
 
-def test_the_same_arguments_give_the_same_numbers(make_log: Make, wise: Wise) -> None:
+def test_the_same_arguments_give_the_same_numbers(make_log: Make, good_policy: Policy) -> None:
     log = make_log(400)
-    a, b, c = (Evaluator(log, seed=seed).evaluate(one(log, wise)) for seed in (0, 0, 1))
+    a, b, c = (
+        Evaluator(log, seed=seed).evaluate(target_of(log, good_policy)) for seed in (0, 0, 1)
+    )
     assert a.estimates == b.estimates
     assert a.estimates["quality"]["dr"].bootstrap != c.estimates["quality"]["dr"].bootstrap
     assert math.isfinite(a.estimates["quality"]["dr"].bootstrap.low)
 
 
-def test_a_guarantee_counts_what_could_have_been(make_log: Make, wise: Wise) -> None:
-    """Rewards that lie close together are no promise: a weight of 0 makes a value of IPS 0."""
+def test_a_guarantee_counts_the_range_that_is_possible(make_log: Make, good_policy: Policy) -> None:
+    """The range is not that of the rewards: a weight of 0 makes a value of IPS 0."""
     log = make_log(2_000)
     close = replace(log, quality=0.9 + 0.1 * log.quality)
-    policy = Evaluator(close).evaluate(one(close, wise))
+    policy = Evaluator(close).evaluate(target_of(close, good_policy))
     found = policy.estimates["quality"]["ips"].guaranteed
     values = policy.values["quality"]["ips"]
     least = empirical_bernstein(values, log.session, 0.9 / (1 / 3) * 1.0)
     assert found is not None and found.half_width >= least.half_width
 
 
-def test_a_guarantee_that_holds_every_value_says_nothing(make_log: Make) -> None:
+def test_a_guarantee_that_holds_every_possible_value_is_left_out(make_log: Make) -> None:
     evaluator = Evaluator(make_log(60))
     logged = evaluator.evaluate(Target("logged", None)).estimates["quality"]["dr"]
     assert logged.guaranteed is None

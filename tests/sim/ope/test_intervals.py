@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from sim.ope.intervals import BAGS, Interval, bootstrap, empirical_bernstein, normal
+from sim.ope.intervals import MAX_GROUPS, Interval, bootstrap, empirical_bernstein, normal
 
 
 def test_sessions_of_one_row_give_the_plain_formula() -> None:
@@ -20,7 +20,7 @@ def test_sessions_of_one_row_give_the_plain_formula() -> None:
 
 
 @pytest.mark.parametrize("times", [2, 5])
-def test_rows_said_again_in_their_session_are_no_news(times: int) -> None:
+def test_repeated_rows_of_a_session_do_not_narrow_an_interval(times: int) -> None:
     values = np.random.default_rng(0).normal(size=100)
     again, session = np.repeat(values, times), np.repeat(np.arange(100), times)
     once = normal(values, np.arange(100))
@@ -32,22 +32,22 @@ def test_rows_said_again_in_their_session_are_no_news(times: int) -> None:
     wide = bootstrap(again[:, None], session, rng(2))[0].half_width
     narrow = bootstrap(again[:, None], np.arange(100 * times), rng(2))[0].half_width
     assert wide > 1.2 * narrow
-    sure = empirical_bernstein(again, session, 6.0).half_width
-    assert sure == pytest.approx(empirical_bernstein(values, np.arange(100), 6.0).half_width)
+    guaranteed = empirical_bernstein(again, session, 6.0).half_width
+    assert guaranteed == pytest.approx(empirical_bernstein(values, np.arange(100), 6.0).half_width)
 
 
-def test_one_session_says_nothing() -> None:
+def test_one_session_has_an_infinite_interval() -> None:
     found = normal(np.array([0.2, 0.4]), np.zeros(2, dtype=np.intp))
     assert found == Interval(pytest.approx(0.3), -math.inf, math.inf)
     assert found.covers(1e9)
 
 
 def test_few_sessions_get_the_wider_quantile() -> None:
-    """Of four sessions a normal interval would hold the truth in some 85 of 100."""
+    """With four sessions the normal quantile would cover the truth in some 85 of 100 logs."""
     rng, session = np.random.default_rng(3), np.repeat(np.arange(4), 3)
     effects = rng.normal(size=(2_000, 4))
-    held = [normal(np.repeat(one, 3), session).covers(0.0) for one in effects]
-    assert 0.93 < np.mean(held) < 0.97
+    covered = [normal(np.repeat(one, 3), session).covers(0.0) for one in effects]
+    assert 0.93 < np.mean(covered) < 0.97
 
 
 def test_the_bootstrap_is_near_the_normal_interval_and_repeats_itself() -> None:
@@ -65,21 +65,21 @@ def test_the_bootstrap_is_near_the_normal_interval_and_repeats_itself() -> None:
         assert one.low < one.mean < one.high
 
 
-def test_a_resample_of_many_sessions_draws_bags_of_them() -> None:
-    """As wide as one by one, and no larger: the resamples of 100,000 would take minutes."""
-    rng, n = np.random.default_rng(7), 6 * BAGS + 100
+def test_many_sessions_are_resampled_in_groups() -> None:
+    """The interval is as wide as without groups; resampling 100,000 sessions would take minutes."""
+    rng, n = np.random.default_rng(7), 6 * MAX_GROUPS + 100
     values = rng.exponential(size=(n, 1))
     found = bootstrap(values, np.arange(n), rng)[0]
     assert found.mean == pytest.approx(values.mean())
     assert found.half_width == pytest.approx(normal(values[:, 0], np.arange(n)).half_width, rel=0.1)
 
 
-def test_the_guaranteed_interval_holds_the_normal_one() -> None:
+def test_the_guaranteed_interval_contains_the_normal_one() -> None:
     rng = np.random.default_rng(8)
     for n in (10, 100, 10_000):
         values, session = rng.random(n), np.arange(n) // 2
-        sure, plain = empirical_bernstein(values, session, 1.0), normal(values, session)
-        assert sure.low < plain.low and plain.high < sure.high
+        guaranteed, plain = empirical_bernstein(values, session, 1.0), normal(values, session)
+        assert guaranteed.low < plain.low and plain.high < guaranteed.high
 
 
 def test_the_guaranteed_interval_by_hand() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.ope.overlap import Support, effective, needed
+from sim.ope.overlap import Support, effective_sample_size, least_sample_size
 
 GOOD = Support(
     rows=1_000,
@@ -19,11 +19,15 @@ GOOD = Support(
 )
 
 
-def of(weight: object, target: object, action_dist: object, seen: object = None) -> Support:
+def of(
+    weight: object, target: object, action_dist: object, observation_weight: object = None
+) -> Support:
     weight = np.asarray(weight, dtype=np.float64)
     return Support.of(
         weight,
-        np.ones(len(weight)) if seen is None else np.asarray(seen, dtype=np.float64),
+        np.ones(len(weight))
+        if observation_weight is None
+        else np.asarray(observation_weight, dtype=np.float64),
         np.asarray(target, dtype=np.float64),
         None if action_dist is None else np.asarray(action_dist, dtype=np.float64),
     )
@@ -32,7 +36,7 @@ def of(weight: object, target: object, action_dist: object, seen: object = None)
 def test_by_hand() -> None:
     action_dist = [[0.5, 0.5, 0.0]] * 4
     target = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]
-    found = of([2.0, 0.0, 1.0, 1.8], target, action_dist, seen=[1.0, 1.0, 2.0, 0.0])
+    found = of([2.0, 0.0, 1.0, 1.8], target, action_dist, observation_weight=[1.0, 1.0, 2.0, 0.0])
     assert (found.rows, found.observed) == (4, 3)
     assert found.ess == pytest.approx(4.0**2 / (2.0**2 + 2.0**2))
     assert found.largest == pytest.approx(0.5)
@@ -43,8 +47,8 @@ def test_by_hand() -> None:
     assert found.most_weight == pytest.approx(2.0)
 
 
-def test_a_probability_that_no_row_would_show_is_none() -> None:
-    """A weight of a million that is never seen would make the estimate wrong and look certain."""
+def test_a_probability_too_small_to_be_drawn_counts_as_zero() -> None:
+    """A weight of a million that is never drawn makes the estimate wrong, and its error look small."""
     target = np.tile([0.0, 1.0], (1_000, 1))
     action_dist = np.tile([1.0 - 1e-6, 1e-6], (1_000, 1))
     assert of(np.zeros(1_000), target, action_dist).outside == 1.0
@@ -52,7 +56,7 @@ def test_a_probability_that_no_row_would_show_is_none() -> None:
     assert of(np.zeros(1_000), target, action_dist).outside == 0.0
 
 
-def test_only_propensities_are_known() -> None:
+def test_a_log_of_propensities_alone() -> None:
     found = of([1.0, 2.0, 0.5], [[0.5, 0.5]] * 3, None)
     assert found.outside is None and found.most_weight is None
     assert any("cannot be checked" in one for one in found.warnings())
@@ -64,15 +68,19 @@ def test_no_weight_at_all() -> None:
     assert found.refusal() is not None
 
 
-def test_effective_and_needed() -> None:
-    assert effective(np.ones(7)) == pytest.approx(7.0)
-    assert effective(np.array([3.0, 0.0, 0.0])) == pytest.approx(1.0)
-    assert effective(np.zeros(3)) == 0.0
-    assert (needed(100), needed(5_000), needed(20_000)) == (50.0, 50.0, 200.0)
+def test_the_effective_sample_size_and_the_least_one() -> None:
+    assert effective_sample_size(np.ones(7)) == pytest.approx(7.0)
+    assert effective_sample_size(np.array([3.0, 0.0, 0.0])) == pytest.approx(1.0)
+    assert effective_sample_size(np.zeros(3)) == 0.0
+    assert (least_sample_size(100), least_sample_size(5_000), least_sample_size(20_000)) == (
+        50.0,
+        50.0,
+        200.0,
+    )
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({}, None),
         ({"outside": 0.05}, None),
@@ -87,33 +95,33 @@ def test_effective_and_needed() -> None:
         ({"observed": 49, "ess": 30.0}, "49 of 1,000 rows have feedback, at least 50 are needed"),
     ],
 )
-def test_refusals(change: dict[str, float], told: str | None) -> None:
+def test_refusals(change: dict[str, float], expected: str | None) -> None:
     refusal = replace(GOOD, **change).refusal()
-    if told is None:
+    if expected is None:
         assert refusal is None
     else:
-        assert refusal is not None and refusal.startswith(told)
-        # What is said helps: exploration does not bring feedback.
+        assert refusal is not None and refusal.startswith(expected)
+        # The remedy fits the cause: exploration does not bring feedback.
         assert ("exploration_share" in refusal) == ("have feedback" not in refusal)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
-        ({"mean_weight": 1.07}, "the mean weight is 1.070 +- 0.020, not 1.000: the logged prop"),
+        ({"mean_weight": 1.07}, "the mean weight is 1.070 +- 0.020, not 1.000: choices were"),
         ({"mean_weight": 0.93}, "the mean weight is 0.930"),
-        ({"mean_weight": 0.93, "outside": 0.04}, "4.00% of the target's mass is on models of"),
+        ({"mean_weight": 0.93, "outside": 0.04}, "4.00% of the target's choices are of models of"),
         ({"largest": 0.2}, "one row has 20% of all weight"),
     ],
 )
-def test_warnings(change: dict[str, float], told: str) -> None:
+def test_warnings(change: dict[str, float], expected: str) -> None:
     assert GOOD.warnings() == []
     assert replace(GOOD, mean_weight=1.05).warnings() == []
     (found,) = replace(GOOD, **change).warnings()
-    assert found.startswith(told)
+    assert found.startswith(expected)
 
 
-def test_the_alarm_of_wrong_propensities_rings() -> None:
+def test_wrong_propensities_give_a_warning() -> None:
     rng = np.random.default_rng(0)
     action_dist = rng.dirichlet([2.0, 2.0, 2.0], size=3_000)
     target = rng.dirichlet([4.0, 2.0, 2.0], size=3_000)
@@ -121,5 +129,5 @@ def test_the_alarm_of_wrong_propensities_rings() -> None:
     at = np.arange(3_000), chosen
     assert of(target[at] / action_dist[at], target, action_dist).warnings() == []
     for wrong in (0.8 * action_dist[at], np.full(3_000, 0.5), np.sqrt(action_dist[at])):
-        told = of(target[at] / wrong, target, action_dist).warnings()
-        assert any(one.startswith("the mean weight is") for one in told)
+        warnings = of(target[at] / wrong, target, action_dist).warnings()
+        assert any(one.startswith("the mean weight is") for one in warnings)

@@ -23,7 +23,7 @@ from sim.ope.target_policy import compute_action_dist, train
 from sim.play.candidate import Candidate
 
 
-def say(book: Book, ids: Sequence[str], quality: float = 0.5, **more: Any) -> None:
+def give_feedback(book: Book, ids: Sequence[str], quality: float = 0.5, **more: Any) -> None:
     book.send(*(Post(one, "default", quality=quality, **more) for one in ids))
 
 
@@ -37,7 +37,7 @@ def logged(book: Book) -> list[Any]:
         return list(connection.execute(select(decisions).order_by(decisions.c.id)))
 
 
-def test_a_log_is_what_was_decided_and_said(book: Book) -> None:
+def test_a_log_holds_decisions_and_feedback(book: Book) -> None:
     first = book.feed(20)
     decided, ids = book.decide(5)
     found = read(book.log, "default")
@@ -63,7 +63,7 @@ def test_a_log_is_what_was_decided_and_said(book: Book) -> None:
     assert len(found.events) == len(book.events())
 
 
-def test_decisions_that_say_nothing_are_left_out_and_counted(book: Book) -> None:
+def test_decisions_that_say_nothing_about_a_policy_are_left_out_and_counted(book: Book) -> None:
     ids = book.feed(10)
     alter(book, ids[0], overridden_by="large")
     alter(book, ids[1], embedder="other")
@@ -81,7 +81,7 @@ def test_decisions_that_say_nothing_are_left_out_and_counted(book: Book) -> None
     assert "fewer than two models" in found.log.notes[0]
 
 
-def test_what_was_cancelled_by_the_daemon_is_left_out(book: Book) -> None:
+def test_a_decision_that_the_daemon_cancelled_is_left_out(book: Book) -> None:
     book.feed(3)
     _, (one,) = book.decide(1)
     with book.begin() as connection:
@@ -89,15 +89,13 @@ def test_what_was_cancelled_by_the_daemon_is_left_out(book: Book) -> None:
     assert one not in read(book.log, "default").ids
 
 
-def test_a_choice_of_two_is_kept_and_only_they_are_open(book: Book) -> None:
+def test_a_request_that_allows_two_models_has_only_those_open(book: Book) -> None:
     book.feed(3)
     _, (one,) = book.decide(1, models=[{"small", "large"}])
     found = read(book.log, "default")
     at = found.ids.index(one)
-    opened = {found.log.models[k] for k in np.flatnonzero(found.log.open[at])}
-    assert opened == {"small", "large"}
-    assert found.requests.asks.models is not None
-    assert found.requests.asks.models[at] == frozenset(opened)
+    assert found.requests.batch.models is not None
+    assert found.requests.batch.models[at] == {"small", "large"}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +108,7 @@ def test_a_choice_of_two_is_kept_and_only_they_are_open(book: Book) -> None:
         ("draining", False),
     ],
 )
-def test_only_what_the_policy_left_out_by_itself_is_open(
+def test_a_model_that_the_policy_left_out_by_itself_is_open(
     book: Book, reason: str, is_open: bool
 ) -> None:
     ids = book.feed(4)
@@ -122,7 +120,9 @@ def test_only_what_the_policy_left_out_by_itself_is_open(
     alter(book, ids[1], verdict=verdict.tobytes())
     found = read(book.log, "default")
     column = found.log.models.index(arms[other])
-    assert bool(found.log.open[1, column]) is is_open
+    assert found.requests.batch.models is not None
+    assert found.requests.batch.models[1] is not None
+    assert (arms[other] in found.requests.batch.models[1]) is is_open
     pmf = scored(found, "random")
     assert bool(pmf[1, column] > 0.0) is is_open
     assert pmf[1].sum() == pytest.approx(1.0)
@@ -150,7 +150,7 @@ def test_late_feedback_counts_and_defaults_do_not(book: Book) -> None:
     assert np.isnan(found.log.quality[at[never]]) and np.isnan(found.log.cost_usd[at[never]])
 
 
-def test_the_first_word_counts(book: Book) -> None:
+def test_the_first_feedback_counts(book: Book) -> None:
     (one, *_) = book.decide(3)[1]
     book.send(Post(one, "user", quality=0.25), Post(one, "judge", quality=0.75))
     book.send(Post(one, "bill", cost_usd=0.5), Post(one, "again", cost_usd=0.7))
@@ -158,7 +158,7 @@ def test_the_first_word_counts(book: Book) -> None:
     assert (log.quality[0], log.cost_usd[0]) == (0.25, 0.5)
 
 
-def test_a_verdict_on_a_session_is_one_on_each_of_its_decisions(book: Book) -> None:
+def test_feedback_on_a_session_counts_for_each_of_its_decisions(book: Book) -> None:
     book.decide(3, session="s")
     book.decide(2)
     book.tell(SessionQuality("default", "s", "default", 0.5))
@@ -167,30 +167,30 @@ def test_a_verdict_on_a_session_is_one_on_each_of_its_decisions(book: Book) -> N
     assert len(set(log.session[:3].tolist())) == 1 and len(set(log.session.tolist())) == 3
 
 
-def test_the_young_are_left_out_whatever_was_said_of_them(book: Book) -> None:
-    """To keep those that were judged already would be to prefer what is judged quickly."""
+def test_young_decisions_are_left_out_with_feedback_or_without(book: Book) -> None:
+    """To keep those with feedback would prefer outcomes that are quick to arrive."""
     for _ in range(20):
         ids = book.decide(2)[1]
         book.now += 100
-        say(book, ids)
+        give_feedback(book, ids)
         book.now += 900
     quick, slow = book.decide(2)[1]
-    say(book, [quick])
+    give_feedback(book, [quick])
     before = book.decide(1)[1][0]
     book.now += 50
-    say(book, [before])
+    give_feedback(book, [before])
     found = read(book.log, "default")
     assert found.log.left_out == {"too young for feedback": 3}
     assert quick not in found.ids and slow not in found.ids and len(found.ids) == 40
 
 
-def test_a_log_judged_in_one_go_keeps_its_rows(book: Book) -> None:
-    """The delays are as long as the log then, and say nothing of what is missing."""
+def test_a_log_whose_feedback_came_at_one_time_keeps_its_rows(book: Book) -> None:
+    """The delays are then as long as the log, and do not say which feedback is still to come."""
     ids = []
     for _ in range(30):
         ids += book.decide(2)[1]
         book.now += 1_000
-    say(book, ids[::2])
+    give_feedback(book, ids[::2])
     book.now += 1
     after = book.decide(1)[1]
     found = read(book.log, "default")
@@ -209,22 +209,22 @@ def test_tags_and_since(book: Book) -> None:
     ids = book.feed(6)
     for k, one in enumerate(ids):
         alter(book, one, created_at=100 * k, tags=json.dumps({"team": "ab"[k % 2], "n": "1"}))
-    assert read(book.log, "default", since=300).ids == ids[3:]
+    assert read(book.log, "default", since_us=300).ids == ids[3:]
     assert read(book.log, "default", tags={"team": "b"}).ids == ids[1::2]
-    assert read(book.log, "default", tags={"team": "b", "n": "1"}, since=301).ids == [ids[5]]
+    assert read(book.log, "default", tags={"team": "b", "n": "1"}, since_us=301).ids == [ids[5]]
     alter(book, ids[0], tags=None)
     assert read(book.log, "default", tags={"n": "1"}).ids == ids[1:]
     with pytest.raises(InputError, match=r"no decision of pool 'default' is left \(it has none\)"):
         read(book.log, "default", tags={"team": "c"})
 
 
-def test_nothing_left_says_why(book: Book) -> None:
+def test_a_log_with_no_row_left_is_refused_with_the_reasons(book: Book) -> None:
     book.decide(2, models=[{"small"}] * 2)
     with pytest.raises(InputError, match=r"is left \(2 pinned: only one model was open\)"):
         read(book.log, "default")
 
 
-def test_an_unknown_pool_names_the_known(engine: Engine) -> None:
+def test_an_unknown_pool_is_refused_with_the_names_of_all(engine: Engine) -> None:
     book = Book(engine, pool="mine")
     with pytest.raises(InputError, match=r"no policy of 'default'; it has those of: mine"):
         read(book.log, "default")
@@ -240,27 +240,30 @@ def test_each_row_has_the_prices_of_its_time(book: Book) -> None:
     book.now += 1
     book.feed(3)
     found = read(book.log, "default")
-    assert [rows.tolist() for rows, _ in found.requests.frames] == [[0, 1, 2, 3], [4, 5, 6]]
-    price = [{m.name: m.output_price for m in models} for _, models in found.requests.frames]
+    assert [rows.tolist() for rows, _ in found.requests.model_sets] == [[0, 1, 2, 3], [4, 5, 6]]
+    price = [{m.name: m.output_price for m in models} for _, models in found.requests.model_sets]
     assert price == [
         {"small": 0.5, "large": 15.0, "medium": 2.0},
         {"small": 0.5, "large": 0.9, "medium": 2.0, "late": 0.1},
     ]
     column = found.log.models.index("late")
     assert found.log.action_dist is not None and not found.log.action_dist[:4, column].any()
-    assert not found.log.open[:4, column].any()
+    assert found.requests.batch.models is not None
+    assert ["late" in (names or ()) for names in found.requests.batch.models] == [False] * 4 + [
+        True
+    ] * 3
     pmf = scored(found, "random")
     assert not pmf[:4, column].any() and (pmf[4:, column] > 0.2).all()
 
 
-def test_the_limit_of_the_chosen_model_is_none_of_the_others(engine: Engine) -> None:
-    """The log has the least of it and the request's; a target may not know what was chosen."""
+def test_the_output_limit_of_the_chosen_model_does_not_reach_others(engine: Engine) -> None:
+    """The log has the smaller of it and the request's; a target must not know the logged choice."""
     book = Book(engine, policy="random", seed=4)
     book.feed(30)
     book.decide(12, max_output_tokens=np.full(12, 60.0))
     book.decide(12, max_output_tokens=np.full(12, np.inf))
     found = read(book.log, "default")
-    limits = found.requests.asks.max_output_tokens
+    limits = found.requests.batch.max_output_tokens
     assert limits is not None
     medium = found.log.models.index("medium")
     assert (found.log.chosen == medium).any() and not (found.log.chosen == medium).all()
@@ -268,7 +271,7 @@ def test_the_limit_of_the_chosen_model_is_none_of_the_others(engine: Engine) -> 
     assert (limits[30:42] == 60.0).all()
 
 
-def test_money_that_a_budget_priced_is_counted(book: Book) -> None:
+def test_decisions_under_a_price_of_money_are_counted(book: Book) -> None:
     ids = book.feed(3)
     alter(book, ids[1], lambda_high=2.0)
     assert read(book.log, "default").requests.priced == 1

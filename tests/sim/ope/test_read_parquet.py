@@ -34,7 +34,7 @@ def own(path: Path, **change: Any) -> Path:
     return write(path, **kept)
 
 
-def test_the_own_form(tmp_path: Path) -> None:
+def test_our_own_form(tmp_path: Path) -> None:
     log = read(own(tmp_path / "own.parquet"))
     assert (log.name, log.models) == ("own", ("a", "b"))
     assert log.chosen.tolist() == [1, 0, 1, 0]
@@ -43,7 +43,7 @@ def test_the_own_form(tmp_path: Path) -> None:
     assert log.quality == pytest.approx([1.0, 0.0, np.nan, 0.5], nan_ok=True)
     assert log.cost_usd == pytest.approx([0.1, np.nan, 0.2, 0.3], nan_ok=True)
     assert log.session[0] == log.session[2] and len(set(log.session.tolist())) == 3
-    assert log.open.all()
+    assert history_of(log).requests.batch.models is None
 
 
 def test_open_bandit_columns(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_tags_select_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"propensity": [0.25, 0.0, 0.5, 0.5]}, "row 2, column 'propensity': 0 is not in (0, 1]"),
         ({"propensity": [0.25, 0.75, 1.5, 0.5]}, "row 3, column 'propensity': 1.5 is not in"),
@@ -88,11 +88,13 @@ def test_tags_select_rows(tmp_path: Path) -> None:
         ({"reward": ["yes"] * 4}, "column 'reward' is not numeric"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_a_fault_names_its_row_and_column(
+    tmp_path: Path, change: dict[str, Any], expected: str
+) -> None:
     path = own(tmp_path / "bad.parquet", **change)
     with pytest.raises(InputError) as caught:
         read(path)
-    assert str(caught.value).startswith(f"{path}: {told}")
+    assert str(caught.value).startswith(f"{path}: {expected}")
     assert "\n" not in str(caught.value)
 
 
@@ -102,7 +104,7 @@ def test_rows_are_numbered_as_in_the_file(tmp_path: Path) -> None:
         read(path, tags={"who": "2"})
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_a_path_that_is_no_parquet_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone.parquet: no such file"):
         read(tmp_path / "gone.parquet")
     (tmp_path / "text.parquet").write_text("arm,propensity\n")
@@ -111,15 +113,15 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tags", "told"),
+    ("tags", "expected"),
     [({"colour": "red"}, "has no column 'colour'"), ({"who": "7"}, "--tag: no row of")],
 )
-def test_tags_that_select_nothing(tmp_path: Path, tags: dict[str, str], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_tags_that_select_nothing(tmp_path: Path, tags: dict[str, str], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
         read(own(tmp_path / "own.parquet"), tags=tags)
 
 
-def test_the_trail_teaches_what_was_observed(tmp_path: Path) -> None:
+def test_the_events_hold_what_was_observed(tmp_path: Path) -> None:
     found = history_of(read(own(tmp_path / "own.parquet")))
     taught = [event.outcome for event in found.events if event.outcome is not None]
     assert [one.decision_id for one in taught] == ["0", "1", "3"]

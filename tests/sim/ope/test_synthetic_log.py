@@ -40,7 +40,7 @@ def log_of(planted: Planted, candidate: Candidate = EXPLORING, seed: int = 0) ->
     )
 
 
-def test_it_is_what_a_daemon_would_have_logged(planted: Planted) -> None:
+def test_the_log_is_what_a_daemon_would_have_logged(planted: Planted) -> None:
     rows = np.random.default_rng(0).permutation(600)[:400]
     found = log_of(planted)
     log = found.log
@@ -62,8 +62,8 @@ def test_the_same_seed_makes_the_same_log(planted: Planted) -> None:
     assert a.chosen.tolist() == b.chosen.tolist() != c.chosen.tolist()
 
 
-def test_the_law_of_its_own_policy_is_found_again(planted: Planted) -> None:
-    """Trained on all before the last row, the same policy has the action_dist that was logged there."""
+def test_the_logged_pmf_is_computed_again(planted: Planted) -> None:
+    """Trained on all rows but the last, the same policy has the pmf that was logged there."""
     found = log_of(planted)
     assert found.log.action_dist is not None
     fold = train(found, EXPLORING, until=399)

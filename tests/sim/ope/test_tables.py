@@ -20,14 +20,14 @@ FIXED = Candidate.of("fixed", {"arm": "c"}, label="always c")
 LINUCB = Candidate.of("linucb", {"alpha": 0.1})
 
 
-def printed(tell: Callable[[Console], None]) -> str:
+def printed(show_on: Callable[[Console], None]) -> str:
     console = Console(file=io.StringIO(), width=200)
-    tell(console)
+    show_on(console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def test_all_that_was_found_is_printed(make_log: Make) -> None:
+def test_an_evaluation_is_printed_whole(make_log: Make) -> None:
     log = make_log(1_200, cost=True, missing=0.2)
     log = replace(log, left_out={"pinned": 1_234}, notes=["a note"])
     history = files.history_of(log)
@@ -60,7 +60,7 @@ def test_a_measure_that_was_not_estimated_has_no_row(make_log: Make) -> None:
     known = (np.arange(800) >= 400) & (np.arange(800) < 430)
     history = files.history_of(replace(log, cost_usd=np.where(known, log.cost_usd, np.nan)))
     text = printed(lambda console: show(console, evaluate(history, [FIXED])))
-    assert "warning: always c: cost is known of too few rows" in text
+    assert "warning: always c: cost: observed in too few rows" in text
     part = text.split("cost, $ per request, by dr")[1].split("utility, by dr")[0]
     assert "logged" in part and "always c" not in part
 
@@ -81,8 +81,8 @@ def test_json_holds_the_same_and_is_json(make_log: Make) -> None:
     assert report["zero_router"][0]["label"] == "logged"
 
 
-def test_no_number_is_null(make_log: Make) -> None:
-    """One session alone has an interval without ends, for which JSON has no word."""
+def test_an_infinite_number_is_null(make_log: Make) -> None:
+    """One session alone has an infinite interval, which JSON cannot hold."""
     log = replace(make_log(600), session=np.zeros(600, dtype=np.intp))
     found = evaluate(files.history_of(log), [FIXED])
     report = json.loads(json.dumps(as_json(found), allow_nan=False))
@@ -90,11 +90,11 @@ def test_no_number_is_null(make_log: Make) -> None:
     assert "-inf to inf" in printed(lambda console: show(console, found))
 
 
-def test_sequence_replay_is_told_as_such(make_log: Make) -> None:
+def test_rejection_replay_says_why_it_is_used(make_log: Make) -> None:
     history = files.history_of(make_log(400))
     replayed = [replay(history, one, first=first) for one, first in ((FIXED, 0), (FIXED, 350))]
     text = printed(lambda console: show_replayed(console, replayed))
-    assert "only sequence replay can judge them" in text
+    assert "only rejection replay can judge it" in text
     assert f"{len(replayed[0].rows)} of 400" in text
     assert "refused: always c:" in text
     plain = json.loads(json.dumps(replayed_json(replayed), allow_nan=False))

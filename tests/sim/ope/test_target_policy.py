@@ -48,7 +48,7 @@ def test_a_frozen_policy_is_a_router_on_its_snapshot(
 ) -> None:
     candidate = Candidate.of(name, exploration_share=share, exploration_cost_share=1.0)
     found = pmf_of(mixed, candidate, until=40)
-    ((rows, models),) = mixed.requests.frames
+    ((rows, models),) = mixed.requests.model_sets
     assert rows.tolist() == list(range(64))
     router = Router(
         options=candidate.options,
@@ -58,21 +58,28 @@ def test_a_frozen_policy_is_a_router_on_its_snapshot(
     )
     price = Price.flat(64)
     price.rate_usd[:, 0] = mixed.requests.spend_rate_usd
-    decided = router.decide(mixed.requests.asks, price=price)
+    decided = router.decide(mixed.requests.batch, price=price)
     columns = [mixed.log.models.index(model.name) for model in decided.scored.columns.models]
     assert (found[:, columns] == decided.pmf).all()
     assert found.sum(axis=1) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name", [*LEARNERS, "random", "epsilon-greedy"])
-def test_no_mass_on_what_was_not_open(mixed: DecisionHistory, name: str) -> None:
+def test_a_model_that_was_not_open_has_probability_zero(mixed: DecisionHistory, name: str) -> None:
     candidate = Candidate.of(name, exploration_share=0.3, exploration_cost_share=10.0)
     found = pmf_of(mixed, candidate, until=30)
-    assert not found[~mixed.log.open].any()
-    assert (~mixed.log.open).sum() == 16
+    assert mixed.requests.batch.models is not None
+    is_open = np.array(
+        [
+            [name in (names or ()) for name in mixed.log.models]
+            for names in mixed.requests.batch.models
+        ]
+    )
+    assert not found[~is_open].any()
+    assert (~is_open).sum() == 16
 
 
-def test_rows_are_scored_alike_in_any_selection(mixed: DecisionHistory) -> None:
+def test_a_row_has_the_same_pmf_in_any_selection(mixed: DecisionHistory) -> None:
     candidate = Candidate.of("linucb")
     whole = pmf_of(mixed, candidate, until=30)
     rows = np.array([50, 3, 17])
@@ -80,7 +87,7 @@ def test_rows_are_scored_alike_in_any_selection(mixed: DecisionHistory) -> None:
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_what_is_judged_has_not_taught(make_log: Make, name: str) -> None:
+def test_evaluated_rows_are_not_learned_from(make_log: Make, name: str) -> None:
     log = make_log(200)
     candidate = Candidate.of(name)
     first = np.arange(200) < 100
@@ -91,8 +98,8 @@ def test_what_is_judged_has_not_taught(make_log: Make, name: str) -> None:
     assert (pmf_of(files.history_of(earlier), candidate, until=100) != before).any()
 
 
-def test_feedback_that_came_late_teaches_by_its_decision(book: Book) -> None:
-    """What counts is whose outcome it is, not when it came."""
+def test_late_feedback_is_learned_with_its_decision(book: Book) -> None:
+    """What counts is the decision that it belongs to, not when it came."""
     from banditroute.store.feedback import Post
 
     ids = book.decide(6)[1]
@@ -103,7 +110,7 @@ def test_feedback_that_came_late_teaches_by_its_decision(book: Book) -> None:
     assert train(found, Candidate.of("linucb"), until=0).learned == 0
 
 
-def test_every_model_is_known_and_no_reset_is_taken_over(mixed: DecisionHistory) -> None:
+def test_all_models_are_added_and_no_reset_is_applied(mixed: DecisionHistory) -> None:
     reset = Event(10_000, "default", "reset", payload={"arm": "small", "trigger_seq": 3})
     other = replace(mixed, events=[*mixed.events, reset])
     folds = [train(one, Candidate.of("linucb"), until=20) for one in (mixed, other)]
@@ -111,18 +118,18 @@ def test_every_model_is_known_and_no_reset_is_taken_over(mixed: DecisionHistory)
     assert set(folds[0].policy.arms) == {"small", "large", "medium"}
 
 
-def test_each_stretch_has_its_own_prices(make_log: Make) -> None:
+def test_each_set_of_rows_has_its_own_prices(make_log: Make) -> None:
     log = make_log(300)
     history = files.history_of(replace(log, preference=np.tile([0.1, 0.9, 0.0], (300, 1))))
-    asks = replace(history.requests.asks, input_tokens=np.full(300, 1e6))
-    frames = [
+    batch = replace(history.requests.batch, input_tokens=np.full(300, 1e6))
+    model_sets = [
         (
             np.arange(start, 300, 3),
             tuple(Model(n, 0.0 if n == free else 1.0, 0.0, k) for k, n in enumerate("abc")),
         )
         for start, free in enumerate("abc")
     ]
-    requests = replace(history.requests, asks=asks, frames=frames)
+    requests = replace(history.requests, batch=batch, model_sets=model_sets)
     found = pmf_of(replace(history, requests=requests), Candidate.of("linucb"), until=0)
     assert (found.argmax(axis=1) == np.arange(300) % 3).all()
     assert (found.max(axis=1) == 1.0).all()
