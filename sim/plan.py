@@ -22,7 +22,7 @@ from policies import make_pacing
 from policies.base import Float64
 from sim.data.database import without_passwords
 from sim.data.dataset import Dataset
-from sim.data.prices import listed
+from sim.data.prices import read_prices
 from sim.errors import InputError
 from sim.measure import summary
 from sim.measure.supervised import Supervised
@@ -314,7 +314,7 @@ def plan_stages(
                 embedder=identity(embedder.identity, names),
                 split=split,
                 preference=(1.0, 0.0, 0.0),
-                prices=None if prices is None else listed(prices, data.models),
+                prices=None if prices is None else read_prices(prices, data.models),
                 batch=batch,
             )
         own = scenario.preference or PoolOptions().preference

@@ -112,9 +112,11 @@ def faults(path: str, thing: object) -> Iterator[str]:
 
 
 def _fields(thing: object) -> list[str] | None:
-    """Return the public fields of a dataclass, a model, a typed dict or a named tuple; None for all else."""
+    """Return the fields of a dataclass, model, typed dict or named tuple; None for all else."""
     if not inspect.isclass(thing):
         return None
+    if getattr(thing, "_is_protocol", False):
+        return []  # its __init__ is not its own
     if dataclasses.is_dataclass(thing):
         return [f.name for f in dataclasses.fields(thing) if f.init and not f.name.startswith("_")]
     if typing.is_typeddict(thing) or hasattr(thing, "_fields"):

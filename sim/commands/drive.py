@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Replay logged data over HTTP against a running daemon."""
     from sim.commands.terminal import console, progress
-    from sim.data.prices import drawn
+    from sim.data.prices import draw_prices
     from sim.drive import Drive, run_drive, show
     from sim.play.candidate import parse_preference
 
@@ -47,7 +47,7 @@ def command(
     weights = parse_preference(preference) if preference else None
     whole = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
     dataset = whole.restrict(models=options.names(models), without=without or []).complete()
-    specs = options.specs(prices, dataset) or drawn(dataset, seed=seed)
+    specs = options.specs(prices, dataset) or draw_prices(dataset, seed=seed)
     plan = Drive(
         dataset=dataset,
         specs=specs,

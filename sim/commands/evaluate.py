@@ -278,12 +278,12 @@ def _microseconds(text: str | None) -> int | None:
 
 def _read(asked: EvaluateOptions, tags: dict[str, str]) -> DecisionHistory:
     """Return the decisions of the log that have these tags, of a database or of a file."""
-    from sim.data.database import opened
+    from sim.data.database import open_log
     from sim.ope import direct_method, read_database, read_parquet
 
     log = asked.log
     if "://" in log:
-        with opened(log) as store:
+        with open_log(log) as store:
             since_us = _microseconds(asked.since)
             return read_database.read(store, asked.pool, since_us=since_us, tags=tags)
     if asked.since is not None:

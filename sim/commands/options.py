@@ -49,7 +49,7 @@ def loaded(
     prices: Path | None = None,
     trust_pickle: bool = False,
     pool: str | None = None,
-    estimates: bool = True,
+    estimate_costs: bool = True,
 ) -> Dataset:
     """Load a data set, see `sim.data.formats.load`, and say on stderr what must be known of it."""
     from sim.data.formats import load
@@ -60,7 +60,7 @@ def loaded(
         prices=prices,
         trust_pickle=trust_pickle,
         pool=pool,
-        estimates=estimates,
+        estimate_costs=estimate_costs,
     )
     for note in dataset.notes:
         typer.echo(f"{dataset.name}: {note}", err=True)
@@ -82,9 +82,9 @@ def names(text: str) -> list[str]:
 
 def specs(path: Path | None, dataset: Dataset) -> list[ModelSpec] | None:
     """Return the price list at `path` for the models of the data, None without one."""
-    from sim.data.prices import listed
+    from sim.data.prices import read_prices
 
-    return None if path is None else listed(path, dataset.models)
+    return None if path is None else read_prices(path, dataset.models)
 
 
 def writable(option: str, path: Path | None) -> None:

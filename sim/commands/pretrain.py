@@ -129,9 +129,9 @@ def _of_data(
 def _of_log(url: str, pool: str) -> tuple[str, Answers, Arrays, float]:
     from banditroute.fitting.pretraining import logged
     from banditroute.fitting.warm_start import basis_arrays
-    from sim.data.database import opened
+    from sim.data.database import open_log
 
-    with opened(url) as log:
+    with open_log(url) as log:
         policy_identity, answers = logged(log, pool)
     return (
         policy_identity.embedder,

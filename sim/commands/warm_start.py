@@ -82,7 +82,7 @@ def command(
     try:
         if data is not None:
             whole = loaded(
-                data, format=format, prices=prices, trust_pickle=trust_pickle, estimates=False
+                data, format=format, prices=prices, trust_pickle=trust_pickle, estimate_costs=False
             )
             prior, means = _from_data(
                 rows(whole, split, without or []),
@@ -130,13 +130,13 @@ def _from_data(
     from banditroute.features.tasks import identity, widen
     from banditroute.fitting.warm_start import clusters, fit, log_ratios
     from banditroute.learn.prior import Prior
-    from sim.data.prices import input_tokens, listed
+    from sim.data.prices import estimate_input_tokens, read_prices
     from sim.errors import InputError
 
-    specs = None if prices is None else listed(prices, dataset.models)
+    specs = None if prices is None else read_prices(prices, dataset.models)
     made, x, basis = features(embedder, dataset.prompts)
     x = widen(x, dataset.task, tasks)
-    tokens = input_tokens(dataset.prompts)
+    tokens = estimate_input_tokens(dataset.prompts)
     quality = dict(zip(dataset.models, dataset.quality.T, strict=True))
     ratios = None
     if specs is not None:
@@ -190,9 +190,9 @@ def _from_log(
 ) -> tuple[Prior, dict[str, Float64]]:
     from banditroute.fitting.warm_start import basis_arrays, clusters, fit, logged
     from banditroute.learn.prior import Prior
-    from sim.data.database import opened
+    from sim.data.database import open_log
 
-    with opened(url) as log:
+    with open_log(url) as log:
         policy_identity, x, quality, ratios = logged(log, pool)
     cluster = clusters(x, groups) if groups else None
     arrays = fit(x, quality, n_effective=n_effective, ratios=ratios, cluster=cluster)

@@ -1,1 +1,4 @@
-"""Data: what was logged elsewhere, as one dataset with prices. No policy is known here."""
+"""Data: what was logged elsewhere, as one `Dataset`, and the prices of its models.
+
+Nothing here may know a policy or play anything.
+"""

@@ -1,4 +1,4 @@
-"""The log of a daemon, opened for reading by whoever learns or judges from it."""
+"""The log of a daemon, opened for reading. Nothing here may change a database."""
 
 from __future__ import annotations
 
@@ -20,18 +20,41 @@ _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)|([?&][^=&\s]*password
 
 
 def without_passwords(text: str) -> str:
-    """Return text in which the URLs of databases have no passwords."""
-    return _PASSWORD.sub(lambda found: f"{found[2] or f'{found[1]}:'}***", text)
-
-
-@contextmanager
-def opened(url: str, option: str = "--log") -> Iterator[Log]:
-    """Yield the log at a database URL; what the database says against it is an InputError.
+    """Return a text with asterisks for the passwords in URLs of databases.
 
     Parameters
     ----------
-    url : any that SQLAlchemy knows.
-    option : where it was given, for messages.
+    text : str
+        Any text, such as a command line.
+
+    Returns
+    -------
+    str
+        The text, to show or to store.
+    """
+    return _PASSWORD.sub(lambda match: f"{match[2] or f'{match[1]}:'}***", text)
+
+
+@contextmanager
+def open_log(url: str, option: str = "--log") -> Iterator[Log]:
+    """Open the log in a daemon's database, and close it afterwards.
+
+    Parameters
+    ----------
+    url : str
+        Any that SQLAlchemy accepts.
+    option : str
+        Option that the URL comes from, for messages.
+
+    Yields
+    ------
+    Log
+        The log.
+
+    Raises
+    ------
+    InputError
+        Naming the option, for every error of the database, also while the log is open.
     """
     try:
         engine = open_engine(url)
@@ -39,10 +62,10 @@ def opened(url: str, option: str = "--log") -> Iterator[Log]:
         raise InputError(f"{option}: {error}") from error
     try:
         if engine.dialect.name == "sqlite":
-            _is_ours(Path(engine.url.database or ""), option)
+            _require_decisions(Path(engine.url.database or ""), option)
         try:
             if not inspect(engine).has_table(decisions.name):
-                raise InputError(f"{option}: {shown(url)} is no daemon's database")
+                raise InputError(f"{option}: {shown(url)} is not a daemon's database")
             yield Log(engine)
         finally:
             engine.dispose()
@@ -50,15 +73,15 @@ def opened(url: str, option: str = "--log") -> Iterator[Log]:
         raise InputError(f"{option}: {str(error).splitlines()[0]}") from error
 
 
-def _is_ours(path: Path, option: str) -> None:
-    """Refuse a file that a daemon did not make: to open it as if one had would change it."""
+def _require_decisions(path: Path, option: str) -> None:
+    """Refuse an SQLite file without the table of decisions: to open it for a log changes it."""
     if not path.exists():
         raise InputError(f"{option}: there is no file {path}")
     query = "SELECT 1 FROM sqlite_master WHERE name = ?"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
-            found = file.execute(query, (decisions.name,)).fetchone()
+            table = file.execute(query, (decisions.name,)).fetchone()
     except sqlite3.Error as error:
         raise InputError(f"{option}: {path}: {error}") from error
-    if found is None:
-        raise InputError(f"{option}: {path} is no daemon's database")
+    if table is None:
+        raise InputError(f"{option}: {path} is not a daemon's database")

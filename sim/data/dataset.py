@@ -1,8 +1,8 @@
 """Routing data: prompts with the quality and cost of the models that answered them.
 
 Every loader of `sim.data.formats` makes one frozen `Dataset`, and every command works on it. This
-module says which values are possible and which rows can be replayed. What is missing is NaN and
-never 0; what is impossible is refused with the file, row and column.
+module says which values are possible and which rows can be replayed. A missing value is NaN, never
+0. An impossible value is refused with the file, row and column.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sim.errors import InputError
 Float64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# Some metrics dip a little below 0 or above 1; further out the column holds something else.
+# Some metrics fall a little below 0 or above 1; further out the column holds something else.
 QUALITY_SLACK = 0.1
-# No request costs a million dollars; what does is in another unit.
-MOST_COST = 1e6
+# No request costs a million dollars: a larger value is in another unit.
+MAX_COST_USD = 1e6
 NOTES = b"banditroute:notes"
 """Key of the notes in the metadata of a canonical parquet."""
 
@@ -36,12 +36,22 @@ class Dataset:
 
     Attributes
     ----------
-    name : where it came from, for messages and reports.
-    prompts, task, split : n strings each; any of them may be empty strings.
-    models : K names, in the order of the file; none where there are prompts without outcomes.
-    quality : float64[n, K] in [0, 1]; NaN where the model was not judged on the prompt.
-    cost_usd : float64[n, K], US dollars per request; NaN where it is not known.
-    notes : what a user must know of how the data came about, a sentence each.
+    name : str
+        Where the data came from, for messages and reports.
+    prompts : tuple[str, ...]
+        n prompts; "" where they were not stored.
+    task : tuple[str, ...]
+        n tasks; "" for none.
+    split : tuple[str, ...]
+        n names of splits; "" for none.
+    models : tuple[str, ...]
+        K names, in the order of the file; none where there are prompts without outcomes.
+    quality : float64[n, K]
+        In [0, 1]; NaN where the answer was not judged.
+    cost_usd : float64[n, K]
+        US dollars per request; NaN where the cost is unknown.
+    notes : tuple[str, ...]
+        What a user must know of how the data came about, a sentence each.
     """
 
     name: str
@@ -54,6 +64,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
+        """Return the number of prompts."""
         return len(self.prompts)
 
     def digest(self) -> str:
@@ -65,24 +76,42 @@ class Dataset:
         return sha.hexdigest()
 
     def take(self, rows: NDArray[np.intp]) -> Dataset:
-        """Return the given rows, in the given order."""
-        at = rows.tolist()
+        """Return some rows.
+
+        Parameters
+        ----------
+        rows : int[m]
+            Positions, in the order of the result.
+
+        Returns
+        -------
+        Dataset
+            Of m prompts and the same models.
+        """
+        indices = rows.tolist()
         return replace(
             self,
-            prompts=tuple(self.prompts[i] for i in at),
-            task=tuple(self.task[i] for i in at),
-            split=tuple(self.split[i] for i in at),
+            prompts=tuple(self.prompts[i] for i in indices),
+            task=tuple(self.task[i] for i in indices),
+            split=tuple(self.split[i] for i in indices),
             quality=self.quality[rows],
             cost_usd=self.cost_usd[rows],
         )
 
     def restrict(self, *, models: Sequence[str] = (), without: Sequence[str] = ()) -> Dataset:
-        """Return the same rows with some models only.
+        """Return the same rows with some of the models.
 
         Parameters
         ----------
-        models : names to keep; empty keeps all.
-        without : names to drop.
+        models : sequence of str
+            Names to keep; empty keeps all.
+        without : sequence of str
+            Names to drop.
+
+        Returns
+        -------
+        Dataset
+            Models are in the same order.
 
         Raises
         ------
@@ -94,8 +123,10 @@ class Dataset:
         for option, names in (("--models", models), ("--without", without)):
             for name in names:
                 if name not in self.models:
-                    known = ", ".join(self.models)
-                    raise InputError(f"{option}: {self.name} has no model {name!r}; it has {known}")
+                    raise InputError(
+                        f"{option}: {self.name} has no model {name!r}; "
+                        f"it has {', '.join(self.models)}"
+                    )
         kept = [
             k
             for k, name in enumerate(self.models)
@@ -113,13 +144,18 @@ class Dataset:
     def complete(self) -> Dataset:
         """Return the rows on which every model has both quality and cost.
 
-        A policy and the mixes that it is compared with must be able to play every model on every
-        row, or the comparison favours whoever avoids the gaps.
+        A policy and the mixes that it is compared with must be able to choose every model on every
+        row, or the comparison favours those that avoid the gaps.
+
+        Returns
+        -------
+        Dataset
+            This one, where every row is complete.
 
         Raises
         ------
         InputError
-            When no row is complete, saying what the data lacks.
+            When no row is complete, with what is missing.
         """
         if not self.models:
             raise InputError(
@@ -129,33 +165,40 @@ class Dataset:
         unjudged, unpriced = np.isnan(self.quality), np.isnan(self.cost_usd)
         rows = np.flatnonzero(~(unjudged | unpriced).any(axis=1))
         if len(rows) == 0:
-            raise InputError(f"{self.name}: {self._lacking(unjudged, unpriced)}")
+            raise InputError(f"{self.name}: {self._why_incomplete(unjudged, unpriced)}")
         return self if len(rows) == len(self) else self.take(rows)
 
-    def _lacking(self, unjudged: Bools, unpriced: Bools) -> str:
-        """Say why no row is complete."""
+    def _why_incomplete(self, unjudged: Bools, unpriced: Bools) -> str:
+        """Return why no row is complete."""
         if unjudged.all():
             return "no answer is judged: nothing to replay without quality"
         if unjudged.any(axis=1).all():
-            worst = self.models[int(unjudged.sum(axis=0).argmax())]
+            rarest = self.models[int(unjudged.sum(axis=0).argmax())]
             return (
                 "no row has the quality of every model: a partial log, where some models answered "
-                f"each prompt; most often {worst!r} lacks. `sim evaluate --learning` replays a log "
-                "with propensities"
+                f"each prompt; most often {rarest!r} is missing. `sim evaluate --learning` replays "
+                "a log with propensities"
             )
         if unpriced.all():
             return "no answer has a cost; --prices FILE gives them one"
-        worst = self.models[int((unjudged | unpriced).sum(axis=0).argmax())]
-        return f"no row has quality and cost of every model; most often {worst!r} lacks"
+        rarest = self.models[int((unjudged | unpriced).sum(axis=0).argmax())]
+        return f"no row has quality and cost of every model; most often {rarest!r} is missing"
 
 
 def save(dataset: Dataset, path: Path) -> None:
     """Write the canonical wide parquet; its metadata holds the notes.
 
+    Parameters
+    ----------
+    dataset : Dataset
+        Data with at least one model.
+    path : Path
+        The file.
+
     Raises
     ------
     InputError
-        Naming what cannot be written: prompts without outcomes, half a character, the file itself.
+        Naming what cannot be written: prompts without outcomes, half a surrogate pair, or the file.
     """
     import pyarrow
     import pyarrow.parquet
@@ -187,12 +230,26 @@ def save(dataset: Dataset, path: Path) -> None:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
-def checked(file: str, models: Sequence[str], quality: Float64, cost: Float64) -> Float64:
-    """Return quality[n, K] clipped to [0, 1].
+def checked_quality(
+    file: str, models: Sequence[str], quality: Float64, cost_usd: Float64
+) -> Float64:
+    """Refuse impossible outcomes, and return the quality clipped to [0, 1].
 
     Parameters
     ----------
-    file : for messages, where row i of the arrays is the row i + 1.
+    file : str
+        For messages; row i of the arrays is row i + 1 of the file.
+    models : sequence of str
+        K names.
+    quality : float64[n, K]
+        NaN where it is missing.
+    cost_usd : float64[n, K]
+        US dollars per request; NaN where it is missing.
+
+    Returns
+    -------
+    float64[n, K]
+        The quality.
 
     Raises
     ------
@@ -201,15 +258,15 @@ def checked(file: str, models: Sequence[str], quality: Float64, cost: Float64) -
     """
     low, high = -QUALITY_SLACK, 1.0 + QUALITY_SLACK
     _refuse(file, models, "quality", quality, (quality < low) | (quality > high), "not in [0, 1]")
-    bad = (cost < 0.0) | (cost > MOST_COST)
-    _refuse(file, models, "cost", cost, bad, "not a cost in US dollars")
+    wrong = (cost_usd < 0.0) | (cost_usd > MAX_COST_USD)
+    _refuse(file, models, "cost", cost_usd, wrong, "not a cost in US dollars")
     return np.clip(quality, 0.0, 1.0)
 
 
 def _refuse(
-    file: str, models: Sequence[str], field: str, values: Float64, bad: Bools, reason: str
+    file: str, models: Sequence[str], field: str, values: Float64, wrong: Bools, reason: str
 ) -> None:
-    if bad.any():
-        row, k = (int(i) for i in np.argwhere(bad)[0])
-        at = f"{file}: row {row + 1}, column '{field}:{models[k]}'"
-        raise InputError(f"{at}: {values[row, k]:g} is {reason}")
+    if wrong.any():
+        row, k = (int(i) for i in np.argwhere(wrong)[0])
+        where = f"{file}: row {row + 1}, column '{field}:{models[k]}'"
+        raise InputError(f"{where}: {values[row, k]:g} is {reason}")

@@ -1,8 +1,8 @@
-"""Prices for data that has none: what a router may know of cost before it sees an answer.
+"""Prices of models: what a router may know of cost before it sees an answer.
 
-Logged data holds what each answer cost, not the price list. The prior drawn here is a router that
-knows prices but not output lengths: right up to a factor. It must never depend on more of the data
-than each model's mean cost.
+Logged data holds what each answer cost, not the price list. Prices drawn here give a router a cost
+prior that is right up to a factor, as if it knew prices but not output lengths. They must never
+depend on more of the data than each model's mean cost. A price list can be read instead.
 """
 
 from __future__ import annotations
@@ -26,13 +26,20 @@ _COLUMNS = ("model", "input_price", "output_price")
 _STREAM = 2
 
 
-def drawn(dataset: Dataset, *, seed: int) -> list[ModelSpec]:
-    """Return a spec for each model whose cost prior is its mean cost times a lognormal error.
+def draw_prices(dataset: Dataset, *, seed: int) -> list[ModelSpec]:
+    """Draw a price for each model: its cost prior is its mean cost times a lognormal error.
 
     Parameters
     ----------
-    dataset : data without NaN.
-    seed : the same seed gives the same prices.
+    dataset : Dataset
+        Data without NaN.
+    seed : int
+        The same seed gives the same prices.
+
+    Returns
+    -------
+    list of ModelSpec
+        In the order of the models.
 
     Notes
     -----
@@ -40,40 +47,53 @@ def drawn(dataset: Dataset, *, seed: int) -> list[ModelSpec]:
     prior's 512 output tokens cost the mean up to the error.
     """
     errors = np.random.default_rng([seed, _STREAM]).lognormal(0.0, PRIOR_SD, len(dataset.models))
-    mean = dataset.cost_usd.mean(axis=0) * errors
-    per_million = mean / PRIOR_OUTPUT_TOKENS * 1e6
+    prior_usd = dataset.cost_usd.mean(axis=0) * errors
+    per_million = prior_usd / PRIOR_OUTPUT_TOKENS * 1e6
     return [
         _spec(name, {"input_price": 0.0, "output_price": float(price)})
         for name, price in zip(dataset.models, per_million, strict=True)
     ]
 
 
-def listed(path: Path, models: Sequence[str]) -> list[ModelSpec]:
-    """Read a price list for some models.
+def read_prices(path: Path, models: Sequence[str]) -> list[ModelSpec]:
+    """Read the prices of some models.
 
     Parameters
     ----------
-    path : see `table`. Further models are ignored.
-    models : the models that need a price, in the order of the result.
+    path : Path
+        See `read_price_list`; it may have other models too.
+    models : sequence of str
+        Models that need a price.
+
+    Returns
+    -------
+    list of ModelSpec
+        In the order of `models`.
 
     Raises
     ------
     InputError
         Naming the file, row and column, or the model that has no price.
     """
-    found = table(path)
+    price_list = read_price_list(path)
     for model in models:
-        if model not in found:
+        if model not in price_list:
             raise InputError(f"--prices: {path}: no price for model {model!r}")
-    return [found[model] for model in models]
+    return [price_list[model] for model in models]
 
 
-def table(path: Path) -> dict[str, ModelSpec]:
+def read_price_list(path: Path) -> dict[str, ModelSpec]:
     """Read a price list: CSV with the columns model, input_price, output_price.
 
     Parameters
     ----------
-    path : the file; prices are US dollars per million tokens.
+    path : Path
+        The file; prices are US dollars per million tokens.
+
+    Returns
+    -------
+    dict of str to ModelSpec
+        By model.
 
     Raises
     ------
@@ -85,30 +105,41 @@ def table(path: Path) -> dict[str, ModelSpec]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--prices: {path}: cannot be read") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    found: dict[str, ModelSpec] = {}
+    specs: dict[str, ModelSpec] = {}
     try:
         for column in _COLUMNS:
             if column not in (reader.fieldnames or ()):
                 raise InputError(f"--prices: {path}: column {column!r} is missing")
         for number, row in enumerate(reader, start=1):
             where = f"--prices: {path}: row {number}"
-            if row["model"] in found:
+            if row["model"] in specs:
                 raise InputError(f"{where}, column 'model': {row['model']!r} appears twice")
             prices = {column: _price(where, column, row[column]) for column in _COLUMNS[1:]}
             if row["model"]:
-                found[row["model"]] = _spec(row["model"], prices)
+                specs[row["model"]] = _spec(row["model"], prices)
     except csv.Error as error:
         raise InputError(f"--prices: {path}: not CSV ({error})") from error
     except ValidationError as error:
         first = next(mistakes(error))
         column = "model" if first.location == ("name",) else str(first.location[0])
         raise InputError(f"{where}, column {column!r}: {first.reason}") from error
-    return found
+    return specs
 
 
-def input_tokens(prompts: Sequence[str]) -> Float64:
-    """Return how many input tokens each prompt is taken for where nobody counted: bytes / 4."""
-    return np.array([len(one.encode("utf-8", "surrogatepass")) / 4.0 for one in prompts])
+def estimate_input_tokens(prompts: Sequence[str]) -> Float64:
+    """Return an estimate of input tokens, for prompts whose tokens were not counted.
+
+    Parameters
+    ----------
+    prompts : sequence of str
+        n prompts.
+
+    Returns
+    -------
+    float64[n]
+        UTF-8 bytes / 4.
+    """
+    return np.array([len(prompt.encode("utf-8", "surrogatepass")) / 4.0 for prompt in prompts])
 
 
 def _spec(name: str, prices: Mapping[str, float]) -> ModelSpec:

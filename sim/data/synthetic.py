@@ -1,7 +1,7 @@
-"""A stream with a planted context effect: which model is best can be read off the prompt.
+"""Synthetic data with a planted context effect: the prompt says which model is best.
 
-Prompts are made of English words, so that a text embedder sees the topic; the truth is known, so
-a policy's result can be checked against it. Nothing here imitates a real model.
+Prompts are made of English words, so that a text embedder sees the topic. The true mean quality is
+known, so a policy's result can be checked against it. Nothing here imitates a real model.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ TRUTH = np.array(
         [0.25, 0.35, 0.85],
     ]
 )
-"""float64[topic, model], the mean quality of each model on each topic."""
+"""float64[topic, model], mean quality before it is clipped to [0, 1]."""
 
-COST = np.array([1e-4, 3e-4, 1e-3])
+COST_USD = np.array([1e-4, 3e-4, 1e-3])
 """float64[model], mean US dollars per request."""
 
 _NOISE = 0.15
@@ -44,12 +44,14 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """A generated stream and what is true of it.
+    """Synthetic data and the truth that it was drawn from.
 
     Attributes
     ----------
-    dataset : n prompts, 3 models.
-    truth : float64[n, 3], the mean of the distribution that each quality was drawn from.
+    dataset : Dataset
+        n prompts, 3 models.
+    truth : float64[n, 3]
+        Mean of the distribution of each quality, before it is clipped to [0, 1].
     """
 
     dataset: Dataset
@@ -57,17 +59,24 @@ class Planted:
 
 
 def generate(*, rows: int = 2_000, seed: int = 0) -> Planted:
-    """Draw a stream.
+    """Draw a dataset.
 
     Parameters
     ----------
-    rows : number of prompts, at least 1.
-    seed : the same seed gives the same stream.
+    rows : int
+        Number of prompts, at least 1.
+    seed : int
+        The same seed gives the same data.
+
+    Returns
+    -------
+    Planted
+        The data and the truth.
 
     Notes
     -----
-    Quality is ``clip(truth + N(0, 0.15), 0, 1)`` and cost is lognormal around each model's mean,
-    with a factor that all models share on a prompt: long answers are long everywhere.
+    Quality is ``clip(truth + N(0, 0.15), 0, 1)``. Cost is lognormal around each model's mean, with
+    a factor that all models share on a prompt: where one answer is long, all are.
     """
     if rows < 1:
         raise ValueError(f"rows: at least 1, not {rows}")
@@ -76,7 +85,7 @@ def generate(*, rows: int = 2_000, seed: int = 0) -> Planted:
     truth = TRUTH[topics]
     quality = np.clip(truth + rng.normal(0.0, _NOISE, truth.shape), 0.0, 1.0)
     shared = rng.lognormal(-0.08, 0.4, (rows, 1))
-    cost = COST * shared * rng.lognormal(-0.02, 0.2, truth.shape)
+    cost_usd = COST_USD * shared * rng.lognormal(-0.02, 0.2, truth.shape)
     dataset = Dataset(
         name="synthetic",
         prompts=tuple(_prompt(int(topic), rng) for topic in topics),
@@ -84,7 +93,7 @@ def generate(*, rows: int = 2_000, seed: int = 0) -> Planted:
         split=("synthetic",) * rows,
         models=MODELS,
         quality=quality,
-        cost_usd=cost,
+        cost_usd=cost_usd,
     )
     return Planted(dataset=dataset, truth=truth)
 

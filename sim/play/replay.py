@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from banditroute.core.pool import ModelSpec
 from policies.base import Float32
 from sim.data.dataset import Dataset
-from sim.data.prices import drawn
+from sim.data.prices import draw_prices
 from sim.errors import InputError
 from sim.play import libraries
 from sim.play.candidate import Candidate
@@ -126,7 +126,7 @@ class Experiment:
 
     def specs(self, seed: int) -> Sequence[ModelSpec]:
         """Return the models at their first prices."""
-        return self.prices or drawn(self.dataset, seed=seed)
+        return self.prices or draw_prices(self.dataset, seed=seed)
 
 
 class Replaying:

@@ -108,12 +108,12 @@ def logged_delays_s(url: str) -> list[float]:
     from sqlalchemy import select
 
     from banditroute.store.tables import decisions, feedback
-    from sim.data.database import opened, without_passwords
+    from sim.data.database import open_log, without_passwords
 
     where = "--delay: log"
     delay_us = feedback.c.received_at - decisions.c.created_at
     query = select(delay_us).join(decisions, decisions.c.id == feedback.c.decision_id)
-    with opened(url, where) as log, log.engine.connect() as connection:
+    with open_log(url, where) as log, log.engine.connect() as connection:
         delays_us = connection.execute(query).scalars().all()
     if not delays_us:
         raise InputError(f"{where}: {without_passwords(url)}: no feedback in this log")

@@ -17,10 +17,10 @@ import numpy as np
 from servers import daemon
 
 from banditroute.features.embedding import make_embedder
-from sim.data.database import opened
+from sim.data.database import open_log
 from sim.data.dataset import Dataset
 from sim.data.formats import load
-from sim.data.prices import drawn
+from sim.data.prices import draw_prices
 from sim.drive import Drive, run_drive
 from sim.ope import read_database as logs
 from sim.ope.logged_requests import DecisionHistory
@@ -69,7 +69,7 @@ def main() -> None:
         with daemon(local=True, config=config) as server:
             drive = Drive(
                 dataset=dataset,
-                specs=drawn(dataset, seed=given.seed),
+                specs=draw_prices(dataset, seed=given.seed),
                 url=f"http://127.0.0.1:{server.port}",
                 pool=POOL,
                 limit=given.prompts,
@@ -84,7 +84,7 @@ def main() -> None:
             print("$ python " + " ".join(["-m", *command[2:]]), flush=True)
             subprocess.run([*command, "--json", str(out)], check=False)
             found = json.loads(out.read_text())
-            with opened(url) as store:
+            with open_log(url) as store:
                 history = logs.read(store, POOL)
         real = [truth(history, spec, dataset) for spec in given.target]
         apart = real[0] - real[1]

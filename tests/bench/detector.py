@@ -22,7 +22,7 @@ from report import show
 from policies import Outcome
 from policies.base import Float32, Float64
 from policies.models.drift import Drift
-from sim.data.prices import drawn
+from sim.data.prices import draw_prices
 from sim.play.candidate import Candidate
 from sim.play.router_player import Replayer
 
@@ -85,7 +85,7 @@ def chosen(at: weights.Stage, count: int, seed: int) -> int:
     """Return the alarms while the default policy chooses for `count` requests."""
     rng, data = np.random.default_rng([seed, 2]), at.dataset
     replayer = Replayer(
-        specs=drawn(data, seed=seed),
+        specs=draw_prices(data, seed=seed),
         contender=Candidate.of("thompson", reset_on_drift=True),
         dim=at.features.shape[1],
         embedder=at.embedder,

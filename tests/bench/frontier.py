@@ -38,7 +38,7 @@ from policies.base import Float32, Float64
 from sim.commands.terminal import progress
 from sim.data.dataset import Dataset
 from sim.data.formats import load
-from sim.data.prices import drawn
+from sim.data.prices import draw_prices
 from sim.measure.baselines import References
 from sim.measure.supervised import Supervised
 from sim.play.parallel import each
@@ -76,7 +76,7 @@ class Course:
 
     def __init__(self, stage: Stage, spec: str, *, order: int, prior: Prior | None) -> None:
         self.stage, data = stage, stage.dataset
-        specs = drawn(data, seed=order)
+        specs = draw_prices(data, seed=order)
         asked = contender(spec)
         self.options = PoolOptions.model_validate({})
         policy_identity = PolicyIdentity(
@@ -196,7 +196,7 @@ def run(stage: Stage, label: str, order: int) -> Traced:
     rng = np.random.default_rng([order, 0])
     shuffled = rng.permutation(count)
     first, second, third = np.split(shuffled, [count // 3, 2 * count // 3])
-    tau = default_tau_cost_usd(drawn(data, seed=order))
+    tau = default_tau_cost_usd(draw_prices(data, seed=order))
     logged, own = rng.integers(len(data.models), size=len(first)), rng.random(len(second))
     chosen: list[Integers] = []
     if label == LIMIT:

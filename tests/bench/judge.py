@@ -30,7 +30,7 @@ from banditroute.features.embedding import make_embedder
 from policies.base import Float32
 from sim.data.dataset import Dataset
 from sim.data.formats import load
-from sim.data.prices import drawn
+from sim.data.prices import draw_prices
 from sim.ope.evaluator import Evaluator, Target
 from sim.ope.logged_requests import LoggedRequests
 from sim.ope.synthetic_log import simulate_log
@@ -68,7 +68,7 @@ def play(
 ) -> Found:
     """Log, judge and look up the truth; the same arguments give the same numbers."""
     rows = np.random.default_rng([order, 0]).permutation(len(dataset))[:prompts]
-    specs = drawn(dataset, seed=order)
+    specs = draw_prices(dataset, seed=order)
     history = simulate_log(
         dataset,
         features,

@@ -32,7 +32,7 @@ from policies.base import Float32
 from sim.commands.terminal import progress
 from sim.data.dataset import Dataset
 from sim.data.formats import load
-from sim.data.prices import drawn
+from sim.data.prices import draw_prices
 from sim.measure.baselines import References
 from sim.measure.supervised import Supervised
 from sim.play import replay
@@ -167,7 +167,7 @@ def play(at: Stage, task: Task) -> Result:
         quality=quality,
         cost=cost,
         zero=zero_router.quality_at(cost if task.rate is None else max(cost, task.rate)),
-        tau=default_tau_cost_usd(drawn(data, seed=seed)),
+        tau=default_tau_cost_usd(draw_prices(data, seed=seed)),
         refused=refused,
         dearest=dearest,
     )
@@ -199,7 +199,7 @@ def _reference(
 ) -> tuple[float, float]:
     data = at.dataset
     quality, cost = data.quality[scored], data.cost_usd[scored]
-    tau = default_tau_cost_usd(drawn(data, seed=task.order))
+    tau = default_tau_cost_usd(draw_prices(data, seed=task.order))
     if task.contender == "best single":
         if task.rate is None:
             fine = np.minimum(cost / tau, 1.0).mean(axis=0)

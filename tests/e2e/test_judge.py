@@ -16,7 +16,7 @@ import yaml
 from support.daemon_process import daemon, driving, environment, free_port
 
 from banditroute.features.embedding import make_embedder
-from sim.data.database import opened
+from sim.data.database import open_log
 from sim.data.dataset import Dataset, save
 from sim.data.formats import load
 from sim.data.synthetic import generate
@@ -66,7 +66,7 @@ def judged(
     )
     assert "Traceback" not in done.stderr, done.stderr
     found: dict[str, Any] = json.loads(out.read_text())
-    with opened(url) as store:
+    with open_log(url) as store:
         return done.returncode, found, read(store, "judged")
 
 

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sim.data.prices import drawn
+from sim.data.prices import draw_prices
 from sim.data.synthetic import generate
 from sim.drive import Drive, run_drive, show
 from sim.errors import InputError
@@ -83,7 +83,7 @@ def daemon() -> Iterator[tuple[Daemon, str]]:
 
 def plan(url: str, **changes: Any) -> Drive:
     data = generate(rows=40, seed=6).dataset
-    made = Drive(dataset=data, specs=drawn(data, seed=0), url=url, pool="test", concurrency=4)
+    made = Drive(dataset=data, specs=draw_prices(data, seed=0), url=url, pool="test", concurrency=4)
     return replace(made, **changes)
 
 

@@ -1,8 +1,7 @@
-"""From files to data sets: one small module for each format that routing data comes in.
+"""From files to datasets: one small module for each format that routing data comes in.
 
-A format is told by the content of the file, since names are given by hand. A loader must never
-guess at a value: what is missing stays NaN, what is impossible is refused with the file, row and
-column.
+The content of a file says which format it is, since names are given by hand. A loader must never
+guess a value: what is missing stays NaN, what is impossible is refused with file, row and column.
 """
 
 from __future__ import annotations
@@ -31,17 +30,47 @@ if TYPE_CHECKING:
 
 
 class Format(Protocol):
-    """What a module of a format has: its containers, a look at the columns, and a reader."""
+    """What the module of a format has."""
 
     @property
-    def CONTAINERS(self) -> tuple[str, ...]: ...
+    def CONTAINERS(self) -> tuple[str, ...]:
+        """Containers that the format comes in, see `Source.container`."""
 
-    def fits(self, names: Set[str]) -> bool: ...
+    def fits(self, names: Set[str]) -> bool:
+        """Tell whether columns are of the format.
 
-    def read(self, source: Source) -> Dataset: ...
+        Parameters
+        ----------
+        names : set of str
+            Columns of a table, or keys of the first row; ``column.field`` for a field of a struct.
+
+        Returns
+        -------
+        bool
+            True if they are.
+        """
+
+    def read(self, source: Source) -> Dataset:
+        """Read a file of the format.
+
+        Parameters
+        ----------
+        source : Source
+            The file, in one of `CONTAINERS`.
+
+        Returns
+        -------
+        Dataset
+            At least one prompt.
+
+        Raises
+        ------
+        InputError
+            Naming the file, and row and column where there are any.
+        """
 
 
-# RouteLLM's comes last: it has hardly a mark of its own.
+# RouteLLM's comes last: any CSV with prompts fits it.
 FORMATS: dict[str, Format] = {
     "canonical": canonical,
     "routerbench": routerbench,
@@ -62,18 +91,31 @@ def load(
     prices: Path | None = None,
     trust_pickle: bool = False,
     pool: str | None = None,
-    estimates: bool = True,
+    estimate_costs: bool = True,
 ) -> Dataset:
-    """Read a data set.
+    """Read a dataset.
 
     Parameters
     ----------
-    path_or_url : a file in one of `FORMATS`, or the URL of a daemon's database.
-    format : one of `FORMATS`; None tells it by the content.
-    prices : for answers whose cost the file does not hold, see `sim.data.prices.table`.
-    trust_pickle : open a pickle, which runs the code in it.
-    pool : of a daemon's log, which pool; None where it has only one.
-    estimates : take 512 output tokens for an answer that nobody counted; False leaves its cost NaN.
+    path_or_url : str or Path
+        A file in one of `FORMATS`, or the URL of a daemon's database.
+    format : str, optional
+        One of `FORMATS`; without it the content decides.
+    prices : Path, optional
+        A price list for answers whose cost the file does not hold, see
+        `sim.data.prices.read_price_list`.
+    trust_pickle : bool
+        True opens a pickle, which runs the code in it.
+    pool : str, optional
+        Pool of a daemon's log; not needed where the log has only one.
+    estimate_costs : bool
+        For an answer whose tokens were not counted, True estimates 512 output tokens, False leaves
+        the cost NaN.
+
+    Returns
+    -------
+    Dataset
+        At least one prompt.
 
     Raises
     ------
@@ -90,14 +132,24 @@ def load(
         raise InputError(f"--format: unknown format {format!r}; valid: {', '.join(FORMATS)}")
     if pool is not None:
         raise InputError("--pool: of the URL of a daemon's database; this is a file")
-    source = Source(Path(path_or_url), prices, trust_pickle, estimates)
+    source = Source(Path(path_or_url), prices, trust_pickle, estimate_costs)
     if not source.path.is_file():
         raise InputError(f"{source.file}: no such file")
-    return _of(source, format or detect(source), forced=format is not None)
+    return _read(source, format or detect(source), forced=format is not None)
 
 
 def detect(source: Source) -> str:
     """Return the name of a file's format.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+
+    Returns
+    -------
+    str
+        One of `FORMATS`.
 
     Raises
     ------
@@ -108,9 +160,9 @@ def detect(source: Source) -> str:
     for name, module in FORMATS.items():
         if source.container in module.CONTAINERS and (names is None or module.fits(names)):
             return name
-    found = ", ".join(sorted(names or ())[:8]) or "none"
+    columns = ", ".join(sorted(names or ())[:8]) or "none"
     raise InputError(
-        f"{source.file}: unknown format: {source.container} with the columns {found}; "
+        f"{source.file}: unknown format: {source.container} with the columns {columns}; "
         f"--format forces one of {', '.join(FORMATS)}"
     )
 
@@ -121,23 +173,23 @@ def _names(source: Source) -> set[str] | None:
         return None
     if source.container == "parquet":
         schema = source.table.schema
-        inner = {f"{one.name}.{field.name}" for one in schema for field in _fields(one.type)}
+        inner = (f"{column.name}.{field}" for column in schema for field in _fields(column.type))
         return {*schema.names, *inner}
     for row in source.rows():
         return set(row.values)
     raise InputError(f"{source.file}: no rows")
 
 
-def _fields(kind: pyarrow.DataType) -> list[pyarrow.Field]:
+def _fields(kind: pyarrow.DataType) -> list[str]:
     import pyarrow
 
-    return list(kind) if pyarrow.types.is_struct(kind) else []
+    return [field.name for field in kind] if pyarrow.types.is_struct(kind) else []
 
 
-def _of(source: Source, name: str, *, forced: bool) -> Dataset:
+def _read(source: Source, name: str, *, forced: bool) -> Dataset:
     module = FORMATS[name]
     if source.container not in module.CONTAINERS:
         expected = " or ".join(module.CONTAINERS)
-        told = f"{source.file} is {source.container}, not {expected}"
-        raise InputError(f"--format {name}: {told}" if forced else told)
+        fault = f"{source.file} is {source.container}, not {expected}"
+        raise InputError(f"--format {name}: {fault}" if forced else fault)
     return module.read(source)

@@ -1,6 +1,7 @@
 """The canonical wide parquet, which `sim convert` writes.
 
-Columns ``prompt``, optional ``task`` and ``split``, then ``quality:<model>`` and ``cost:<model>``.
+Columns are ``prompt``, optionally ``task`` and ``split``, then ``quality:<model>`` in [0, 1] and
+``cost:<model>`` in US dollars.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Set
 
 import numpy as np
 
-from sim.data.dataset import NOTES, Dataset, checked
+from sim.data.dataset import NOTES, Dataset, checked_quality
 from sim.data.formats.columns import numbers, texts
 from sim.data.formats.source import Source
 from sim.errors import InputError
@@ -20,18 +21,12 @@ _QUALITY, _COST = "quality:", "cost:"
 
 
 def fits(names: Set[str]) -> bool:
-    """Tell whether columns are of this format."""
+    """See `Format.fits`."""
     return any(name.startswith(_QUALITY) for name in names)
 
 
 def read(source: Source) -> Dataset:
-    """Return the data set, with the notes that it was written with.
-
-    Raises
-    ------
-    InputError
-        Naming the file, and row and column where there are any.
-    """
+    """See `Format.read`. The notes in the metadata are kept."""
     table = source.table
     names = table.column_names
     prompts = texts(source, "prompt", required=True)
@@ -43,7 +38,7 @@ def read(source: Source) -> Dataset:
     for model in models:
         if f"{_COST}{model}" not in names:
             raise InputError(f"{source.file}: column '{_COST}{model}' is missing")
-    quality, cost = (
+    quality, cost_usd = (
         np.column_stack([numbers(source, table[kind + name], kind + name) for name in models])
         for kind in (_QUALITY, _COST)
     )
@@ -53,8 +48,8 @@ def read(source: Source) -> Dataset:
         task=tuple(texts(source, "task")),
         split=tuple(texts(source, "split")),
         models=tuple(models),
-        quality=checked(source.file, models, quality, cost),
-        cost_usd=cost,
+        quality=checked_quality(source.file, models, quality, cost_usd),
+        cost_usd=cost_usd,
         notes=_notes(table.schema.metadata or {}),
     )
 

@@ -1,4 +1,4 @@
-"""Columns of a parquet file as arrays and texts; what cannot be one is refused by name."""
+"""Columns of a parquet file as arrays and texts; another type is refused with row and column."""
 
 from __future__ import annotations
 
@@ -19,24 +19,33 @@ def numbers(source: Source, column: pyarrow.ChunkedArray, name: str) -> Float64:
 
     Parameters
     ----------
-    column : of `source.table`, or a field of one.
-    name : the column, for messages.
+    source : Source
+        The file, for messages.
+    column : pyarrow.ChunkedArray
+        Of `source.table`, or a field of such a column.
+    name : str
+        The column, for messages.
+
+    Returns
+    -------
+    float64[n]
+        A copy.
 
     Raises
     ------
     InputError
-        Naming the row of the first value that is no number, or only the column where none is.
+        Naming the row of the first text that is not a number; only the column for other types.
     """
     import pyarrow
 
     try:
         values = column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
     except pyarrow.ArrowException as error:
-        raise InputError(f"{source.file}: {_first(column, name)} is not numeric") from error
+        raise InputError(f"{source.file}: {_first_fault(column, name)} is not numeric") from error
     return np.array(values, dtype=np.float64)
 
 
-def _first(column: pyarrow.ChunkedArray, name: str) -> str:
+def _first_fault(column: pyarrow.ChunkedArray, name: str) -> str:
     import pyarrow
 
     if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
@@ -50,6 +59,20 @@ def _first(column: pyarrow.ChunkedArray, name: str) -> str:
 
 def texts(source: Source, name: str, *, required: bool = False) -> list[str]:
     """Return the texts of a column, "" where there is a null or no such column.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    name : str
+        The column.
+    required : bool
+        True if the column must be there and hold only texts.
+
+    Returns
+    -------
+    list of str
+        n texts.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""The log of a running daemon: the decisions of a pool and what feedback said of them.
+"""The log of a daemon: the decisions of a pool and the feedback on them.
 
 Only the chosen model has quality and cost; prompts are not stored. Decisions that another model
-answered, or that were cancelled, say nothing of the policy and are left out, and a default quality
-is no judgement. Nothing is ever written to the database.
+answered and decisions that were cancelled are left out: they say nothing of the policy. A default
+quality is not a judgement, so it stays NaN. Nothing here may write to the database.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from banditroute.learn.learner import counting
 from banditroute.store.log import Log
-from sim.data.database import opened
+from sim.data.database import open_log
 from sim.data.dataset import Dataset
 from sim.errors import InputError
 
@@ -24,27 +24,34 @@ def read(url: str, pool: str | None = None) -> Dataset:
 
     Parameters
     ----------
-    url : any that SQLAlchemy knows.
-    pool : None where there is only one.
+    url : str
+        Any that SQLAlchemy accepts.
+    pool : str, optional
+        Not needed where the log has only one.
+
+    Returns
+    -------
+    Dataset
+        A row for each decision.
 
     Raises
     ------
     InputError
         When the database cannot be read, or has no such pool or no decision of it.
     """
-    with opened(url, "DATA") as log:
-        pool = _pool(log, pool)
-        return _dataset(log, pool)
+    with open_log(url, "DATA") as log:
+        return _dataset(log, _pool_of(log, pool))
 
 
-def _pool(log: Log, pool: str | None) -> str:
+def _pool_of(log: Log, pool: str | None) -> str:
     pools = log.started_pools()
     if pool is None and len(pools) == 1:
         return pools[0]
     if pool not in pools:
-        known = ", ".join(pools) or "none"
-        told = "there are several pools, one is expected" if pool is None else f"no pool {pool!r}"
-        raise InputError(f"--pool: {told}; the log has {known}" if pools else "DATA: an empty log")
+        if not pools:
+            raise InputError("DATA: an empty log")
+        fault = "there are several pools, one is expected" if pool is None else f"no pool {pool!r}"
+        raise InputError(f"--pool: {fault}; the log has {', '.join(pools)}")
     return pool
 
 
@@ -67,10 +74,10 @@ def _dataset(log: Log, pool: str) -> Dataset:
     if not kept:
         raise InputError(f"DATA: the log of pool {pool!r} has no decision that was used")
     kept.sort()
-    quality, cost = (np.full((len(kept), len(models)), np.nan) for _ in range(2))
+    quality, cost_usd = (np.full((len(kept), len(models)), np.nan) for _ in range(2))
     for i, (_, decision, model, _) in enumerate(kept):
         quality[i, models[model]] = learned[decision].get("quality", math.nan)
-        cost[i, models[model]] = learned[decision].get("cost", math.nan)
+        cost_usd[i, models[model]] = learned[decision].get("cost", math.nan)
     return Dataset(
         name=pool,
         prompts=("",) * len(kept),
@@ -78,9 +85,9 @@ def _dataset(log: Log, pool: str) -> Dataset:
         split=("",) * len(kept),
         models=tuple(models),
         quality=quality,
-        cost_usd=cost,
+        cost_usd=cost_usd,
         notes=(
             *(f"{count} {kind} decisions left out" for kind, count in left_out.items()),
-            "a log does not store prompts, and knows the outcome of the chosen model only",
+            "a log does not store prompts, and has the outcome of the chosen model only",
         ),
     )

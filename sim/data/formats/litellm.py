@@ -1,7 +1,7 @@
-"""LiteLLM's spend logs, as csv or jsonl: what each request cost, and nothing of how good it was.
+"""LiteLLM's spend logs, as csv or jsonl: what each request cost, without any quality.
 
-There are no propensities in it and no judgement, so it can teach costs and be joined with quality,
-but never be replayed or weighted. Cache hits and failures say nothing of a model: they are dropped.
+Such a log has no propensities and no judgement. It can teach costs and be joined with quality, but
+never be replayed or weighted. Cache hits and failures say nothing of a model and are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sim.data.dataset import Dataset
-from sim.data.formats.cells import PARTIAL, Cells
+from sim.data.formats.builder import NO_PROPENSITIES, DatasetBuilder
 from sim.data.formats.rows import Row
 from sim.data.formats.source import Source
 from sim.errors import InputError
@@ -25,21 +25,15 @@ _HIT, _MISS = ("true", "t", "1"), ("false", "f", "0", "none", "null", "")
 
 
 def fits(names: Set[str]) -> bool:
-    """Tell whether columns are of this format."""
+    """See `Format.fits`."""
     return names >= {"request_id", "model"} and not names.isdisjoint({"spend", "prompt_tokens"})
 
 
 def read(source: Source) -> Dataset:
-    """Return the data set, in the order in which the requests started.
-
-    Raises
-    ------
-    InputError
-        Naming the file, row and column; when no row is left.
-    """
-    cells = Cells()
-    dropped: Counter[str] = Counter()
-    started: list[float] = []
+    """See `Format.read`. Rows are in the order in which the requests started."""
+    builder = DatasetBuilder()
+    left_out: Counter[str] = Counter()
+    started_s: list[float] = []
     seen: set[str] = set()
     for row in source.rows():
         request = row.name("request_id")
@@ -47,29 +41,29 @@ def read(source: Source) -> Dataset:
             raise row.fault("request_id", f"{request!r} appears twice")
         seen.add(request)
         if _cached(row):
-            dropped["cache hits"] += 1
+            left_out["cache hits"] += 1
         elif row.label("status").lower() not in ("", "success"):
-            dropped["failures"] += 1
+            left_out["failures"] += 1
         elif not row.text("model"):
-            dropped["requests without a model"] += 1
+            left_out["requests without a model"] += 1
         else:
-            started.append(_time(row))
-            at = cells.prompt(_prompt(row), task=_tags(row))
-            cells.answer(
-                at,
+            started_s.append(_start_s(row))
+            prompt = builder.add_prompt(_prompt(row), task=_tags(row))
+            builder.add_answer(
+                prompt,
                 row.text("model"),
-                cost=row.cost("spend"),
+                cost_usd=row.cost_usd("spend"),
                 input_tokens=row.tokens("prompt_tokens"),
                 output_tokens=row.tokens("completion_tokens"),
             )
-    notes = [f"{count} {kind} left out" for kind, count in dropped.items()]
-    if dropped and not cells.prompts:
+    notes = [f"{count} {kind} left out" for kind, count in left_out.items()]
+    if left_out and not builder.prompts:
         raise InputError(f"{source.file}: no rows are left: {', '.join(notes)}")
-    notes.append(f"no quality and {PARTIAL}")
-    if not any(cells.prompts):
+    notes.append(f"no quality and {NO_PROPENSITIES}")
+    if not any(builder.prompts):
         notes.append("its prompts were not stored")
-    dataset = cells.dataset(source, notes=notes)
-    return dataset.take(np.argsort(np.array(started), kind="stable"))
+    dataset = builder.build(source, notes=notes)
+    return dataset.take(np.argsort(np.array(started_s), kind="stable"))
 
 
 def _cached(row: Row) -> bool:
@@ -79,7 +73,7 @@ def _cached(row: Row) -> bool:
     return value in _HIT
 
 
-def _time(row: Row) -> float:
+def _start_s(row: Row) -> float:
     """Return seconds since the epoch, 0 where the row has no time."""
     text = row.label("startTime")
     if not text:
@@ -92,7 +86,7 @@ def _time(row: Row) -> float:
 
 
 def _tags(row: Row) -> str:
-    """Return the tags, separated by commas; they are a list, or one written out as JSON."""
+    """Return the tags, separated by commas; the file has a list, or a list as JSON text."""
     tags = _json(row, "request_tags") or []
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise row.fault("request_tags", "not a list of texts")
@@ -100,12 +94,14 @@ def _tags(row: Row) -> str:
 
 
 def _prompt(row: Row) -> str:
-    """Return what was said in the request, "" where the gateway does not store it."""
+    """Return the messages of the request as one text, "" where the gateway does not store them."""
     messages = _json(row, "messages") or []
     if not isinstance(messages, list):
         raise row.fault("messages", "not a list")
-    contents = [one.get("content") if isinstance(one, dict) else None for one in messages]
-    return "\n".join(one for one in contents if isinstance(one, str))
+    contents = [
+        message.get("content") if isinstance(message, dict) else None for message in messages
+    ]
+    return "\n".join(content for content in contents if isinstance(content, str))
 
 
 def _json(row: Row, column: str) -> Any:

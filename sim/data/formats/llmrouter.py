@@ -1,9 +1,11 @@
-"""LLMRouter's jsonl and json: ``query`` and what became of it.
+"""LLMRouter's jsonl and json, where ``query`` is the prompt.
 
-There are four kinds: routing data, an answer of one model a row (``model_name``, ``performance``,
-token counts); score lists, a prompt a row (``llm_name_list``, ``perf_list``); what it makes of
-those for RouterDC, which is that router's own format; and query data, which holds prompts and no
-outcomes.
+There are four kinds:
+
+- routing data: a row is one model's answer (``model_name``, ``performance``, token counts);
+- score lists: a row is a prompt (``llm_name_list``, ``perf_list``);
+- score lists that it wrote for RouterDC, in the format of that router (``scores``);
+- query data: prompts without outcomes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
-from sim.data.formats.cells import Cells
+from sim.data.formats.builder import DatasetBuilder
 from sim.data.formats.routerdc import add_scores
 from sim.data.formats.rows import Row
 from sim.data.formats.source import Source
@@ -21,53 +23,47 @@ _KINDS = ("model_name", "llm_name_list", "scores")
 
 
 def fits(names: Set[str]) -> bool:
-    """Tell whether keys are of this format."""
+    """See `Format.fits`."""
     return "query" in names
 
 
 def read(source: Source) -> Dataset:
-    """Return the data set; of query data one without models.
-
-    Raises
-    ------
-    InputError
-        Naming the file, row and column.
-    """
-    cells = Cells()
+    """See `Format.read`. The dataset of query data has no models."""
+    builder = DatasetBuilder()
     kind = ""
     for row in source.rows():
         if not kind:
-            kind = next((one for one in _KINDS if one in row.values), "query")
+            kind = next((column for column in _KINDS if column in row.values), "query")
         if kind == "model_name":
-            _routed(cells, row)
+            _add_routed(builder, row)
         elif kind == "scores":
-            add_scores(cells, row)
+            add_scores(builder, row)
         elif kind == "llm_name_list":
-            _scored(cells, row)
+            _add_scored(builder, row)
         else:
             for column in _KINDS:
                 if column in row.values:
                     raise row.fault(column, "an outcome, where the rows before have none")
-            cells.prompt(row.text("query"), task=row.label("task_name"))
-    return cells.dataset(source)
+            builder.add_prompt(row.text("query"), task=row.label("task_name"))
+    return builder.build(source)
 
 
-def _routed(cells: Cells, row: Row) -> None:
+def _add_routed(builder: DatasetBuilder, row: Row) -> None:
     query, task, model = row.text("query"), row.label("task_name"), row.name("model_name")
     if "performance" not in row.values:
         raise row.fault("performance", "missing")
-    at = cells.place((task, query), model, query, task=task)
-    cells.answer(
-        at,
+    prompt = builder.row_for((task, query), model, query, task=task)
+    builder.add_answer(
+        prompt,
         model,
         quality=row.quality("performance"),
-        cost=row.cost("cost"),
+        cost_usd=row.cost_usd("cost"),
         input_tokens=row.tokens("input_tokens"),
         output_tokens=row.tokens("output_tokens"),
     )
 
 
-def _scored(cells: Cells, row: Row) -> None:
+def _add_scored(builder: DatasetBuilder, row: Row) -> None:
     names, scores = row.items("llm_name_list"), row.items("perf_list")
     if len(names) != len(scores):
         raise row.fault("perf_list", f"{len(scores)} scores for {len(names)} models")
@@ -76,7 +72,7 @@ def _scored(cells: Cells, row: Row) -> None:
             raise row.fault(f"llm_name_list.{i}", "not the name of a model")
         if name in names[:i]:
             raise row.fault(f"llm_name_list.{i}", f"{name!r} appears twice")
-    at = cells.prompt(row.text("query"), task=row.label("task_name"))
-    listed = Row(row.file, row.number, dict(zip(names, scores, strict=True)), "perf_list.")
+    prompt = builder.add_prompt(row.text("query"), task=row.label("task_name"))
+    by_model = Row(row.file, row.number, dict(zip(names, scores, strict=True)), "perf_list.")
     for name in names:
-        cells.answer(at, name, quality=listed.quality(name))
+        builder.add_answer(prompt, name, quality=by_model.quality(name))

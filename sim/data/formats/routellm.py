@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
-from sim.data.formats.cells import Cells
+from sim.data.formats.builder import DatasetBuilder
 from sim.data.formats.source import Source
 from sim.errors import InputError
 
@@ -14,29 +14,25 @@ _RIGHT = {"true": 1.0, "false": 0.0}
 
 
 def fits(names: Set[str]) -> bool:
-    """Tell whether columns may be of this format: any csv with prompts may."""
+    """See `Format.fits`. Any csv with prompts may be of this format."""
     return "prompt" in names and len(names) > 1
 
 
 def read(source: Source) -> Dataset:
-    """Return the data set; its costs are estimates at the price list.
-
-    Raises
-    ------
-    InputError
-        Naming the file, row and column.
-    """
-    cells = Cells()
+    """See `Format.read`. Costs are estimates at the price list."""
+    builder = DatasetBuilder()
     for row in source.rows():
         if "prompt" not in row.values:
             raise InputError(f"{source.file}: column 'prompt' is missing")
-        at = cells.prompt(row.text("prompt"))
+        prompt = builder.add_prompt(row.text("prompt"))
         for model in row.values:
-            # The index of whoever wrote the file with pandas.
+            # pandas writes its index as a column without a name.
             if model in ("prompt", "") or model.startswith("Unnamed:"):
                 continue
             right = _RIGHT.get(row.text(model).strip().lower())
-            cells.answer(at, model, quality=row.quality(model) if right is None else right)
-    if not cells.models:
+            builder.add_answer(
+                prompt, model, quality=row.quality(model) if right is None else right
+            )
+    if not builder.models:
         raise InputError(f"{source.file}: no rows, or no column but 'prompt'")
-    return cells.dataset(source)
+    return builder.build(source)

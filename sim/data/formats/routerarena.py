@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
-from sim.data.formats.cells import PARTIAL, Cells
+from sim.data.formats.builder import NO_PROPENSITIES, DatasetBuilder
 from sim.data.formats.source import Source
 from sim.errors import InputError
 
@@ -13,19 +13,13 @@ CONTAINERS = ("json",)
 
 
 def fits(names: Set[str]) -> bool:
-    """Tell whether keys are of this format."""
+    """See `Format.fits`."""
     return "llm_selected" in names
 
 
 def read(source: Source) -> Dataset:
-    """Return the data set; calls that failed are left out, and a note says how many.
-
-    Raises
-    ------
-    InputError
-        Naming the file, row and column; when every call failed.
-    """
-    cells = Cells()
+    """See `Format.read`. Calls that failed are left out, and a note says how many."""
+    builder = DatasetBuilder()
     failed = 0
     for row in source.rows():
         success = row.values.get("success", True)
@@ -37,16 +31,17 @@ def read(source: Source) -> Dataset:
         question, model = row.text("question"), row.name("llm_selected")
         index = row.name("global_index")
         judged, usage = row.part("evaluation_result"), row.part("token_usage")
-        at = cells.place((index, question), model, question, task=index.rpartition("_")[0])
-        cells.answer(
-            at,
+        task = index.rpartition("_")[0]
+        prompt = builder.row_for((index, question), model, question, task=task)
+        builder.add_answer(
+            prompt,
             model,
             quality=judged.quality("score"),
-            cost=judged.cost("inference_cost"),
+            cost_usd=judged.cost_usd("inference_cost"),
             input_tokens=usage.tokens("input_tokens"),
             output_tokens=usage.tokens("output_tokens"),
         )
-    if failed and not cells.prompts:
+    if failed and not builder.prompts:
         raise InputError(f"{source.file}: every one of its {failed} calls failed")
-    dropped = [f"{failed} failed calls left out"] if failed else []
-    return cells.dataset(source, notes=[*dropped, f"one model a row; {PARTIAL}"])
+    left_out = [f"{failed} failed calls left out"] if failed else []
+    return builder.build(source, notes=[*left_out, f"one model a row; {NO_PROPENSITIES}"])

@@ -1,7 +1,7 @@
 """RouterBench's wide table, as csv, parquet or the published pickle.
 
-Columns ``prompt`` (a Python list, written out), ``eval_name``, and per model ``<model>``, a score,
-and ``<model>|total_cost``, US dollars. The oracle and the responses are not read.
+Columns are ``prompt`` (the text of a Python list), ``eval_name``, and per model ``<model>``, a
+score, and ``<model>|total_cost``, US dollars. The oracle and the responses are not read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
-from sim.data.formats.cells import Cells
+from sim.data.formats.builder import DatasetBuilder
 from sim.data.formats.source import Source
 from sim.errors import InputError
 
@@ -20,21 +20,14 @@ _COST = "|total_cost"
 
 
 def fits(names: Set[str]) -> bool:
-    """Tell whether columns are of this format."""
+    """See `Format.fits`."""
     return any(name.endswith(_COST) for name in names)
 
 
 def read(source: Source) -> Dataset:
-    """Return the data set.
-
-    Raises
-    ------
-    InputError
-        Naming the file, and row and column where there are any; for a pickle without
-        `trust_pickle`.
-    """
+    """See `Format.read`. A pickle without `Source.trust_pickle` is refused."""
     models: list[str] = []
-    cells = Cells()
+    builder = DatasetBuilder()
     for row in source.rows():
         if not models:
             models = [name.removesuffix(_COST) for name in row.values if name.endswith(_COST)]
@@ -45,27 +38,39 @@ def read(source: Source) -> Dataset:
                 raise InputError(f"{source.file}: no column '<model>{_COST}'")
             order = list(row.values)
             models.sort(key=order.index)
-        at = cells.prompt(unlisted(row.text("prompt")), task=row.label("eval_name"))
+        prompt = builder.add_prompt(join_turns(row.text("prompt")), task=row.label("eval_name"))
         for name in models:
-            cells.answer(at, name, quality=row.quality(name), cost=row.cost(name + _COST))
-    return cells.dataset(source)
+            builder.add_answer(
+                prompt, name, quality=row.quality(name), cost_usd=row.cost_usd(name + _COST)
+            )
+    return builder.build(source)
 
 
-def unlisted(text: str) -> str:
-    """Return the turns of a written-out Python list, a blank line between; else the text itself.
+def join_turns(text: str) -> str:
+    """Return the turns of a conversation as one text, with a blank line between them.
+
+    Parameters
+    ----------
+    text : str
+        A Python list of strings as text; any other text is returned as it is.
+
+    Returns
+    -------
+    str
+        The prompt.
 
     Examples
     --------
-    >>> unlisted("['What is 2 + 2?']")
+    >>> join_turns("['What is 2 + 2?']")
     'What is 2 + 2?'
-    >>> unlisted("[1, 2] is a list")
+    >>> join_turns("[1, 2] is a list")
     '[1, 2] is a list'
     """
     if not text.startswith("["):
         return text
     try:
         with warnings.catch_warnings():
-            # An unknown escape inside somebody's prompt is no business of ours.
+            # A prompt may hold an unknown escape.
             warnings.simplefilter("ignore")
             turns = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sim.data.dataset import Dataset
-from sim.data.formats.cells import Cells
+from sim.data.formats.builder import DatasetBuilder
 from sim.data.formats.rows import Row
 from sim.data.formats.source import Source
 
@@ -13,29 +13,23 @@ CONTAINERS = ("json",)
 
 
 def fits(names: Set[str]) -> bool:
-    """Tell whether keys are of this format."""
+    """See `Format.fits`."""
     return names >= {"question", "scores"}
 
 
 def read(source: Source) -> Dataset:
-    """Return the data set; its costs are estimates at the price list.
-
-    Raises
-    ------
-    InputError
-        Naming the file, row and column.
-    """
-    cells = Cells()
+    """See `Format.read`. Costs are estimates at the price list."""
+    builder = DatasetBuilder()
     for row in source.rows():
-        add_scores(cells, row)
-    return cells.dataset(source)
+        add_scores(builder, row)
+    return builder.build(source)
 
 
-def add_scores(cells: Cells, row: Row) -> None:
-    """Add a question and the scores of its answers."""
+def add_scores(builder: DatasetBuilder, row: Row) -> None:
+    """Add the question of a row and the scores of its answers."""
     if row.missing("scores"):
         raise row.fault("scores", "missing")
     scores = row.part("scores")
-    at = cells.prompt(row.text("question"))
+    prompt = builder.add_prompt(row.text("question"))
     for model in scores.values:
-        cells.answer(at, model, quality=scores.quality(model))
+        builder.add_answer(prompt, model, quality=scores.quality(model))

@@ -1,7 +1,7 @@
-"""Rows of a file, each of which knows where it stands and says so when a value is not right.
+"""Rows of a text or JSON file. A row knows its position, for errors.
 
-Every way to read a row goes through `Row`, so that every loader complains in the same words about
-the same things. A value that is missing is NaN or "" if the loader allows for that, never 0.
+Every loader reads values through `Row`, so that the same fault has the same message everywhere. A
+missing value is NaN or "", never 0.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
-from sim.data.dataset import MOST_COST, QUALITY_SLACK
+from sim.data.dataset import MAX_COST_USD, QUALITY_SLACK
 from sim.errors import InputError
 
-# Far over any context, and far under what no float can hold.
-MOST_TOKENS = 1e9
+# Far above any context, and small enough for exact floats.
+MAX_TOKENS = 1e9
 _LONGEST_FIELD = 2**31 - 1
 
 
@@ -29,11 +29,16 @@ class Row:
 
     Attributes
     ----------
-    file : as messages name it.
-    number : from 1; of a text by lines, that of the line.
-    values : by column.
-    inside : of a part of a row, the columns around it, each with a dot.
-    typed : whether values have types; where they have not, a text is read as a number.
+    file : str
+        The file, for messages.
+    number : int
+        From 1; for lines of text, the number of the line.
+    values : mapping of str to object
+        By column.
+    inside : str
+        Of a part of a row: the columns around it, each followed by a dot.
+    typed : bool
+        True where values have types; False where a text may be a number, as in CSV.
     """
 
     file: str
@@ -43,7 +48,7 @@ class Row:
     typed: bool = True
 
     def fault(self, column: str, reason: str) -> InputError:
-        """Return the error that names file, row and column."""
+        """Return an error that names file, row and column."""
         where = f"{self.file}: row {self.number}, column {self.inside + column!r}"
         return InputError(f"{where}: {reason}")
 
@@ -53,21 +58,21 @@ class Row:
         return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
     def text(self, column: str) -> str:
-        """Return a text that must be there, though it may be empty."""
+        """Return a text that must be there; it may be empty."""
         value = self.values.get(column)
         if not isinstance(value, str):
             raise self.fault(column, "missing" if value is None else "not a text")
         return value
 
     def name(self, column: str) -> str:
-        """Return a text that must be there and not be empty."""
+        """Return a text that must be there and may not be empty."""
         text = self.text(column)
         if not text:
             raise self.fault(column, "empty")
         return text
 
     def label(self, column: str) -> str:
-        """Return a text or a number as a text, "" where there is none."""
+        """Return a text, or a number as text; "" where there is no value."""
         value = self.values.get(column)
         if self.missing(column):
             return ""
@@ -75,8 +80,8 @@ class Row:
             raise self.fault(column, "not a text")
         return str(value)
 
-    def number_at(self, column: str) -> float:
-        """Return a finite number, NaN where there is none."""
+    def finite(self, column: str) -> float:
+        """Return a finite number; NaN where there is no value."""
         value = self.values.get(column)
         if self.missing(column):
             return math.nan
@@ -91,28 +96,28 @@ class Row:
         return number
 
     def quality(self, column: str) -> float:
-        """Return a quality, clipped to [0, 1]; NaN where there is none."""
-        value = self.number_at(column)
+        """Return a quality, clipped to [0, 1]; NaN where there is no value."""
+        value = self.finite(column)
         if not (math.isnan(value) or -QUALITY_SLACK <= value <= 1.0 + QUALITY_SLACK):
             raise self.fault(column, f"{value:g} is not in [0, 1]")
         return value if math.isnan(value) else min(max(value, 0.0), 1.0)
 
-    def cost(self, column: str) -> float:
-        """Return a cost in US dollars; NaN where there is none."""
-        value = self.number_at(column)
-        if not (math.isnan(value) or 0.0 <= value <= MOST_COST):
+    def cost_usd(self, column: str) -> float:
+        """Return a cost in US dollars; NaN where there is no value."""
+        value = self.finite(column)
+        if not (math.isnan(value) or 0.0 <= value <= MAX_COST_USD):
             raise self.fault(column, f"{value:g} is not a cost in US dollars")
         return value
 
     def tokens(self, column: str) -> float:
-        """Return a count of tokens; NaN where there is none."""
-        value = self.number_at(column)
-        if not (math.isnan(value) or 0.0 <= value <= MOST_TOKENS):
+        """Return a count of tokens; NaN where there is no value."""
+        value = self.finite(column)
+        if not (math.isnan(value) or 0.0 <= value <= MAX_TOKENS):
             raise self.fault(column, f"{value:g} is not a count of tokens")
         return value
 
     def part(self, column: str) -> Row:
-        """Return the object in a column as a row of its own; an empty one where there is a null."""
+        """Return the object in a column as a row of its own; a null is an empty object."""
         value = self.values.get(column)
         if value is not None and not isinstance(value, Mapping):
             raise self.fault(column, "not an object")
@@ -127,7 +132,7 @@ class Row:
 
 
 def columns_once(file: str, names: Sequence[str]) -> None:
-    """Refuse columns of which two have the same name."""
+    """Refuse two columns of the same name."""
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{file}: column {name!r} appears twice")
@@ -135,50 +140,54 @@ def columns_once(file: str, names: Sequence[str]) -> None:
 
 def line_rows(file: str, text: str) -> Iterator[Row]:
     """Yield a row for each line that is not blank; each must be a JSON object."""
-    # Not splitlines(): U+2028 and its kin may stand inside a string.
+    # Not splitlines(): a string may hold U+2028 and other separators.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield _object(file, number, _parsed(file, number, line, 0, whole=True)[0])
 
 
 def array_rows(file: str, text: str) -> Iterator[Row]:
-    """Yield a row for each object of a JSON array."""
-    at, number = _skip(text, text.index("[") + 1), 0
-    more = text[at : at + 1] != "]"
+    """Yield a row for each object of a JSON array.
+
+    The array is decoded one object at a time, so that an error names its row.
+    """
+    position, number = _after_space(text, text.index("[") + 1), 0
+    more = text[position : position + 1] != "]"
     while more:
         number += 1
-        value, at = _parsed(file, number, text, at, whole=False)
+        value, position = _parsed(file, number, text, position, whole=False)
         yield _object(file, number, value)
-        at = _skip(text, at)
-        more = text[at : at + 1] == ","
+        position = _after_space(text, position)
+        more = text[position : position + 1] == ","
         if more:
-            at = _skip(text, at + 1)
-    if text[at : at + 1] != "]" or text[at + 1 :].strip():
+            position = _after_space(text, position + 1)
+    if text[position : position + 1] != "]" or text[position + 1 :].strip():
         raise InputError(f"{file}: row {number}: the array does not end after it")
 
 
-def _skip(text: str, at: int) -> int:
-    while text[at : at + 1] in (" ", "\t", "\r", "\n"):
-        at += 1
-    return at
+def _after_space(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
+        position += 1
+    return position
 
 
-def _parsed(file: str, number: int, text: str, at: int, *, whole: bool) -> tuple[Any, int]:
+def _parsed(file: str, number: int, text: str, position: int, *, whole: bool) -> tuple[Any, int]:
+    """Return the JSON value at a position of a text, and the position after it."""
     where = f"{file}: row {number}"
 
-    def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
+    def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
         for key, value in pairs:
-            if key in made:
+            if key in values:
                 raise InputError(f"{where}, column {key!r}: appears twice")
-            made[key] = value
-        return made
+            values[key] = value
+        return values
 
-    decoder = json.JSONDecoder(object_pairs_hook=once)
+    decoder = json.JSONDecoder(object_pairs_hook=unique)
     try:
         if whole:
             return decoder.decode(text), len(text)
-        return decoder.raw_decode(text, at)
+        return decoder.raw_decode(text, position)
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
@@ -192,7 +201,7 @@ def _object(file: str, number: int, value: object) -> Row:
 
 
 def csv_rows(file: str, text: str) -> Iterator[Row]:
-    """Yield a row for each record of a CSV text; the header is not one of them."""
+    """Yield a row for each record of a CSV text after the header."""
     csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number, names = -1, list[str]()

@@ -1,8 +1,8 @@
-"""A file on its way into a data set: what it is made of, and its rows or columns.
+"""A file to load a dataset from: its container, and its rows or columns.
 
-The container (parquet, pickle, JSON, CSV) is read off the content here; what the columns mean is
-the business of the format that they belong to. Nothing is ever fetched, and a pickle, which runs
-code, is only opened for who asked for it by name.
+The content says here whether a file is parquet, pickle, JSON or CSV; what the columns mean is known
+to the format alone. Nothing may be fetched from a network. A pickle runs code: it is opened only if
+the user trusts it.
 """
 
 from __future__ import annotations
@@ -23,29 +23,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A file, and what was said about how to read it.
+    """A file, and how to read it.
 
     Attributes
     ----------
-    path : the file.
-    prices : a price list, for answers whose cost the file does not hold.
-    trust_pickle : whether a pickle may be opened.
-    estimates : whether prices are applied to answers whose tokens nobody counted.
+    path : Path
+        The file.
+    prices : Path, optional
+        A price list, for answers whose cost the file does not hold.
+    trust_pickle : bool
+        True if a pickle may be opened.
+    estimate_costs : bool
+        True if answers whose tokens were not counted get an estimated cost.
     """
 
     path: Path
     prices: Path | None = None
     trust_pickle: bool = False
-    estimates: bool = True
+    estimate_costs: bool = True
 
     @property
     def file(self) -> str:
-        """The file as messages name it."""
+        """Return the file, for messages."""
         return str(self.path)
 
     @cached_property
     def content(self) -> bytes:
-        """All bytes of the file."""
+        """Return all bytes of the file."""
         try:
             return self.path.read_bytes()
         except OSError as error:
@@ -53,11 +57,14 @@ class Source:
 
     @cached_property
     def container(self) -> str:
-        """One of parquet, pickle, json, csv; by content first, since names are given by hand."""
+        """Return "parquet", "pickle", "json" or "csv".
+
+        The content decides before the suffix, since names are given by hand.
+        """
         suffix, start = self.path.suffix.lower(), self.content[:4096].lstrip()
         if start.startswith(b"PAR1") or suffix == ".parquet":
             return "parquet"
-        # The first two bytes of protocol 2 and above; the older ones have no mark.
+        # The first two bytes of protocol 2 and above; older protocols have no mark.
         if suffix in (".pkl", ".pickle") or (
             self.content[:1] == b"\x80" and self.content[1:2] <= b"\x05"
         ):
@@ -69,7 +76,7 @@ class Source:
 
     @cached_property
     def text(self) -> str:
-        """The content as text, without a byte order mark."""
+        """Return the content as text, without a byte order mark."""
         try:
             return self.content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -77,7 +84,7 @@ class Source:
             raise InputError(f"{self.file}: line {line}: not UTF-8 text") from error
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows of JSON (an array, or an object on each line), CSV or a pickled table."""
+        """Yield the rows of any container; JSON is an array, or an object on each line."""
         if self.container == "pickle":
             yield from self._pickled()
         elif self.container == "parquet":
@@ -91,7 +98,7 @@ class Source:
 
     @cached_property
     def table(self) -> pyarrow.Table:
-        """The table of a parquet file."""
+        """Return the table of a parquet file."""
         import pyarrow
         import pyarrow.parquet
 
@@ -123,7 +130,7 @@ class Source:
     def _pickled(self) -> Iterator[Row]:
         if not self.trust_pickle:
             raise InputError(
-                f"{self.file}: opening a pickle runs whatever code is in it; "
+                f"{self.file}: opening a pickle runs the code in it; "
                 "--trust-pickle opens it, for a file whose origin you trust"
             )
         try:
@@ -136,7 +143,7 @@ class Source:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 frame: Any = pandas.read_pickle(self.path)
-        # A pickle may raise anything at all.
+        # A pickle may raise any error.
         except Exception as error:
             raise InputError(f"{self.file}: not a pickle that opens ({error!r})") from error
         if not isinstance(frame, pandas.DataFrame):

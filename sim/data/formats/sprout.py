@@ -1,7 +1,7 @@
-"""SPROUT's parquet: token counts and a judge's score per model, and no costs.
+"""SPROUT's parquet: token counts and a judge's score per model, without costs.
 
-Columns ``prompt``, ``dataset`` and more of that kind, then a column for each model: a struct of
-``score``, ``num_input_tokens`` and ``num_output_tokens``.
+Columns are ``prompt``, ``dataset`` and others, then one for each model: a struct of ``score``,
+``num_input_tokens`` and ``num_output_tokens``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Set
 
 import numpy as np
 
-from sim.data.dataset import Dataset, checked
-from sim.data.formats.cells import charged
+from sim.data.dataset import Dataset, checked_quality
 from sim.data.formats.columns import numbers, texts
-from sim.data.formats.rows import MOST_TOKENS
+from sim.data.formats.costs import fill_costs
+from sim.data.formats.rows import MAX_TOKENS
 from sim.data.formats.source import Source
 from sim.errors import InputError
 
@@ -23,18 +23,12 @@ _TOKENS = ("num_input_tokens", "num_output_tokens")
 
 
 def fits(names: Set[str]) -> bool:
-    """Tell whether columns are of this format; a field of a struct has a dot before it."""
+    """See `Format.fits`."""
     return any(name.endswith(f".{_SCORE}") for name in names)
 
 
 def read(source: Source) -> Dataset:
-    """Return the data set; its costs are its token counts at the price list.
-
-    Raises
-    ------
-    InputError
-        Naming the file, and row and column where there are any.
-    """
+    """See `Format.read`. Costs are token counts at the price list."""
     import pyarrow
     import pyarrow.compute
 
@@ -59,15 +53,18 @@ def read(source: Source) -> Dataset:
             part = pyarrow.compute.struct_field(table[name], field)
             columns.append(numbers(source, part, f"{name}.{field}"))
         arrays.append(np.column_stack(columns))
-    quality, read_tokens, written_tokens = arrays
+    quality, input_tokens, output_tokens = arrays
     for field, tokens in zip(_TOKENS, arrays[1:], strict=True):
-        if ((tokens < 0.0) | (tokens > MOST_TOKENS)).any():
-            row, k = np.argwhere((tokens < 0.0) | (tokens > MOST_TOKENS))[0].tolist()
+        wrong = (tokens < 0.0) | (tokens > MAX_TOKENS)
+        if wrong.any():
+            row, k = np.argwhere(wrong)[0].tolist()
             where = f"{source.file}: row {row + 1}, column '{models[k]}.{field}'"
             raise InputError(f"{where}: {tokens[row, k]:g} is not a count of tokens")
-    cost = np.full(quality.shape, np.nan)
-    quality = checked(source.file, models, quality, cost)
-    cost, notes = charged(source, models, prompts, quality, cost, read_tokens, written_tokens)
+    cost_usd = np.full(quality.shape, np.nan)
+    quality = checked_quality(source.file, models, quality, cost_usd)
+    cost_usd, notes = fill_costs(
+        source, models, prompts, quality, cost_usd, input_tokens, output_tokens
+    )
     return Dataset(
         name=source.path.stem,
         prompts=tuple(prompts),
@@ -75,6 +72,6 @@ def read(source: Source) -> Dataset:
         split=("",) * len(prompts),
         models=tuple(models),
         quality=quality,
-        cost_usd=cost,
+        cost_usd=cost_usd,
         notes=tuple(notes),
     )

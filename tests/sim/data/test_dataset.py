@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.data.dataset import Dataset, checked, save
+from sim.data.dataset import Dataset, checked_quality, save
 from sim.data.formats import load
 from sim.data.synthetic import generate
 from sim.errors import InputError
@@ -38,23 +38,23 @@ def test_only_rows_with_everything_are_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quality", "cost", "told"),
+    ("quality", "cost", "message"),
     [
         ([[]], [[]], "log holds prompts without outcomes: nothing to replay; `sim describe` shows"),
         ([[NAN, NAN]], [[0.1, 0.1]], "log: no answer is judged"),
         (
             [[0.5, NAN], [NAN, 0.5], [0.5, NAN]],
             [[0.1, 0.1]] * 3,
-            "log: no row has the quality of every model: a partial log, .* most often 'b' lacks",
+            "log: no row has the quality of every model: a partial log, .* most often 'b' is missing",
         ),
         ([[0.5, 0.5]], [[NAN, NAN]], "log: no answer has a cost; --prices FILE"),
-        ([[0.5, 0.5]], [[0.1, NAN]], "log: no row has quality and cost .* 'b' lacks"),
+        ([[0.5, 0.5]], [[0.1, NAN]], "log: no row has quality and cost .* 'b' is missing"),
     ],
 )
-def test_data_that_cannot_be_replayed_says_what_it_lacks(
-    quality: list[list[float]], cost: list[list[float]], told: str
+def test_data_that_cannot_be_replayed_says_what_is_missing(
+    quality: list[list[float]], cost: list[list[float]], message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         made(quality, cost).complete()
 
 
@@ -68,16 +68,16 @@ def test_restrict_names_the_option_and_the_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"prompts": ("a", "\ud800")}, "row 2, column 'prompt': half a surrogate pair"),
         ({"models": (), "quality": np.empty((2, 0))}, "prompts without outcomes: nothing to write"),
     ],
 )
 def test_what_a_parquet_cannot_hold_is_refused(
-    tmp_path: Path, change: dict[str, object], told: str
+    tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         save(replace(generate(rows=2).dataset, **change), tmp_path / "out.parquet")  # type: ignore[arg-type]
 
 
@@ -88,13 +88,13 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_values_are_clipped_near_the_edge_and_refused_beyond() -> None:
     cost = np.array([[0.0, NAN]])
-    assert checked("f", "ab", np.array([[-0.02, 1.01]]), cost).tolist() == [[0.0, 1.0]]
-    for quality, dollars, told in (
+    assert checked_quality("f", "ab", np.array([[-0.02, 1.01]]), cost).tolist() == [[0.0, 1.0]]
+    for quality, dollars, message in (
         (7.0, 0.0, r"f: row 1, column 'quality:b': 7 is not in \[0, 1\]"),
         (float("inf"), 0.0, "column 'quality:b'"),
         (0.5, -1.0, "f: row 1, column 'cost:b': -1 is not a cost in US dollars"),
         (0.5, 1e9, "column 'cost:b'"),
         (0.5, float("inf"), "column 'cost:b'"),
     ):
-        with pytest.raises(InputError, match=told):
-            checked("f", "ab", np.array([[0.5, quality]]), np.array([[0.1, dollars]]))
+        with pytest.raises(InputError, match=message):
+            checked_quality("f", "ab", np.array([[0.5, quality]]), np.array([[0.1, dollars]]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.data.synthetic import COST, TOPICS, TRUTH, generate
+from sim.data.synthetic import COST_USD, TOPICS, TRUTH, generate
 
 
 def test_same_seed_same_stream() -> None:
@@ -22,7 +22,7 @@ def test_labels_follow_the_truth() -> None:
         seen = data.quality[topics == topic].mean(axis=0)
         # Clipping at 1 takes a little off the high levels.
         assert seen == pytest.approx(TRUTH[topic], abs=0.04)
-    assert data.cost_usd.mean(axis=0) == pytest.approx(COST, rel=0.05)
+    assert data.cost_usd.mean(axis=0) == pytest.approx(COST_USD, rel=0.05)
     assert ((data.quality >= 0.0) & (data.quality <= 1.0)).all()
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from banditroute.learn.fold import Fold
 from policies.base import Float64
-from sim.data.prices import drawn
+from sim.data.prices import draw_prices
 from sim.data.synthetic import MODELS, Planted, generate
 from sim.ope.logged_requests import DecisionHistory
 from sim.ope.synthetic_log import simulate_log
@@ -33,7 +33,7 @@ def log_of(planted: Planted, candidate: Candidate = EXPLORING, seed: int = 0) ->
         topics(planted),
         np.random.default_rng(seed).permutation(600)[:400],
         candidate=candidate,
-        specs=drawn(planted.dataset, seed=0),
+        specs=draw_prices(planted.dataset, seed=0),
         embedder="topics",
         preference=(0.6, 0.3, 0.1),
         rng=np.random.default_rng([seed, 1]),

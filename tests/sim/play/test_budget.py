@@ -12,7 +12,7 @@ from banditroute.decide.columns import RequestBatch
 from banditroute.features.embedding import make_embedder
 from policies import PACINGS, make_pacing
 from policies.base import Float64
-from sim.data.synthetic import COST, generate
+from sim.data.synthetic import COST_USD, generate
 from sim.measure.baselines import References
 from sim.play.budget import ReplayBudget, following
 from sim.play.candidate import Candidate
@@ -56,7 +56,7 @@ def test_a_cap_is_held_and_used(plan: Experiment, rate: float, mode: str) -> Non
 
 def test_rate_that_does_not_bind_changes_nothing(plan: Experiment) -> None:
     free = run(plan, LINUCB, seed=1)
-    paced = run(replace(plan, budget_rate=10 * COST.max()), LINUCB, seed=1)
+    paced = run(replace(plan, budget_rate=10 * COST_USD.max()), LINUCB, seed=1)
     assert paced.digest == free.digest
 
 

@@ -11,7 +11,7 @@ import pytest
 from banditroute.features.embedding import make_embedder
 from banditroute.learn.learner import rebuild
 from banditroute.store import decision_row, engine, feedback, log
-from sim.data.prices import drawn
+from sim.data.prices import draw_prices
 from sim.data.synthetic import generate
 from sim.play.candidate import Candidate
 from sim.play.replay import Experiment, Split
@@ -35,7 +35,7 @@ def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
 
 def _replayer(plan: Experiment, *, seed: int) -> Replayer:
     return Replayer(
-        specs=drawn(plan.dataset, seed=seed),
+        specs=draw_prices(plan.dataset, seed=seed),
         contender=LINUCB,
         dim=plan.features.shape[1],
         embedder=plan.embedder,
@@ -97,7 +97,7 @@ def test_drift_is_answered_in_the_log_as_the_daemon_answers_it() -> None:
     for switched_on in (False, True):
         contender = Candidate.of("thompson", reset_on_drift=switched_on)
         replayer = Replayer(
-            specs=drawn(data, seed=0),
+            specs=draw_prices(data, seed=0),
             contender=contender,
             dim=features.shape[1],
             embedder=embedder.identity,
@@ -121,14 +121,14 @@ def test_drift_is_answered_in_the_log_as_the_daemon_answers_it() -> None:
 def test_models_come_go_and_change_price_in_a_replay() -> None:
     plan = experiment()
     replayer = Replayer(
-        specs=drawn(plan.dataset, seed=1)[:2],
+        specs=draw_prices(plan.dataset, seed=1)[:2],
         contender=LINUCB,
         dim=plan.features.shape[1],
         embedder=plan.embedder,
         preference=plan.preference,
         rng=np.random.default_rng(2),
     )
-    specs = drawn(plan.dataset, seed=1)
+    specs = draw_prices(plan.dataset, seed=1)
     before = replayer.ready().decide(replayer.ask(plan.features[:1], TOKENS))
     assert [model.name for model in before.scored.columns.models] == list(plan.dataset.models[:2])
     dearer = specs[1].model_copy(update={"output_price": 2.0 * specs[1].output_price})

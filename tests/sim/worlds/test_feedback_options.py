@@ -96,5 +96,5 @@ def test_a_log_without_feedback_or_a_file_is_told(tmp_path: Path) -> None:
         parse_delay(f"log:sqlite:///{tmp_path / 'absent.db'}")
     assert not (tmp_path / "absent.db").exists()
     (tmp_path / "other.db").write_bytes(b"")
-    with pytest.raises(InputError, match="--delay: log: .*other.db is no daemon's database"):
+    with pytest.raises(InputError, match="--delay: log: .*other.db is not a daemon's database"):
         parse_delay(f"log:sqlite:///{tmp_path / 'other.db'}")

@@ -37,7 +37,7 @@ def test_only_the_chosen_model_has_an_outcome(book: Book, tmp_path: Path) -> Non
     np.testing.assert_array_equal(data.quality, [[0.5, nan], [nan, nan], [nan, 0.25], [nan, nan]])
     np.testing.assert_array_equal(data.cost_usd, [[0.01, nan], [nan, nan], [nan, nan], [nan, 0.5]])
     assert data.notes == (
-        "a log does not store prompts, and knows the outcome of the chosen model only",
+        "a log does not store prompts, and has the outcome of the chosen model only",
     )
     with pytest.raises(InputError, match="default: no row has the quality of every model"):
         data.complete()
@@ -88,5 +88,5 @@ def test_a_database_that_is_not_there(url: str, told: str) -> None:
 
 def test_a_database_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
-    with pytest.raises(InputError, match="DATA: .*is no daemon's database"):
+    with pytest.raises(InputError, match="DATA: .*is not a daemon's database"):
         load(f"sqlite:///{tmp_path / 'empty.db'}")

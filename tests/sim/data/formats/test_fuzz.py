@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sim.data.dataset import MOST_COST, Dataset
+from sim.data.dataset import MAX_COST_USD, Dataset
 from sim.data.formats import FORMATS, load
 from sim.errors import InputError
 
@@ -100,7 +100,7 @@ def attempt(path: Path, data: bytes, name: str | None) -> Dataset | InputError:
     shape = len(dataset.prompts), len(dataset.models)
     assert shape[0] and dataset.quality.shape == dataset.cost_usd.shape == shape
     assert not ((dataset.quality < 0.0) | (dataset.quality > 1.0)).any()
-    assert not ((dataset.cost_usd < 0.0) | (dataset.cost_usd > MOST_COST)).any()
+    assert not ((dataset.cost_usd < 0.0) | (dataset.cost_usd > MAX_COST_USD)).any()
     assert len(dataset.task) == len(dataset.split) == shape[0]
     dataset.digest()
     return dataset

@@ -36,7 +36,7 @@ def test_costs_from_a_price_list_are_called_estimates(tmp_path: Path) -> None:
     # bytes / 4 input tokens at 4 USD per million are a millionth per byte.
     np.testing.assert_allclose(data.cost_usd[0], [11e-6 + 512e-6, 5120e-6], rtol=1e-12)
     assert "estimates, bytes / 4 input and 512 output tokens" in data.notes[0]
-    without = load(csv(tmp_path, TEXT), prices=prices, estimates=False)
+    without = load(csv(tmp_path, TEXT), prices=prices, estimate_costs=False)
     assert np.isnan(without.cost_usd).all()
     assert "4 answers are missing: no tokens counted" in without.notes[0]
 

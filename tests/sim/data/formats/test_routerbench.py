@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from sim.data.formats import load
-from sim.data.formats.routerbench import unlisted
+from sim.data.formats.routerbench import join_turns
 from sim.errors import InputError
 
 ROWS: list[dict[str, Any]] = [
@@ -93,7 +93,7 @@ def test_a_column_that_is_missing_is_named(tmp_path: Path, lacking: str) -> None
     "text", ["[1, 2]", "[unclosed", "['a'] + ['b']", "[]", "plain", "[" * 3000, "['a', 1]"]
 )
 def test_a_prompt_that_is_no_list_of_texts_stays_as_it_is(text: str) -> None:
-    assert unlisted(text) == text
+    assert join_turns(text) == text
 
 
 class Bomb:
@@ -107,7 +107,7 @@ def test_a_pickle_is_not_opened_unless_it_is_trusted(
     monkeypatch.chdir(tmp_path)
     for name in ("rb.pkl", "renamed.csv"):
         Path(name).write_bytes(pickle.dumps(Bomb()))
-        with pytest.raises(InputError, match=r"runs whatever code .* --trust-pickle"):
+        with pytest.raises(InputError, match=r"runs the code .* --trust-pickle"):
             load(Path(name), format="routerbench")
     assert not Path("fired").exists()
 
