@@ -11,99 +11,45 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from banditroute import __version__
+from banditroute.api.endpoints import ENDPOINTS, Endpoint
 from banditroute.contract import schemas
-
-_POOL = {
-    "name": "pool",
-    "in": "query",
-    "schema": {"type": "string", "default": "default"},
-}
-_NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-_ONCE = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "The same key gets the same answer for 24 hours.",
-    "schema": {"type": "string", "maxLength": 255},
-}
-
-# (method, path, operation id, summary, body, answer, parameters, errors)
-_ROUTES: list[
-    tuple[str, str, str, str, type[BaseModel] | None, type[BaseModel] | None, list[Any], list[int]]
-] = [
-    ("post", "/v1/route", "route", "Choose a model for a prompt",
-     schemas.RouteRequest, schemas.RouteAnswer, [_ONCE], [400, 404, 409, 413, 422, 429, 503]),
-    ("post", "/v1/route/batch", "routeBatch", "Choose for up to 1,024 prompts at once",
-     schemas.RouteBatch, schemas.RouteBatchAnswer, [_ONCE], [400, 404, 409, 413, 503]),
-    ("post", "/v1/feedback", "feedback", "Say how an answer, one of two, or a session was",
-     schemas.FeedbackRequest, schemas.FeedbackAnswer, [], [400, 404, 409, 413, 503]),
-    ("post", "/v1/feedback/batch", "feedbackBatch", "The same, up to 1,024 at once",
-     schemas.FeedbackBatch, schemas.FeedbackBatchAnswer, [], [400, 404, 413, 503]),
-    ("get", "/v1/decisions/{id}", "decision", "Why this model?", None, None, [_ID], [404]),
-    ("get", "/v1/models", "models", "List the models of a pool",
-     None, schemas.ModelList, [_POOL], [404]),
-    ("post", "/v1/models", "addModel", "Add a model; a missing pool is made",
-     schemas.NewModel, schemas.AddedModel, [], [400, 409, 413, 503]),
-    ("patch", "/v1/models/{name}", "changeModel", "Change a model; a price gets a new dated row",
-     schemas.ModelChange, schemas.ModelAnswer, [_NAME, _POOL], [400, 404, 413, 503]),
-    ("delete", "/v1/models/{name}", "drainModel", "Choose a model no more",
-     None, schemas.ModelAnswer, [_NAME, _POOL], [404, 503]),
-    ("post", "/v1/decisions/{id}/cancel", "cancel", "Give back what an unused decision reserved",
-     None, schemas.CancelAnswer, [_ID], [404, 409, 503]),
-    ("get", "/v1/budgets", "budgets", "List the budgets of a pool with what is spent",
-     None, schemas.BudgetList, [_POOL], [404]),
-    ("post", "/v1/budgets", "addBudget", "Make a budget",
-     schemas.NewBudget, schemas.BudgetAnswer, [], [400, 404, 409, 413, 503]),
-    ("get", "/v1/budgets/{name}", "budget", "One budget with what is spent",
-     None, schemas.BudgetAnswer, [_NAME, _POOL], [404]),
-    ("patch", "/v1/budgets/{name}", "changeBudget", "Change a budget, or top it up",
-     schemas.BudgetChange, schemas.BudgetAnswer, [_NAME, _POOL], [400, 404, 409, 413, 503]),
-    ("delete", "/v1/budgets/{name}", "dropBudget", "Drop a budget and its ledger",
-     None, schemas.BudgetAnswer, [_NAME, _POOL], [404, 503]),
-    ("get", "/v1/policy", "policy", "Name, version and state digest of a pool's policy",
-     None, None, [_POOL], [404, 422, 503]),
-    ("get", "/healthz", "health", "The process answers", None, None, [], []),
-    ("get", "/readyz", "ready", "Decisions can be made", None, None, [], [503]),
-    ("get", "/metrics", "metrics", "Prometheus metrics", None, None, [], []),
-]  # fmt: skip
-
-_SUCCESSES = {
-    "addModel": {"201": "Added"},
-    "addBudget": {"201": "Made"},
-    "feedback": {"200": "Stored", "202": "Late: stored, settles money, is not learned"},
-}
 
 
 @cache
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
     kinds: set[type[BaseModel]] = {schemas.ErrorAnswer}
-    for row in _ROUTES:
-        kinds |= {kind for kind in (row[4], row[5]) if kind is not None}
+    for endpoint in ENDPOINTS:
+        kinds |= {kind for kind in (endpoint.body, endpoint.answer) if kind is not None}
     _, found = models_json_schema(
         [(kind, "validation") for kind in sorted(kinds, key=lambda kind: kind.__name__)],
         ref_template="#/components/schemas/{model}",
     )
     paths: dict[str, dict[str, Any]] = {}
-    for method, path, name, summary, body, answer, parameters, errors in _ROUTES:
-        successes = _SUCCESSES.get(name, {"200": "Success"})
-        responses: dict[str, Any] = {
-            status: {"description": what} | _content(answer) for status, what in successes.items()
-        }
-        for status in errors:
-            responses[str(status)] = {"description": "Error", **_content(schemas.ErrorAnswer)}
-        operation: dict[str, Any] = {"operationId": name, "summary": summary}
-        if parameters:
-            operation["parameters"] = parameters
-        if body is not None:
-            operation["requestBody"] = {"required": True, **_content(body)}
-        paths.setdefault(path, {})[method] = operation | {"responses": responses}
+    for endpoint in ENDPOINTS:
+        path = endpoint.path.replace(":path", "")
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
     return {
         "openapi": "3.1.0",
         "info": {"title": "banditroute", "version": __version__},
         "paths": paths,
         "components": {"schemas": found["$defs"]},
     }
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    answer = _content(endpoint.answer)
+    responses: dict[str, Any] = {
+        str(status): {"description": what} | answer for status, what in endpoint.successes.items()
+    }
+    for status in endpoint.errors:
+        responses[str(status)] = {"description": "Error", **_content(schemas.ErrorAnswer)}
+    operation: dict[str, Any] = {"operationId": endpoint.operation, "summary": endpoint.summary}
+    if endpoint.parameters:
+        operation["parameters"] = list(endpoint.parameters)
+    if endpoint.body is not None:
+        operation["requestBody"] = {"required": True, **_content(endpoint.body)}
+    return operation | {"responses": responses}
 
 
 def _content(kind: type[BaseModel] | None) -> dict[str, Any]:
@@ -125,7 +71,7 @@ def page() -> str:
     return _PAGE.replace("{version}", __version__).replace("{sections}", "\n".join(sections))
 
 
-def _section(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
+def _section(method: str, path: str, operation: dict[str, Any], definitions: dict[str, Any]) -> str:
     rows = [
         (parameter["name"], parameter["in"], _kind(parameter["schema"]), parameter.get("required"))
         for parameter in operation.get("parameters", [])
@@ -134,7 +80,7 @@ def _section(method: str, path: str, operation: dict[str, Any], schemas: dict[st
     note = ""
     if body:
         name = body["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[-1]
-        schema = schemas[name]
+        schema = definitions[name]
         note = html.escape(schema.get("description", ""))
         required = schema.get("required", [])
         rows += [

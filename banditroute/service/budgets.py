@@ -23,19 +23,22 @@ class BudgetService:
 
     Parameters
     ----------
-    registry : the pools.
-    treasury : the slices of this process, which follows at once; other replicas do in a second.
-    writer : the one writer of this process.
+    pools : Pools
+        The pools.
+    leases : Leases
+        The leases of this process, which follow at once; other replicas follow within a second.
+    writer : Writer
+        The one writer of this process.
     """
 
-    def __init__(self, *, registry: Pools, treasury: Leases, writer: Writer) -> None:
-        self._registry, self._treasury, self._writer = registry, treasury, writer
+    def __init__(self, *, pools: Pools, leases: Leases, writer: Writer) -> None:
+        self._pools, self._leases, self._writer = pools, leases, writer
 
     async def list(self, pool: str) -> list[dict[str, Any]]:
         """Return the budgets of a pool with the sums of their rows."""
-        await self._registry.found(pool)
-        await self._treasury.reload()
-        return [await self._shown(one) for one in self._treasury.budgets(pool)]
+        await self._pools.find(pool)
+        await self._leases.reload()
+        return [await self._shown(one) for one in self._leases.budgets(pool)]
 
     async def show(self, pool: str, name: str) -> dict[str, Any]:
         """Return one budget with the sums of its rows."""
@@ -46,7 +49,7 @@ class BudgetService:
 
     async def add(self, new: NewBudget) -> dict[str, Any]:
         """Make a budget; it holds from the next decision on and knows nothing of earlier ones."""
-        await self._registry.found(new.pool)
+        await self._pools.find(new.pool)
         fields = columns(new.model_dump()) | {
             "period": new.window,
             "rolling_s": new.rolling_s,
@@ -60,7 +63,7 @@ class BudgetService:
 
     async def change(self, pool: str, name: str, change: BudgetChange) -> dict[str, Any]:
         """Change a budget, or add to its cap."""
-        await self._registry.found(pool)
+        await self._pools.find(pool)
         fields = columns(change.model_dump(include=change.model_fields_set))
         more, now = nanos(change.top_up_usd or 0.0), now_us()
         return await self._write(
@@ -73,7 +76,7 @@ class BudgetService:
         """Drop a budget and return what it was."""
         last = await self.show(pool, name)
         await self._writer.write(lambda connection: budgets.drop_budget(connection, pool, name))
-        await self._treasury.reload()
+        await self._leases.reload()
         return last
 
     async def cancel(self, decision_id: str) -> str:
@@ -82,16 +85,16 @@ class BudgetService:
         became = await self._writer.write(
             lambda connection: settlement.cancel(connection, decision_id, now=now)
         )
-        self._treasury.refunded()
+        self._leases.refunded()
         return became
 
     async def _write(self, work: Callable[[Connection], Budget]) -> dict[str, Any]:
         written = await self._writer.write(work)
-        await self._treasury.reload()
+        await self._leases.reload()
         return await self._shown(written)
 
     async def _shown(self, budget: Budget) -> dict[str, Any]:
-        return budget_view(budget, await self._treasury.sums(budget), now=now_us())
+        return budget_view(budget, await self._leases.sums(budget), now=now_us())
 
 
 def columns(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,24 +17,25 @@ from banditroute.core.errors import InvalidValue
 from banditroute.features.embedding import FEATURES
 from banditroute.fitting.warm_start import clusters, default_clusters, fit
 from banditroute.learn.prior import Prior
-from banditroute.service.pools import Pool, Pools
+from banditroute.service.pool import Pool
+from banditroute.service.pools import Pools
 from banditroute.service.refusals import exists
 from banditroute.service.request_columns import check_features, features_of
 from policies import make_policy
 from policies.base import Float32
 
 
-async def add_model(registry: Pools, new: NewModel) -> dict[str, Any]:
+async def add_model(pools: Pools, new: NewModel) -> dict[str, Any]:
     """Add a model, with the prior that its scored prompts make, and describe both."""
     if new.scored is None:
-        return await registry.add_model(new) | {"prior": None}
-    pool = await registry.prospect(new.pool)
+        return await pools.add_model(new) | {"prior": None}
+    pool = await pools.find_or_preview(new.pool)
     if any(model.name == new.name and not model.draining for model in pool.models):
         raise exists(new)  # before a thousand prompts are embedded for nothing
     _check(pool, new.scored)
     x = await features_of(pool, new.scored)
     prior, told = await asyncio.to_thread(_fit, pool, new, new.scored, x)
-    return await registry.add_model(new, prior=prior.text()) | {"prior": told}
+    return await pools.add_model(new, prior=prior.text()) | {"prior": told}
 
 
 def _check(pool: Pool, scored: list[ScoredPrompt]) -> None:

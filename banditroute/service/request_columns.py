@@ -12,7 +12,7 @@ from banditroute.contract.schemas import RouteRequest, ScoredPrompt
 from banditroute.core.errors import InvalidValue
 from banditroute.decide.columns import RequestBatch
 from banditroute.features.tasks import widen
-from banditroute.service.pools import Pool
+from banditroute.service.pool import Pool
 from policies.base import Float32
 
 OFF_LOOP_BYTES = 65_536
@@ -37,7 +37,8 @@ async def features_of(pool: Pool, requests: Sequence[RouteRequest | ScoredPrompt
     return widen(features, [request.task for request in requests], pool.options.tasks)
 
 
-def asks_of(pool: Pool, requests: Sequence[RouteRequest], features: Float32) -> RequestBatch:
+def batch_of(pool: Pool, requests: Sequence[RouteRequest], features: Float32) -> RequestBatch:
+    """Return requests as the columns that the router reads."""
     standard = pool.options.preference.weights()
     sizes = [float(len((r.text() or "").encode())) for r in requests]
     sent = [r.input_tokens for r in requests]

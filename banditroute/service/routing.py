@@ -6,60 +6,38 @@ Nothing is answered before its decision is in the log.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic_core import to_json
-from sqlalchemy import Connection
 
 from banditroute.budgets.leases import Leases
 from banditroute.budgets.pacing import MoneyPrices
 from banditroute.budgets.reservation import Reservations
 from banditroute.contract.schemas import RouteRequest
-from banditroute.core.clock import iso, new_id, now_us
-from banditroute.core.errors import IdempotencyConflict, InvalidValue, RouterFault
-from banditroute.core.pool import NANO
+from banditroute.core.clock import new_id, now_us
+from banditroute.core.errors import InvalidValue, RouterFault
 from banditroute.decide.columns import Decisions, ScoredBatch
 from banditroute.decide.reasons import BUDGET
 from banditroute.service.batcher import MicroBatcher
+from banditroute.service.idempotency import Answer, OnceKey, log_once
 from banditroute.service.metrics import Metrics
-from banditroute.service.pools import Pool, Pools
+from banditroute.service.pool import Pool
+from banditroute.service.pools import Pools
 from banditroute.service.refusals import exceeded, no_eligible, no_models
-from banditroute.service.request_columns import asks_of, check_features, features_of
-from banditroute.service.views import fault_view
+from banditroute.service.request_columns import batch_of, check_features, features_of
+from banditroute.service.views import fault_view, route_views
 from banditroute.store.decision_row import Note, as_rows, encode
-from banditroute.store.idempotency import recall, remember
-from banditroute.store.ledger import LeaseLost
-from banditroute.store.log import Entry, log_decisions
+from banditroute.store.ledger import Draw, LeaseLost
+from banditroute.store.log import Entry
 from banditroute.store.writer import Writer
 
 STALE_S = 0.25
 """How old the sums of a budget in an error may be: refusing costs little, however many ask."""
-
-Answer = dict[str, Any]
-Row = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Taken:
-    """A decision on its way into the log, and what it took from a purse."""
-
-    entry: Entry
-    purse: Reservations | None
-    row: int
-
-    def logged(self) -> None:
-        if self.purse is not None:
-            self.purse.logged(self.row)
-
-    def undo(self) -> None:
-        if self.purse is not None:
-            self.purse.undo(self.row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +49,40 @@ class RouteCall:
     request_id: str | None = None
     key: str | None = None
 
-    @property
-    def endpoint(self) -> str:
-        """The name under which an idempotency key is kept."""
-        return "route/batch" if self.batch else "route"
-
     def path(self, row: int, field: str) -> str:
         """Return the path of a field of one request."""
         return f"requests[{row}].{field}" if self.batch else field
 
-    def key_name(self) -> str:
-        """Return the name that the idempotency key is kept under: its hash."""
-        return hashlib.blake2b((self.key or "").encode(), digest_size=32).hexdigest()
+    def once(self) -> OnceKey | None:
+        """Return the identity of a call that must take effect once."""
+        if self.key is None:
+            return None
+        return OnceKey.of(self.key, "route/batch" if self.batch else "route", self.requests)
 
-    def digest(self) -> str:
-        """Return a digest of the payload, to tell a retry from another request.
 
-        It is keyed by the caller's own key, which is not in the database: nobody who reads that
-        can tell whether a prompt that he guesses was asked.
-        """
-        secret = hashlib.sha256((self.key or "").encode()).digest()
-        sha = hashlib.blake2b(key=secret, digest_size=16)
-        for request in self.requests:
-            sha.update(request.model_dump_json(exclude_unset=True).encode())
-        return sha.hexdigest()
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One request on its way to an answer.
+
+    Attributes
+    ----------
+    request, request_id : the request, and the id of its call.
+    view : the answer as the HTTP API shows it, or the fault in its place.
+    entry : the decision to log; None where no model was chosen.
+    reservations, row : what it reserved, in which row of its pool's requests.
+    """
+
+    request: RouteRequest
+    request_id: str | None
+    view: dict[str, Any] | RouterFault | None = None
+    entry: Entry | None = None
+    reservations: Reservations | None = None
+    row: int = -1
+
+    def end(self, *, logged: bool) -> None:
+        """Keep what it reserved, or give it back."""
+        if self.entry is not None and self.reservations is not None:
+            (self.reservations.logged if logged else self.reservations.undo)(self.row)
 
 
 class Routing:
@@ -102,278 +90,219 @@ class Routing:
 
     Parameters
     ----------
-    registry : the pools.
-    writer : the one writer of this process.
-    treasury : the slices of budgets that this process holds.
-    spending : what money costs by now.
-    metrics : where decisions are counted.
-    hash_key : key of the prompts' hashes; None leaves no trace of a prompt.
-    capacity : single requests of a pool that may wait; more are refused as `Unavailable`.
+    pools : Pools
+        The pools.
+    writer : Writer
+        The one writer of this process.
+    leases : Leases
+        The parts of budgets that this process holds.
+    money_prices : MoneyPrices
+        The current prices of money.
+    metrics : Metrics
+        Where decisions are counted.
+    hash_key : bytes or None
+        Key of the prompts' hashes; None leaves no trace of a prompt.
+    capacity : int
+        Single requests of a pool that may wait; more are refused as `Unavailable`.
     """
 
     def __init__(
         self,
         *,
-        registry: Pools,
+        pools: Pools,
         writer: Writer,
-        treasury: Leases,
-        spending: MoneyPrices,
+        leases: Leases,
+        money_prices: MoneyPrices,
         metrics: Metrics,
         hash_key: bytes | None,
         capacity: int,
     ) -> None:
-        self._registry, self._writer, self._metrics = registry, writer, metrics
-        self._treasury, self._spending = treasury, spending
+        self._pools, self._writer, self._metrics = pools, writer, metrics
+        self._leases, self._money_prices = leases, money_prices
         self._hash_key, self._capacity = hash_key, capacity
-        self._gathers: dict[str, MicroBatcher[RouteCall, bytes]] = {}
+        self._batchers: dict[str, MicroBatcher[RouteCall, bytes]] = {}
 
     async def route(self, call: RouteCall) -> bytes:
         """Return the JSON answer to `call`, once its decisions are in the log.
 
-        A single request that no model is eligible for is a `RouterFault`; in a batch it is an
-        error at its place.
+        Raises
+        ------
+        RouterFault
+            When a single request has no eligible model; in a batch it is an error at its place.
         """
         await self._check(call)
         if call.batch:
-            (result,) = await self._together([call])
-            if isinstance(result, Exception):
-                raise result
-            return result
-        # By pool, so that a slow embedder holds up nobody else.
+            (answer,) = await self._decide_calls([call])
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        # By pool, so that a slow embedder holds up no other pool.
         pool = call.requests[0].pool
-        if pool not in self._gathers:
-            self._gathers[pool] = MicroBatcher(self._together, capacity=self._capacity)
-        return await self._gathers[pool](call)
+        if pool not in self._batchers:
+            self._batchers[pool] = MicroBatcher(self._decide_calls, capacity=self._capacity)
+        return await self._batchers[pool](call)
 
     async def _check(self, call: RouteCall) -> None:
+        """Refuse what cannot be decided, with the field at fault."""
         for i, request in enumerate(call.requests):
-            wanted = request.models or ()
-            pool = await self._registry.found(request.pool, models=wanted, path=call.path(i, ""))
+            pool = await self._pools.find(
+                request.pool, models=request.models or (), path=call.path(i, "")
+            )
             if pool.router is None and pool.models:
-                await self._registry.started(pool)
+                await self._pools.policies.started(pool)
             if request.models is not None:
-                known = {model.name for model in pool.models}
+                names = {model.name for model in pool.models}
                 for j, name in enumerate(request.models):
-                    if name not in known:
+                    if name not in names:
                         raise InvalidValue(
                             f"pool has no model {name!r}", param=call.path(i, f"models[{j}]")
                         )
             check_features(pool, request, call.path(i, ""))
             self._check_size(request, call.path(i, ""))
 
-    def _check_size(self, request: RouteRequest, at: str) -> None:
-        """Refuse a request whose reservation nobody could compute."""
+    def _check_size(self, request: RouteRequest, path: str) -> None:
+        """Refuse a request whose reservation cannot be computed."""
         if request.input_tokens is not None or request.text() is not None:
             return
-        for budget in self._treasury.budgets(request.pool):
+        for budget in self._leases.budgets(request.pool):
             if budget.applies_to(request.tags):
                 raise InvalidValue(
                     f"required with an embedding alone: budget {budget.name!r} applies",
-                    param=f"{at}input_tokens",
+                    param=f"{path}input_tokens",
                 )
 
-    async def _together(self, calls: Sequence[RouteCall]) -> list[bytes | Exception]:
+    async def _decide_calls(self, calls: Sequence[RouteCall]) -> list[Answer]:
         """Decide all requests of `calls`, a vectorised step per pool, and log them at once."""
-        owners = [(c, i) for c, call in enumerate(calls) for i in range(len(call.requests))]
-        answers: list[list[Answer | RouterFault]] = [[{}] * len(call.requests) for call in calls]
-        rows: list[list[_Taken]] = [[] for _ in calls]
-        by_pool: dict[str, list[tuple[int, int]]] = {}
-        for c, i in owners:
-            by_pool.setdefault(calls[c].requests[i].pool, []).append((c, i))
-        purses: list[Reservations] = []
+        jobs = [[_Job(request, call.request_id) for request in call.requests] for call in calls]
+        by_pool: dict[str, list[_Job]] = {}
+        for job in (job for of_call in jobs for job in of_call):
+            by_pool.setdefault(job.request.pool, []).append(job)
+        taken: list[Reservations] = []
         try:
-            for name, at in by_pool.items():
-                pool = self._registry.pool(name)
-                asked = [calls[c].requests[i] for c, i in at]
-                ids = [calls[c].request_id for c, _ in at]
-                answered = await self._decide(pool, asked, ids, purses)
-                for (c, i), (answer, taken) in zip(at, answered, strict=True):
-                    answers[c][i] = answer
-                    if taken is not None:
-                        rows[c].append(taken)
-            results: list[bytes | Exception] = [
-                to_json({"decisions": [_body(one) for one in own]})
-                if call.batch
-                else own[0]
-                if isinstance(own[0], RouterFault)
-                else to_json(own[0])
-                for call, own in zip(calls, answers, strict=True)
-            ]
-            answered_again, logged = await self._log(calls, results, rows)
+            for name, of_pool in by_pool.items():
+                await self._decide(self._pools.by_name[name], of_pool, taken)
+            results = await self._log(calls, jobs)
         except BaseException as failure:
-            for purse in purses:
-                purse.undo_all()
+            for reservations in taken:
+                reservations.undo_all()
             if isinstance(failure, LeaseLost):
-                self._treasury.lost(failure.lease_ids)
+                self._leases.lost(failure.lease_ids)
             raise
-        for one in (one for own in rows for one in own):
-            one.logged() if id(one) in logged else one.undo()
-        return answered_again
+        for (_, logged), of_call in zip(results, jobs, strict=True):
+            for job in of_call:
+                job.end(logged=logged)
+        return [answer for answer, _ in results]
 
-    async def _decide(
-        self,
-        pool: Pool,
-        asked: Sequence[RouteRequest],
-        request_ids: Sequence[str | None],
-        purses: list[Reservations],
-    ) -> list[tuple[Answer | RouterFault, _Taken | None]]:
-        """Decide requests of one pool; what they take from is appended to `purses` before that."""
+    async def _decide(self, pool: Pool, jobs: Sequence[_Job], taken: list[Reservations]) -> None:
+        """Decide requests of one pool: give each job its view, and its entry for the log.
+
+        The reservations are appended to `taken` before anything is reserved, so that the caller
+        can undo them on any failure.
+        """
         if pool.router is None:
-            return [(no_models(pool.name), None) for _ in asked]
-        requests = asks_of(pool, asked, await features_of(pool, asked))
+            for job in jobs:
+                job.view = no_models(pool.name)
+            return
+        requests = [job.request for job in jobs]
+        batch = batch_of(pool, requests, await features_of(pool, requests))
         began = time.perf_counter()
-        scored = pool.router.score(requests)
+        scored = pool.router.score(batch)
         took_s = time.perf_counter() - began
-        purse = await self._purse(pool, asked, scored)
+        reservations = await self._reservations(pool, requests, scored)
         began = time.perf_counter()
-        price = self._spending.price(purse, len(asked)) if purse else None
-        if purse is not None:
-            purses.append(purse)
-        decided = pool.router.choose(scored, price=price, purse=purse)
-        if purse is not None:
-            self._spending.observe(purse, pool.router, decided)
+        price = None
+        if reservations is not None:
+            price = self._money_prices.price(reservations, len(jobs))
+            taken.append(reservations)
+        decided = pool.router.choose(scored, price=price, purse=reservations)
+        if reservations is not None:
+            self._money_prices.observe(reservations, pool.router, decided)
         self._metrics.decided(pool.name, decided, took_s + time.perf_counter() - began)
-        refusals = await self._refusals(decided, purse)
-        return self._answer(pool, asked, decided, refusals, request_ids, purse)
+        for row in np.flatnonzero(decided.chosen < 0).tolist():
+            jobs[row].view = await self._refusal(decided, row, reservations)
+        self._encode(pool, jobs, decided, reservations)
 
-    async def _purse(
+    async def _reservations(
         self, pool: Pool, requests: Sequence[RouteRequest], scored: ScoredBatch
     ) -> Reservations | None:
-        if not self._treasury.budgets(pool.name):
+        """Return what the requests may reserve, None where no budget holds the pool."""
+        if not self._leases.budgets(pool.name):
             return None
         most_nano = scored.reservation_nano.max(axis=1, initial=0).tolist()
-        return await self._treasury.purse(pool.name, [r.tags for r in requests], most_nano)
+        return await self._leases.purse(pool.name, [r.tags for r in requests], most_nano)
 
-    async def _refusals(
-        self, decided: Decisions, purse: Reservations | None
-    ) -> dict[int, RouterFault]:
-        """Return the error of each row that no model was eligible for."""
-        refusals: dict[int, RouterFault] = {}
-        for row in np.flatnonzero(decided.chosen < 0).tolist():
-            if purse is not None and (decided.reasons[row] == BUDGET).any():
-                budget = purse.tightest(row)
-                least = int(
-                    decided.scored.reservation_nano[row][decided.reasons[row] == BUDGET].min()
-                )
-                sums = await self._treasury.sums(budget, stale_s=STALE_S)
-                if sums.free >= least:
-                    # Sums from before it was spent would contradict the refusal.
-                    sums = await self._treasury.sums(budget)
-                refusals[row] = exceeded(budget, sums, least, now=now_us())
-                self._metrics.over_budget(budget.pool, budget.name)
-            else:
-                refusals[row] = no_eligible(decided, row)
-        return refusals
+    async def _refusal(
+        self, decided: Decisions, row: int, reservations: Reservations | None
+    ) -> RouterFault:
+        """Return why no model was eligible for a row."""
+        over_budget = decided.reasons[row] == BUDGET
+        if reservations is None or not over_budget.any():
+            return no_eligible(decided, row)
+        budget = reservations.tightest(row)
+        least_nano = int(decided.scored.reservation_nano[row][over_budget].min())
+        sums = await self._leases.sums(budget, stale_s=STALE_S)
+        if sums.free >= least_nano:
+            # Sums from before it was spent would contradict the refusal.
+            sums = await self._leases.sums(budget)
+        self._metrics.over_budget(budget.pool, budget.name)
+        return exceeded(budget, sums, least_nano, now=now_us())
 
-    async def _log(
-        self,
-        calls: Sequence[RouteCall],
-        answers: Sequence[bytes | Exception],
-        rows: Sequence[Sequence[_Taken]],
-    ) -> tuple[list[bytes | Exception], set[int]]:
-        """Log `rows`; a call whose idempotency key is known gets the answer it got before.
-
-        Returns
-        -------
-        The answers, and the ids of those of `rows` that are in the log.
-        """
-        everything = [one for own in rows for one in own]
-        if all(call.key is None for call in calls):
-            await self._writer.append([one.entry for one in everything])
-            return list(answers), {id(one) for one in everything}
-        now = now_us()
-        digests = ["" if call.key is None else call.digest() for call in calls]
-
-        def work(connection: Connection) -> tuple[list[bytes | Exception], set[int]]:
-            names = ["" if call.key is None else call.key_name() for call in calls]
-            known = recall(connection, [name for name in names if name], now=now)
-            logged: list[_Taken] = []
-            fresh: list[Row] = []
-            results = list(answers)
-            for c, (call, name, digest) in enumerate(zip(calls, names, digests, strict=True)):
-                kept = known.get((name, call.endpoint)) if name else None
-                if kept is not None:
-                    results[c] = kept[1] if kept[0] == digest else _conflict()
-                    continue
-                logged += rows[c]
-                answer = answers[c]
-                if name and rows[c] and isinstance(answer, bytes):
-                    fresh.append((name, call.endpoint, digest, answer, now))
-                    known[name, call.endpoint] = digest, answer
-            log_decisions(connection, [one.entry for one in logged])
-            remember(connection, fresh)
-            return results, {id(one) for one in logged}
-
-        return await self._writer.write(work, durable=False)
-
-    def _answer(
+    def _encode(
         self,
         pool: Pool,
-        requests: Sequence[RouteRequest],
+        jobs: Sequence[_Job],
         decided: Decisions,
-        refusals: Mapping[int, RouterFault],
-        request_ids: Sequence[str | None],
-        purse: Reservations | None,
-    ) -> list[tuple[Answer | RouterFault, _Taken | None]]:
+        reservations: Reservations | None,
+    ) -> None:
+        """Give each job that has a model its answer, and its decision as the log holds it."""
         now = now_us()
-        expires = now + int(pool.options.feedback_ttl_s * 1e6)
+        expires_at = now + int(pool.options.feedback_ttl_s * 1e6)
         settled_by = now + int(pool.options.reservation_ttl_s * 1e6)
-        notes = [
-            Note(
-                id=new_id(now),
-                prompt_hash=self._hash(request.text()),
-                session_id=request.session_id,
-                task=request.task,
-                tags=to_json(request.tags).decode() if request.tags else None,
-                request_id=request_id,
-            )
-            for request, request_id in zip(requests, request_ids, strict=True)
-        ]
-        logged = encode(decided, notes, pool=pool.name, created_at=now, expires_at=expires)
-        rows = zip(
-            as_rows(logged),
-            logged["id"],
-            logged["propensity"],
-            logged["max_output_tokens"],
-            logged["reserved_nano"],
-            strict=True,
+        notes = [self._note(job, now) for job in jobs]
+        columns = encode(decided, notes, pool=pool.name, created_at=now, expires_at=expires_at)
+        chose = [(i, job) for i, job in enumerate(jobs) if job.view is None]
+        views = route_views(decided, columns, expires_at=expires_at)
+        for (i, job), view, row in zip(chose, views, as_rows(columns), strict=True):
+            draws: Sequence[Draw] = ()
+            if reservations is not None:
+                draws = reservations.draws(i, view["decision_id"], now=now, expires_at=settled_by)
+            job.view, job.entry = view, Entry(row, draws)
+            job.reservations, job.row = reservations, i
+
+    def _note(self, job: _Job, now: int) -> Note:
+        request, text = job.request, job.request.text()
+        prompt_hash = None
+        if self._hash_key is not None and text is not None:
+            prompt_hash = hmac.new(self._hash_key, text.encode(), "sha256").hexdigest()[:32]
+        return Note(
+            id=new_id(now),
+            prompt_hash=prompt_hash,
+            session_id=request.session_id,
+            task=request.task,
+            tags=to_json(request.tags).decode() if request.tags else None,
+            request_id=job.request_id,
         )
-        until = iso(expires)
-        names = [model.name for model in decided.scored.columns.models]
-        snapshot = decided.scored.columns.snapshot
-        answered: list[tuple[Answer | RouterFault, _Taken | None]] = []
-        chosen_and_others = zip(decided.chosen.tolist(), decided.fallbacks(), strict=True)
-        for i, (chosen, others) in enumerate(chosen_and_others):
-            if chosen < 0:
-                answered.append((refusals[i], None))
-                continue
-            row, decision_id, propensity, output_tokens, reserved_nano = next(rows)
-            answer = {
-                "decision_id": decision_id,
-                "model": names[chosen],
-                "fallbacks": others,
-                "propensity": propensity,
-                "max_output_tokens": output_tokens,
-                "policy": snapshot.policy_identity.id,
-                "policy_version": snapshot.version,
-                "reserved_cost_usd": reserved_nano / NANO,
-                "expires_at": until,
-            }
-            draws = purse.draws(i, decision_id, now=now, expires_at=settled_by) if purse else ()
-            answered.append((answer, _Taken(Entry(row, draws), purse, i)))
-        return answered
 
-    def _hash(self, text: str | None) -> str | None:
-        if self._hash_key is None or text is None:
-            return None
-        return hmac.new(self._hash_key, text.encode(), "sha256").hexdigest()[:32]
+    async def _log(
+        self, calls: Sequence[RouteCall], jobs: Sequence[Sequence[_Job]]
+    ) -> list[tuple[Answer, bool]]:
+        """Log the decisions; return each call's answer, and whether its decisions are logged."""
+        answers = [_answer(call, of_call) for call, of_call in zip(calls, jobs, strict=True)]
+        entries = [[job.entry for job in of_call if job.entry is not None] for of_call in jobs]
+        if all(call.key is None for call in calls):
+            await self._writer.append([entry for of_call in entries for entry in of_call])
+            return [(answer, True) for answer in answers]
+        keys, now = [call.once() for call in calls], now_us()
+        return await self._writer.write(
+            lambda connection: log_once(connection, keys, answers, entries, now=now),
+            durable=False,
+        )
 
 
-def _body(answer: Answer | RouterFault) -> Answer:
-    return fault_view(answer) if isinstance(answer, RouterFault) else answer
-
-
-def _conflict() -> IdempotencyConflict:
-    return IdempotencyConflict(
-        "this Idempotency-Key was used with another payload", param="Idempotency-Key"
-    )
+def _answer(call: RouteCall, jobs: Sequence[_Job]) -> Answer:
+    """Return what a call is answered: JSON, or the fault of a single request."""
+    if not call.batch:
+        view = jobs[0].view
+        return view if isinstance(view, RouterFault) else to_json(view)
+    views = [fault_view(j.view) if isinstance(j.view, RouterFault) else j.view for j in jobs]
+    return to_json({"decisions": views})

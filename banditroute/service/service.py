@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from sqlalchemy import Connection, Engine
@@ -24,7 +24,8 @@ from banditroute.learn.runner import LearnerLink
 from banditroute.service import feedback as posting
 from banditroute.service.budgets import BudgetService
 from banditroute.service.metrics import Metrics
-from banditroute.service.pools import Pool, Pools
+from banditroute.service.pool import Pool
+from banditroute.service.pools import Pools
 from banditroute.service.routing import RouteCall, Routing
 from banditroute.settings import Settings
 from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
@@ -60,7 +61,7 @@ class Service:
     ) -> None:
         self.settings, self.writer, self.learner = settings, writer, learner
         self._engine, self._held = engine, held
-        self.registry = Pools(
+        self.pools = Pools(
             settings=settings,
             log=Log(engine),
             writer=writer,
@@ -68,19 +69,17 @@ class Service:
             rng=np.random.default_rng(),
         )
         key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
-        self.treasury = Leases(engine, writer)
-        self.spending = MoneyPrices(engine, self.treasury)
+        self.leases = Leases(engine, writer)
+        self.money_prices = MoneyPrices(engine, self.leases)
         self.metrics = Metrics(
-            writer=writer, snapshots=self.registry.snapshots, prices=self.spending.prices
+            writer=writer, snapshots=self.pools.policies.snapshots, prices=self.money_prices.prices
         )
-        self.budgeting = BudgetService(
-            registry=self.registry, treasury=self.treasury, writer=writer
-        )
-        self._decider = Routing(
-            registry=self.registry,
+        self.budgets = BudgetService(pools=self.pools, leases=self.leases, writer=writer)
+        self._routing = Routing(
+            pools=self.pools,
             writer=writer,
-            treasury=self.treasury,
-            spending=self.spending,
+            leases=self.leases,
+            money_prices=self.money_prices,
             metrics=self.metrics,
             hash_key=key,
             capacity=settings.write_queue,
@@ -91,8 +90,8 @@ class Service:
 
     async def start(self) -> None:
         """Start the pools and begin housekeeping."""
-        await self.registry.start()
-        await self.treasury.start()
+        await self.pools.start()
+        await self.leases.start()
         self._chores = asyncio.create_task(self._housekeeping())
 
     async def stop(self) -> None:
@@ -101,7 +100,7 @@ class Service:
             self._chores.cancel()
         if self.writer.alive:
             try:
-                await self.treasury.stop()
+                await self.leases.stop()
             except Exception:
                 logger.exception("leases stay open; the next start closes them")
         await self.learner.stop()
@@ -112,7 +111,7 @@ class Service:
 
     def missing(self) -> list[str]:
         """Return what keeps the daemon from answering; empty when it is ready."""
-        missing = self.registry.missing()
+        missing = self.pools.missing()
         if not self.writer.alive:
             missing.append("the writer is not running")
         if not self.learner.alive():
@@ -129,7 +128,7 @@ class Service:
     ) -> bytes:
         """Return the JSON answer to a call, once its decisions are in the log."""
         call = RouteCall(requests, batch=batch, request_id=request_id, key=idempotency_key)
-        return await self._decider.route(call)
+        return await self._routing.route(call)
 
     async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[Became]:
         """Store feedback and return what became of each, once durable.
@@ -142,7 +141,7 @@ class Service:
         for i, request in enumerate(requests):
             if request.session_id is not None:
                 try:
-                    await self.registry.found(request.pool)
+                    await self.pools.find(request.pool)
                 except UnknownPool as fault:
                     fault.row = i
                     raise
@@ -158,21 +157,25 @@ class Service:
         became = await self.writer.write(work)
         if isinstance(became, RouterFault):
             raise became
-        self.treasury.refunded()
+        self.leases.refunded()
         self.metrics.fed_back([one.status for one in became])
         return became
+
+    async def policy(self, pool_name: str) -> dict[str, Any]:
+        """Return name, parameters, version and state digest of a pool's policy."""
+        return await self.pools.policies.describe(await self.pools.find(pool_name))
 
     async def _housekeeping(self) -> None:
         """See changes made elsewhere, answer alarms, default what expired, drop old keys."""
         for count in itertools.count():
             await asyncio.sleep(HOUSEKEEPING_S)
             try:
-                await self.registry.reload()
-                await self.treasury.refresh()
-                for pool in list(self.registry.pools.values()):
+                await self.pools.reload()
+                await self.leases.refresh()
+                for pool in list(self.pools.by_name.values()):
                     await self._answer_alarms(pool)
                     await self._default(pool)
-                    await self.spending.refresh(pool.name, pool.router)
+                    await self.money_prices.refresh(pool.name, pool.router)
                 if count % FORGET_EVERY == 0:
                     while await self.writer.write(lambda one: forget(one, now=now_us())):
                         pass

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic_core import from_json
+
+from banditroute.contract.schemas import FeedbackRequest
 from banditroute.core.budget import ROLLING, Budget
 from banditroute.core.clock import iso
 from banditroute.core.errors import RouterFault
+from banditroute.core.policy_identity import digest
 from banditroute.core.pool import NANO, Model, ModelSpec
+from banditroute.decide.columns import Decisions, Snapshot
+from banditroute.store.decision_row import decode
+from banditroute.store.feedback import Became
 from banditroute.store.ledger import BudgetSums
 
 
@@ -28,6 +36,32 @@ def properties_view(model: Model | ModelSpec) -> dict[str, Any]:
         "max_output_tokens": model.max_output_tokens,
         "context_length": model.context_length,
         "capabilities": sorted(model.capabilities),
+    }
+
+
+def policy_view(pool: str, snapshot: Snapshot, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the policy of a pool as the HTTP API shows it.
+
+    Parameters
+    ----------
+    pool : str
+        The pool's name.
+    snapshot : Snapshot
+        What the pool decides from.
+    state : mapping
+        What the learner says of its fold.
+    """
+    identity = snapshot.policy_identity
+    return {
+        "pool": pool,
+        "name": identity.policy,
+        "params": identity.params,
+        **state,
+        "tau_cost": identity.tau_cost_usd,
+        "tau_latency_ms": identity.tau_latency_ms,
+        "embedder": identity.embedder,
+        "serving_version": snapshot.version,
+        "prior": digest(identity.prior) or None,
     }
 
 
@@ -64,11 +98,102 @@ def resets_at(budget: Budget, sums: BudgetSums, now: int) -> int | None:
     return budget.resets_at_us(now)
 
 
+def route_views(
+    decided: Decisions, columns: Mapping[str, Sequence[Any]], *, expires_at: int
+) -> list[dict[str, Any]]:
+    """Return the answer to each request that has a model, in order.
+
+    Parameters
+    ----------
+    decided : Decisions
+        All decisions of a pool's requests.
+    columns : mapping of str to sequence
+        From `decision_row.encode`: the columns of those that chose a model.
+    expires_at : int
+        When feedback is late, microseconds since the epoch.
+    """
+    snapshot, until = decided.scored.columns.snapshot, iso(expires_at)
+    chose = (
+        others for k, others in zip(decided.chosen, decided.fallbacks(), strict=True) if k >= 0
+    )
+    rows = zip(
+        columns["id"],
+        columns["model"],
+        chose,
+        columns["propensity"],
+        columns["max_output_tokens"],
+        columns["reserved_nano"],
+        strict=True,
+    )
+    return [
+        {
+            "decision_id": decision_id,
+            "model": model,
+            "fallbacks": fallbacks,
+            "propensity": propensity,
+            "max_output_tokens": max_output_tokens,
+            "policy": snapshot.policy_identity.id,
+            "policy_version": snapshot.version,
+            "reserved_cost_usd": reserved_nano / NANO,
+            "expires_at": until,
+        }
+        for decision_id, model, fallbacks, propensity, max_output_tokens, reserved_nano in rows
+    ]
+
+
+def decision_view(row: Mapping[str, Any], history: Mapping[str, Any]) -> dict[str, Any]:
+    """Return why a decision was taken, and what was sent about it since.
+
+    Parameters
+    ----------
+    row : mapping
+        The decision's row by column name.
+    history : mapping
+        What was sent about it and learned from it, by kind.
+    """
+    shown = {name: value for name, value in row.items() if name not in _BINARY}
+    for name in ("created_at", "expires_at", "cancelled_at"):
+        shown[name] = None if shown[name] is None else iso(shown[name])
+    shown["tags"] = from_json(row["tags"]) if row["tags"] else None
+    shown["models"] = decode(row).explain()
+    return {**shown, **history}
+
+
+def outcome_view(outcome: Became) -> dict[str, Any]:
+    """Return what became of one piece of feedback; of a session's, how many decisions it rated."""
+    counted = {} if outcome.decisions is None else {"decisions": outcome.decisions}
+    return {"status": outcome.status} | counted
+
+
+def result_view(request: FeedbackRequest, outcome: Became) -> dict[str, Any]:
+    """Return what became of one row of a batch of feedback, with the name it was sent under."""
+    subject: dict[str, Any]
+    if request.session_id:
+        subject = {"session_id": request.session_id}
+    else:
+        subject = {"decision_id": request.decision_id}
+    key = request.key or request.source or "default"
+    return {**subject, "key": key, **outcome_view(outcome)}
+
+
 def fault_view(fault: RouterFault) -> dict[str, Any]:
     """Return a fault as the HTTP API shows it, alone or in the place of a decision."""
     return error_body(
         fault.message, type=fault.type, param=fault.param, code=fault.code, **fault.detail
     )
+
+
+_BINARY = {
+    "features",
+    "score_names",
+    "scores",
+    "estimates",
+    "terms",
+    "verdict",
+    "arms",
+    "prices",
+}
+"""Columns of a decision that `models` of its view shows in words."""
 
 
 def error_body(

@@ -50,7 +50,7 @@ class Bank:
 
     def __init__(self, engine: Engine, clocks: Clocks) -> None:
         self.engine, self.clocks, self.writer = engine, clocks, Gated(engine)
-        self.treasury = Leases(
+        self.leases = Leases(
             engine, self.writer, now=lambda: clocks.wall, clock=lambda: clocks.mono
         )
         self.named = 0
@@ -60,13 +60,13 @@ class Bank:
         added = await self.writer.write(
             lambda one: budgets.add_budget(one, "p", name, terms, now=NOON)
         )
-        await self.treasury.reload()
+        await self.leases.reload()
         return cast(Budget, added)
 
     async def purse(self, need: int, *tags: dict[str, str]) -> Reservations:
         """Return the purse of a call of one request, or of one for each of `tags`."""
         rows = tags or (None,)
-        purse = await self.treasury.purse("p", rows, [need] * len(rows))
+        purse = await self.leases.purse("p", rows, [need] * len(rows))
         assert purse is not None
         return purse
 
@@ -78,7 +78,7 @@ class Bank:
 
     async def draw(self, purse: Reservations, rows: int = 1) -> list[str]:
         self.named += rows
-        holder = self.treasury.holder.name[-12:]
+        holder = self.leases.holder.name[-12:]
         names = [f"{holder}-{self.named - row}" for row in range(rows)]
         now = self.clocks.wall
         draws = [
@@ -93,7 +93,7 @@ class Bank:
 
     async def settle(self, name: str, nano: int) -> None:
         await self.writer.write(lambda one: settlement.settle(one, {name: nano}))
-        self.treasury.refunded()
+        self.leases.refunded()
 
     async def quiet(self) -> None:
         """Wait for what is under way beside the requests."""
@@ -113,7 +113,7 @@ class Bank:
 @asynccontextmanager
 async def bank(engine: Engine, clocks: Clocks | None = None) -> AsyncIterator[Bank]:
     one = Bank(engine, clocks or Clocks())
-    await one.treasury.start()
+    await one.leases.start()
     try:
         yield one
         await one.quiet()

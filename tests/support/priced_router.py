@@ -35,13 +35,13 @@ class Desk(Bank):
         super().__init__(engine, clocks)
         self.book = Book(engine, pool="p")
         self.router: Router = self.book.router()
-        self.spending = self.fresh()
+        self.money_prices = self.fresh()
 
     def fresh(self) -> MoneyPrices:
         """Return what a restart has."""
         clocks = self.clocks
         return MoneyPrices(
-            self.engine, self.treasury, now=lambda: clocks.wall, clock=lambda: clocks.mono
+            self.engine, self.leases, now=lambda: clocks.wall, clock=lambda: clocks.mono
         )
 
     async def ask(
@@ -49,11 +49,11 @@ class Desk(Bank):
     ) -> tuple[Reservations, Decisions]:
         scored = self.router.score(self.book.asks(n))
         most_nano = scored.reservation_nano.max(axis=1).tolist()
-        purse = await self.treasury.purse("p", [tags] * n, most_nano)
+        purse = await self.leases.purse("p", [tags] * n, most_nano)
         assert purse is not None
-        price = self.spending.price(purse, n)
+        price = self.money_prices.price(purse, n)
         decided = self.router.choose(scored, price=price, purse=purse)
-        self.spending.observe(purse, self.router, decided)
+        self.money_prices.observe(purse, self.router, decided)
         return purse, decided
 
     async def keep(self, purse: Reservations, decided: Decisions, tags: str | None = None) -> None:
@@ -77,11 +77,11 @@ class Desk(Bank):
 
     async def change(self, **fields: Any) -> None:
         await self.writer.write(lambda one: budgets.change_budget(one, "p", "b", fields, now=NOON))
-        await self.treasury.reload()
+        await self.leases.reload()
 
     async def drop(self) -> None:
         await self.writer.write(lambda one: budgets.drop_budget(one, "p", "b"))
-        await self.treasury.reload()
+        await self.leases.reload()
 
     async def lease_by_another(self, budget: Budget, nano: int) -> None:
         now, other = self.clocks.wall, Holder("other", "boot")
@@ -93,13 +93,13 @@ class Desk(Bank):
 
     async def refresh(self) -> None:
         await self.quiet()
-        await self.spending.refresh("p", self.router)
+        await self.money_prices.refresh("p", self.router)
 
 
 @asynccontextmanager
 async def desk(engine: Engine) -> AsyncIterator[Desk]:
     one = Desk(engine, Clocks())
-    await one.treasury.start()
+    await one.leases.start()
     try:
         yield one
         await one.quiet()

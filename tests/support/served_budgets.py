@@ -82,7 +82,7 @@ def service(daemon: Served) -> Service:
 
 def slices_agree(daemon: Served) -> dict[str, int]:
     """Return the sums of the one budget, once the daemon holds just what SQL says it does."""
-    treasury = service(daemon).treasury
+    treasury = service(daemon).leases
     (held,) = treasury._slices.values()
     deadline = time.monotonic() + 5.0
     while True:  # renewals may be under way beside

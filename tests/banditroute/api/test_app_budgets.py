@@ -168,7 +168,7 @@ def test_nothing_is_learned_of_a_cancelled_decision(database: Path) -> None:
         other = decided(daemon, "small")
         set_all(daemon, decisions, expires_at=1)
         its = service(daemon)
-        daemon.client.portal.call(its._default, its.registry.pool("default"))
+        daemon.client.portal.call(its._default, its.pools.by_name["default"])
         events = [row for row in daemon.rows("events") if row["decision_id"]]
         assert {(row["decision_id"], row["kind"]) for row in events} == {
             (used, "feedback"),
@@ -287,7 +287,7 @@ def test_a_call_that_fails_before_the_log_gives_back_what_it_took(
     async def away(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no sums")
 
-    monkeypatch.setattr(service(served).treasury, "sums", away)
+    monkeypatch.setattr(service(served).leases, "sums", away)
     requests = [{"prompt": "Why?"} | ASK for _ in range(300)]
     answer = served.client.request(
         "POST", "/v1/route/batch", json={"requests": requests}, quiet=True

@@ -46,7 +46,7 @@ def test_how_long_to_wait_depends_on_what_could_help(served: Served) -> None:
     assert answer.headers["retry-after"] == "5"  # an answer may settle
     (row,) = served.rows("decisions")
     served.feedback(row["id"], cost_usd=SMALL)
-    service(served).treasury._read.clear()  # as a quarter of a second does
+    service(served).leases._read.clear()  # as a quarter of a second does
     answer = route(served)
     assert "it never resets" in exceeded(answer)["message"]
     assert answer.headers["retry-after"] == "3600"
@@ -117,7 +117,7 @@ def test_an_overdue_answer_settles_and_an_expired_reservation_counts_until_then(
     one = decided(served, "large")
     set_all(served, reservations, expires_at=1)
     set_all(served, decisions, expires_at=1)
-    served.client.portal.call(service(served).treasury.refresh)
+    served.client.portal.call(service(served).leases.refresh)
     found = sums(served)
     assert (found["reserved"], found["expired"]) == (0, 18_000_000)
     assert served.feedback(one, cost_usd=0.004) == "late"

@@ -16,10 +16,10 @@ from banditroute.store.tables import leases, reservations
 @SQLITE
 def test_nothing_is_held_without_a_budget_of_the_pool_and_the_tags(engine: Engine) -> None:
     async def main(one: Bank) -> None:
-        assert await one.treasury.purse("p", [None], [10]) is None
+        assert await one.leases.purse("p", [None], [10]) is None
         await one.add(scope_tag="team", scope_value="a")
-        assert await one.treasury.purse("other", [{"team": "a"}], [10]) is None
-        assert await one.treasury.purse("p", [{"team": "b"}, None], [10, 10]) is None
+        assert await one.leases.purse("other", [{"team": "a"}], [10]) is None
+        assert await one.leases.purse("p", [{"team": "b"}, None], [10, 10]) is None
         assert one.rows(leases) == []
         mixed = await one.purse(10, {"team": "b"}, {"team": "a"})
         assert [len(mixed.held(row)) for row in (0, 1)] == [0, 1]
@@ -33,7 +33,7 @@ def test_a_request_that_fits_never_waits_for_sql(engine: Engine) -> None:
     async def main(one: Bank) -> None:
         budget = await one.add()
         await one.log(await one.purse(1_000), 100_000)
-        held = one.treasury.slice(budget).left
+        held = one.leases.slice(budget).left
         assert held == 28_000  # 512 requests of a quarter of what may be needed, less one
         one.writer.gate.clear()
         writes = one.writer.count
@@ -49,7 +49,7 @@ def test_a_request_that_fits_never_waits_for_sql(engine: Engine) -> None:
         await one.quiet()
         assert purse.headroom(0) > 100_000
         sums = one.sums(budget)
-        assert sums.leased == one.treasury.slice(budget).left and sums.reserved == 100_000
+        assert sums.leased == one.leases.slice(budget).left and sums.reserved == 100_000
 
     run(engine, main)
 
@@ -120,7 +120,7 @@ def test_a_top_up_is_had_at_once_by_whoever_was_denied(engine: Engine) -> None:
         await one.writer.write(
             lambda c: budgets.change_budget(c, "p", "b", {}, top_up=900, now=NOON)
         )
-        await one.treasury.reload()
+        await one.leases.reload()
         assert (await one.purse(150)).headroom(0) >= 150
 
     run(engine, main)
@@ -164,12 +164,12 @@ def test_a_lease_in_use_is_renewed_long_before_its_deadline(engine: Engine) -> N
         purse = await one.purse(1_000)
         for _ in range(30):
             one.clocks.sleep(1.0)
-            await one.treasury.refresh()
+            await one.leases.refresh()
             assert purse.headroom(0) > 0
             await one.purse(1_000)
         (row,) = one.rows(leases)
         assert row.reclaim_at > one.clocks.wall + (LEASE_S - SAFE_S) * 1e6
-        assert one.sums(budget).leased == one.treasury.slice(budget).left
+        assert one.sums(budget).leased == one.leases.slice(budget).left
 
     run(engine, main)
 
@@ -182,11 +182,11 @@ def test_a_window_that_ends_gives_back_what_no_decision_is_waiting_for(engine: E
         one.clocks.sleep(3_600.0)
         new = await one.purse(1_000)
         await one.log(new, 400)
-        await one.treasury.refresh()
+        await one.leases.refresh()
         # The decision of the old window can still be logged, and counts there.
         await one.draw(old)
         assert money(one.sums(budget))[:2] == (0, 400)
-        await one.treasury.refresh()
+        await one.leases.refresh()
         one.clocks.wall -= HOUR
         assert money(one.sums(budget)) == (0, 600, 0, 999_400)
 
@@ -198,16 +198,16 @@ def test_a_clock_that_is_set_back_finds_the_slice_of_that_window_again(engine: E
     async def main(one: Bank) -> None:
         budget = await one.add(period="hour")
         await one.log(await one.purse(1_000), 300)
-        first = one.treasury.slice(budget)
+        first = one.leases.slice(budget)
         one.clocks.wall += HOUR
         await one.log(await one.purse(1_000), 200)
-        second = one.treasury.slice(budget)
+        second = one.leases.slice(budget)
         assert second.lease_id != first.lease_id
         one.clocks.wall -= HOUR
         purse = await one.purse(1_000)
-        assert one.treasury.slice(budget) is first
+        assert one.leases.slice(budget) is first
         await one.log(purse, 50)
-        await one.treasury.refresh()
+        await one.leases.refresh()
         assert one.sums(budget).reserved == 350
         one.clocks.wall += HOUR
         assert money(one.sums(budget)) == (0, 200, 0, 999_800)
@@ -224,10 +224,10 @@ def test_an_idle_slice_goes_back_and_one_that_a_decision_waits_for_does_not(
         await one.quiet()
         purse.take(0, 500)
         one.clocks.sleep(IDLE_S + 0.1)
-        await one.treasury.refresh()
+        await one.leases.refresh()
         assert one.sums(budget).leased > 0
         await one.draw(purse)
-        await one.treasury.refresh()
+        await one.leases.refresh()
         assert money(one.sums(budget)) == (0, 500, 0, 999_500)
         await one.log(await one.purse(1_000), 500)
         assert one.sums(budget).reserved == 1_000
@@ -246,17 +246,17 @@ def test_a_renewal_that_lands_after_its_slice_has_ended_takes_nobody_s_lease(
         await one.purse(1_000)  # renews beside
         await turns()
         one.clocks.sleep(IDLE_S + 0.1)
-        ending = asyncio.create_task(one.treasury.refresh())
-        while one.treasury._slices:  # the slice is let go of before SQL hears of it
+        ending = asyncio.create_task(one.leases.refresh())
+        while one.leases._slices:  # the slice is let go of before SQL hears of it
             await asyncio.sleep(0.001)
         next_one = asyncio.create_task(one.purse(1_000))
         await turns()
         one.writer.gate.set()
         await ending
         purse = await next_one
-        await one.treasury.refresh()
+        await one.leases.refresh()
         await one.log(purse, 1_000)
-        await one.treasury.stop()
+        await one.leases.stop()
         assert money(one.sums(budget)) == (0, 121_000, 0, 879_000)
 
     run(engine, main)
@@ -271,13 +271,13 @@ def test_a_renewal_that_nobody_goes_on_with_is_given_back(engine: Engine) -> Non
         await one.purse(1_000)
         await turns()
         one.clocks.sleep(IDLE_S + 0.1)
-        ending = asyncio.create_task(one.treasury.refresh())
-        while one.treasury._slices:
+        ending = asyncio.create_task(one.leases.refresh())
+        while one.leases._slices:
             await asyncio.sleep(0.001)
         one.writer.gate.set()
         await ending
         await one.quiet()
-        await one.treasury.refresh()
+        await one.leases.refresh()
         assert money(one.sums(budget)) == (0, 120_000, 0, 880_000)
 
     run(engine, main)
@@ -291,8 +291,8 @@ def test_what_a_large_call_had_leased_goes_back_when_it_is_over(engine: Engine) 
         await one.quiet()
         assert one.sums(budget).leased >= 800_000
         await one.purse(100)
-        await one.treasury.refresh()
-        kept = one.treasury.slice(budget).left
+        await one.leases.refresh()
+        kept = one.leases.slice(budget).left
         assert kept == 1_000_000 // 16 and one.sums(budget).leased == kept
 
     run(engine, main)

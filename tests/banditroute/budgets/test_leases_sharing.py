@@ -26,7 +26,7 @@ def test_what_was_not_logged_goes_back_to_the_slice(engine: Engine) -> None:
         budget = await one.add()
         purse = await one.purse(1_000, {}, {}, {})
         await one.quiet()
-        held = one.treasury.slice(budget)
+        held = one.leases.slice(budget)
         before = held.left
         for row in range(3):
             purse.take(row, 700)
@@ -49,10 +49,10 @@ def test_a_lease_that_was_closed_elsewhere_costs_one_call_and_no_money(engine: E
         with pytest.raises(LeaseLost) as lost:
             await one.log(purse, 900)
         purse.undo_all()
-        one.treasury.lost(lost.value.lease_ids)
+        one.leases.lost(lost.value.lease_ids)
         await one.log(await one.purse(1_000), 900)
         assert one.sums(budget).reserved == 900
-        assert one.sums(budget).leased == one.treasury.slice(budget).left
+        assert one.sums(budget).leased == one.leases.slice(budget).left
 
     run(engine, main)
 
@@ -65,7 +65,7 @@ def test_two_daemons_share_one_cap_and_one_takes_over_when_the_other_is_dead(
         clocks = Clocks()
         async with bank(engine, clocks) as first, bank(engine, clocks) as second:
             budget = await first.add(cap_nano=100_000)
-            await second.treasury.reload()
+            await second.leases.reload()
             taken = 0
             while True:
                 purses = [await one.purse(3_000) for one in (first, second)]
@@ -82,13 +82,13 @@ def test_two_daemons_share_one_cap_and_one_takes_over_when_the_other_is_dead(
             assert taken > 90_000
             await first.quiet()
             clocks.sleep(IDLE_S + 0.1)
-            await first.treasury.refresh()
-            await second.treasury.refresh()
+            await first.leases.refresh()
+            await second.leases.refresh()
             assert second.sums(budget).leased == 0
             stale = await first.purse(100_000 - taken)
             assert (await second.purse(1)).headroom(0) == 0
             clocks.sleep(LEASE_S + 0.1)  # of which the first one sees nothing
-            await second.treasury.refresh()
+            await second.leases.refresh()
             assert (await second.purse(1)).headroom(0) > 0
             with pytest.raises(LeaseLost):
                 await first.log(stale, 1)
@@ -102,15 +102,15 @@ def test_a_cap_that_was_lowered_elsewhere_holds_at_once(engine: Engine) -> None:
         clocks = Clocks()
         async with bank(engine, clocks) as first, bank(engine, clocks) as second:
             budget = await first.add(cap_nano=100_000)
-            await second.treasury.reload()
+            await second.leases.reload()
             change = {"cap_nano": 1_000}
             await first.writer.write(
                 lambda one: budgets.change_budget(one, "p", "b", change, now=NOON)
             )
             assert (await second.purse(50_000)).headroom(0) == 1_000
-            assert second.treasury.budgets("p") == [budget]
-            await second.treasury.reload()
-            assert [one.cap_nano for one in second.treasury.budgets("p")] == [1_000]
+            assert second.leases.budgets("p") == [budget]
+            await second.leases.reload()
+            assert [one.cap_nano for one in second.leases.budgets("p")] == [1_000]
 
     asyncio.run(main())
 
@@ -123,10 +123,10 @@ def test_a_budget_that_was_dropped_elsewhere_holds_nobody(engine: Engine) -> Non
         purse = await one.purse(1_000)
         assert [held.budget.name for held in purse.held(0)] == ["b"]
         await one.writer.write(lambda c: budgets.drop_budget(c, "p", "b"))
-        await one.treasury.reload()
-        assert await one.treasury.purse("p", [None], [1_000]) is None
+        await one.leases.reload()
+        assert await one.leases.purse("p", [None], [1_000]) is None
         await one.quiet()
-        await one.treasury.refresh()
+        await one.leases.refresh()
         assert one.rows(leases) == []
 
     run(engine, main)
@@ -139,7 +139,7 @@ def test_the_end_gives_everything_back_also_what_is_on_its_way(engine: Engine) -
         one.clocks.sleep(3_600.0)
         await one.log(await one.purse(1_000), 120_000)
         await one.purse(1_000)  # renews both beside, from the next turn on
-        await one.treasury.stop()
+        await one.leases.stop()
         await one.quiet()
         assert [row.closed_at is None for row in one.rows(leases)] == [False] * 3
         assert [one.sums(budget).leased for budget in both] == [0, 0]
@@ -191,7 +191,7 @@ def test_what_is_kept_for_cheap_answers_is_no_spare_money(engine: Engine) -> Non
     async def main(one: Bank) -> None:
         budget = await one.add(cap_nano=1_000)
         purse = await one.purse(100)
-        held = one.treasury.slice(budget)
+        held = one.leases.slice(budget)
         assert purse.spare(0) >= purse.headroom(0) == 250
         held.keep, held.beyond = 900, 750
         assert (purse.headroom(0), purse.spare(0)) == (250, 100)
@@ -205,7 +205,7 @@ def test_reservations_that_nobody_settles_expire(engine: Engine) -> None:
         budget = await one.add()
         names = await one.log(await one.purse(1_000), 900)
         one.clocks.sleep(TTL / 1e6 + 1)
-        await one.treasury.refresh()
+        await one.leases.refresh()
         assert (one.sums(budget).reserved, one.sums(budget).expired) == (0, 900)
         await one.settle(names[0], 5)
         assert one.sums(budget).settled == 5 and one.sums(budget).free == 999_995
@@ -218,12 +218,12 @@ def test_sums_are_read_anew_unless_older_ones_will_do(engine: Engine) -> None:
     async def main(one: Bank) -> None:
         budget = await one.add()
         (name,) = await one.log(await one.purse(1_000), 900)
-        assert (await one.treasury.sums(budget)).settled == 0
+        assert (await one.leases.sums(budget)).settled == 0
         await one.writer.write(lambda connection: settlement.settle(connection, {name: 5}))
-        seen = [(await one.treasury.sums(budget, stale_s=s)).settled for s in (0.25, 0.0, 0.25)]
+        seen = [(await one.leases.sums(budget, stale_s=s)).settled for s in (0.25, 0.0, 0.25)]
         assert seen == [0, 5, 5]
         await one.settle(name, 5)  # in this process money that comes back is known of at once
-        assert not one.treasury._read
+        assert not one.leases._read
 
     run(engine, main)
 
@@ -239,12 +239,12 @@ def test_an_idle_slice_that_could_not_be_closed_is_not_lost(engine: Engine) -> N
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bank.writer, "write", _away)
             with pytest.raises(Unavailable):
-                await bank.treasury.refresh()
+                await bank.leases.refresh()
         assert bank.sums(budget).leased == leased
         purse = await bank.purse(1_000)
         assert purse.headroom(0) == leased  # another one has not taken its place
         bank.clocks.sleep(IDLE_S + 1.0)
-        await bank.treasury.refresh()
+        await bank.leases.refresh()
         assert bank.sums(budget).leased == 0
 
     run(engine, main)
@@ -259,7 +259,7 @@ def test_a_slice_that_could_not_be_cut_down_keeps_all(engine: Engine) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bank.writer, "write", _away)
             with pytest.raises(Unavailable):
-                await bank.treasury.refresh()
+                await bank.leases.refresh()
         assert purse.headroom(0) == 900_000_000
 
     run(engine, main)
@@ -306,13 +306,13 @@ def test_budgets_read_before_are_not_taken_over_after(
     async def main(bank: Bank) -> None:
         entered.clear()
         slow.clear()
-        earlier = asyncio.create_task(bank.treasury.reload())
+        earlier = asyncio.create_task(bank.leases.reload())
         await asyncio.to_thread(entered.wait)
         adding = asyncio.create_task(bank.add())
         await asyncio.sleep(0.05)
         slow.set()
         await asyncio.gather(earlier, adding)
-        assert [one.name for one in bank.treasury.budgets("p")] == ["b"]
+        assert [one.name for one in bank.leases.budgets("p")] == ["b"]
 
     slow.set()
     run(engine, main)
@@ -322,9 +322,9 @@ def test_budgets_read_before_are_not_taken_over_after(
 def test_nothing_is_written_while_nobody_asks(engine: Engine) -> None:
     async def main(bank: Bank) -> None:
         budget = await bank.add()
-        bank.treasury.slice(budget)  # as whoever prices its money does
+        bank.leases.slice(budget)  # as whoever prices its money does
         written = bank.writer.count
-        await bank.treasury.refresh()
+        await bank.leases.refresh()
         assert bank.writer.count == written
 
     run(engine, main)

@@ -49,7 +49,7 @@ def test_money_has_a_price_where_the_budget_binds_and_only_there(
             await one.ask()
             await one.quiet()
         await one.refresh()
-        terms = one.spending.terms(budget)
+        terms = one.money_prices.terms(budget)
         assert (terms.high > 1e-6 or terms.gain > 1e-6) is binds
         _, decided = await one.ask()
         price = decided.price
@@ -89,7 +89,7 @@ def test_a_quality_floor_saves_all_that_quality_does_not_need(engine: Engine) ->
             await one.change(quality_floor=floor)
             await one.ask(20)
             await one.refresh()
-            prices.append(one.spending.terms(budget).high)
+            prices.append(one.money_prices.terms(budget).high)
         assert prices[0] == 0.0 <= prices[1] < prices[2]
 
     run(engine, main)
@@ -102,12 +102,12 @@ def test_without_pacing_money_costs_nothing_and_nothing_is_kept(engine: Engine) 
             await one.ask()
             await one.quiet()
         await one.refresh()
-        held = one.treasury.slice(budget)
-        assert one.spending.terms(budget).high > 0.0 and held.keep > 0
+        held = one.leases.slice(budget)
+        assert one.money_prices.terms(budget).high > 0.0 and held.keep > 0
         await one.change(pacing="none")
         await one.refresh()
-        (none,) = one.treasury.budgets("p")
-        assert one.spending.terms(none) == PriceTerms() and held.keep == 0
+        (none,) = one.leases.budgets("p")
+        assert one.money_prices.terms(none) == PriceTerms() and held.keep == 0
         _, decided = await one.ask()
         assert not decided.price.high.any() and not decided.price.gain.any()
 

@@ -48,17 +48,17 @@ def test_charges_while_a_price_is_being_solved_are_not_lost(
         mode = noted[0]
         mode.entered.clear()
         mode.go_on.clear()
-        solving = asyncio.create_task(one.spending.refresh("p", one.router))
+        solving = asyncio.create_task(one.money_prices.refresh("p", one.router))
         assert await asyncio.to_thread(mode.entered.wait, 10.0)
         _, decided = await one.ask(3)
         assert len(mode.charges) == 1
         # Nobody else solves it meanwhile.
         solved = len(mode.windows)
-        await one.spending.refresh("p", one.router)
+        await one.money_prices.refresh("p", one.router)
         assert len(mode.windows) == solved
         mode.go_on.set()
         await solving
-        await one.spending.refresh("p", one.router)
+        await one.money_prices.refresh("p", one.router)
         at = range(3), decided.chosen
         assert mode.charges[1:] == pytest.approx(
             (decided.scored.reservation_nano[at] / 1e9).tolist()
@@ -83,10 +83,10 @@ def test_a_price_is_solved_by_one_thread_at_a_time(
             except threading.BrokenBarrierError:
                 solved.append(False)
 
-        monkeypatch.setattr(one.spending, "_solve_now", solve)
+        monkeypatch.setattr(one.money_prices, "_solve_now", solve)
         await one.ask(4)
         await one.ask(4)  # before the loop has turned
-        assert next(iter(one.spending._paces.values())).count == 8
+        assert next(iter(one.money_prices._paces.values())).count == 8
         await one.quiet()
         assert solved == [False]
 
@@ -100,17 +100,17 @@ def test_a_failure_leaves_the_price_as_it_was(
         budget = await one.add(cap_nano=AMPLE, expected_requests=10)
         await one.ask()
         await one.refresh()
-        before = one.spending.terms(budget)
+        before = one.money_prices.terms(budget)
 
         def fail(*_: Any) -> Any:
             raise RuntimeError("no window")
 
         monkeypatch.setattr(one.router, "score", fail)
         await one.refresh()
-        assert one.spending.terms(budget) is before and before.high == 2.0
+        assert one.money_prices.terms(budget) is before and before.high == 2.0
         monkeypatch.undo()
         await one.refresh()
-        assert one.spending.terms(budget) is not before
+        assert one.money_prices.terms(budget) is not before
 
     run(engine, main)
 
@@ -128,14 +128,14 @@ def test_a_restart_looks_back_into_the_log_for_the_requests_that_it_holds(
         for tags in ('{"t":"1"}', '{"t":"2"}', None):
             await one.keep(*await one.ask(4, tags=ours if tags == '{"t":"1"}' else None), tags)
         one.clocks.sleep(1.0)
-        one.spending = one.fresh()
+        one.money_prices = one.fresh()
         noted.clear()
         if asked_first:
             # Its first request must not keep a busy daemon from looking.
             await one.keep(*await one.ask(2, tags=ours), '{"t":"1"}')
         await one.refresh()
         assert noted[0].windows[-1] == 4 + 2 * asked_first
-        assert one.spending.terms(budget).high == 2.0
+        assert one.money_prices.terms(budget).high == 2.0
         await one.refresh()
         assert noted[0].windows[-1] == 4 + 2 * asked_first
 
@@ -149,10 +149,10 @@ def test_what_is_remembered_never_pushes_out_what_was_seen(
         await one.add(cap_nano=AMPLE, expected_requests=100)
         await one.keep(*await one.ask(WINDOW))
         one.clocks.sleep(1.0)
-        one.spending = one.fresh()
+        one.money_prices = one.fresh()
         _, decided = await one.ask(5)
         await one.refresh()
-        pace = next(iter(one.spending._paces.values()))
+        pace = next(iter(one.money_prices._paces.values()))
         assert len(pace.recent) == WINDOW
         newest = np.concatenate([ask.row(i).features for ask, i in list(pace.recent)[-5:]])
         np.testing.assert_array_equal(newest, decided.scored.requests.features)
@@ -166,16 +166,16 @@ def test_the_highest_price_of_the_budgets_that_hold_a_row_counts(engine: Engine)
         high = await one.add("high", cap_nano=AMPLE, scope_tag="t", scope_value="1")
         scored = one.router.score(one.book.asks(2))
         most_nano = scored.reservation_nano.max(axis=1).tolist()
-        purse = await one.treasury.purse("p", [{"t": "1"}, None], most_nano)
-        assert purse is not None and one.spending.price(purse, 2) is not None
+        purse = await one.leases.purse("p", [{"t": "1"}, None], most_nano)
+        assert purse is not None and one.money_prices.price(purse, 2) is not None
         for budget, terms in (
             (low, PriceTerms(low=1.0, high=2.0, share=0.25, gain=5.0, rate_usd=0.5)),
             (high, PriceTerms(low=3.0, high=4.0, share=0.75, gain=1.0, rate_usd=0.75)),
         ):
-            pace = one.spending._pace(budget)
+            pace = one.money_prices._pace(budget)
             assert pace is not None
             pace.pacing.terms = terms
-        price = one.spending.price(purse, 2)
+        price = one.money_prices.price(purse, 2)
         assert price is not None
         found = np.hstack([price.low, price.high, price.share, price.gain, price.rate_usd])
         np.testing.assert_array_equal(found, [[3, 4, 0.75, 5, 0.5], [1, 2, 0.25, 5, 0.5]])
@@ -188,10 +188,10 @@ def test_a_budget_that_is_gone_is_forgotten(engine: Engine, noted: list[Noted]) 
         budget = await one.add(cap_nano=AMPLE)
         await one.ask()
         await one.refresh()
-        assert one.spending.terms(budget).high == 2.0
+        assert one.money_prices.terms(budget).high == 2.0
         await one.drop()
         await one.refresh()
-        assert one.spending.terms(budget) == PriceTerms() and one.spending._paces == {}
+        assert one.money_prices.terms(budget) == PriceTerms() and one.money_prices._paces == {}
 
     run(engine, main)
 
@@ -204,7 +204,7 @@ def test_what_lies_elsewhere_is_shared_by_those_who_hold_leases(
         purse, decided = await one.ask()
         await one.keep(purse, decided)
         await one.refresh()
-        held = one.treasury.slice(budget)
+        held = one.leases.slice(budget)
         assert held.beyond == 10**9 - one.sums(budget).reserved - held.left
         await one.lease_by_another(budget, 10**6)
         await one.refresh()
@@ -247,7 +247,7 @@ def test_answers_are_heard_of_once_over_idle_times_and_windows(
         await desk.settle_all(1_000)
         await desk.refresh()
         desk.clocks.sleep(4.0)
-        await desk.treasury.refresh()
+        await desk.leases.refresh()
         await desk.refresh()
         _, decided = last = await desk.ask()
         await desk.keep(*last)

@@ -107,8 +107,8 @@ def test_every_price_is_used_by_the_decision_that_follows_it(served: Served) -> 
 def test_an_older_reading_does_not_undo_a_newer_one(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = served.client.app.state.service.registry
-    load, has_read = registry._load, Event()
+    pools = served.client.app.state.service.pools
+    load, has_read = pools._load, Event()
 
     def slow(known_at: dict[str, int]) -> Any:
         # The first reading is a whole one, as if something had changed before it.
@@ -118,8 +118,8 @@ def test_an_older_reading_does_not_undo_a_newer_one(
             time.sleep(0.05)
         return loaded
 
-    monkeypatch.setattr(registry, "_load", slow)
-    reading = served.client.portal.start_task_soon(registry.reload)
+    monkeypatch.setattr(pools, "_load", slow)
+    reading = served.client.portal.start_task_soon(pools.reload)
     assert has_read.wait(5)
     served.send("PATCH", f"{MODELS}/small", {"input_price": 7.0})
     reading.result(5)

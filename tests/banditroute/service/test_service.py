@@ -365,7 +365,7 @@ def test_an_accident_is_told_without_its_details(
     def accident(_: str) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(served.client.app.state.service.registry, "policy", accident)
+    monkeypatch.setattr(served.client.app.state.service, "policy", accident)
     answer = served.client.get("/v1/policy", headers={"x-request-id": "mine"}, quiet=True)
     assert_error(answer, 500, "internal")
     assert "secret" not in answer.text and answer.headers["x-request-id"] == "mine"

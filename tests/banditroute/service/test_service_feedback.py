@@ -155,7 +155,7 @@ def test_a_quality_that_never_came_is_given_once(database: Path) -> None:
 
 
 def pool_of(daemon: Served) -> Any:
-    return daemon.client.app.state.service.registry.pools["default"]
+    return daemon.client.app.state.service.pools.by_name["default"]
 
 
 def test_tokens_cost_what_the_price_row_of_the_decision_says(served: Served) -> None:
