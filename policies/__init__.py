@@ -1,4 +1,8 @@
-"""Choosing, as pure numerics: policies, their statistics and laws, and the price of money."""
+"""Choosing models for requests, as pure numerics: policies and the price of money.
+
+Nothing here may do I/O, read a clock, draw from a global random generator, or import `banditroute`
+or `sim`.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +52,23 @@ def make_policy(name: str, *, dim: int, params: Mapping[str, object] | None = No
 
     Parameters
     ----------
-    name : a key of `POLICIES`.
-    dim : number of features.
-    params : keyword parameters of that policy.
+    name : str
+        A key of `POLICIES`.
+    dim : int
+        Number of features.
+    params : mapping from str to object, optional
+        Keyword parameters of that policy.
+
+    Returns
+    -------
+    Policy
+        A policy without arms.
 
     Raises
     ------
     ValueError
-        With the offending field first, and the nearest valid name where there is one.
+        For a wrong name, parameter or value. The message begins with the field, and proposes the
+        valid name that is most alike.
     """
     if name not in POLICIES:
         raise ValueError(f"name: unknown policy {name!r}{nearest(name, POLICIES)}")
@@ -69,13 +82,21 @@ def make_pacing(name: str, **params: Any) -> Pacing:
 
     Parameters
     ----------
-    name : a key of `PACINGS`.
-    params : keyword parameters of that mode.
+    name : str
+        A key of `PACINGS`.
+    **params
+        Keyword parameters of that mode.
+
+    Returns
+    -------
+    Pacing
+        The mode, before any request.
 
     Raises
     ------
     ValueError
-        With the offending field first, and the nearest valid name where there is one.
+        For a wrong name, parameter or value. The message begins with the field, and proposes the
+        valid name that is most alike.
     """
     if name not in PACINGS:
         raise ValueError(f"pacing: unknown mode {name!r}{nearest(name, PACINGS)}")
@@ -83,30 +104,44 @@ def make_pacing(name: str, **params: Any) -> Pacing:
     return PACINGS[name](**params)
 
 
-def _check(name: str, kind: type, given: Mapping[str, object]) -> None:
-    """Raise ValueError for a parameter that a policy or mode does not have or take."""
-    known = _defaults(kind)
-    for key, value in given.items():
-        if key not in known:
-            raise ValueError(f"{key}: unknown parameter of {name}{nearest(key, known)}")
-        if not _fits(value, known[key]):
+def _check(name: str, kind: type, params: Mapping[str, object]) -> None:
+    """Raise ValueError for a parameter that a policy or mode lacks, or a value of a wrong type."""
+    defaults = _defaults(kind)
+    for key, value in params.items():
+        if key not in defaults:
+            raise ValueError(f"{key}: unknown parameter of {name}{nearest(key, defaults)}")
+        if not _fits(value, defaults[key]):
             raise ValueError(f"{key}: not a valid value: {value!r}")
 
 
 def full_params(name: str, params: Mapping[str, object]) -> dict[str, object]:
-    """Return `params` with the policy's defaults filled in, so that they can be kept."""
+    """Return all parameters of a policy, as its identity keeps them.
+
+    Parameters
+    ----------
+    name : str
+        A key of `POLICIES`.
+    params : mapping from str to object
+        Keyword parameters of that policy.
+
+    Returns
+    -------
+    dict from str to object
+        `params` over the policy's defaults.
+    """
     return _defaults(POLICIES[name]) | dict(params)
 
 
-_OWN = {"self", "dim"}
+_NOT_KEPT = {"self", "dim"}
+"""Arguments of a constructor that are no parameters of the policy."""
 
 
 @cache
 def _defaults(kind: type) -> dict[str, object]:
     """Return the keyword parameters of a policy or mode, with their defaults."""
-    # Every snapshot makes a policy anew; a signature takes longer than all the rest of that.
+    # Every snapshot builds a policy, and reading a signature takes longer than the rest of that.
     parameters = inspect.signature(getattr(kind, "Params", None) or kind).parameters
-    return {key: one.default for key, one in parameters.items() if key not in _OWN}
+    return {key: parameter.default for key, parameter in parameters.items() if key not in _NOT_KEPT}
 
 
 def _fits(value: object, default: object) -> bool:

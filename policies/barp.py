@@ -152,7 +152,7 @@ class Barp(Policy):
             for (arm, one), row in rows
         }
         self.net |= trained
-        self.lessons = lessons
+        self.prior_sums = lessons
 
     def _assess(
         self, x: Float32, preference: Float64
@@ -174,10 +174,11 @@ class Barp(Policy):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """See `Policy.law`."""
         if 0 in eligible.shape:
             return np.zeros(eligible.shape)
         z = scores["logit"] - penalty / scores["temperature"].astype(np.float64)
-        # The last bits of a sum follow the memory layout; a logged row must give the same ones.
+        # The last bits of a sum depend on the memory layout; a logged row must give the same bits.
         z = np.ascontiguousarray(np.where(eligible, z, -np.inf))
         p = np.exp(z - np.maximum(z.max(axis=1, keepdims=True), -1e300))
         total = p.sum(axis=1, keepdims=True)

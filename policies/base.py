@@ -1,9 +1,11 @@
-"""The policy contract: what every way of choosing has in common.
+"""The policy contract: what all policies have in common.
 
-A policy is a fold over outcomes. `learn` moves its statistics, one outcome at a time and in log
-order; `publish` turns them into the float32 arrays that `score` reads; `law` turns scores into
-the exact probability of every arm. The probability is part of the interface, so no caller ever
-has to guess it. Nothing in this package may do I/O, read a clock or draw from a global generator.
+Nothing in this package may do I/O, read a clock or draw from a global random generator.
+
+A policy is a fold over outcomes. `learn` updates its statistics, one outcome at a time and in log
+order. `publish` turns them into the float32 arrays that `score` reads. `law` turns scores into the
+exact probability of every arm. The probability is part of the interface, so that no caller has to
+estimate it.
 """
 
 from __future__ import annotations
@@ -25,21 +27,32 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One learned field of one decision, with all that the fold may know of it.
+    """One learned field of one decision, with all that the fold may read about it.
 
     Attributes
     ----------
-    seq : log position.
-    decision_id : the decision that this is an outcome of.
-    arm : name of the chosen model.
-    x : float32[d], the features of the decision.
-    field : ``quality``, ``cost`` or ``latency``.
-    value : quality in [0, 1], cost in US dollars, or latency in milliseconds.
-    cost : cost in US dollars known when the outcome was logged, or None.
-    propensity : probability with which the arm was drawn.
-    preference : weights of (quality, cost, latency).
-    cost_prior : US dollars that the price row predicted before anything was learned.
-    input_cost : the part of `cost_prior` that is input tokens.
+    seq : int
+        Log position.
+    decision_id : str
+        The decision that this is an outcome of.
+    arm : str
+        Name of the chosen model.
+    x : float32[d]
+        Features of the decision.
+    field : str
+        ``quality``, ``cost`` or ``latency``.
+    value : float
+        Quality in [0, 1], cost in US dollars, or latency in milliseconds.
+    cost_usd : float or None
+        Cost of the answer, as far as it was reported when the outcome was logged.
+    propensity : float
+        Probability with which the arm was drawn.
+    preference : tuple of three floats
+        Weights of (quality, cost, latency).
+    cost_prior_usd : float
+        Cost that the price row predicted before anything was learned.
+    input_cost_usd : float
+        The part of `cost_prior_usd` that pays for input tokens.
     """
 
     seq: int
@@ -57,16 +70,28 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """That one model's answer was preferred over another's to the same prompt.
+    """A comparison of two models' answers to the same prompt, of which one was preferred.
 
     Attributes
     ----------
-    seq : log position.
-    decision_id, over : the decisions of the preferred answer and of the other one.
-    winner, loser : names of their models.
-    x : float32[d], the features of the prompt.
-    propensity, loser_propensity : probabilities with which the two were drawn.
-    preference : weights of (quality, cost, latency) of the preferred one's request.
+    seq : int
+        Log position.
+    decision_id : str
+        Decision of the preferred answer.
+    over : str
+        Decision of the other answer.
+    winner : str
+        Name of the model whose answer was preferred.
+    loser : str
+        Name of the other model.
+    x : float32[d]
+        Features of the prompt.
+    propensity : float
+        Probability with which the winner was drawn.
+    loser_propensity : float
+        Probability with which the loser was drawn.
+    preference : tuple of three floats
+        Weights of (quality, cost, latency) of the winner's request.
     """
 
     seq: int
@@ -82,14 +107,20 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What outcomes of one arm have taught, before any of them was seen: a prior in their terms.
+    """Prior knowledge of one arm, written as the sums that imaginary outcomes would have left.
+
+    The outcomes have features x and values r.
 
     Attributes
     ----------
-    gram : float64[d, d], sum of x x'; the lower triangle counts.
-    moment : float64[d], sum of r x.
-    square : sum of r^2.
-    count : how many outcomes they are worth; need not be whole.
+    gram : float64[d, d]
+        Sum of x x'; the lower triangle counts.
+    moment : float64[d]
+        Sum of r x.
+    square : float
+        Sum of r^2.
+    count : float
+        Number of outcomes that the sums are worth; it need not be whole.
     """
 
     gram: Float64
@@ -98,7 +129,19 @@ class Sums:
     count: float
 
     def check(self, dim: int) -> None:
-        """Raise ValueError for sums of other than `dim` features, or that are not finite."""
+        """Check the shapes and the numbers.
+
+        Parameters
+        ----------
+        dim : int
+            Number of features d that is expected.
+
+        Raises
+        ------
+        ValueError
+            For another number of features, for a number that is not finite, or for a negative
+            count.
+        """
         if self.gram.shape != (dim, dim) or self.moment.shape != (dim,):
             raise ValueError(f"prior: of {dim} features, not {len(self.moment)}")
         numbers = (self.gram, self.moment, self.square, self.count)
@@ -106,19 +149,32 @@ class Sums:
             raise ValueError("prior: every number finite, and a count of at least 0")
 
     def scaled(self, factor: float) -> Sums:
-        """Return the same lesson, worth `factor` times as many outcomes."""
+        """Return the same knowledge, worth `factor` times as many outcomes.
+
+        Parameters
+        ----------
+        factor : float
+            Factor of every sum.
+        """
         return Sums(
             self.gram * factor, self.moment * factor, self.square * factor, self.count * factor
         )
 
 
 def sums_of(arrays: Mapping[str, NDArray[Any]], *, prefix: str = "") -> dict[str, Sums]:
-    """Return the sums of each arm, from ``arms`` and the prefixed names of `Sums`' attributes.
+    """Return the sums of each arm, read from the arrays of a prior.
 
     Parameters
     ----------
-    arrays : ``arms`` str[M], ``gram`` [M, d, d], ``moment`` [M, d], ``square`` [M], ``count`` [M].
-    prefix : before all names but ``arms``; nothing is returned where these are absent.
+    arrays : mapping from str to array
+        ``arms`` str[M], ``gram`` [M, d, d], ``moment`` [M, d], ``square`` [M] and ``count`` [M].
+    prefix : str, default ""
+        Stands before all these names but ``arms``.
+
+    Returns
+    -------
+    dict from str to Sums
+        The sums by the name of the arm; empty where the prior has no array ``{prefix}gram``.
     """
     if f"{prefix}gram" not in arrays:
         return {}
@@ -136,11 +192,33 @@ def sums_of(arrays: Mapping[str, NDArray[Any]], *, prefix: str = "") -> dict[str
 
 
 class Policy(ABC):
-    """Base of all policies; arms are named, and their order is the order of `add_arm`.
+    """Base class of all policies; arms are named, and their order is the order of `add_arm`.
 
     Parameters
     ----------
-    dim : number of features of a context.
+    dim : int
+        Number of features d of a context.
+
+    Attributes
+    ----------
+    name : str
+        Name of the policy in `POLICIES`.
+    tau_cost_usd : float
+        US dollars that count as cost 1; the caller that builds a policy sets it.
+    arms : list of str
+        The K arms.
+    clock : int
+        Fold position: how many quality outcomes this policy has learned, over all arms.
+    pulls : int64[K]
+        Learned outcomes of each arm.
+    born : int64[K]
+        Fold position at which each arm was added.
+    prior_sums : dict from str to Sums
+        Prior knowledge of arms by name, which an arm is taught when it is added.
+    kept : dict from str to array
+        Statistics of a policy that reads no context.
+    view : dict from str to array
+        The published arrays that scoring reads.
 
     Notes
     -----
@@ -184,8 +262,10 @@ class Policy(ABC):
 
     name: ClassVar[str]
     reads_preference: ClassVar[bool] = False
-    """Whether `score` weighs quality against cost by itself: what is `weighed` comes off the
-    penalty then, and each outcome that it learns carries a cost."""
+    """Whether `score` weighs quality against cost by itself.
+
+    If so, a router subtracts `weighed` from the penalty, and `learn` needs `Outcome.cost_usd`.
+    """
     Params: ClassVar[type | None] = None
     """Dataclass of the keyword parameters besides `dim`; None where ``__init__`` lists them."""
 
@@ -193,19 +273,34 @@ class Policy(ABC):
         if dim < 1:
             raise ValueError(f"dim: at least 1, not {dim}")
         self.dim = dim
-        self.tau_cost_usd = 1.0  # US dollars that count as cost 1; whoever builds a policy sets it
+        self.tau_cost_usd = 1.0
         self.arms: list[str] = []
         self.clock = 0
         self.pulls = np.zeros(0, dtype=np.int64)
         self.born = np.zeros(0, dtype=np.int64)
-        self.lessons: dict[str, Sums] = {}
+        self.prior_sums: dict[str, Sums] = {}
         self.kept: Arrays = {}
         self.view: Arrays = {}
 
     @staticmethod
     @abstractmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
-        """Return the exact pmf[n, K] of the draw before exploration, row by row."""
+        """Return the exact law of the draw before exploration, row by row.
+
+        Parameters
+        ----------
+        scores : mapping from str to float32[n, K]
+            What `score` returned.
+        eligible : bool[n, K]
+            Arms that may be drawn; a row without one has a pmf of zeros.
+        penalty : float64[n, K]
+            Cost and latency in quality units.
+
+        Returns
+        -------
+        float64[n, K]
+            Probability of every arm.
+        """
 
     @abstractmethod
     def _learn(self, arm: int, outcome: Outcome) -> None:
@@ -216,27 +311,87 @@ class Policy(ABC):
         """Return the float32 arrays that `_assess` and `_estimate` read from `view`."""
 
     def score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
-        """Return all that the law needs: named float32[n, K] arrays for x[n, d].
+        """Return all that the law needs.
 
         Parameters
         ----------
-        x : float32[n, d]; another shape, or a value that is not finite, is a ValueError.
-        preference : float64[n, 3], weights of (quality, cost, latency).
+        x : float32[n, d]
+            Features of n requests.
+        preference : float64[n, 3]
+            Weights of (quality, cost, latency).
+
+        Returns
+        -------
+        dict from str to float32[n, K]
+            The scores by name; a log keeps them.
+
+        Raises
+        ------
+        ValueError
+            For x of another shape, or with a value that is not finite.
         """
         return self._assess(self._checked(x), preference)[0]
 
     def estimate(self, x: Float32) -> tuple[Float32, Float32]:
-        """Return mean[n, K] and deviation[n, K] of quality, in reward units; x as in `score`."""
+        """Return what quality is expected of every arm.
+
+        Parameters
+        ----------
+        x : float32[n, d]
+            Features of n requests.
+
+        Returns
+        -------
+        mean : float32[n, K]
+            Expected quality, in reward units.
+        std : float32[n, K]
+            Standard deviation of that estimate.
+
+        Raises
+        ------
+        ValueError
+            As in `score`.
+        """
         return self._estimate(self._checked(x))
 
     def weighed(self, x: Float32, preference: Float64) -> Float64:
-        """Return the penalty[n, K], in quality units, that the scores have in them already."""
+        """Return the penalty that the scores already contain.
+
+        Parameters
+        ----------
+        x : float32[n, d]
+            Features of n requests.
+        preference : float64[n, 3]
+            Weights of (quality, cost, latency).
+
+        Returns
+        -------
+        float64[n, K]
+            In quality units; zeros where the policy does not read the preference.
+        """
         return np.zeros((len(x), len(self.arms)))
 
     def assess(
         self, x: Float32, preference: Float64
     ) -> tuple[dict[str, Float32], Float32, Float32]:
-        """Return (scores, mean, std): `score` and `estimate` in one step, equal bit for bit."""
+        """Return `score` and `estimate` in one step, equal to both bit for bit.
+
+        Parameters
+        ----------
+        x : float32[n, d]
+            Features of n requests.
+        preference : float64[n, 3]
+            Weights of (quality, cost, latency).
+
+        Returns
+        -------
+        scores : dict from str to float32[n, K]
+            See `score`.
+        mean : float32[n, K]
+            See `estimate`.
+        std : float32[n, K]
+            See `estimate`.
+        """
         return self._assess(self._checked(x), preference)
 
     def _assess(
@@ -253,7 +408,7 @@ class Policy(ABC):
     def _checked(self, x: Float32) -> Float32:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x: shape [n, {self.dim}], not {list(x.shape)}")
-        # A product sees a bad value in half the time; one that it overflows on is looked at again.
+        # A product finds a bad value in half the time; it may overflow on good ones, so look again.
         if not math.isfinite(np.vdot(x, x)) and not np.isfinite(x).all():
             raise ValueError("x: every value finite")
         return np.ascontiguousarray(x, dtype=np.float32)
@@ -266,36 +421,50 @@ class Policy(ABC):
         penalty: Float64,
         explore: Float64 | None = None,
     ) -> Float64:
-        """Return the pmf[n, K] of the draw: the law, mixed with exploration.
+        """Return the law of the draw, mixed with exploration.
 
         Parameters
         ----------
-        scores : what `score` returned, float32[n, K] each.
-        eligible : bool[n, K]; a row without an eligible arm has a pmf of zeros.
-        penalty : float64[n, K], in quality units.
-        explore : float64[n, K], absolute share of each arm (see `exploration.shares`).
+        scores : mapping from str to float32[n, K]
+            What `score` returned.
+        eligible : bool[n, K]
+            Arms that may be drawn; a row without one has a pmf of zeros.
+        penalty : float64[n, K]
+            Cost and latency in quality units.
+        explore : float64[n, K] or None
+            Absolute share of each arm, see `exploration.shares`; None for no exploration.
+
+        Returns
+        -------
+        float64[n, K]
+            Probability of every arm.
         """
         p = cls.law(scores, eligible, penalty)
         if explore is None:
             return p
-        # The last bits of a sum follow the memory layout; a logged row must give the same ones.
+        # The last bits of a sum depend on the memory layout; a logged row must give the same bits.
         spent = np.ascontiguousarray(explore).sum(axis=1, keepdims=True)
         mixed: Float64 = p * np.maximum(1.0 - spent, 0.0) + explore
         return mixed
 
     def learn(self, outcomes: Iterable[Outcome]) -> None:
-        """Fold quality outcomes, one at a time and in order; all of them or, on an error, none.
+        """Fold quality outcomes, one at a time and in order; on an error, none of them.
+
+        Parameters
+        ----------
+        outcomes : iterable of Outcome
+            Outcomes in log order.
 
         Raises
         ------
         KeyError
-            For an arm that is not known.
+            For an arm that was not added.
         ValueError
             For features of another shape, or a feature or value that is not finite.
 
         Notes
         -----
-        While an outcome is learned, `clock` counts it already: the first one has position 1.
+        While an outcome is learned, `clock` already counts it: the first one has position 1.
         """
         index = {name: k for k, name in enumerate(self.arms)}
         batch = [(index[outcome.arm], outcome) for outcome in outcomes]
@@ -309,17 +478,32 @@ class Policy(ABC):
             self._learn(arm, outcome)
 
     def learn_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64) -> None:
-        """Fold qualities[n] of arms[n] at x[n, d] as `learn` does, to the same bits."""
+        """Fold n quality outcomes in order, to the same bits as `learn`.
+
+        Parameters
+        ----------
+        arms : int[n]
+            Position of each outcome's arm in `arms`.
+        x : float32[n, d]
+            Features.
+        values : float64[n]
+            Qualities.
+        """
         rows = zip(arms.tolist(), x, values.tolist(), strict=True)
         self.learn(Outcome(0, "", self.arms[k], row, "quality", value) for k, row, value in rows)
 
     def compare(self, comparison: Comparison) -> None:
-        """Fold which of two answers was preferred; not every policy has a use for it.
+        """Fold which of two answers was preferred; most policies learn nothing from it.
+
+        Parameters
+        ----------
+        comparison : Comparison
+            The winner and the loser.
 
         Raises
         ------
         KeyError
-            For an arm that is not known.
+            For an arm that was not added.
         ValueError
             For features of another shape, or a feature that is not finite.
         """
@@ -330,83 +514,115 @@ class Policy(ABC):
         winner, loser = self.arms.index(comparison.winner), self.arms.index(comparison.loser)
         self._compare(winner, loser, comparison)
 
-    def _compare(  # noqa: B027 - nothing to learn from is fine
+    def _compare(  # noqa: B027 - not every policy learns from comparisons
         self, winner: int, loser: int, comparison: Comparison
     ) -> None: ...
 
     def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
-        """Start from a fitted prior, as plain arrays, before any arm is added.
+        """Start from a fitted prior, before any arm is added.
 
-        An arm that the prior knows is taught when it is added; see `sums_of` for the arrays.
+        An arm that is in the prior is taught when it is added.
+
+        Parameters
+        ----------
+        prior : mapping from str to array
+            The arrays of `sums_of`.
 
         Raises
         ------
         ValueError
-            When this kind of policy has no use for such a prior.
+            When this policy cannot start from such a prior.
         """
         if "gram" not in prior or not self.teachable():
             raise ValueError(f"prior: {self.name} has no use for this kind of prior")
-        self.lessons = sums_of(prior)
+        self.prior_sums = sums_of(prior)
 
     def teachable(self) -> bool:
-        """Return whether this policy listens to `teach`."""
+        """Return whether `teach` has an effect on this policy."""
         return type(self)._teach is not Policy._teach
 
     def teach(self, name: str, sums: Sums) -> None:
-        """Add to an arm what imaginary outcomes have taught; not every policy listens.
+        """Add prior knowledge to an arm; it has no effect where `teachable` is False.
+
+        Parameters
+        ----------
+        name : str
+            The arm.
+        sums : Sums
+            The knowledge.
 
         Raises
         ------
         KeyError
-            For an arm that is not known.
+            For an arm that was not added.
         ValueError
-            For sums of other features, or that are not finite.
+            For sums of another number of features, or that are not finite.
         """
         if name not in self.arms:
             raise KeyError(name)
         sums.check(self.dim)
         self._teach(self.arms.index(name), sums)
 
-    def _teach(self, arm: int, sums: Sums) -> None:  # noqa: B027 - nothing to learn from is fine
+    def _teach(self, arm: int, sums: Sums) -> None:  # noqa: B027 - not every policy learns this
         ...
 
     def add_arm(self, name: str) -> None:
-        """Add an arm; one that was here before keeps what it has learned."""
+        """Add an arm; an arm that was added before keeps what it has learned.
+
+        Parameters
+        ----------
+        name : str
+            The arm.
+        """
         if name not in self.arms:
             self.arms.append(name)
             self.pulls, self.born = np.append(self.pulls, 0), np.append(self.born, self.clock)
             self._grow()
-            if name in self.lessons:
-                self.teach(name, self.lessons[name])
+            if name in self.prior_sums:
+                self.teach(name, self.prior_sums[name])
 
     def _grow(self) -> None:
         """Make room for one more arm; by default an entry of 0 in every array of `kept`."""
         self.kept = {name: np.append(values, 0.0) for name, values in self.kept.items()}
 
     def reset_arm(self, name: str, *, shift: float = 0.0, worth: float = 2.0) -> None:
-        """Be unsure again of how good an arm is on the whole; not every policy can be.
+        """Forget most of an arm's overall level of quality; some policies ignore this.
 
         Parameters
         ----------
-        name : the arm; one that is not known is a KeyError.
-        shift : what its level is believed to have moved by, in reward units.
-        worth : how many outcomes the moved level is worth from now on, at most what it was.
+        name : str
+            The arm.
+        shift : float, default 0.0
+            Estimated change of its level, in reward units.
+        worth : float, default 2.0
+            Number of outcomes that the changed level is worth from now on, at most what it was.
+
+        Raises
+        ------
+        KeyError
+            For an arm that was not added.
         """
         if name not in self.arms:
             raise KeyError(name)
         self._reset(self.arms.index(name), shift, worth)
 
-    def _reset(  # noqa: B027 - having no answer is fine
+    def _reset(  # noqa: B027 - a policy may ignore a reset
         self, arm: int, shift: float, worth: float
     ) -> None: ...
 
     def state(self) -> Arrays:
-        """Return everything learned as plain arrays, without what can be derived from it."""
+        """Return everything learned, without what can be derived from it, as plain arrays."""
         own: Arrays = {"clock": np.array(self.clock)}
         return own | self._roster() | self._state()
 
     def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over a `state`; the inverse of that method, bit for bit."""
+        """Take over a state, bit for bit.
+
+        Parameters
+        ----------
+        state : mapping from str to array
+            What `state` returned.
+        """
         self.arms = [str(name) for name in state["arms"]]
         self.clock = int(state["clock"])
         self.pulls = np.array(state["pulls"], dtype=np.int64)
@@ -431,7 +647,13 @@ class Policy(ABC):
         return {"arms": names, "pulls": self.pulls.copy(), "born": self.born.copy()}
 
     def install(self, view: Arrays) -> None:
-        """Score from `view`, published by a policy with the same parameters."""
+        """Score from published arrays.
+
+        Parameters
+        ----------
+        view : dict from str to array
+            What `publish` of a policy with the same parameters returned.
+        """
         self.arms = [str(name) for name in view["arms"]]
         self.view = view
 

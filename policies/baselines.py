@@ -1,6 +1,6 @@
-"""Baselines: the routers that every better one must beat, under the same contract.
+"""Baselines: simple policies that every other policy must beat. None may fit coefficients.
 
-Three keep a mean per arm, one keeps the last outcomes themselves; none may fit coefficients.
+Three keep a mean for each arm, one keeps the newest outcomes themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from policies.laws import greedy, optimistic
 
 
 class Shrinking(Policy):
-    """Estimates by a beta posterior; the prior is worth 2 rewards, and `kept` is the state."""
+    """Base of policies that estimate quality by a beta posterior of each arm.
+
+    Parameters
+    ----------
+    dim : int
+        Number of features; the estimates do not depend on them.
+    prior : float, default 0.6
+        Quality that is estimated before any reward, in [0, 1]; it is worth 2 rewards.
+    """
 
     def __init__(self, *, dim: int, prior: float = 0.6) -> None:
         super().__init__(dim=dim)
@@ -45,22 +53,40 @@ class Shrinking(Policy):
 
 
 class Random(Shrinking):
-    """Play any eligible arm; `prior` in [0, 1] is the quality estimated before any reward."""
+    """Play any eligible arm with the same probability.
+
+    Parameters
+    ----------
+    dim : int
+        See `Shrinking`.
+    prior : float, default 0.6
+        See `Shrinking`.
+    """
 
     name = "random"
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """See `Policy.law`."""
         return greedy(np.zeros(eligible.shape), eligible)
 
 
 class Fixed(Shrinking):
-    """Play one arm; where it is not eligible, the eligible arms of least penalty.
+    """Play one arm; where it is not eligible, play the eligible arms of least penalty.
 
     Parameters
     ----------
-    dim, prior : as of `Random`.
-    arm : its name; it may be added later. Without a name, adding any arm is a ValueError.
+    dim : int
+        See `Shrinking`.
+    arm : str, default ""
+        Name of the arm; it may be added later.
+    prior : float, default 0.6
+        See `Shrinking`.
+
+    Raises
+    ------
+    ValueError
+        When an arm is added and `arm` is empty.
     """
 
     name = "fixed"
@@ -78,16 +104,27 @@ class Fixed(Shrinking):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """See `Policy.law`."""
         return greedy(np.where(scores["chosen"] > 0.0, np.inf, -penalty), eligible)
 
     def add_arm(self, name: str) -> None:
+        """See `Policy.add_arm`."""
         if not self.arm:
             raise ValueError("arm: required")
         super().add_arm(name)
 
 
 class EpsilonGreedy(Shrinking):
-    """Play argmax mean_a - penalty_a, and a uniform arm with probability `epsilon` in [0, 1].
+    """Play argmax mean_a - penalty_a, and a uniformly drawn arm with probability `epsilon`.
+
+    Parameters
+    ----------
+    dim : int
+        See `Shrinking`.
+    epsilon : float, default 0.05
+        Probability of a uniform draw, in [0, 1].
+    prior : float, default 0.6
+        See `Shrinking`.
 
     Examples
     --------
@@ -111,21 +148,30 @@ class EpsilonGreedy(Shrinking):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """See `Policy.law`."""
         epsilon = scores["epsilon"].astype(np.float64)
         best = greedy(scores["mean"].astype(np.float64) - penalty, eligible)
         return (1.0 - epsilon) * best + epsilon * Random.law(scores, eligible, penalty)
 
 
 class KNearest(Shrinking):
-    """Play argmax of the shrunk mean reward of an arm's k nearest outcomes, plus optimism.
+    """Play argmax of the shrunk mean reward of an arm's k nearest outcomes plus a bonus.
 
     Parameters
     ----------
-    dim, prior : as of `Random`.
-    k : neighbours of an arm that count; of two at the same distance the newer one is the nearer.
-    memory : the newest outcomes, of all arms together, that are remembered.
-    distance : ``cosine`` or ``euclidean``.
-    alpha : bonus of an arm without neighbours; n of them leave ``alpha / sqrt(1 + n)``.
+    dim : int
+        Number of features.
+    k : int, default 40
+        Neighbours of an arm that count; of two at the same distance the newer one is nearer.
+    memory : int, default 4096
+        Number of newest outcomes, of all arms together, that are kept.
+    distance : str, default "cosine"
+        ``cosine`` or ``euclidean``.
+    alpha : float, default 0.1
+        Bonus of an arm without neighbours, at least 0; with n neighbours it is
+        ``alpha / sqrt(1 + n)``.
+    prior : float, default 0.6
+        See `Shrinking`.
     """
 
     name = "knn"
@@ -158,6 +204,7 @@ class KNearest(Shrinking):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """See `Policy.law`."""
         return optimistic(scores, eligible, penalty)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
@@ -165,7 +212,7 @@ class KNearest(Shrinking):
 
     def _neighbours(self, x: Float32) -> tuple[Float64, Float64]:
         points, owner, value = self.view["points"], self.view["owner"], self.view["value"]
-        # BLAS sums a row by its place in the matrix, so the k-th outcome would depend on the batch.
+        # BLAS sums a row by its place in the matrix; the k-th nearest would depend on the batch.
         far = -(np.einsum("md,nd->nm", points, x) + self.view["offset"])
         total, count = np.zeros((2, len(x), len(self.arms)))
         for arm in range(len(self.arms)):
@@ -190,7 +237,7 @@ class KNearest(Shrinking):
         view = {name: array[newest_first] for name, array in self.kept.items()}
         points = view["points"].astype(np.float64)
         half = 0.5 * (points * points).sum(axis=1)
-        # The nearest have the largest p.x + offset by either distance: |x| is common to all.
+        # By either distance the nearest points have the largest p.x + offset: |x| is common to all.
         if self.cosine:
             points /= np.sqrt(np.where(half > 0.0, 2.0 * half, 1.0))[:, None]
             half[:] = 0.0

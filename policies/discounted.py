@@ -1,8 +1,8 @@
-"""Policies for a world that moves, one way: what was learned counts less with every outcome.
+"""Discounting policies for a world that changes: an outcome counts less with every later one.
 
-All arms age by the fold position, the count of outcomes that any arm has learned, so that an arm
-which is not played is forgotten too, and a replay forgets as the daemon did. Sums are aged when
-they are used, never in between, so nothing depends on when that is.
+All arms age by the fold position, the count of outcomes that any arm has learned. So an arm that
+is not played is forgotten too, and a replay forgets as the daemon did. Sums are aged only when
+they are read, so no result depends on when that happens.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from policies.ridge import RidgeArms
 from policies.thompson import Thompson
 
 UNTRIED = 1e3
-"""The bonus of an arm without outcomes, infinite in theory, and the largest of any."""
+"""Bonus of an arm without outcomes, and the largest bonus; in theory it is infinite."""
 
 GAMMA = 0.998
-"""Half after 346 outcomes. Of .99 to .999 it loses least on stationary streams of 3 and 9 models
-(with 9, .99 cost 25 to 67 thousandths of utility) while a fall of one model still shows."""
+"""Default forgetting factor: an outcome counts half after 346 others.
+
+Of the factors from .99 to .999 it loses least on stationary streams of 3 and 9 models, and a fall
+of one model still shows. With 9 models, .99 cost 0.025 to 0.067 of utility.
+"""
 
 
 class DUCB(Shrinking):
@@ -35,19 +38,26 @@ class DUCB(Shrinking):
 
     Parameters
     ----------
-    dim : number of features, none of which it reads.
-    gamma : forgetting per learned outcome of any arm, in (0, 1]; at 1 this is UCB.
-    half_life : outcomes after which one counts half, in place of gamma.
-    xi : width of the index. The guarantee wants more than 1/2; models differ by so little that
-        on real streams this costs ten times the regret.
-    bound : B, the largest reward.
-    prior : mean quality of an arm without outcomes, worth 2 of them in `estimate`.
+    dim : int
+        Number of features, none of which it reads.
+    gamma : float, default 0.998
+        Forgetting factor per learned outcome of any arm, in (0, 1]; at 1 this is UCB.
+    half_life : float, default 0.0
+        Number of learned outcomes after which an outcome counts half, in place of `gamma`.
+    xi : float, default 0.01
+        Width of the index, at least 0. The guarantee needs more than 1/2, but models differ so
+        little that on real streams this costs ten times the regret.
+    bound : float, default 1.0
+        The largest reward B, above 0.
+    prior : float, default 0.6
+        Mean quality of an arm without outcomes, in [0, 1]; in `estimate` it is worth 2 outcomes.
 
     Notes
     -----
-    ``N_a = sum gamma^(t-i)`` over the outcomes i of arm a, t all outcomes so far, ``S_a`` the same
-    sum of rewards, ``n = sum_a N_a``, log(n) at least 0. The published factor of 0.6 keeps 2.5
-    outcomes in mind at all, and only makes sense for one a tick, not one a request.
+    ``N_a = sum gamma^(t-i)`` over the outcomes i of arm a, where t counts all outcomes so far.
+    ``S_a`` is the same sum of rewards, ``n = sum_a N_a``, and log(n) is at least 0. The published
+    factor of 0.6 remembers 2.5 outcomes in all; it suits one outcome per period of time, not one
+    per request.
 
     References
     ----------
@@ -93,6 +103,7 @@ class DUCB(Shrinking):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """See `Policy.law`."""
         return optimistic(scores, eligible, penalty)
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
@@ -135,7 +146,9 @@ class DLinUCBParams(LinUCBParams):
     ----------
     gamma : float, default 0.998
         Forgetting factor per learned outcome of any arm, in (0, 1].
-    width, alpha, delta, noise, bound, ridge, level, prior, half_life
+    width : str
+        See `LinUCBParams`.
+    alpha, delta, noise, bound, ridge, level, prior, half_life : float
         See `LinUCBParams`.
     """
 
@@ -154,11 +167,11 @@ class DLinUCB(LinUCB):
 
     Notes
     -----
-    ``V_a = sum g^(t-i) x x' + P`` and ``W_a = sum g^(2(t-i)) x x' + P`` with g = gamma: the
-    regulariser P never decays, which is what adding (1 - g) P and (1 - g^2) P at each outcome
-    comes to. The theoretical width is ``noise sqrt(2 log(1/delta) + log det W - log det P) +
-    bound``; that of [1]_ puts the largest determinant of its trace in place of the real one, and
-    is never below. Its regret bound had a flaw, see [2]_.
+    ``V_a = sum g^(t-i) x x' + P`` and ``W_a = sum g^(2(t-i)) x x' + P`` with g = gamma. The
+    regulariser P never decays; this equals adding (1 - g) P and (1 - g^2) P at each outcome. The
+    theoretical width is ``noise sqrt(2 log(1/delta) + log det W - log det P) + bound``. The width
+    of [1]_ replaces the determinant by the largest one of the same trace, and is never below this
+    one. The regret bound of [1]_ had a flaw, see [2]_.
 
     References
     ----------
@@ -189,7 +202,7 @@ class DLinUCB(LinUCB):
         super()._learn(arm, outcome)
         self.squared.update(arm, outcome.x, outcome.value, self.clock)
 
-    learn_rows = Policy.learn_rows  # two sums follow every outcome
+    learn_rows = Policy.learn_rows  # an outcome updates two sums, one by one
 
     def _teach(self, arm: int, sums: Sums) -> None:
         super()._teach(arm, sums)
@@ -221,7 +234,19 @@ class DLinUCB(LinUCB):
 
 
 class DThompson(Thompson):
-    """Thompson sampling as by default, forgetting; parameters as of `Thompson`."""
+    """Thompson sampling that forgets by default.
+
+    Parameters
+    ----------
+    dim : int
+        See `Thompson`.
+    alpha, context, tau, prior : float
+        See `Thompson`.
+    gamma : float, default 0.998
+        Forgetting factor per learned outcome of any arm, in (0, 1].
+    half_life : float, default 0.0
+        See `Thompson`.
+    """
 
     name = "d-thompson"
 

@@ -1,8 +1,10 @@
-"""The exploration law: a share of the draw for arms as such, paid from a budget of its own.
+"""Exploration: shares of the draw that do not depend on scores, within a cap on their cost.
 
-A uniform share is for those who want stronger off-policy evaluation, or who run a deterministic
-policy; a trial share sees to it that an arm which came late is tried at all, and that one which
-was found worse is looked at again. At share 0 nothing here has any effect: no share and no floor.
+At share 0 nothing here has any effect: there is neither a share nor a floor.
+
+A uniform share serves stronger off-policy evaluation, and deterministic policies. A trial share
+makes sure that an arm which was added late is tried, and that an arm which became worse is tried
+again.
 """
 
 from __future__ import annotations
@@ -22,24 +24,36 @@ def shares(
     spend_rate_usd: float | Float64 | None,
     min_propensity: float,
 ) -> tuple[Float64, Bools]:
-    """Return each arm's absolute exploration share[n, K], and the arms[n, K] that cost too much.
+    """Return the uniform exploration share of each arm.
 
     Parameters
     ----------
-    pmf : float64[n, K], the law without exploration; its mode is the exploit choice.
-    eligible : bool[n, K].
-    cost : float64[n, K], predicted US dollars.
-    share : mass spread uniformly over the eligible arms, in [0, 1); at 0 all shares are 0 and
-        nothing is excluded.
-    cost_share : cap on the expected extra cost, as a share of `spend_rate_usd`.
-    spend_rate_usd : US dollars per request, for all or float64[n, 1]; None means the cost of the
-        exploit choice.
-    min_propensity : floor of a share, at most an even split; an arm whose floor breaks the cap
-        is returned as excluded.
+    pmf : float64[n, K]
+        The law without exploration; its mode is the exploit choice.
+    eligible : bool[n, K]
+        Arms that may be drawn.
+    cost_usd : float64[n, K]
+        Predicted cost.
+    share : float
+        Mass that is spread uniformly over the eligible arms, in [0, 1); at 0 all shares are 0 and
+        no arm is excluded.
+    cost_share : float
+        Cap on the expected extra cost, as a share of `spend_rate_usd`.
+    spend_rate_usd : float or float64[n, 1] or None
+        US dollars per request; None for the cost of the exploit choice.
+    min_propensity : float
+        Floor of a share, at most an even split.
+
+    Returns
+    -------
+    shares : float64[n, K]
+        Absolute share of each arm.
+    excluded : bool[n, K]
+        Eligible arms whose floor alone would exceed their part of the cap.
 
     Notes
     -----
-    The cap is split evenly over the arms dearer than the exploit choice, so that
+    The cap is split evenly over the arms that cost more than the exploit choice, so that
     ``sum_a share_a (c_a - c_exploit)+ <= cost_share * spend_rate_usd``.
     """
     if share <= 0.0 or not cost_usd.size:
@@ -66,32 +80,49 @@ def trial_shares(
     cost_share: float,
     spend_rate_usd: float | Float64 | None,
 ) -> Float64:
-    """Return `explore`[n, K] with the eligible of `arms` lifted to an even split of `share`.
+    """Return exploration shares in which the arms on trial have at least an even part of a share.
 
     Parameters
     ----------
-    pmf, eligible, cost, cost_share, spend_rate_usd : see `shares`.
-    explore : float64[n, K], shares that are spent already.
-    arms : bool[K], the arms on trial.
-    share : mass for all of them together, in [0, 1).
+    pmf : float64[n, K]
+        See `shares`.
+    eligible : bool[n, K]
+        See `shares`.
+    cost_usd : float64[n, K]
+        See `shares`.
+    explore : float64[n, K]
+        Shares so far.
+    arms : bool[K]
+        The arms on trial.
+    share : float
+        Mass for all arms on trial together, in [0, 1).
+    cost_share : float
+        See `shares`.
+    spend_rate_usd : float or float64[n, 1] or None
+        See `shares`.
+
+    Returns
+    -------
+    float64[n, K]
+        Absolute share of each arm, nowhere below `explore`.
 
     Notes
     -----
-    What `explore` has left of the cap is split evenly over the arms on trial that are dearer than
-    the exploit choice. A share that it does not pay for is cut down; the arm stays eligible.
+    What `explore` leaves of the cap is split evenly over the arms on trial that cost more than the
+    exploit choice. A share that this does not pay for is cut; the arm stays eligible.
     """
     exploit, extra = _extra(pmf, eligible, cost_usd)
     cap = cost_share * (exploit if spend_rate_usd is None else spend_rate_usd)
     left = np.maximum(cap - (explore * extra).sum(axis=1, keepdims=True), 0.0)
-    trying = eligible & arms
-    own = share / np.maximum(trying.sum(axis=1, keepdims=True), 1)
-    lift = np.where(trying, np.maximum(own - explore, 0.0), 0.0)
-    lift = np.minimum(lift, _affordable(np.where(trying, extra, 0.0), left))
+    on_trial = eligible & arms
+    own = share / np.maximum(on_trial.sum(axis=1, keepdims=True), 1)
+    more = np.where(on_trial, np.maximum(own - explore, 0.0), 0.0)
+    more = np.minimum(more, _affordable(np.where(on_trial, extra, 0.0), left))
     free = np.maximum(1.0 - explore.sum(axis=1, keepdims=True), 0.0)
-    lifted: Float64 = explore + lift * np.minimum(
-        1.0, free / np.maximum(lift.sum(axis=1, keepdims=True), 1e-300)
+    raised: Float64 = explore + more * np.minimum(
+        1.0, free / np.maximum(more.sum(axis=1, keepdims=True), 1e-300)
     )
-    return lifted
+    return raised
 
 
 def exploration_usd(
@@ -101,8 +132,14 @@ def exploration_usd(
 
     Parameters
     ----------
-    exploit : float64[n, K], the law without exploration.
-    eligible, cost, explore : see `trial_shares`.
+    exploit : float64[n, K]
+        The law without exploration; its mode is the exploit choice.
+    eligible : bool[n, K]
+        Arms that may be drawn.
+    cost_usd : float64[n, K]
+        Predicted cost.
+    explore : float64[n, K]
+        Absolute share of each arm.
     """
     if not explore.any():
         return 0.0
@@ -110,16 +147,19 @@ def exploration_usd(
 
 
 def _extra(pmf: Float64, eligible: Bools, cost_usd: Float64) -> tuple[Float64, Float64]:
-    """Return the cost[n, 1] of the exploit choice, and how much more each arm[n, K] costs."""
+    """Return the cost[n, 1] of the exploit choice, and how much more each arm costs, [n, K]."""
     exploit = cost_usd[np.arange(len(cost_usd)), pmf.argmax(axis=1)][:, None]
     return exploit, np.where(eligible, np.maximum(cost_usd - exploit, 0.0), 0.0)
 
 
 def _affordable(extra: Float64, cap: float | Float64) -> Float64:
-    """Return the share[n, K] of each arm that an even split of `cap` over the dearer ones pays."""
-    dearer = np.maximum((extra > 0.0).sum(axis=1, keepdims=True), 1)
+    """Return the share[n, K] of each arm that an even part of the cap pays for.
+
+    The arms of positive extra[n, K] cost divide the cap; for the others any share is free.
+    """
+    count = np.maximum((extra > 0.0).sum(axis=1, keepdims=True), 1)
     with np.errstate(over="ignore"):
         paid: Float64 = np.where(
-            extra > 0.0, (cap / dearer) / np.where(extra > 0.0, extra, 1.0), 1.0
+            extra > 0.0, (cap / count) / np.where(extra > 0.0, extra, 1.0), 1.0
         )
     return paid

@@ -1,4 +1,4 @@
-"""LinUCB with disjoint linear models: optimism in proportion to what is not known yet."""
+"""LinUCB with disjoint linear models: a bonus in proportion to the uncertainty of an estimate."""
 
 from __future__ import annotations
 
@@ -101,6 +101,7 @@ class LinUCB(Policy):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """See `Policy.law`."""
         return optimistic(scores, eligible, penalty)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
@@ -111,6 +112,7 @@ class LinUCB(Policy):
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)
 
     def learn_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64) -> None:
+        """See `Policy.learn_rows`."""
         if not all(map(math.isfinite, values.tolist())):
             raise ValueError("values: every value finite")
         self.ridge.update_rows(arms, self._checked(x), values, self.clock)
@@ -137,8 +139,8 @@ class LinUCB(Policy):
         own = self.params
         width: NDArray[Any] = np.full(len(self.arms), own.alpha, dtype=np.float32)
         if own.width == "theoretical":
-            gained = self._log_det(inverse) - np.log(self.ridge.fresh[0]).sum()
-            radius = np.sqrt(2.0 * np.log(1.0 / own.delta) + np.maximum(gained, 0.0))
+            gain = self._log_det(inverse) - np.log(self.ridge.fresh[0]).sum()
+            radius = np.sqrt(2.0 * np.log(1.0 / own.delta) + np.maximum(gain, 0.0))
             width = own.noise * radius + own.bound
         view = {"theta": theta, "inverse": inverse, "width": width}
         if theta.dtype == width.dtype == np.float32:
@@ -148,12 +150,12 @@ class LinUCB(Policy):
     def _solve(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return theta[K, d] and the M[K, d, d] of the bonus ``width sqrt(x' M x)``.
 
-        In float64 where `_log_det` is to read M, else in float32 at least.
+        They are float64 where `_log_det` reads M, else float32 or float64.
         """
         exact = self.params.width == "theoretical"
         return self.ridge.solve(self.clock) if exact else self.ridge.narrowed(self.clock)
 
     def _log_det(self, inverse: Float64) -> Float64:
-        """Return the log det A[K] of the theoretical width, of the M that `_solve` returned."""
+        """Return the log det A[K] of the theoretical width, from the M that `_solve` returned."""
         log_det: Float64 = -np.linalg.slogdet(inverse)[1]
         return log_det

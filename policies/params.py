@@ -14,14 +14,28 @@ import numpy as np
 from policies.base import Float64
 
 LARGEST = 1e9
-"""Beyond it, and below its inverse, float32 arithmetic on what is published would overflow."""
+"""Largest value of a parameter, and inverse of the smallest positive one.
 
-_SHORTEST = 1e-3
-"""The least factor of forgetting: its powers must not vanish within a few outcomes."""
+Beyond it float32 arithmetic on the published arrays would overflow.
+"""
+
+_SMALLEST_GAMMA = 1e-3
+"""Smallest forgetting factor: its powers must not vanish within a few outcomes."""
 
 
 def positive(**values: float) -> None:
-    """Raise ValueError for a value that is not above 0, or is out of all bounds."""
+    """Check that values are above 0 and within the bounds of `LARGEST`.
+
+    Parameters
+    ----------
+    **values : float
+        Values by the name of the parameter.
+
+    Raises
+    ------
+    ValueError
+        For a value that is not.
+    """
     for name, value in values.items():
         if not value > 0.0:
             raise ValueError(f"{name}: positive, not {value}")
@@ -29,7 +43,18 @@ def positive(**values: float) -> None:
 
 
 def not_negative(**values: float) -> None:
-    """Raise ValueError for a value that is not at least 0, or is out of all bounds."""
+    """Check that values are at least 0 and at most `LARGEST`.
+
+    Parameters
+    ----------
+    **values : float
+        Values by the name of the parameter.
+
+    Raises
+    ------
+    ValueError
+        For a value that is not.
+    """
     for name, value in values.items():
         if not value >= 0.0:
             raise ValueError(f"{name}: at least 0, not {value}")
@@ -37,21 +62,60 @@ def not_negative(**values: float) -> None:
 
 
 def between(low: float, high: float, **values: float) -> None:
-    """Raise ValueError for a value that is not in [low, high]."""
+    """Check that values are in [low, high].
+
+    Parameters
+    ----------
+    low : float
+        Smallest valid value.
+    high : float
+        Largest valid value.
+    **values : float
+        Values by the name of the parameter.
+
+    Raises
+    ------
+    ValueError
+        For a value that is not.
+    """
     for name, value in values.items():
         if not low <= value <= high:
             raise ValueError(f"{name}: in [{low:g}, {high:g}], not {value}")
 
 
 def share(**values: float) -> None:
-    """Raise ValueError for a value that is not in [0, 1]."""
+    """Check that values are in [0, 1].
+
+    Parameters
+    ----------
+    **values : float
+        Values by the name of the parameter.
+
+    Raises
+    ------
+    ValueError
+        For a value that is not.
+    """
     for name, value in values.items():
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{name}: in [0, 1], not {value}")
 
 
 def one_of(*valid: str, **values: str) -> None:
-    """Raise ValueError for a value that is not one of `valid`."""
+    """Check that values are among the valid ones.
+
+    Parameters
+    ----------
+    *valid : str
+        The valid values.
+    **values : str
+        Values by the name of the parameter.
+
+    Raises
+    ------
+    ValueError
+        For a value that is not.
+    """
     for name, value in values.items():
         if value not in valid:
             raise ValueError(f"{name}: {' or '.join(valid)}, not {value!r}")
@@ -62,16 +126,29 @@ def forgetting(default: float, *, gamma: float, half_life: float) -> float:
 
     Parameters
     ----------
-    default : of `gamma`.
-    gamma : in (0, 1]; 1 forgets nothing.
-    half_life : the number of learned outcomes after which one counts half; above 0 it stands in
-        place of `gamma`, which must be left at its default then.
+    default : float
+        Default of `gamma`.
+    gamma : float
+        Forgetting factor, in (0, 1]; 1 forgets nothing.
+    half_life : float
+        Number of learned outcomes after which an outcome counts half. Above 0 it replaces `gamma`,
+        which must then be left at its default.
+
+    Returns
+    -------
+    float
+        The factor, in (0, 1].
+
+    Raises
+    ------
+    ValueError
+        For a value out of its bounds, or for both beside each other.
     """
     not_negative(half_life=half_life)
     if half_life <= 0.0:
         if not 0.0 < gamma <= 1.0:
             raise ValueError(f"gamma: in (0, 1], not {gamma}")
-        between(_SHORTEST, 1.0, gamma=gamma)
+        between(_SMALLEST_GAMMA, 1.0, gamma=gamma)
         return gamma
     if gamma != default:
         raise ValueError("half_life: in place of gamma, not beside it")
@@ -151,7 +228,7 @@ class LinearParams:
         self.forgetting()
 
     def forgetting(self) -> float:
-        """Return the forgetting factor per learned outcome, in (0, 1]."""
+        """Return the forgetting factor per learned outcome, in (0, 1]; see `params.forgetting`."""
         return forgetting(type(self).gamma, gamma=self.gamma, half_life=self.half_life)
 
     def arm_prior(self, dim: int) -> tuple[Float64, Float64]:

@@ -183,6 +183,7 @@ class Pilot(Policy):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """See `Policy.law`."""
         return optimistic(scores, eligible, penalty)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:

@@ -107,6 +107,7 @@ class Thompson(Policy):
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
+        """See `Policy.law`."""
         mean, scale = scores["mean"].astype(np.float64), scores["scale"].astype(np.float64)
         return best_of(mean, scale, penalty, eligible)
 

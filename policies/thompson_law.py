@@ -46,7 +46,7 @@ def best_of(
     ``P(s_a >= cap) prod_{b not tied} F_b E[1 / (1 + others at the cap)]``, where the expectation
     is the integral over t in [0, 1] of ``prod_{tied} (1 - q_b + q_b t)``. The error is below 2e-7.
     """
-    # The last bits of a sum follow the memory layout; a logged row must give the same ones.
+    # The last bits of a sum depend on the memory layout; a logged row must give the same bits.
     mean, scale, penalty = (np.ascontiguousarray(part) for part in (mean, scale, penalty))
     eligible = np.ascontiguousarray(eligible)
     if not np.where(eligible, scale > 0.0, True).all():

@@ -1,7 +1,7 @@
-"""Policies for a world that moves, the other way: only the newest outcomes count, all alike.
+"""Windowed policies for a world that changes: only the newest outcomes count, all alike.
 
-The window holds the last outcomes of all arms together and is the whole state: sums are taken of
-it anew when they are published, so nothing drifts that is added and taken away ever so often.
+The window holds the newest outcomes of all arms together and is the whole state. Sums are
+computed from it at each publish and never updated, so rounding errors do not add up.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from policies.discounted import DUCB
 from policies.linucb import LinUCB, LinUCBParams
 from policies.ridge import invert
 
-_NOBODY = -1
+_EMPTY = -1
+"""The arm of a place of the window without an outcome."""
 
 
-def _empty(size: int, dim: int) -> Arrays:
+def _empty_window(size: int, dim: int) -> Arrays:
     return {
-        "owner": np.full(size, _NOBODY, dtype=np.int64),
+        "owner": np.full(size, _EMPTY, dtype=np.int64),
         "value": np.zeros(size),
         "x": np.zeros((size, dim), dtype=np.float32),
     }
 
 
 def _drop_all_but_newest(owner: NDArray[np.int64], arm: int, worth: float, clock: int) -> None:
-    """Free the places of an arm's outcomes, but for the newest `worth`, rounded up."""
-    mine = np.flatnonzero(owner == arm)
-    age = (clock - 1 - mine) % len(owner)
-    owner[mine[np.argsort(age)][int(np.ceil(worth)) :]] = _NOBODY
+    """Free the places of an arm's outcomes, except the newest `worth`, rounded up."""
+    places = np.flatnonzero(owner == arm)
+    age = (clock - 1 - places) % len(owner)
+    owner[places[np.argsort(age)][int(np.ceil(worth)) :]] = _EMPTY
 
 
 class SWUCB(DUCB):
@@ -41,14 +42,21 @@ class SWUCB(DUCB):
 
     Parameters
     ----------
-    dim : number of features, none of which it reads.
-    window : how many outcomes, of all arms together, count.
-    xi, bound, prior : as of `DUCB`.
+    dim : int
+        Number of features, none of which it reads.
+    window : int, default 200
+        Number of newest outcomes, of all arms together, that count.
+    xi : float, default 0.01
+        See `DUCB`.
+    bound : float, default 1.0
+        See `DUCB`.
+    prior : float, default 0.6
+        See `DUCB`.
 
     Notes
     -----
-    N_a and the mean are of the arm's outcomes among the last `window`, t is all outcomes so far.
-    The logarithm is of the smaller of t and the window, not of the larger.
+    N_a and the mean are of the arm's outcomes among the newest `window`; t counts all outcomes so
+    far. The logarithm is of the smaller of t and the window, not of the larger.
 
     References
     ----------
@@ -79,7 +87,7 @@ class SWUCB(DUCB):
     ) -> None:
         super().__init__(dim=dim, gamma=1.0, xi=xi, bound=bound, prior=prior)
         params.between(1, 1_000_000, window=window)
-        self.kept = {name: a for name, a in _empty(window, 0).items() if name != "x"}
+        self.kept = {name: a for name, a in _empty_window(window, 0).items() if name != "x"}
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
         place = (self.clock - 1) % len(self.kept["owner"])
@@ -92,10 +100,10 @@ class SWUCB(DUCB):
 
     def _publish(self) -> Arrays:
         owner = self.kept["owner"]
-        held, arms = owner != _NOBODY, len(self.arms)
-        count = np.bincount(owner[held], minlength=arms).astype(np.float64)
-        values = self.kept["value"][held]
-        total = np.bincount(owner[held], weights=values, minlength=arms).astype(np.float64)
+        filled, arms = owner != _EMPTY, len(self.arms)
+        count = np.bincount(owner[filled], minlength=arms).astype(np.float64)
+        values = self.kept["value"][filled]
+        total = np.bincount(owner[filled], weights=values, minlength=arms).astype(np.float64)
         return self._indices(total, count, self.bound, float(min(self.clock, len(owner))))
 
 
@@ -106,8 +114,10 @@ class SWLinUCBParams(LinUCBParams):
     Parameters
     ----------
     window : int, default 500
-        How many of the newest outcomes, of all arms together, count.
-    width, alpha, delta, noise, bound, ridge, level, prior
+        Number of newest outcomes, of all arms together, that count.
+    width : str
+        See `LinUCBParams`.
+    alpha, delta, noise, bound, ridge, level, prior : float
         See `LinUCBParams`.
     """
 
@@ -121,7 +131,7 @@ class SWLinUCBParams(LinUCBParams):
 
 
 class SWLinUCB(LinUCB):
-    """LinUCB that knows the last `window` outcomes of all arms together, and no others.
+    """LinUCB on the newest `window` outcomes of all arms together.
 
     Parameters
     ----------
@@ -132,8 +142,8 @@ class SWLinUCB(LinUCB):
 
     Notes
     -----
-    ``A_a = P + sum x x'`` over the arm's outcomes in the window; an arm that has none left is as
-    unknown as a new one. It cannot be taught by sums, which have no place in a window.
+    ``A_a = P + sum x x'`` over the arm's outcomes in the window. An arm without any is as uncertain
+    as a new one. It cannot start from prior knowledge: sums have no place in a window.
 
     References
     ----------
@@ -146,7 +156,7 @@ class SWLinUCB(LinUCB):
 
     def __init__(self, *, dim: int, **params: Any) -> None:
         super().__init__(dim=dim, **params)
-        self.kept = _empty(self.params.window, dim)
+        self.kept = _empty_window(self.params.window, dim)
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
         place = (self.clock - 1) % len(self.kept["owner"])
@@ -156,6 +166,7 @@ class SWLinUCB(LinUCB):
     learn_rows = Policy.learn_rows  # a window has no sums to add to
 
     def teachable(self) -> bool:
+        """See `Policy.teachable`."""
         return False
 
     def _teach(self, arm: int, sums: Sums) -> None: ...
@@ -171,8 +182,8 @@ class SWLinUCB(LinUCB):
         (precision, mean), arms = self.ridge.fresh, len(self.arms)
         theta, inverse = np.zeros((arms, self.dim)), np.zeros((arms, self.dim, self.dim))
         for arm in range(arms):
-            mine = self.kept["owner"] == arm
-            x = self.kept["x"][mine].astype(np.float64)
+            own = self.kept["owner"] == arm
+            x = self.kept["x"][own].astype(np.float64)
             inverse[arm], _ = invert(x.T @ x, precision)
-            theta[arm] = inverse[arm] @ (x.T @ self.kept["value"][mine] + precision * mean)
+            theta[arm] = inverse[arm] @ (x.T @ self.kept["value"][own] + precision * mean)
         return theta, inverse

@@ -118,7 +118,7 @@ def fitting(options: PoolOptions) -> Prior | None:
     name, dim = options.policy.name, FEATURES + len(options.tasks)
     policy = make_policy(name, dim=dim, params=options.policy.params)
     policy.adopt(prior.arrays)
-    for sums in policy.lessons.values():
+    for sums in policy.prior_sums.values():
         if len(sums.moment) != dim:
             raise ValueError(f"prior: of {dim} features, not {len(sums.moment)}")
     kind = options.embedder
