@@ -1,9 +1,9 @@
 """Turn prompts, or the embeddings that callers send, into the 47 features that every policy reads.
 
-A row is 32 text coordinates, 14 surface features and an intercept. The map is fixed: it must never
-learn, read the network, a clock or a setting, or let one row of a batch change another, since
-logged decisions are replayed from it. Optional heavy packages are imported only when an embedder
-that needs them is made.
+A row is 32 text coordinates, 14 surface features and an intercept. Logged decisions are replayed
+from features, so the map is fixed: it must never learn, never read the network, a clock or a
+setting, and one row of a batch must never change another. Heavy optional packages are imported
+only when an embedder that needs them is made.
 """
 
 from __future__ import annotations
@@ -57,7 +57,18 @@ def _digest(*parts: object) -> str:
 
 
 class Embedder(ABC):
-    """A fixed map from prompts or caller-sent vectors to features.
+    """A fixed map from prompts, or from vectors that callers send, to features.
+
+    Parameters
+    ----------
+    kind : str
+        Begins the identity.
+    basis : Basis, optional
+        Map from the text vector to coordinates; without it, a seeded projection.
+    dim : int
+        Length of the text vector.
+    source : object
+        What the text vector is made by, part of the identity.
 
     Attributes
     ----------
@@ -66,7 +77,7 @@ class Embedder(ABC):
     vector_dim : int
         Length of an embedding that a caller may send instead of text.
     slow : bool
-        True when `features` takes milliseconds and must be called off the event loop.
+        True if `features` takes milliseconds and must be called off the event loop.
     """
 
     identity: str
@@ -93,27 +104,28 @@ class Embedder(ABC):
     def features(
         self, prompts: Sequence[str | None], vectors: Vectors | None = None
     ) -> Float32Array:
-        """Features of a batch.
+        """Return the features of a batch.
 
         Parameters
         ----------
-        prompts : sequence of n str or None
-        vectors : float32 [n, vector_dim], or sequence of n arrays [vector_dim] or None, optional
+        prompts : sequence of str or None
+            n prompts; None where there is only a vector.
+        vectors : float32[n, vector_dim] or sequence of n float32[vector_dim] or None, optional
             A row's vector replaces its text vector. It is scaled to unit norm before the basis,
-            unless `vector_dim` is 32: then its numbers are the text coordinates. A zero vector
-            says nothing: its coordinates are 0.
+            unless `vector_dim` is 32: then its numbers are the text coordinates. The coordinates
+            of a zero vector are 0.
 
         Returns
         -------
-        float32 [n, 47]
+        float32[n, 47]
             32 text coordinates, 14 standardised surface features within +-8 (0 without a
             prompt), and 1.
 
         Raises
         ------
         ValueError
-            A vector of another length or with a number that is not finite, a row with neither
-            prompt nor vector, or a row without vector for a `precomputed` embedder.
+            For a vector of another length or with a number that is not finite, for a row with
+            neither prompt nor vector, and for a row without vector for a `precomputed` embedder.
         """
         count = len(prompts)
         out = np.zeros((count, FEATURES), dtype=np.float32)
@@ -144,11 +156,16 @@ class Embedder(ABC):
 
     @abstractmethod
     def vectors(self, prompts: Sequence[str]) -> Float32Array:
-        """Text vectors before the basis.
+        """Return text vectors, before the basis.
+
+        Parameters
+        ----------
+        prompts : sequence of str
+            n prompts.
 
         Returns
         -------
-        float32 [n, vector_dim]
+        float32[n, vector_dim]
             Of unit norm; 0 for a prompt without words.
         """
 
@@ -219,9 +236,14 @@ class Embedder(ABC):
 class HashingEmbedder(Embedder):
     """Hashed word (1,2)-grams, a fixed projection and a shipped basis: microseconds, no download.
 
-    The text vector is `sum sqrt(count_g) r_g / sqrt(number of n-grams)` with r_g the projected
-    bucket of g, so its norm is 1 up to the projection. Projection and basis are fused at load into
-    one row of 32 numbers per bucket.
+    The text vector is `sum sqrt(count_g) r_g / sqrt(number of n-grams)`, where r_g is the projected
+    bucket of n-gram g, so its norm is 1 up to the projection. Projection and basis are multiplied
+    once, at load, into a row of 32 numbers per bucket.
+
+    Parameters
+    ----------
+    basis : Basis, optional
+        In place of the shipped one.
     """
 
     def __init__(self, *, basis: Basis | None = None) -> None:
@@ -234,6 +256,7 @@ class HashingEmbedder(Embedder):
             self._fused += signs[:, k, None] * basis.matrix[dimensions[:, k]]
 
     def vectors(self, prompts: Sequence[str]) -> Float32Array:
+        """See `Embedder.vectors`."""
         return hashing_vectors(prompts)
 
     def _text(self, prompts: Sequence[str]) -> tuple[Float32Array, NDArray[np.float64]]:
@@ -256,17 +279,38 @@ class HashingEmbedder(Embedder):
 
 
 class PrecomputedEmbedder(Embedder):
-    """Callers send every vector; prompts beside them feed the surface features only."""
+    """Callers send every vector; a prompt beside it gives the surface features only.
+
+    Parameters
+    ----------
+    dim : int
+        Length of the vectors.
+    basis : Basis, optional
+        In place of a seeded projection.
+    """
 
     def __init__(self, *, dim: int, basis: Basis | None = None) -> None:
         super().__init__(kind=f"precomputed-{dim}", basis=basis, dim=dim)
 
     def vectors(self, prompts: Sequence[str]) -> Float32Array:
+        """Refuse: there is no map from text."""
         raise ValueError("this pool's embedder is precomputed: every row needs a vector")
 
 
 class SentenceEmbedder(Embedder):
-    """A sentence-transformers model on the CPU, with a shipped basis or a seeded projection."""
+    """A sentence-transformers model on the CPU, with a basis or a seeded projection.
+
+    Parameters
+    ----------
+    kind : str
+        Begins the identity.
+    model : SentenceTransformer
+        The loaded model.
+    source : str
+        Digest of its weights, part of the identity.
+    basis : Basis, optional
+        In place of a seeded projection.
+    """
 
     slow = True
 
@@ -277,6 +321,7 @@ class SentenceEmbedder(Embedder):
         self._limit = _CHARACTERS_PER_TOKEN * int(model.max_seq_length or 512)
 
     def vectors(self, prompts: Sequence[str]) -> Float32Array:
+        """See `Embedder.vectors`."""
         # The tokenizer reads the whole text before it truncates: a megabyte would stall it.
         vectors: Float32Array = self._model.encode(
             [prompt[: self._limit] for prompt in prompts],
@@ -297,7 +342,18 @@ def _sentence_transformers(extra: str) -> Any:
 
 
 def require(kind: str) -> None:
-    """Raise ImportError, naming the extra to install, if embedder `kind` cannot be had here."""
+    """Check that the packages of an embedder are installed, without importing them.
+
+    Parameters
+    ----------
+    kind : str
+        See `make_embedder`.
+
+    Raises
+    ------
+    ImportError
+        Naming the extra to install.
+    """
     packages = ["sentence_transformers"] if kind.startswith("sentence-transformers:") else []
     extra = "embeddings"
     if kind == "minilm":
@@ -312,12 +368,17 @@ def require(kind: str) -> None:
 def minilm_model() -> Any:
     """Load all-MiniLM-L6-v2 from its installed package, after checking its weights.
 
+    Returns
+    -------
+    SentenceTransformer
+        On the CPU.
+
     Raises
     ------
     ImportError
-        The `minilm` extra is not installed.
+        If the extra `minilm` is not installed.
     ValueError
-        The weights are not the ones that the shipped basis was fitted to.
+        If the shipped basis was fitted to other weights.
     """
     library = _sentence_transformers("minilm")
     spec = importlib.util.find_spec(MINILM_PACKAGE)
@@ -327,17 +388,32 @@ def minilm_model() -> Any:
         )
     folder = Path(spec.origin).parent / "model"
     check_weights(folder / "model.safetensors", sha256=MINILM_SHA256)
-    # A daemon's terminal is no place for the progress of loading.
+    # A daemon's terminal shows no progress of loading.
     importlib.import_module("transformers.utils.logging").disable_progress_bar()
     return library.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
 def check_weights(path: Path, *, sha256: str) -> None:
-    """Refuse a weights file with another SHA-256: ValueError; FileNotFoundError when absent."""
+    """Check the digest of a weights file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sha256 : str
+        Expected digest, in hexadecimal.
+
+    Raises
+    ------
+    ValueError
+        For another digest.
+    FileNotFoundError
+        If there is no such file.
+    """
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != sha256:
-        raise ValueError(f"refusing {path.name}: SHA-256 is {found}, expected {sha256}")
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != sha256:
+        raise ValueError(f"refusing {path.name}: SHA-256 is {digest}, expected {sha256}")
 
 
 def _weights_digest(model: Any) -> str:
@@ -359,16 +435,21 @@ def make_embedder(
     kind : str
         "hashing", "minilm", "sentence-transformers:<name or path>" or "precomputed".
     dim : int, optional
-        Length of the vectors: required by "precomputed"; elsewhere it must agree when given.
+        Length of the vectors; required by "precomputed", and for others it must agree.
     basis : Basis, optional
-        In place of the shipped or seeded one.
+        In place of the shipped one or of a seeded projection.
+
+    Returns
+    -------
+    Embedder
+        Ready to use.
 
     Raises
     ------
     ValueError
-        Unknown kind, a missing or impossible dim, or unexpected MiniLM weights.
+        For an unknown kind, a missing or impossible dim, and other MiniLM weights.
     ImportError
-        A package is missing; the message names the extra to install.
+        For a missing package; the message names the extra to install.
     """
     prefix, _, name = kind.partition(":")
     embedder: Embedder
@@ -379,13 +460,13 @@ def make_embedder(
             raise ValueError("the precomputed embedder needs dim, the length of its vectors")
         embedder = PrecomputedEmbedder(dim=dim, basis=basis)
     elif kind == "minilm":
-        own = {"kind": kind, "source": MINILM_SHA256}
-        embedder = SentenceEmbedder(model=minilm_model(), basis=basis or load_basis(kind), **own)
+        model, basis = minilm_model(), basis or load_basis(kind)
+        embedder = SentenceEmbedder(kind=kind, model=model, source=MINILM_SHA256, basis=basis)
     elif prefix == "sentence-transformers" and name:
         model = _sentence_transformers("embeddings").SentenceTransformer(name, device="cpu")
         # The last part only: a model that moves to another folder is the same embedder.
-        own = {"kind": f"{prefix}:{Path(name).name}", "source": _weights_digest(model)}
-        embedder = SentenceEmbedder(model=model, basis=basis, **own)
+        label, source = f"{prefix}:{Path(name).name}", _weights_digest(model)
+        embedder = SentenceEmbedder(kind=label, model=model, source=source, basis=basis)
     else:
         raise ValueError(
             f"unknown embedder {kind!r}: hashing, minilm, sentence-transformers:<name or path> "

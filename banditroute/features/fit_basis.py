@@ -1,10 +1,10 @@
 """Refit the shipped arrays: `python -m banditroute.features.fit_basis PARQUET... --out DIR`.
 
-It reads only the `prompt` column, so no label can leak into a basis, and takes at most the same
-number of prompts from each file, so that none dominates. MiniLM's basis is the principal
-directions of its vectors. The hashing basis is taught: a ridge regression of MiniLM's coordinates
-on hashed vectors, which puts prompts of like meaning, not only of like words, near each other.
-It must never run at serving time: a refit changes the identity of every embedder that uses it.
+Only the `prompt` column is read, so that no label can leak into a basis, and at most the same
+number of prompts of each file, so that no file dominates. MiniLM's basis is the principal
+directions of its vectors. The hashing basis is a ridge regression of MiniLM's coordinates on hashed
+vectors: it puts prompts of like meaning, not only of like words, near each other. This must never
+run at serving time: a refit changes the identity of every embedder that uses it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,22 @@ RIDGE = 100.0
 
 
 def read_prompts(path: Path, *, limit: int, seed: int) -> list[str]:
-    """Distinct prompts of a parquet file, at most `limit` of them drawn at random."""
+    """Return distinct prompts of a parquet file.
+
+    Parameters
+    ----------
+    path : Path
+        A file with a column ``prompt``.
+    limit : int
+        At most so many prompts, drawn at random.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    list of str
+        In the order of the file.
+    """
     from pyarrow import parquet
 
     column = parquet.read_table(path, columns=["prompt"])["prompt"].to_pylist()
@@ -47,51 +62,89 @@ def _principal(coordinates: NDArray[np.float64], map_: NDArray[np.float64]) -> N
 
 
 def fit_principal(vectors: NDArray[np.float32]) -> Basis:
-    """Principal directions of unit-norm text vectors.
+    """Return the principal directions of unit-norm text vectors.
 
     Parameters
     ----------
-    vectors : float32 [n, dim]
+    vectors : float32[n, dim]
         n > 32 and dim >= 32.
+
+    Returns
+    -------
+    Basis
+        In falling order of variance.
     """
     mean = vectors.mean(axis=0, dtype=np.float64)
     matrix = _principal(vectors - mean, np.eye(vectors.shape[1]))
     return Basis(mean.astype(np.float32), matrix.astype(np.float32))
 
 
-def fit_taught(vectors: NDArray[np.float32], lessons: NDArray[np.floating]) -> Basis:
-    """Directions of text vectors that predict a better embedder's coordinates.
+def fit_taught(vectors: NDArray[np.float32], targets: NDArray[np.floating]) -> Basis:
+    """Return directions of text vectors that predict a better embedder's coordinates.
 
     Parameters
     ----------
-    vectors : float32 [n, dim]
-    lessons : float [n, 32]
-        Coordinates that the teacher gives to the same prompts.
+    vectors : float32[n, dim]
+        Text vectors of prompts.
+    targets : float[n, 32]
+        Coordinates that the better embedder gives to the same prompts.
+
+    Returns
+    -------
+    Basis
+        In falling order of variance.
     """
     mean = vectors.mean(axis=0, dtype=np.float64)
     centred = vectors - mean
     gram = centred.T @ centred
     gram[np.diag_indices_from(gram)] += RIDGE
-    weights = np.linalg.solve(gram, centred.T @ lessons)
+    weights = np.linalg.solve(gram, centred.T @ targets)
     matrix = _principal(centred @ weights, weights)
     return Basis(mean.astype(np.float32), matrix.astype(np.float32))
 
 
 def fit_standard(prompts: Sequence[str]) -> Standard:
-    """Mean and slackened standard deviation of the raw surface features."""
+    """Return the mean and the slackened standard deviation of the raw surface features.
+
+    Parameters
+    ----------
+    prompts : sequence of str
+        At least one prompt.
+
+    Returns
+    -------
+    Standard
+        Of 14 features.
+    """
     raw = np.concatenate([text.analyse(rows)[1] for rows in text.chunks(text.encode(prompts))])
     scale = raw.std(axis=0) + SURFACE_SLACK
     return Standard(raw.mean(axis=0).astype(np.float32), scale.astype(np.float32))
 
 
 def write(path: Path, **arrays: NDArray[np.generic]) -> None:
-    """Save plain arrays, compressed."""
+    """Save plain arrays, compressed.
+
+    Parameters
+    ----------
+    path : Path
+        An .npz file.
+    **arrays : array
+        By name.
+    """
     with path.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def write_small(path: Path, basis: Basis) -> None:
-    """Save a basis with one byte per entry, a quarter of its size for half a percent of error."""
+    """Save a basis with one byte per entry: a quarter of the size, with an error of 0.5 percent.
+
+    Parameters
+    ----------
+    path : Path
+        An .npz file.
+    basis : Basis
+        To save.
+    """
     step = np.abs(basis.matrix).max(axis=0) / 127.0
     codes = np.rint(basis.matrix / step).astype(np.int8)
     write(path, mean=basis.mean, matrix=codes, step=step)

@@ -1,9 +1,9 @@
 """Turn prompts into word n-grams and surface counts, over the UTF-8 bytes of a whole batch at once.
 
-Routing pays this for every request, so the work is a handful of passes in C (byte translation,
-numpy) and never a Python loop over words or characters. It must never depend on the process, the
+Routing does this for every request, so the work is a few passes in C (byte translation, numpy) and
+never a Python loop over words or characters. The result must never depend on the process, the
 platform or the other prompts of the batch: hashes are fixed integer arithmetic, not Python's
-`hash`. It never fails on content: empty, huge, binary and lone-surrogate prompts have features.
+`hash`. No content is an error: empty, huge, binary and lone-surrogate prompts have features.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CODE_WORDS = (
     "tuple typescript var vector void xml"
 )
 
-# Raise it when the algorithm changes and no constant below does.
+# Raise it when the algorithm changes while all constants below stay the same.
 _REVISION = 1
 _MULTIPLIER = 0x9E3779B1
 _INVERSE = pow(_MULTIPLIER, -1, 1 << 32)
@@ -86,7 +86,7 @@ def _table(default: bytes | None, *pairs: tuple[bytes, bytes]) -> bytes:
     return bytes(table)
 
 
-# All digits are one symbol: the shape of a number says more about a prompt than its value.
+# All digits are one symbol: how a number is written says more about a prompt than its value.
 _FOLD = _table(b"\0", (_LOWER, _LOWER), (_UPPER, _LOWER), (_DIGITS, b"0"), (_HIGH, _HIGH))
 _CLASS = _table(b"\0", *((members, bytes([k + 1])) for k, members in enumerate(_CLASSES)))
 _OPTION = _table(
@@ -99,11 +99,11 @@ class Ngrams(NamedTuple):
 
     Attributes
     ----------
-    buckets : uint32 [m]
+    buckets : uint32[m]
         Bucket of each distinct n-gram, in 0 .. BUCKETS - 1, ascending inside a row.
-    counts : int64 [m]
+    counts : int64[m]
         How often it occurs in its row.
-    offsets : int64 [n + 1]
+    offsets : int64[n + 1]
         Row i owns `buckets[offsets[i]:offsets[i + 1]]`.
     """
 
@@ -113,7 +113,7 @@ class Ngrams(NamedTuple):
 
 
 def encode(prompts: Sequence[str]) -> list[bytes]:
-    """UTF-8 bytes of each prompt; lone surrogates, which JSON can carry, are kept."""
+    """Return the UTF-8 bytes of each prompt; lone surrogates, which JSON can carry, are kept."""
     return [prompt.encode("utf-8", "surrogatepass") for prompt in prompts]
 
 
@@ -123,6 +123,7 @@ def chunks(rows: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     Parameters
     ----------
     rows : sequence of bytes
+        Encoded prompts.
 
     Yields
     ------
@@ -140,7 +141,7 @@ def chunks(rows: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 def fingerprint() -> str:
-    """Hash of every constant that shapes the n-grams and surface features."""
+    """Return a hash of every constant that shapes the n-grams and surface features."""
     parts = (_REVISION, BUCKET_BITS, SURFACE_NAMES, LONGEST_MEAN_WORD, _CODE_WORDS, _MULTIPLIER)
     mixers = (int(_UNIGRAM), int(_LEFT), int(_RIGHT), int(_END))
     tables = (_FOLD, _CLASS, _OPTION, _MATH_BLOCK)
@@ -162,7 +163,7 @@ def _make_powers(count: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
 
 
 def _words(rows: Sequence[bytes], joined: bytes) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Hash of each word, and the offsets of the rows' words.
+    """Return the hash of each word, and the offsets of the rows' words.
 
     A word's hash is the polynomial `sum byte_i p^i` modulo 2^32 over its own positions: the
     difference of a running sum over the whole batch, times the inverse power of where it begins.
@@ -195,18 +196,19 @@ def _code_hashes() -> NDArray[np.uint32]:
 
 
 def analyse(rows: Sequence[bytes]) -> tuple[Ngrams, NDArray[np.float64]]:
-    """N-grams and raw surface features of one chunk of prompts.
+    """Return the n-grams and raw surface features of one chunk of prompts.
 
     Parameters
     ----------
-    rows : sequence of n bytes
-        One part of `chunks`. Up to 2^18 rows are correct but take memory in proportion.
+    rows : sequence of bytes
+        n encoded prompts, one part of `chunks`. Up to 2^18 rows are correct, with memory in
+        proportion.
 
     Returns
     -------
-    Ngrams
+    ngrams : Ngrams
         Each word gives its unigram and the bigram with the next word or the end of the prompt.
-    float64 [n, 14]
+    surface : float64[n, 14]
         The features of `SURFACE_NAMES`, not standardised; logs are `log(1 + count)` in bytes.
     """
     count = len(rows)
