@@ -27,6 +27,7 @@ from policies.base import Float64
 from sim.ope.inputs import EstimatorInputs
 
 LIMITS_TRIED = 30
+"""Limits on weights that are tried, at even quantiles of the weights."""
 
 
 def ips(inputs: EstimatorInputs) -> Float64:

@@ -1,7 +1,8 @@
 """The evaluation of several policies on one log: learn from its first part, evaluate on the rest.
 
-Each policy learns from the first part and is then frozen. It is compared with the logging policy
-and with its zero router: the mix of two models at the same cost that does not look at the prompt.
+Each policy learns from the first part and is then frozen. It is compared with the logging policy,
+with the other policies, and with its zero router: a mix of two models that costs as much as the
+policy and does not look at the prompt.
 """
 
 from __future__ import annotations
@@ -172,7 +173,13 @@ def evaluate(
 
 
 def not_identified(label: str) -> PolicyEvaluation:
-    """Return the refusal of a policy of which only its own log is known, not its pmf here."""
+    """Return the refusal of a policy that is known only from a log of its own decisions.
+
+    Parameters
+    ----------
+    label : str
+        Of the policy.
+    """
     refusal = (
         "its log holds the probabilities of the models that it chose itself, not of those that "
         "were chosen here, so its value on these decisions is not identified: log the whole pmf, "
@@ -239,7 +246,9 @@ def _zero_routers(evaluator: Evaluator, policies: Sequence[PolicyEvaluation]) ->
     mixes = _SingleModels.of(evaluator)
     if not mixes.names:
         return []
-    return [mixes.zero_router(evaluator, one) for one in policies if "cost" in one.estimates]
+    return [
+        mixes.zero_router(evaluator, policy) for policy in policies if "cost" in policy.estimates
+    ]
 
 
 @dataclass(frozen=True, slots=True)

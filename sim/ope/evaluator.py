@@ -21,8 +21,11 @@ from sim.ope.overlap import Support, effective_sample_size, least_sample_size
 from sim.ope.reward_model import observed_probability, predict_rewards
 
 FEW_SESSIONS = 30
+"""Intervals over fewer sessions carry a warning."""
 HEADLINE = "dr"
+"""The estimator that tables and zero routers use."""
 LOGGED = "logged"
+"""Label of the logging policy."""
 
 
 @dataclass(frozen=True, slots=True)

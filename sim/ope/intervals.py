@@ -19,6 +19,7 @@ LEVEL = 0.95
 RESAMPLES = 2_000
 MAX_GROUPS = 4_000
 _CELLS = 4_000_000
+"""Resamples are drawn in blocks of so many counts, which bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,15 @@ import numpy as np
 
 from policies.base import Float64
 
-LEAST_ESS, LEAST_SHARE, MOST_OUTSIDE = 50.0, 0.01, 0.05
+LEAST_ESS, LEAST_SHARE = 50.0, 0.01
+"""An estimate needs an effective sample size of so many rows, and of this share of all rows."""
+MOST_OUTSIDE = 0.05
+"""An estimate is refused above this `Support.outside`."""
 LEAST_EXPECTED = 0.1
 """A model counts as one of probability 0 if a log in which each row gave it that probability would
 be expected to choose it less often than this. Its weight is finite, but no row would show it."""
 SUSPICIOUS = 3.0
+"""A deviation of so many standard errors is not taken for chance."""
 
 
 def effective_sample_size(importance: Float64) -> float:

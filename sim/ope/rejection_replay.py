@@ -40,6 +40,7 @@ from sim.play.budget import ReplayBudget
 from sim.play.candidate import Candidate
 
 LEAST_ACCEPTED = 50
+"""An estimate needs so many accepted rows."""
 _ACCEPTS, _DRAWS = 0, 1
 
 
@@ -138,7 +139,7 @@ def replay(
 
 
 class _ReplayedPolicy:
-    """A policy in a replay. A row that is not accepted leaves no trace in it."""
+    """A policy in a replay. A row that is not accepted costs it nothing and teaches it nothing."""
 
     def __init__(
         self,
@@ -158,6 +159,7 @@ class _ReplayedPolicy:
         )
         self.pacing, self.budget_rate_usd = candidate.pacing, budget_rate_usd
         self.budget: ReplayBudget | None = None
+        # The budget after the last decision: it counts only if that row is accepted.
         self.trial: ReplayBudget | None = None
         self.offered: tuple[Model, ...] = ()
         self.changed = False

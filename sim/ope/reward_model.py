@@ -12,8 +12,8 @@ from scipy.optimize import minimize
 
 from policies.base import Bools, Float32, Float64
 
-RIDGE = 4.0
-INTERCEPT_RIDGE = 2.0
+RIDGE, INTERCEPT_RIDGE = 4.0, 2.0
+"""Penalties of the regression of rewards, in rows: of a feature's weight, of the intercept."""
 REFITS = 64
 LEAST_OBSERVED = 0.05
 _LOGISTIC_RIDGE = 1.0

@@ -35,8 +35,8 @@ def show(console: Console, evaluation: Evaluation) -> None:
     """
     _show_log(console, evaluation)
     console.print(_diagnostics(evaluation.policies))
-    policies = {one.label: one.estimates for one in evaluation.policies if one.refusal is None}
-    differences = {one.label: one.estimates for one in evaluation.differences}
+    policies = {each.label: each.estimates for each in evaluation.policies if not each.refusal}
+    differences = {each.label: each.estimates for each in evaluation.differences}
     for by_label, what, sign in ((policies, "", ""), (differences, "paired differences in ", "+")):
         if not by_label:
             continue
@@ -65,10 +65,10 @@ def _show_log(console: Console, evaluation: Evaluation) -> None:
     for reason, count in log.left_out.items():
         console.print(f"  left out: {count:,} {reason}")
     first, evaluated = evaluation.first, len(evaluator.evaluated)
-    console.print(f"  learned from the first {first:,}, judged on {evaluated:,}")
+    console.print(f"  learned from the first {first:,}, evaluated on {evaluated:,}")
     shares = [f"{name} of {evaluator.observed_share(name):.1%}" for name in evaluator.measures]
     console.print(
-        f"  observed: {', '.join(shares)}; what is missing is weighted for, never counted as zero"
+        f"  observed: {', '.join(shares)}; missing outcomes are weighted for, never counted as zero"
     )
     for note in [*log.notes, *_budget_notes(evaluation)]:
         console.print(f"  note: {note}")
@@ -83,8 +83,8 @@ def _budget_notes(evaluation: Evaluation) -> list[str]:
     if not priced:
         return []
     return [
-        f"{priced:,} decisions were made under a budget that priced money; the policies are judged "
-        "as if there were no budget (--budget-rate replays a policy with one)"
+        f"{priced:,} decisions were made under a budget that priced money; the policies are "
+        "evaluated as if there were no budget (--budget-rate replays a policy with one)"
     ]
 
 
@@ -92,7 +92,7 @@ def _diagnostics(policies: Sequence[PolicyEvaluation]) -> Table:
     table = Table(title="what the log can say", title_justify="left")
     for heading in ("policy", "effective rows", "of the rows", "largest weight's share"):
         table.add_column(heading)
-    for heading in ("mean weight", "mass on models of probability 0", "verdict"):
+    for heading in ("mean weight", "mass on models of probability 0", "result"):
         table.add_column(heading)
     for policy in policies:
         support = policy.support
@@ -186,8 +186,8 @@ def show_replayed(console: Console, replayed: Sequence[Replayed]) -> None:
         What to print.
     """
     console.print(
-        "What a policy that learns or spends does depends on what it did before, so only rejection "
-        "replay can judge it: rows are accepted as if the policy itself had chosen."
+        "A policy that learns or spends depends on its own earlier choices, so only rejection "
+        "replay can evaluate it: rows are accepted as if the policy itself had chosen."
     )
     table = Table(title=f"rejection replay, {LEVEL:.0%} intervals", title_justify="left")
     for heading in ("policy", "accepted", "quality", UNITS["cost"], "utility"):

@@ -139,7 +139,7 @@ def test_policies_that_change_are_replayed(
 ) -> None:
     out = tmp_path / "out.json"
     assert call("--log", uniform, *EVEN, *C, *options, "--json", str(out)) == 0
-    assert "only rejection replay can judge it" in " ".join(capsys.readouterr().out.split())
+    assert "only rejection replay can evaluate it" in " ".join(capsys.readouterr().out.split())
     (one,) = json.loads(out.read_text())["replayed"]
     assert one["label"] == "fixed:arm=m2" and one["judged"] == 400
     assert 100 < one["accepted"] < 170

@@ -35,7 +35,7 @@ def engine(empty_log: Path, tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def book(engine: Engine) -> Book:
-    """A pool that explores."""
+    """Return a pool that explores."""
     return Book(engine, exploration_share=0.3, exploration_cost_share=10.0)
 
 

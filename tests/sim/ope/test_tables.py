@@ -39,7 +39,7 @@ def test_an_evaluation_is_printed_whole(make_log: Make) -> None:
     for line in (
         "planted: 1,200 decisions over 3 models (a, b, c)",
         "left out: 1,234 pinned",
-        "learned from the first 600, judged on 600",
+        "learned from the first 600, evaluated on 600",
         "never counted as zero",
         "note: a note",
         "note: 7 decisions were made under a budget",
@@ -94,7 +94,7 @@ def test_rejection_replay_says_why_it_is_used(make_log: Make) -> None:
     history = files.history_of(make_log(400))
     replayed = [replay(history, one, first=first) for one, first in ((FIXED, 0), (FIXED, 350))]
     text = printed(lambda console: show_replayed(console, replayed))
-    assert "only rejection replay can judge it" in text
+    assert "only rejection replay can evaluate it" in text
     assert f"{len(replayed[0].rows)} of 400" in text
     assert "refused: always c:" in text
     plain = json.loads(json.dumps(replayed_json(replayed), allow_nan=False))

@@ -33,7 +33,7 @@ def pmf_of(history: DecisionHistory, candidate: Candidate, *, until: int, rows: 
 
 @pytest.fixture
 def mixed(book: Book) -> DecisionHistory:
-    """A daemon's log in which requests allow different models."""
+    """Return a daemon's log in which requests allow different models."""
     for _ in range(4):
         book.feed(10)
         ids = book.decide(6, models=[{"small", "large"}, {"large", "medium"}, None] * 2)[1]
