@@ -3,8 +3,8 @@
 The mean of the values is the estimate. A value minus that mean is the influence of its row, so
 `sim.ope.intervals` needs to know nothing about the estimator.
 
-In the formulas pi is the target policy, r is `EstimatorInputs.reward`, q the reward model and w
-`EstimatorInputs.importance`. A row without an observed reward has w = 0; the other rows make up for
+In the formulas pi is the target policy, p the logged propensity, r `EstimatorInputs.reward`, q the
+reward model and w `EstimatorInputs.importance`. A row without an observed reward has w = 0; the other rows make up for
 it, each with the inverse of its probability of being observed.
 
 References
@@ -33,7 +33,8 @@ LIMITS_TRIED = 30
 def ips(inputs: EstimatorInputs) -> Float64:
     """Return ``w r``, inverse propensity scoring [1]_.
 
-    It has no bias. Its uncertainty grows with the largest weights.
+    It has no bias if the propensities and the probabilities of being observed are right. Its
+    uncertainty grows with the largest weights.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def ips(inputs: EstimatorInputs) -> Float64:
 
 
 def clipped_ips(inputs: EstimatorInputs) -> Float64:
-    """Return ``min(w, M) r``, IPS with clipped weights.
+    """Return ``w r`` with ``min(pi / p, M)`` in place of pi / p, clipped IPS.
 
     M minimizes a bound of the squared error; see `_best_limit`. A clipped weight costs a share of
     the reward itself: there is no reward model to stand in for it.
@@ -134,7 +135,7 @@ def switch_dr(inputs: EstimatorInputs) -> Float64:
 
 
 def dr_os(inputs: EstimatorInputs) -> Float64:
-    """Return DR with ``lambda u / (u^2 + lambda)`` in place of u = pi / p, DR-OS [4]_.
+    """Return DR with ``lambda u / (u^2 + lambda)`` in place of ``u = pi / p``, DR-OS [4]_.
 
     Optimistic shrinkage pulls large weights towards 0. lambda minimizes a bound of the squared
     error; see `_best_limit`.
