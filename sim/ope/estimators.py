@@ -4,8 +4,8 @@ The mean of the values is the estimate. A value minus that mean is the influence
 `sim.ope.intervals` needs to know nothing about the estimator.
 
 In the formulas pi is the target policy, p the logged propensity, r `EstimatorInputs.reward`, q the
-reward model and w `EstimatorInputs.importance`. A row without an observed reward has w = 0; the other rows make up for
-it, each with the inverse of its probability of being observed.
+reward model and w `EstimatorInputs.importance`. A row without an observed reward has w = 0. The
+other rows make up for it, each with the inverse of its probability of being observed.
 
 References
 ----------
