@@ -30,7 +30,7 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """What all policies that play one world under one seed are measured by.
+    """The baselines and values that measure all policies that play one world under one seed.
 
     Attributes
     ----------

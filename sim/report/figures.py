@@ -1,7 +1,7 @@
-"""The figures of a run, as files: SVG for the page, PNG for wherever else.
+"""The figures of a run, as SVG for the page or as PNG files.
 
-Everything drawn is in the run's file already. Names come from data and policies, so they are never
-read as formulas. The same run gives the same bytes. Needs matplotlib, the extra `report`.
+They only draw what the run file holds. Names come from data and policies, so they are never read
+as formulas. The same run gives the same bytes. Needs matplotlib, the extra `report`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sim.report.style import (
     slim,
 )
 from sim.report.tables import changes
-from sim.results import Band, Stage, by_scenario
+from sim.results import Stage, by_scenario
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,19 @@ REQUESTS = "scored requests"
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure: a short name for its file, a title, and what it shows in words."""
+    """A figure of the page.
+
+    Attributes
+    ----------
+    name : str
+        Short name, for its file.
+    title : str
+        Title.
+    alt : str
+        What it shows, in words.
+    draw : callable
+        Returns the figure.
+    """
 
     name: str
     title: str
@@ -50,87 +62,88 @@ class Picture:
     draw: Callable[[], Figure]
 
     def save(self, form: Literal["svg", "png"]) -> bytes:
-        """Return the file."""
+        """Return the content of a file of that format."""
         out = io.BytesIO()
-        # What a user has set for other figures must not change these.
+        # The user's own settings of matplotlib must not change these figures.
         with style.context(["default", SETTINGS]):
             figure = self.draw()
-            stamp = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-            figure.savefig(out, format=form, dpi=150, metadata=stamp)
+            no_stamp = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+            figure.savefig(out, format=form, dpi=150, metadata=no_stamp)
         drawn = out.getvalue()
         return slim(drawn.decode()).encode() if form == "svg" else drawn
 
 
 def pictures(stage: Stage) -> list[Picture]:
-    """Return the figures that make sense for a stage; none where nobody played it."""
+    """Return the figures that make sense for a stage; none for one without policies."""
     if not stage.contenders or not stage.frontier:
         return []
-    who = ", ".join(one.label for one in stage.contenders)
-    found = [
+    labels = ", ".join(policy.label for policy in stage.contenders)
+    figures = [
         Picture(
             "plane",
             "Quality and cost",
             "Two charts over cost on a logarithmic axis. Left: mean quality of every model alone, "
-            f"the zero router's hull, the oracle, and the policies {who}. Right: how far above the "
-            "zero router each policy is at its own cost. All values are in the tables.",
+            f"the zero router's hull, the oracle, and the policies {labels}. Right: how far above "
+            "the zero router each policy is at its own cost. All values are in the tables.",
             partial(plane, stage),
         ),
         Picture(
             "regret",
             "Regret over time",
-            f"Two line charts over requests with 95 % bands for {who}: quality lost to the oracle, "
-            "cumulated, and quality gained over the zero router of the same mean cost, cumulated.",
+            f"Two line charts over requests with 95 % bands for {labels}: quality lost to the "
+            "oracle, cumulated, and quality gained over the zero router of the same mean cost, "
+            "cumulated.",
             partial(regret, stage),
         ),
         Picture(
             "shares",
             "Share per model over time",
-            f"One stacked area chart for each of {who}: which part of the requests went to which "
-            "model, over requests.",
+            f"One stacked area chart for each of {labels}: which part of the requests went to "
+            "which model, over requests.",
             partial(shares, stage),
         ),
+        Picture(
+            "budget",
+            "Budget use over time",
+            f"A line chart over requests of the share of the budget that {labels} had spent.",
+            partial(spent, stage),
+        ),
+        Picture(
+            "propensity",
+            "Propensity of the choices",
+            f"One histogram for each of {labels}: the probability with which the chosen model was "
+            "chosen.",
+            partial(propensity, stage),
+        ),
     ]
-    if any("spent" in one.curves for one in stage.contenders):
-        found.append(
-            Picture(
-                "budget",
-                "Budget use over time",
-                f"A line chart over requests of the share of the budget that {who} had spent.",
-                partial(spent, stage),
-            )
-        )
-    if any(one.propensity for one in stage.contenders):
-        found.append(
-            Picture(
-                "propensity",
-                "Propensity of the choices",
-                f"One histogram for each of {who}: the probability with which the chosen model was "
-                "chosen.",
-                partial(propensity, stage),
-            )
-        )
-    return found
+    absent = set()
+    if not any("spent" in policy.curves for policy in stage.contenders):
+        absent.add("budget")
+    if not any(policy.propensity for policy in stage.contenders):
+        absent.add("propensity")
+    return [figure for figure in figures if figure.name not in absent]
 
 
 def frontiers(stages: Sequence[Stage]) -> list[Picture]:
     """Return a figure for each scenario that was played under several budgets."""
-    found = []
+    figures = []
     for group in by_scenario(stages):
         if len(group) < 2 or not all(stage.contenders and stage.frontier for stage in group):
             continue
-        who = ", ".join(dict.fromkeys(one.label for stage in group for one in stage.contenders))
-        found.append(
+        policies = dict.fromkeys(policy.label for stage in group for policy in stage.contenders)
+        labels = ", ".join(policies)
+        figures.append(
             Picture(
                 "frontier",
                 f"{group[0].scenario}: {len(group)} budgets",
                 "Two charts over cost on a logarithmic axis. Left: mean quality of every model "
                 "alone, the zero router's hull, the oracle at each budget, and a line through the "
-                f"budgets for each of {who}. Right: how far above the zero router each is at its "
-                "own cost. All values are in the table.",
+                f"budgets for each of {labels}. Right: how far above the zero router each is at "
+                "its own cost. All values are in the table.",
                 partial(frontier, group),
             )
         )
-    return found
+    return figures
 
 
 def regret(stage: Stage) -> Figure:
@@ -139,12 +152,11 @@ def regret(stage: Stage) -> Figure:
     left, right = figure.subplots(1, 2)
     handles = _curves(left, stage, "regret")
     _curves(right, stage, "gain")
-    # With money to spend, the best single model is no match for anybody on a budget.
+    # The best single model spends without a limit: it is no baseline for policies on a budget.
     if stage.single_regret is not None and stage.contenders and stage.budget_rate is None:
-        at = [0, *stage.contenders[0].at]
-        handles += left.plot(
-            at, [0.0, *stage.single_regret.mean], color="black", lw=1.4, label="best single model"
-        )
+        edges = [0, *stage.contenders[0].at]
+        regret = [0.0, *stage.single_regret.mean]
+        handles += left.plot(edges, regret, color="black", lw=1.4, label="best single model")
     right.axhline(0.0, color="black", lw=1.4)
     handles += mark(changes(stage), left, right)
     left.set(xlabel=REQUESTS, ylabel="cumulated quality", title="Regret: below the oracle")
@@ -155,7 +167,7 @@ def regret(stage: Stage) -> Figure:
 
 
 def spent(stage: Stage) -> Figure:
-    """Draw the share of the budget that is spent."""
+    """Draw the share of the budget that was spent, over requests."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     handles = _curves(axis, stage, "spent")
@@ -165,31 +177,24 @@ def spent(stage: Stage) -> Figure:
     axis.axhline(1.0, color="black", lw=1.2)
     handles += mark(changes(stage), axis)
     axis.set(xlabel=REQUESTS, ylabel="spent, % of the whole budget")
-    # A band of few seeds may reach far above a cap that no seed did.
-    ends = [one.curves["spent"].mean[-1] for one in stage.contenders if "spent" in one.curves]
-    axis.set_ylim(0.0, 1.08 * max(1.0, *ends))
+    # The band of few seeds may reach far above a cap that no seed exceeded.
+    curves = [policy.curves.get("spent") for policy in stage.contenders]
+    axis.set_ylim(0.0, 1.08 * max(1.0, *(curve.mean[-1] for curve in curves if curve)))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
     legend(figure, handles, columns=3)
     return figure
 
 
 def shares(stage: Stage) -> Figure:
-    """Draw which models were chosen when, a panel for each policy."""
-    figure, axes = panels([one.label for one in stage.contenders])
-    used = {
-        name: sum(float(np.sum(one.shares.get(name, []))) for one in stage.contenders)
-        for name in dict.fromkeys(name for one in stage.contenders for name in one.shares)
-    }
-    ranked = sorted(used, key=lambda name: -used[name])
-    own = ranked if len(ranked) <= len(AREAS) else ranked[: len(AREAS) - 1]
-    names = [name for name in used if name in own]
-    rest = [name for name in used if name not in own]
-    for axis, one in zip(axes, stage.contenders, strict=True):
-        rows = [np.array(one.shares[name]) for name in names]
+    """Draw the share of each model over requests, a panel for each policy."""
+    figure, axes = panels([policy.label for policy in stage.contenders])
+    names, rest = _most_used(stage)
+    for axis, policy in zip(axes, stage.contenders, strict=True):
+        rows = [np.array(policy.shares[name]) for name in names]
         if rest:
-            rows.append(np.sum([one.shares[name] for name in rest], axis=0))
-        edges = np.array([0, *one.at])
-        # Steps, as each bin has one value.
+            rows.append(np.sum([policy.shares[name] for name in rest], axis=0))
+        edges = np.array([0, *policy.at])
+        # Steps, because each bin has one value.
         stacked = [np.append(row, row[-1]) for row in rows]
         colours = [*AREAS[: len(names)], *(["0.75"] if rest else [])]
         axis.stackplot(edges, stacked, colors=colours, step="post", lw=0)
@@ -202,7 +207,7 @@ def shares(stage: Stage) -> Figure:
     ]
     if rest:
         handles.append(Patch(color="0.75", label=f"{len(rest)} other models"))
-    if any(mean(one, "refused") > 0.0 for one in stage.contenders):
+    if any(mean(policy, "refused") > 0.0 for policy in stage.contenders):
         handles.append(Patch(facecolor="white", edgecolor="0.5", label="refused"))
     legend(figure, [*handles, *mark(changes(stage), *axes, colour="white")])
     return figure
@@ -210,10 +215,10 @@ def shares(stage: Stage) -> Figure:
 
 def propensity(stage: Stage) -> Figure:
     """Draw histograms of the propensity of the choice, a panel for each policy that has one."""
-    found = [one for one in stage.contenders if one.propensity]
-    figure, axes = panels([one.label for one in found])
-    for axis, one in zip(axes, found, strict=True):
-        counts = np.array(one.propensity, dtype=np.float64)
+    policies = [policy for policy in stage.contenders if policy.propensity]
+    figure, axes = panels([policy.label for policy in policies])
+    for axis, policy in zip(axes, policies, strict=True):
+        counts = np.array(policy.propensity, dtype=np.float64)
         edges = np.linspace(0.0, 1.0, len(counts) + 1)
         width = edges[1]
         axis.bar(edges[:-1], counts / counts.sum(), width=width, align="edge", color=BLUE)
@@ -223,17 +228,35 @@ def propensity(stage: Stage) -> Figure:
     return figure
 
 
+def _most_used(stage: Stage) -> tuple[list[str], list[str]]:
+    """Return the models that get an area of their own, and those that share one, in their order."""
+    used = {
+        name: sum(float(np.sum(policy.shares.get(name, []))) for policy in stage.contenders)
+        for name in dict.fromkeys(name for policy in stage.contenders for name in policy.shares)
+    }
+    ranked = sorted(used, key=lambda name: -used[name])
+    own = ranked if len(ranked) <= len(AREAS) else ranked[: len(AREAS) - 1]
+    return [name for name in used if name in own], [name for name in used if name not in own]
+
+
 def _curves(axis: Axes, stage: Stage, name: str) -> list[Any]:
+    """Draw the curve of that name of each policy that has one, with its band."""
     handles: list[Any] = []
-    for k, one in enumerate(stage.contenders):
-        curve: Band | None = one.curves.get(name)
+    for k, policy in enumerate(stage.contenders):
+        curve = policy.curves.get(name)
         if curve is None:
             continue
-        at = [0, *one.at]
-        style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k % len(STYLES)]}
-        handles += axis.plot(at, [0.0, *curve.mean], lw=1.8, label=one.label, **style)
+        edges, colour = [0, *policy.at], COLOURS[k % len(COLOURS)]
+        handles += axis.plot(
+            edges,
+            [0.0, *curve.mean],
+            lw=1.8,
+            label=policy.label,
+            color=colour,
+            ls=STYLES[k % len(STYLES)],
+        )
         axis.fill_between(
-            at, [0.0, *curve.low], [0.0, *curve.high], color=style["color"], alpha=0.15, lw=0
+            edges, [0.0, *curve.low], [0.0, *curve.high], color=colour, alpha=0.15, lw=0
         )
     axis.set_xlim(0, stage.requests)
     return handles

@@ -90,7 +90,7 @@ def page(run: RunFile) -> str:
         errors=tables.errors(run.stages),
         contents=_contents(run.stages),
         overview=None if overview is None else _table("table-overview", overview),
-        frontiers=[] if overview is None else [_figure(one) for one in frontiers(run.stages)],
+        frontiers=[_figure(picture) for picture in frontiers(run.stages)],
         stages=[_section(k, stage) for k, stage in enumerate(run.stages, start=1)],
     )
 
@@ -144,7 +144,7 @@ def _section(k: int, stage: Stage) -> StageSection:
         None if table is None else _table(f"table-{k}-{i}", table)
         for i, table in enumerate([*results, *details])
     ]
-    by_task = [table for one in stage.contenders if (table := tables.tasks(stage, one))]
+    by_task = [tables.tasks(stage, policy) for policy in stage.contenders]
     return StageSection(
         id=f"stage-{k}",
         title=stage.title,
@@ -152,7 +152,10 @@ def _section(k: int, stage: Stage) -> StageSection:
         results=[block for block in blocks[: len(results)] if block],
         figures=[_figure(picture) for picture in pictures(stage)],
         details=[block for block in blocks[len(results) :] if block],
-        tasks=[_table(f"table-{k}-task-{i}", table) for i, table in enumerate(by_task)],
+        tasks=[
+            _table(f"table-{k}-task-{i}", table)
+            for i, table in enumerate(table for table in by_task if table is not None)
+        ],
     )
 
 

@@ -1,4 +1,4 @@
-"""What figures are drawn with: colours, markers and lines that anyone can tell apart, and panels.
+"""Style of the figures: colours, markers and lines that anyone can tell apart, panels, legends.
 
 Nothing here knows what is drawn. Names come from data and policies, so they are never read as
 formulas. Needs matplotlib, the extra `report`.
@@ -20,7 +20,8 @@ from matplotlib.transforms import Affine2D
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito: told apart with any vision. Black is the references', yellow too light for lines.
+# Okabe and Ito: distinguishable with any colour vision. Black is for references, and yellow is too
+# light for lines.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = (
     "#0072B2",
     "#E69F00",
@@ -52,8 +53,8 @@ SETTINGS: Any = {
     "grid.color": "0.9",
     "legend.fontsize": 9,
     "legend.frameon": False,
-    # Text as outlines makes a figure three times as large. Verdana is as wide as the font that
-    # room is made for, and others are narrower.
+    # Text as outlines would make a figure three times as large. So the reader's font is used: the
+    # layout is for DejaVu Sans, Verdana is as wide, and other fonts are narrower.
     "svg.fonttype": "none",
     "svg.hashsalt": "banditroute",
     "text.parse_math": False,
@@ -61,14 +62,14 @@ SETTINGS: Any = {
 
 
 def mark(events: Mapping[int, str], *axes: Axes, colour: str = GREY) -> list[Any]:
-    """Draw a numbered line at each request something happens; return what says which is which."""
+    """Draw a numbered line at each event, by request; return the handles of the legend."""
     handles: list[Any] = []
-    for k, (at, said) in enumerate(events.items(), start=1):
+    for k, (request, event) in enumerate(events.items(), start=1):
         for axis in axes:
-            axis.axvline(at, color=colour, lw=1.1, ls=(0, (3, 2)))
+            axis.axvline(request, color=colour, lw=1.1, ls=(0, (3, 2)))
             axis.annotate(
                 f"{k}",
-                (at, 1.0),
+                (request, 1.0),
                 xycoords=axis.get_xaxis_transform(),
                 xytext=(3, -2),
                 textcoords="offset points",
@@ -77,37 +78,37 @@ def mark(events: Mapping[int, str], *axes: Axes, colour: str = GREY) -> list[Any
                 fontsize=8.5,
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
             )
-        handles.append(Line2D([], [], color=GREY, lw=1.1, ls=(0, (3, 2)), label=f"{k}: {said}"))
+        handles.append(Line2D([], [], color=GREY, lw=1.1, ls=(0, (3, 2)), label=f"{k}: {event}"))
     return handles
 
 
 def panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a panel for each title, three in a row."""
+    """Return a figure with a panel for each title, `PANELS` in a row."""
     columns = min(len(titles), PANELS)
     rows = -(-len(titles) // columns)
     figure = Figure(figsize=(11 if columns == PANELS else 4 + 3.5 * columns, 1.2 + 2.4 * rows))
     figure.set_layout_engine("constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     axes = list(grid.flat)
-    for spare in axes[len(titles) :]:
-        spare.set_visible(False)
+    for unused in axes[len(titles) :]:
+        unused.set_visible(False)
     for k, (axis, title) in enumerate(zip(axes, titles, strict=False)):
         axis.set_title(title)
         axis.tick_params(labelbottom=k + columns >= len(titles))
     return figure, axes[: len(titles)]
 
 
-def label(axes: Sequence[Axes], across: str, up: str) -> None:
-    """Label the axes at the left, and those with nothing below."""
+def label(axes: Sequence[Axes], x_label: str, y_label: str) -> None:
+    """Label the axes of panels: y at the left, x where no panel is below."""
     for k, axis in enumerate(axes):
         if k % PANELS == 0:
-            axis.set_ylabel(up)
+            axis.set_ylabel(y_label)
         if k + PANELS >= len(axes):
-            axis.set_xlabel(across)
+            axis.set_xlabel(x_label)
 
 
 def letter(which: str) -> Path:
-    """Return a marker; matplotlib's own for letters are formulas."""
+    """Return a letter as a marker; matplotlib's own letters are formulas."""
     path = TextPath((0.0, 0.0), which, size=10)
     box = path.get_extents()
     return path.transformed(Affine2D().translate(-(box.x0 + box.x1) / 2, -(box.y0 + box.y1) / 2))
@@ -115,7 +116,7 @@ def letter(which: str) -> Path:
 
 def legend(figure: Figure, handles: Sequence[Any], columns: int = 4) -> None:
     """Put a legend below everything, where it covers nothing."""
-    longest = max((len(str(one.get_label())) for one in handles), default=0)
+    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
     fits = max(1, min(columns, int(figure.get_figwidth() * 12 // (longest + 6))))
     figure.legend(handles=handles, loc="outside lower center", ncols=fits)
 
@@ -133,15 +134,20 @@ def marker(k: int) -> dict[str, Any]:
     }
 
 
-def log_scale(axis: Axes, least: float, *, free: bool) -> None:
-    """Scale costs, labelled in plain numbers.
+def log_scale(axis: Axes, least_usd: float, *, free: bool) -> None:
+    """Make the axis of costs logarithmic, labelled in plain numbers.
 
     Parameters
     ----------
-    least : the least cost above 0; what is free stands at 0, below it.
+    axis : Axes
+        The axis.
+    least_usd : float
+        The least cost above 0.
+    free : bool
+        Whether any cost is 0. The axis then is linear between 0 and the least cost.
     """
     if free:
-        axis.set_xscale("symlog", linthresh=least)
+        axis.set_xscale("symlog", linthresh=least_usd)
     else:
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -150,13 +156,13 @@ def log_scale(axis: Axes, least: float, *, free: bool) -> None:
 
 
 def slim(svg: str) -> str:
-    """Return an SVG in about half the space: to hundredths of a point, without indentation.
+    """Return an SVG of about half the size: to hundredths of a point, without indentation.
 
-    What is written in the figure stays as it is.
+    The text of the figure does not change.
     """
 
-    def shorter(tag: re.Match[str]) -> str:
-        level = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag[0])
-        return re.sub(r"\s*\n\s*", " ", re.sub(r"(\d\.\d\d)\d+", r"\1", level))
+    def slim_tag(tag: re.Match[str]) -> str:
+        unrotated = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag[0])
+        return re.sub(r"\s*\n\s*", " ", re.sub(r"(\d\.\d\d)\d+", r"\1", unrotated))
 
-    return re.sub(r">\s+<", "><", re.sub(r"<[^>]*>", shorter, svg))
+    return re.sub(r">\s+<", "><", re.sub(r"<[^>]*>", slim_tag, svg))

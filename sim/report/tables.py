@@ -1,7 +1,7 @@
-"""The tables of a run as text: what the terminal prints and the page shows, in one place.
+"""The tables of a run as text, for the terminal and the page.
 
-Every mean stands with its standard error, and the zero router beside every policy. Costs are in US
-dollars per 1,000 requests here, and only here and in plots.
+Every mean has its standard error, and every policy has the zero router beside it. Costs are shown
+in US dollars per 1,000 requests; the run file holds US dollars per request.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from sim.results import Adapted, CandidateResult, Measure, Point, Stage
 
-PER = 1_000
+PER_REQUESTS = 1_000
+"""Costs are shown in US dollars per that many requests."""
+
 ERRORS = {
     "seeds": "±: standard error over seeds.",
     "requests": "±: with one seed, standard error over requests (bootstrap, the choices as they "
@@ -24,7 +26,21 @@ Show = Callable[[Measure | None], str]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under headings; the first columns name the row, all others are numbers."""
+    """Rows of text under headings.
+
+    Attributes
+    ----------
+    title : str
+        Title.
+    columns : sequence of str
+        Headings.
+    rows : sequence of sequence of str
+        Cells, as many in each row as there are columns.
+    caption : str
+        A note under the table; "" for none.
+    names : int
+        How many of the first columns name the row; all others are numbers.
+    """
 
     title: str
     columns: Sequence[str]
@@ -35,41 +51,51 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
+    """A column of a table of policies: the metric that it shows, and how."""
+
     metric: str
     heading: str
     show: Show
 
 
-def number(
-    decimals: int, *, factor: float = 1.0, sign: str = ""
-) -> Callable[[Measure | None], str]:
-    """Return what writes a measure times a factor with so many decimals."""
+def number(decimals: int, *, factor: float = 1.0, sign: str = "") -> Show:
+    """Return a function that writes a measure.
 
-    def show(one: Measure | None) -> str:
-        if one is None or one.mean is None:
+    Parameters
+    ----------
+    decimals : int
+        Number of decimals.
+    factor : float
+        The measure is multiplied by this first.
+    sign : str
+        "+" to write a sign before a positive number, too.
+    """
+
+    def show(measure: Measure | None) -> str:
+        if measure is None or measure.mean is None:
             return "-"
         # Rounding must not leave a sign on a zero.
-        mean = round(one.mean * factor, decimals) + 0.0
-        error = "" if one.se is None else f" ± {one.se * factor:.{decimals}f}"
+        mean = round(measure.mean * factor, decimals) + 0.0
+        error = "" if measure.se is None else f" ± {measure.se * factor:.{decimals}f}"
         return f"{mean:{sign}.{decimals}f}{error}"
 
     return show
 
 
-def money(one: Measure | None) -> str:
-    """Write US dollars per request as dollars per 1,000 of them, to three digits."""
-    if one is None or one.mean is None:
+def money(cost_usd: Measure | None) -> str:
+    """Write US dollars per request as US dollars per 1,000 requests, to three digits."""
+    if cost_usd is None or cost_usd.mean is None:
         return "-"
-    mean, error = one.mean * PER, (one.se or 0.0) * PER
+    mean, error = cost_usd.mean * PER_REQUESTS, (cost_usd.se or 0.0) * PER_REQUESTS
     decimals = _decimals(mean)
     if 1e-9 * mean < error < mean:
-        # An error is never shown as zero, unless that would take more than two digits more.
+        # An error is never shown as zero, unless that would take more than two further digits.
         decimals = min(max(decimals, _decimals(error) - 2), decimals + 2)
-    return f"{mean:.{decimals}f}" + ("" if one.se is None else f" ± {error:.{decimals}f}")
+    return f"{mean:.{decimals}f}" + ("" if cost_usd.se is None else f" ± {error:.{decimals}f}")
 
 
 def _decimals(value: float) -> int:
-    """Return how many decimals show three digits of a value."""
+    """Return the number of decimals that show three digits of a value."""
     return min(max(2 - math.floor(math.log10(value)), 0), 9) if value > 0.0 else 2
 
 
@@ -104,7 +130,7 @@ CHANCE = (
 
 
 def errors(stages: Sequence[Stage]) -> str:
-    """Return what ± means in the tables of these stages: said once, it holds for all."""
+    """Return the meaning of ± in the tables of these stages, each meaning once."""
     return " ".join(dict.fromkeys(ERRORS[stage.errors_over] for stage in stages))
 
 
@@ -114,37 +140,36 @@ def budget(stage: Stage) -> str:
 
 
 def overview(stages: Sequence[Stage]) -> Table | None:
-    """Return every policy of every stage in a row, None where there is one stage alone."""
+    """Return a row for every policy of every stage, None where there is one stage alone."""
     if len(stages) < 2:
         return None
-    shown = _shown(stages, [one for one in RESULTS if one.metric in OVERVIEW])
-    heads = ["stage", "policy", *(one.heading for one in shown)]
+    columns = _shown(stages, [column for column in RESULTS if column.metric in OVERVIEW])
+    results = [(stage, policy) for stage in stages for policy in stage.contenders]
+    headings = ["stage", "policy", *(column.heading for column in columns)]
     rows = [
-        [stage.scenario or stage.title, one.label, *_cells(one, shown)]
-        for stage in stages
-        for one in stage.contenders
+        [stage.scenario or stage.title, policy.label, *_cells(policy, columns)]
+        for stage, policy in results
     ]
-    played = [(stage, one) for stage in stages for one in stage.contenders]
     if any(stage.budget_rate is not None for stage in stages):
-        heads.insert(2, "budget, $ per 1k")
-        for row, (stage, _) in zip(rows, played, strict=True):
+        headings.insert(2, "budget, $ per 1k")
+        for row, (stage, _) in zip(rows, results, strict=True):
             row.insert(2, budget(stage))
     caption = ""
-    if any(changes(stage) and one.adapted for stage, one in played):
+    if any(changes(stage) and policy.adapted for stage, policy in results):
         caption = "adapted: requests until adapted to a stage's first change, see its own table"
-        heads.append("adapted")
-        for row, (stage, one) in zip(rows, played, strict=True):
-            known = changes(stage) and one.adapted
-            row.append(_adapted(one.adapted[0], quartiles=False) if known else "-")
-    return Table("All stages", heads, rows, caption, names=2)
+        headings.append("adapted")
+        for row, (stage, policy) in zip(rows, results, strict=True):
+            changed = changes(stage) and policy.adapted
+            row.append(_adapted(policy.adapted[0], quartiles=False) if changed else "-")
+    return Table("All stages", headings, rows, caption, names=2)
 
 
 def results(stage: Stage) -> Table:
     """Return quality and cost of every policy, and the zero router beside it."""
     notes = []
-    if _some(stage, "captured"):
+    if _has(stage, "captured"):
         notes.append("captured gain: share of what the supervised limit gains at the same $")
-    if any(one.seeds > 1 for one in stage.contenders):
+    if any(policy.seeds > 1 for policy in stage.contenders):
         notes.append("differences are paired within a seed")
     return _table(stage, f"Results over {_requests(stage)}", RESULTS, "; ".join(notes))
 
@@ -156,21 +181,21 @@ def scores(stage: Stage) -> Table:
         stage,
         "Scores",
         SCORES,
-        f"AIQ: with mixes of the policy and the cheapest model, from "
-        f"the cheapest model's mean cost to the dearest's; the zero router's is {zero}",
+        "AIQ: with mixes of the policy and the cheapest model, from the cheapest to the most "
+        f"expensive model's mean cost; the zero router's is {zero}",
     )
 
 
 def utility(stage: Stage) -> Table | None:
-    """Return the utility that policies were asked for; None where none is given."""
-    if not _some(stage, "utility"):
+    """Return the utility that policies maximise; None where quality alone counts."""
+    if not _has(stage, "utility"):
         return None
     return _table(stage, "Utility", UTILITY)
 
 
 def exploration(stage: Stage) -> Table | None:
-    """Return how much of a choice was chance; None where no policy tells."""
-    if not _some(stage, "propensity"):
+    """Return how random the choices were; None where no policy has propensities."""
+    if not _has(stage, "propensity"):
         return None
     return _table(stage, "Chance in the choices", CHANCE)
 
@@ -179,49 +204,50 @@ def _table(stage: Stage, title: str, columns: Sequence[_Column], caption: str = 
     shown = _shown([stage], columns)
     return Table(
         title,
-        ["policy", *(one.heading for one in shown)],
-        [[one.label, *_cells(one, shown)] for one in stage.contenders],
+        ["policy", *(column.heading for column in shown)],
+        [[policy.label, *_cells(policy, shown)] for policy in stage.contenders],
         caption,
     )
 
 
-def _cells(one: CandidateResult, columns: Sequence[_Column]) -> list[str]:
-    return [column.show(one.metrics.get(column.metric)) for column in columns]
+def _cells(policy: CandidateResult, columns: Sequence[_Column]) -> list[str]:
+    return [column.show(policy.metrics.get(column.metric)) for column in columns]
 
 
 def _shown(stages: Sequence[Stage], columns: Sequence[_Column]) -> list[_Column]:
-    """Return the columns that say something of any of these stages."""
-    shown = [one for one in columns if any(_some(stage, one.metric) for stage in stages)]
-    refused = [one.metrics.get("refused") for stage in stages for one in stage.contenders]
-    free = all(stage.budget_rate is None for stage in stages)
-    if free and not any(one and one.mean for one in refused):
-        shown = [one for one in shown if one.metric != "refused"]
+    """Return the columns whose metric any of these stages has.
+
+    Refusals are left out where there is no budget and nothing was refused.
+    """
+    shown = [column for column in columns if any(_has(stage, column.metric) for stage in stages)]
+    refused = [policy.metrics.get("refused") for stage in stages for policy in stage.contenders]
+    no_budget = all(stage.budget_rate is None for stage in stages)
+    if no_budget and not any(measure and measure.mean for measure in refused):
+        shown = [column for column in shown if column.metric != "refused"]
     return shown
 
 
-def _some(stage: Stage, metric: str) -> bool:
-    found = [one.metrics.get(metric) for one in stage.contenders]
-    return any(one is not None and one.mean is not None for one in found)
+def _has(stage: Stage, metric: str) -> bool:
+    """Return whether any policy of a stage has a metric."""
+    measures = [policy.metrics.get(metric) for policy in stage.contenders]
+    return any(measure is not None and measure.mean is not None for measure in measures)
 
 
 def _requests(stage: Stage) -> str:
-    seeds = max((one.seeds for one in stage.contenders), default=0)
+    seeds = max((policy.seeds for policy in stage.contenders), default=0)
     return f"{stage.requests:,} requests, {seeds} {'seed' if seeds == 1 else 'seeds'}"
 
 
 def references(stage: Stage) -> Table:
-    """Return what policies are held against."""
-    kinds = [
-        *stage.references,
-        *(
-            point.model_copy(update={"name": f"zero router corner: {point.name}"})
-            for point in stage.frontier
-        ),
+    """Return what policies are compared with."""
+    corners = [
+        point.model_copy(update={"name": f"zero router corner: {point.name}"})
+        for point in stage.frontier
     ]
     return Table(
         "References, in hindsight on the scored requests",
         ["reference", "quality", "$ per 1k"],
-        [_point(point) for point in kinds],
+        [_point(point) for point in [*stage.references, *corners]],
         "" if stage.budget_rate is None else f"budget: {budget(stage)} $ per 1k",
     )
 
@@ -243,48 +269,50 @@ def _point(point: Point) -> list[str]:
 
 def shares(stage: Stage) -> Table:
     """Return how often each policy chose each model."""
-    names = dict.fromkeys(model for one in stage.contenders for model in one.share)
+    policies = stage.contenders
+    names = dict.fromkeys(model for policy in policies for model in policy.share)
     return Table(
         "Share of the answered requests, %",
-        ["model", *(one.label for one in stage.contenders)],
-        [[name, *(PERCENT(one.share.get(name)) for one in stage.contenders)] for name in names],
+        ["model", *(policy.label for policy in policies)],
+        [[name, *(PERCENT(policy.share.get(name)) for policy in policies)] for name in names],
     )
 
 
 def changes(stage: Stage) -> dict[int, str]:
     """Return what changes during the scored requests, by request."""
-    found: dict[int, list[str]] = {}
-    for one in stage.changes:
-        if 0 < one.at < stage.requests:
-            found.setdefault(one.at, []).append(one.label)
-    return {at: "; ".join(labels) for at, labels in sorted(found.items())}
+    labels: dict[int, list[str]] = {}
+    for change in stage.changes:
+        if 0 < change.at < stage.requests:
+            labels.setdefault(change.at, []).append(change.label)
+    return {request: "; ".join(together) for request, together in sorted(labels.items())}
 
 
 def adaptation(stage: Stage) -> Table | None:
-    """Return how soon policies were back after each change; None where nothing changes."""
-    said = changes(stage)
-    if not said or not any(one.adapted for one in stage.contenders):
+    """Return the requests until policies adapted to each change; None where nothing changes."""
+    labels = changes(stage)
+    if not labels or not any(policy.adapted for policy in stage.contenders):
         return None
-    value = "utility" if _some(stage, "utility") else "quality"
+    value = "utility" if _has(stage, "utility") else "quality"
     if stage.budget_rate is not None:
         value += " minus what its money would buy the zero router at the budget's rate"
     return Table(
         "Requests until adapted",
-        ["policy", *(f"{label} (at {at:,})" for at, label in said.items())],
-        [[one.label, *map(_adapted, one.adapted)] for one in stage.contenders],
+        ["policy", *(f"{label} (at {request:,})" for request, label in labels.items())],
+        [[policy.label, *map(_adapted, policy.adapted)] for policy in stage.contenders],
         f"until the mean {value} of 40 choices has gone 90 % of the way from those before the "
         "change to the best single model after it; median and quartiles over the seeds in which "
         "there was a way to go; settled: there was none in most of them",
     )
 
 
-def _adapted(one: Adapted, *, quartiles: bool = True) -> str:
-    if one.outcome == "settled":
+def _adapted(adapted: Adapted, *, quartiles: bool = True) -> str:
+    """Write the median, with the quartiles if there are several seeds."""
+    if adapted.outcome == "settled":
         return "settled"
-    ends = ["never" if end is None else f"{end:.0f}" for end in (one.low, one.high)]
-    middle = "never" if one.requests is None else f"{one.requests:.0f}"
-    spread = quartiles and one.seeds > 1 and {*ends} != {"never"}
-    return f"{middle} ({ends[0]} to {ends[1]})" if spread else middle
+    low, high = ("never" if end is None else f"{end:.0f}" for end in (adapted.low, adapted.high))
+    middle = "never" if adapted.requests is None else f"{adapted.requests:.0f}"
+    spread = quartiles and adapted.seeds > 1 and {low, high} != {"never"}
+    return f"{middle} ({low} to {high})" if spread else middle
 
 
 def tasks(stage: Stage, policy: CandidateResult) -> Table | None:
@@ -298,13 +326,13 @@ def tasks(stage: Stage, policy: CandidateResult) -> Table | None:
         [
             [
                 name,
-                count(Measure(mean=one["requests"].mean)),
-                QUALITY(one["quality"]),
-                money(one["cost"]),
-                QUALITY(one["zero"]),
-                GAIN(one.get("difference")),
+                count(Measure(mean=metrics["requests"].mean)),
+                QUALITY(metrics["quality"]),
+                money(metrics["cost"]),
+                QUALITY(metrics["zero"]),
+                GAIN(metrics.get("difference")),
             ]
-            for name, one in policy.tasks.items()
+            for name, metrics in policy.tasks.items()
         ],
         "the zero router sees the task's requests alone",
     )

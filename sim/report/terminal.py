@@ -1,4 +1,4 @@
-"""A run on the terminal. Nothing here computes a figure, or runs a policy."""
+"""Prints the tables of a run. Nothing here computes a number or runs a policy."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ from rich.text import Text
 from sim.report import tables
 from sim.results import Stage
 
-FEW = 3
-"""Stages of which all tables are printed without being asked for."""
+FEW_STAGES = 3
+"""Up to that many stages, all tables are printed by default."""
 
 
 def show(
     console: Console, stages: Sequence[Stage], *, full: bool = False, tasks: bool = False
 ) -> None:
-    """Print the tables of a run, the one over all stages last, where a terminal stays.
+    """Print the tables of a run, with the overview last, where it stays in view.
 
     Parameters
     ----------
-    full : whether to print all tables of more than `FEW` stages, else their results alone.
-    tasks : whether to print a table by task for every policy, too.
+    console : Console
+        Where to print.
+    stages : sequence of Stage
+        The stages of the run.
+    full : bool
+        Print all tables of a run of more than `FEW_STAGES` stages, not their results alone.
+    tasks : bool
+        Print a table by task for every policy, too.
     """
-    full = full or len(stages) <= FEW
+    full = full or len(stages) <= FEW_STAGES
     for stage in stages:
         console.print(Text(stage.title, style="bold"))
         if stage.says:
             console.print(Text(stage.says))
         shown = [tables.results(stage)]
         if full:
-            shown += _rest(stage)
+            shown += _details(stage)
         if tasks:
-            shown += [one for policy in stage.contenders if (one := tables.tasks(stage, policy))]
+            by_task = [tables.tasks(stage, policy) for policy in stage.contenders]
+            shown += [table for table in by_task if table is not None]
         for table in shown:
             console.print(_rich(table))
     overview = tables.overview(stages)
@@ -45,8 +52,9 @@ def show(
         console.print(Text(f"Results alone of {len(stages)} stages; all tables: --full."))
 
 
-def _rest(stage: Stage) -> list[tables.Table]:
-    found = [
+def _details(stage: Stage) -> list[tables.Table]:
+    """Return the tables of a stage other than its results."""
+    details = [
         tables.utility(stage),
         tables.scores(stage),
         tables.exploration(stage),
@@ -54,22 +62,22 @@ def _rest(stage: Stage) -> list[tables.Table]:
         tables.references(stage),
         tables.shares(stage),
     ]
-    return [one for one in found if one is not None]
+    return [table for table in details if table is not None]
 
 
-def _rich(of: tables.Table) -> Table:
+def _rich(table: tables.Table) -> Table:
     # Names come from files: as Text they are never read as markup.
-    table = Table(
-        title=Text(of.title),
+    rich = Table(
+        title=Text(table.title),
         title_justify="left",
-        caption=Text(of.caption) if of.caption else None,
+        caption=Text(table.caption) if table.caption else None,
         caption_justify="left",
         show_lines=False,
     )
-    for k, heading in enumerate(of.columns):
-        table.add_column(
-            Text(heading), justify="left" if k < of.names else "right", overflow="fold"
+    for k, heading in enumerate(table.columns):
+        rich.add_column(
+            Text(heading), justify="left" if k < table.names else "right", overflow="fold"
         )
-    for row in of.rows:
-        table.add_row(*map(Text, row))
-    return table
+    for row in table.rows:
+        rich.add_row(*map(Text, row))
+    return rich

@@ -1,4 +1,4 @@
-"""The page of a run in a real browser: it opens from disk, draws, and complains of nothing."""
+"""The page of a run in a real browser: it opens from disk and draws without a complaint."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SIZES = {"wide": (1280, 3000), "narrow": (500, 6000)}
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert found, "no chromium on the PATH: apt-get install chromium"
-    return found
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert path, "no chromium on the PATH: apt-get install chromium"
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def run(chromium: str, profile: Path, *options: str) -> tuple[str, str]:
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
-            # Nothing but the page is asked for: no network is needed, and none is tried.
+            # The page needs no network: do not try any.
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
@@ -59,8 +59,8 @@ def run(chromium: str, profile: Path, *options: str) -> tuple[str, str]:
         timeout=120,
         check=True,
     )
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return done.stdout, "\n".join(said)
+    complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, "\n".join(complaints)
 
 
 def test_a_browser_shows_tables_and_lets_them_be_copied(
@@ -84,8 +84,8 @@ def test_a_browser_shows_tables_and_lets_them_be_copied(
         ),
         encoding="utf-8",
     )
-    dom, said = run(chromium, tmp_path / "profile", "--dump-dom", f"file://{probe}")
-    assert said == ""
+    dom, complaints = run(chromium, tmp_path / "profile", "--dump-dom", f"file://{probe}")
+    assert complaints == ""
     figures = html.count("<img ")
     assert figures == 13 + 2 * 5 + 1
     assert f'data-drawn="{figures}"' in dom
@@ -104,14 +104,14 @@ def test_a_browser_shows_tables_and_lets_them_be_copied(
 def test_a_screenshot_is_not_blank(chromium: str, opened: Path, tmp_path: Path, size: str) -> None:
     width, height = SIZES[size]
     shot = tmp_path / "page.png"
-    _, said = run(
+    _, complaints = run(
         chromium,
         tmp_path / "profile",
         f"--window-size={width},{height}",
         f"--screenshot={shot}",
         f"file://{opened}",
     )
-    assert said == ""
+    assert complaints == ""
     pixels = image.imread(shot)[:, :, :3]
     assert pixels.shape == (height, width, 3)
     for part in range(4):

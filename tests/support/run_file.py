@@ -14,7 +14,7 @@ from sim.play.trace import Trace
 from sim.results import RunFile, Stage
 from sim.worlds.world import World, WorldChange
 
-MODELS = ("cheap/8b", "<b>bold</b> & $co$", "large-latest", "dear/pro-2.5-preview")
+MODELS = ("cheap/8b", "<b>bold</b> & $co$", "large-latest", "costly/pro-2.5-preview")
 QUALITY, COST = (0.83, 0.84, 0.86, 0.88), (3e-5, 1.5e-4, 9e-4, 1.4e-2)
 POLICIES = (("learner", 0.95), ("learner, slow", 0.8), ("coin", 0.0))
 

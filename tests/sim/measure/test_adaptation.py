@@ -24,12 +24,12 @@ def test_at_once_and_never() -> None:
     assert adaptation(SWAP, np.ones(300, dtype=np.intp), [100])[0] == [math.inf]
 
 
-def test_nothing_to_go_is_nan() -> None:
+def test_no_way_to_go_is_nan() -> None:
     (after,), _ = adaptation(SWAP, np.zeros(300, dtype=np.intp), [100])
     assert math.isnan(after)
 
 
-def test_a_model_that_is_gone_counts_as_the_worst() -> None:
+def test_a_withdrawn_model_counts_as_the_worst() -> None:
     values = SWAP.copy()
     values[100:] = [0.5, np.nan]
     (after,), _ = adaptation(values, np.array([1] * 100 + [0] * 200), [100])

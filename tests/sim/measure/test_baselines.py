@@ -73,13 +73,13 @@ def test_oracle_at_a_rate_is_the_knapsack() -> None:
     assert rich.oracle == pytest.approx((0.95, 3.0))
 
 
-def test_oracle_refuses_what_not_even_the_cheapest_answers_fit() -> None:
+def test_oracle_refuses_where_the_budget_does_not_pay_for_the_cheapest_answers() -> None:
     quality, cost = np.array([[0.2, 1.0], [0.6, 0.7]]), np.array([[1.0, 1.0], [1.0, 2.0]])
     references = References.of(["a", "b"], quality, cost, budget_rate_usd=0.5)
     assert references.oracle == pytest.approx((0.5, 0.5))
 
 
-def test_zero_router_knows_what_is_on_offer() -> None:
+def test_zero_router_sees_which_models_are_on_offer() -> None:
     """Money goes where it buys the most: to the steep offer first, whatever comes first."""
     offered = np.array([[True, True, False]] * 2 + [[True, False, True]] * 2)
     quality = np.array([[0.5, 0.6, 9.0]] * 2 + [[0.4, 9.0, 0.8]] * 2)
@@ -114,7 +114,7 @@ def test_offers_of_several_seeds_are_merged() -> None:
     assert merged.quality[1] == pytest.approx((2 * 0.9 + 1.0 + 4 * 0.9) / 7)
 
 
-def test_a_request_with_nothing_on_offer_is_worth_nothing_to_anybody() -> None:
+def test_a_request_with_nothing_on_offer_has_quality_and_cost_0() -> None:
     offered = np.array([[True, True], [False, False]])
     quality, cost = np.array([[0.5, 0.9]] * 2), np.array([[1.0, 3.0]] * 2)
     references = References.of(["a", "b"], quality, cost, offered=offered)

@@ -1,4 +1,4 @@
-"""What `describe` finds in a data set, against counts made by hand."""
+"""The description of a data set, against counts made by hand."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ DATA = made(
 
 
 def test_means_shares_and_references_are_those_of_the_rows_that_have_them() -> None:
-    found = describe(DATA)
-    assert (found.rows, found.complete) == (4, 2)
-    a, b, c = found.models
+    data = describe(DATA)
+    assert (data.rows, data.complete) == (4, 2)
+    a, b, c = data.models
     assert a.quality == pytest.approx(0.625) and b.quality == pytest.approx(2 / 3)
     assert a.quality_se == pytest.approx(np.std([0.5, 1.0, 0.0, 1.0], ddof=1) / 2)
     assert b.cost == pytest.approx(2.5e-3) and c.cost == pytest.approx(1e-3)
     assert (a.judged, b.judged) == (1.0, 0.75)
-    # Of the three rows that all are judged on: c alone, nobody alone, b alone.
-    assert [one.unique_best for one in found.models] == pytest.approx([0.0, 1 / 3, 1 / 3])
-    assert found.references is not None
-    assert found.references.models[found.references.best_single] == "c"
-    assert found.references.oracle == pytest.approx((1.0, 0.0))
-    assert found.tasks == {"x": 3, "y": 1}
+    # Of the three rows that all are judged on: c alone, no model alone, b alone.
+    assert [one.unique_best for one in data.models] == pytest.approx([0.0, 1 / 3, 1 / 3])
+    assert data.references is not None
+    assert data.references.models[data.references.best_single] == "c"
+    assert data.references.oracle == pytest.approx((1.0, 0.0))
+    assert data.tasks == {"x": 3, "y": 1}
 
 
 def test_references_have_errors_of_the_complete_rows() -> None:
-    """On rows one and two c is the best and costs nothing, so it is all that there is."""
+    """On rows one and two c is the best and costs nothing, so every reference is c."""
     lines = {one.name: one for one in describe(DATA).lines}
     assert list(lines) == ["best single: c", "zero router corner: c", "oracle"]
     assert all((one.quality, one.quality_se) == (1.0, 0.0) for one in lines.values())
@@ -67,13 +67,13 @@ def test_references_have_errors_of_the_complete_rows() -> None:
 
 
 def test_gaps_and_duplicates_are_counted() -> None:
-    found = describe(DATA)
+    data = describe(DATA)
     # ("p", "x") stands in the first and the last row; "q" has two tasks.
-    assert (found.duplicates, found.empty_prompts) == (1, 0)
-    assert (found.unjudged, found.unpriced, found.free) == (1, 1, 3)
+    assert (data.duplicates, data.empty_prompts) == (1, 0)
+    assert (data.unjudged, data.unpriced, data.free) == (1, 1, 3)
 
 
-def test_what_looks_wrong_is_said() -> None:
+def test_suspicious_data_gives_warnings() -> None:
     assert describe(DATA).warnings == (
         "a: its cost is 0.001 on every row: a price, not a cost?",
         "b: 1 judged answers have no cost; see --prices",
@@ -109,7 +109,7 @@ def shown(dataset: Dataset) -> str:
     return out.getvalue()
 
 
-def test_the_tables_and_the_json_hold_it() -> None:
+def test_tables_and_json() -> None:
     text = shown(DATA)
     for part in ("data: 4 rows, 3 models", "0.6250 ± 0.2394", "on the 2 complete rows", "75.0%"):
         assert part in text

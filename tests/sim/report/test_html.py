@@ -1,4 +1,4 @@
-"""The page of a run: complete, self-contained, and safe whatever names it is given."""
+"""The page of a run: complete, self-contained, and safe for names of any text."""
 
 from __future__ import annotations
 
@@ -32,19 +32,23 @@ class Seen(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element, and begin a cell."""
         self.elements.append((tag, dict(attrs)))
         self._cell = tag in ("td", "th")
         if self._cell:
             self.cells.append("")
 
     def handle_endtag(self, tag: str) -> None:
+        """End a cell."""
         self._cell = self._cell and tag not in ("td", "th")
 
     def handle_data(self, data: str) -> None:
+        """Note the text of a cell."""
         if self._cell:
             self.cells[-1] += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of all elements of a tag."""
         return [attributes for name, attributes in self.elements if name == tag]
 
 
@@ -55,7 +59,7 @@ def made() -> RunFile:
 
 @pytest.fixture(scope="module")
 def budgeted(made: RunFile) -> RunFile:
-    """The stage that has all figures, alone."""
+    """Return a run of one stage, which has all figures."""
     return made.model_copy(update={"stages": made.stages[1:2]})
 
 
@@ -77,7 +81,7 @@ def test_nothing_is_loaded_from_anywhere(html: str) -> None:
     assert "http:" not in re.sub('base64,[^"]*', "", html)
     for image in seen.all("img"):
         svg = base64.b64decode((image["src"] or "").partition(",")[2]).decode()
-        # A name of a namespace is no address that is loaded.
+        # Names of namespaces look like addresses, but nothing loads them.
         assert set(re.findall(r'(?:href|src)="([^#"][^"]*)"', svg)) == set()
         assert "url(http" not in svg
 
@@ -119,15 +123,18 @@ def test_a_scenario_under_several_budgets_has_one_figure() -> None:
     assert drawn.title == "drop: 2 budgets"
     figure = drawn.draw()
     left, right = figure.axes
-    told = [one.get_text() for one in figure.legends[0].get_texts()]
-    assert told[-2:] == ["learner", "learner, slow"]
-    assert [told.count(one) for one in ("oracle at each budget", "random (reference)")] == [1, 1]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[-2:] == ["learner", "learner, slow"]
+    assert [labels.count(label) for label in ("oracle at each budget", "random (reference)")] == [
+        1,
+        1,
+    ]
     for axis, metric in ((left, "quality"), (right, "difference")):
         lines = [one.lines[0] for one in axis.containers]
         for k, line in enumerate(lines):
-            found = [stage.contenders[k].metrics for stage in made.stages[1:]]
-            assert list(line.get_xdata()) == [one["cost"].mean * 1_000 for one in found]
-            assert list(line.get_ydata()) == [one[metric].mean for one in found]
+            metrics = [stage.contenders[k].metrics for stage in made.stages[1:]]
+            assert list(line.get_xdata()) == [one["cost"].mean * 1_000 for one in metrics]
+            assert list(line.get_ydata()) == [one[metric].mean for one in metrics]
             assert line.get_linestyle() != "None"
     html = page(made)
     assert html.index(drawn.title) < html.index('id="stage-1"')
@@ -136,7 +143,7 @@ def test_a_scenario_under_several_budgets_has_one_figure() -> None:
     assert links in html
 
 
-def test_figures_are_small_and_keep_what_is_written_in_them(budgeted: RunFile) -> None:
+def test_figures_are_small_and_keep_their_text(budgeted: RunFile) -> None:
     (stage,) = budgeted.stages
     named = stage.contenders[0].model_copy(update={"label": "a=0.123456 >  <b"})
     drawn = pictures(stage.model_copy(update={"contenders": [named]}))
@@ -221,7 +228,7 @@ def test_models_that_cost_nothing_can_be_drawn(budgeted: RunFile) -> None:
         assert pictures(shown)[0].save("svg").startswith(b"<?xml")
 
 
-def test_a_stage_that_nobody_played_has_no_figures(budgeted: RunFile) -> None:
+def test_a_stage_without_policies_has_no_figures(budgeted: RunFile) -> None:
     alone = budgeted.stages[0].model_copy(update={"contenders": []})
     assert "<img" not in page(budgeted.model_copy(update={"stages": [alone]}))
 
@@ -258,7 +265,7 @@ def test_wrong_input_is_one_line_and_status_2(
     made.write(run)
     made.model_copy(update={"stages": []}).write(empty)
     file.write_text("")
-    for arguments, told in (
+    for arguments, message in (
         ((str(tmp_path / "absent.json"),), "absent.json: No such file"),
         ((str(file),), f"{file}: not JSON"),
         ((str(empty), "--out", str(file / "x.html")), f"--out: {file / 'x.html'}: "),
@@ -266,7 +273,7 @@ def test_wrong_input_is_one_line_and_status_2(
     ):
         assert call("report", *arguments) == 2
         error = capsys.readouterr().err
-        assert told in error
+        assert message in error
         assert error.count("\n") == 1
 
 

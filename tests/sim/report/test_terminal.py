@@ -1,4 +1,4 @@
-"""Tables on the terminal: what stands where, and in how many digits."""
+"""Tables on the terminal: their columns, and the digits of their numbers."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_adaptation_in_words(stages: dict[str, Stage], adapted: Adapted, text: s
 def test_references_models_and_shares(stages: dict[str, Stage]) -> None:
     text = " ".join(shown(stages["still"]).split())
     for part in (
-        "best single: dear/pro-2.5-preview",
+        "best single: costly/pro-2.5-preview",
         "oracle",
         "random",
         "supervised limit",
@@ -159,7 +159,7 @@ def test_the_overview_has_a_row_for_each_stage_and_policy(stages: dict[str, Stag
     assert budgeted[9] == adapted.rows[0][1]
 
 
-def test_the_overview_tells_of_the_first_change(stages: dict[str, Stage]) -> None:
+def test_the_overview_shows_the_first_change(stages: dict[str, Stage]) -> None:
     stage = stages["drop, on a budget"]
     adapted = [Adapted(at=at, outcome="adapted", requests=at / 10, seeds=1) for at in (50, 100)]
     one = stage.contenders[0].model_copy(update={"adapted": adapted})
@@ -185,7 +185,7 @@ def test_the_overview_calls_stages_by_their_scenario() -> None:
     assert [row[2] for row in table.rows] == ["0.200", "1.20"]
 
 
-def test_of_many_stages_the_results_alone_are_printed(stages: dict[str, Stage]) -> None:
+def test_only_the_results_of_many_stages_are_printed(stages: dict[str, Stage]) -> None:
     few = [*stages.values()]
     assert few[0].title in shown(*few)
     assert shown(*few).count("References, in hindsight") == len(few)
