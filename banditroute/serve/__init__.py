@@ -1,7 +1,7 @@
 """Run the daemon: in one process, or on Ray Serve.
 
-This is the one folder that knows where the parts run. ``banditroute.serve:build_app`` and
-``banditroute.serve:app`` are what ``serve run``, ``serve build`` and ``serve deploy`` take.
+No other folder knows where the parts run. Ray's commands ``serve run``, ``serve build`` and
+``serve deploy`` take ``banditroute.serve:build_app`` and ``banditroute.serve:app``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["build_app"]
 
 
 def __getattr__(name: str) -> Any:
-    """Build ``app``, the application with default settings, only for who asks for it."""
+    """Return ``app``, the application with default settings; it is built when it is first used."""
     if name == "app":
         return build_app({})
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Put a service together: the database, its one writer, and a learner that the caller chooses."""
+"""Build a service from its parts: the database, its one writer, and the caller's learner."""
 
 from __future__ import annotations
 
@@ -14,17 +14,39 @@ from banditroute.store.log import log_decisions
 from banditroute.store.writer import Writer
 
 CLAIM_WAIT_S = 15.0
+"""How long to wait for a SQLite file that a daemon which is just ending still holds."""
 
 
 def make_service(settings: Settings, learner: Callable[[Engine, Writer], LearnerLink]) -> Service:
-    """Return a service on a database of the right schema, with the learner that is given."""
+    """Return a service; the tables of its database are made if there are none.
+
+    Parameters
+    ----------
+    settings : Settings
+        The configuration.
+    learner : callable
+        Makes the link to the learner, for this database and its writer.
+
+    Returns
+    -------
+    Service
+        Not started yet.
+
+    Raises
+    ------
+    SchemaMismatch
+        If the tables are of another revision.
+    ValueError
+        If another daemon has the SQLite file.
+    """
     engine = open_engine(settings.database)
     try:
         prepare(engine)
     except BaseException:
         engine.dispose()
         raise
-    held = claim(engine, patience=CLAIM_WAIT_S)
+    claimed_file = claim(engine, patience=CLAIM_WAIT_S)
+    # The writer wakes the learner, which needs the writer: the list lets the writer come first.
     links: list[LearnerLink] = []
     writer = Writer(
         engine,
@@ -33,11 +55,23 @@ def make_service(settings: Settings, learner: Callable[[Engine, Writer], Learner
         on_durable=lambda: links[0].wake(),
     )
     links.append(learner(engine, writer))
-    return Service(settings=settings, engine=engine, writer=writer, learner=links[0], held=held)
+    return Service(
+        settings=settings,
+        engine=engine,
+        writer=writer,
+        learner=links[0],
+        claimed_file=claimed_file,
+    )
 
 
 def check_replicas(settings: Settings) -> None:
-    """Refuse more replicas than the database can serve."""
+    """Refuse more replicas than the database can serve.
+
+    Raises
+    ------
+    ValueError
+        For more than one replica on SQLite.
+    """
     if settings.replicas > 1 and settings.database.startswith("sqlite"):
         raise ValueError(
             f"replicas: {settings.replicas} replicas cannot share SQLite, which has one writer "

@@ -1,4 +1,8 @@
-"""Running the daemon in the foreground, locally or on Ray Serve, and saying how to use it."""
+"""Run the daemon in the foreground, in one process or on Ray Serve, and print how to use it.
+
+Everything that can be checked is checked before anything starts: a mistake in the settings must
+never leave a half-started Ray behind.
+"""
 
 from __future__ import annotations
 
@@ -25,43 +29,56 @@ from banditroute.features import embedding
 from banditroute.serve import haproxy
 from banditroute.serve.compose import check_replicas
 from banditroute.serve.local import local_app
-from banditroute.serve.ray import APP_NAME, NAMESPACE, RAY_ENVIRONMENT, application
+from banditroute.serve.ray import APP_NAME, NAMESPACE, QUIET, RAY_ENVIRONMENT, application
 from banditroute.settings import Settings
 from banditroute.store.engine import SchemaMismatch, claim, open_engine, prepare, shown
 
 PORT_WAIT_S = 30.0
+"""How long to wait for a port that another process still has."""
+
 ANSWER_WAIT_S = 30.0
-QUIET = {"enable_access_log": False, "log_level": "WARNING"}
+"""How long to wait, after the start, for the daemon to describe its policies."""
 
 
 class StartError(RuntimeError):
-    """The daemon cannot start; the message is for the operator."""
+    """The daemon cannot start; the message says why, for the operator."""
 
 
 def run_local(settings: Settings) -> None:
-    """Serve from one process until SIGINT or SIGTERM."""
+    """Serve from one process until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    settings : Settings
+        The configuration.
+
+    Raises
+    ------
+    StartError
+        If the daemon cannot start.
+    """
     import uvicorn
 
     if settings.replicas > 1:
         raise StartError("replicas: --local is one process; leave --replicas out")
-    _prepare(settings, patience=0.0)
-    began = time.perf_counter()
+    _prepare(settings, patience_s=0.0)
+    began_s = time.perf_counter()
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            # A second Ctrl-C must not cut the orderly end short: it takes seconds at most.
+            # uvicorn would exit at once on a second Ctrl-C; an orderly end takes seconds at most.
             self.should_exit = True
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                # It asks this very server, so it must not hold up its loop.
-                greeting = {"where": "one local process"}
-                # What is here stays; collecting it again and again costs batches a quarter.
+                # What has been loaded stays: collecting it over and over costs batches a quarter.
                 gc.freeze()
                 gc.set_threshold(50_000, 20, 100)
+                # In a thread, because the greeting sends requests to this very server.
+                greeting = {"where": "one local process"}
                 threading.Thread(
-                    target=_greet, args=(settings, began), kwargs=greeting, daemon=True
+                    target=_greet, args=(settings, began_s), kwargs=greeting, daemon=True
                 ).start()
 
     config = uvicorn.Config(
@@ -75,20 +92,31 @@ def run_local(settings: Settings) -> None:
     server = Server(config)
     server.run()
     if not server.started:
-        raise StartError("the daemon did not start; the reason stands above")
+        raise StartError("the daemon did not start; the reason is printed above")
 
 
 def run_ray(settings: Settings) -> None:
-    """Serve from Ray Serve until SIGINT or SIGTERM."""
+    """Serve from Ray Serve until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    settings : Settings
+        The configuration.
+
+    Raises
+    ------
+    StartError
+        If the daemon cannot start, or Ray fails.
+    """
     try:
         check_replicas(settings)
     except ValueError as error:
         raise StartError(str(error)) from None
-    # A killed daemon's proxy may hold the port for some seconds.
-    _prepare(settings, patience=PORT_WAIT_S)
+    # The proxy of a daemon that was killed may keep the port for some seconds.
+    _prepare(settings, patience_s=PORT_WAIT_S)
     where = f"Ray Serve, {_proxy()}"
-    began = time.perf_counter()
-    # Ray's and HAProxy's sockets need a short path.
+    began_s = time.perf_counter()
+    # The names of Ray's and HAProxy's sockets must be short.
     temporary = Path(tempfile.mkdtemp(prefix="br-"))
     proxy = haproxy.environment(temporary) if haproxy.installed() else {}
     for name, value in (RAY_ENVIRONMENT | proxy).items():
@@ -110,20 +138,20 @@ def run_ray(settings: Settings) -> None:
     try:
         with _hushed():
             _start_ray(ray, temporary)
-            listen()  # ray.init has put its own handler in place
+            listen()  # again: ray.init installs its own handlers
             if not stop.is_set():
                 http_options = {"host": settings.host, "port": settings.port}
                 serve.start(http_options=http_options, logging_config=QUIET)
             if not stop.is_set():
                 serve.run(application(settings), name=APP_NAME, route_prefix="/")
         if not stop.is_set():
-            _greet(settings, began, where=where)
+            _greet(settings, began_s, where=where)
         while not stop.wait(1.0):
             pass
     except Exception as error:
         raise StartError(f"Ray Serve: {error}") from error
     except SystemExit:
-        pass  # Ray's own answer to SIGTERM, in force while it starts
+        pass  # what Ray's own handler does at a SIGTERM while Ray starts
     finally:
         with _hushed():
             _stop_ray(ray, serve)
@@ -143,7 +171,7 @@ def _start_ray(ray: Any, temporary: Path) -> None:
 
 
 def _stop_ray(ray: Any, serve: Any) -> None:
-    if ray.is_initialized():  # else Serve would start a Ray of its own to shut it down
+    if ray.is_initialized():  # without Ray, `serve.shutdown` would start one to shut it down
         with suppress(Exception):
             serve.shutdown()
     ray.shutdown()
@@ -151,37 +179,56 @@ def _stop_ray(ray: Any, serve: Any) -> None:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Keep what Ray says of its own start and end from the terminal, unless it fails."""
-    said = io.StringIO()
+    """Hold back what is printed here, and print it only if an exception ends the block."""
+    output = io.StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(output), redirect_stderr(output):
             yield
     except Exception:
-        print(said.getvalue(), file=sys.stderr, end="")
+        print(output.getvalue(), file=sys.stderr, end="")
         raise
 
 
 def _proxy() -> str:
-    """Return what stands in front of the replicas, with the ports that it opens to all."""
+    """Return, for the greeting, which proxy stands in front and which ports it opens.
+
+    Raises
+    ------
+    StartError
+        If one of these ports stays taken; the message names the variable that moves it.
+    """
     if not haproxy.installed():
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
         return "Serve's own proxy: the HAProxy binary is missing, expect a tenth of the speed"
-    opened = haproxy.ports()
-    for name, port in opened.items():
+    ports = haproxy.ports()
+    for variable, port in ports.items():
         try:
             _wait_for_port("0.0.0.0", port, PORT_WAIT_S)
         except StartError as error:
-            why = f"a second daemon on this host needs ports of its own, set {name}"
-            raise StartError(f"{error}; {why}") from None
-    stats, metrics = opened.values()
+            advice = f"a second daemon on this host needs its own ports, set {variable}"
+            raise StartError(f"{error}; {advice}") from None
+    stats, metrics = ports.values()
     return (
         f"HAProxy in front; it also opens its stats ({stats}) and metrics ({metrics}) ports, and "
-        "Ray its own, on all interfaces: see the README's firewall rules"
+        "Ray its own, on all interfaces: see the firewall rules in deploy/README.md"
     )
 
 
-def _prepare(settings: Settings, *, patience: float) -> None:
-    """Check everything that can be checked before anything starts."""
+def _prepare(settings: Settings, *, patience_s: float) -> None:
+    """Check database, embedders, port and the claim on the file, before anything starts.
+
+    Parameters
+    ----------
+    settings : Settings
+        The configuration.
+    patience_s : float
+        Seconds to wait for the port and for the file.
+
+    Raises
+    ------
+    StartError
+        For whatever would keep the daemon from starting.
+    """
     try:
         engine = open_engine(settings.database)
         try:
@@ -190,24 +237,22 @@ def _prepare(settings: Settings, *, patience: float) -> None:
             engine.dispose()
         for pool in settings.pools:
             embedding.require(settings.options_of(pool).embedder)
-    except ImportError as error:
-        raise StartError(str(error)) from None
-    except (ValueError, SchemaMismatch) as error:
+    except (ImportError, ValueError, SchemaMismatch) as error:
         raise StartError(str(error)) from None
     except Exception as error:
         raise StartError(f"database: {error}") from None
-    _wait_for_port(settings.host, settings.port, patience)
+    _wait_for_port(settings.host, settings.port, patience_s)
     try:
-        held = claim(engine, patience=patience)
+        claimed_file = claim(engine, patience=patience_s)
     except ValueError as error:
         raise StartError(str(error)) from None
-    if held is not None:
-        held.close()  # the process that will answer claims it for good
+    if claimed_file is not None:
+        claimed_file.close()  # the process that serves claims it again
 
 
-def _wait_for_port(host: str, port: int, patience: float) -> None:
-    """Return when the port can be had, or raise StartError after `patience` seconds."""
-    deadline = time.monotonic() + patience
+def _wait_for_port(host: str, port: int, patience_s: float) -> None:
+    """Return when the port is free, or raise `StartError` after `patience_s` seconds."""
+    deadline_s = time.monotonic() + patience_s
     waiting = False
     while True:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -216,22 +261,22 @@ def _wait_for_port(host: str, port: int, patience: float) -> None:
                 probe.bind((host, port))
                 return
             except OSError as error:
-                if time.monotonic() >= deadline or isinstance(error, socket.gaierror):
+                if time.monotonic() >= deadline_s or isinstance(error, socket.gaierror):
                     raise StartError(f"cannot listen on {host}:{port}: {error}") from None
         if not waiting:
-            print(f"port {port} is taken; waiting up to {patience:.0f} s for it", flush=True)
+            print(f"port {port} is taken; waiting up to {patience_s:.0f} s for it", flush=True)
             waiting = True
         time.sleep(0.5)
 
 
-def _greet(settings: Settings, began: float, *, where: str) -> None:
-    """Say, once requests are answered, where the daemon is and what its policies know."""
+def _greet(settings: Settings, began_s: float, *, where: str) -> None:
+    """Print the daemon's address and its policies, once it answers requests."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     url = f"http://{host}:{settings.port}"
     policies = [_describe(url, name) for name, pool in settings.pools.items() if pool.models]
-    seconds = time.perf_counter() - began
+    took_s = time.perf_counter() - began_s
     print(
-        "\n".join([f"banditroute serves {url} after {seconds:.1f} s ({where})", *policies])
+        "\n".join([f"banditroute serves {url} after {took_s:.1f} s ({where})", *policies])
         + f"""
 database {shown(settings.database)}; the API: {url}/docs
 
@@ -244,19 +289,19 @@ Ctrl-C stops it.""",  # noqa: E501
 
 
 def _describe(url: str, pool: str) -> str:
-    """Return a line on the policy of `pool`, asked over HTTP until the daemon answers."""
-    deadline = time.monotonic() + ANSWER_WAIT_S
+    """Return a line about the policy of a pool; ask over HTTP until the daemon answers."""
+    deadline_s = time.monotonic() + ANSWER_WAIT_S
     while True:
         try:
             answer = httpx.get(f"{url}/v1/policy", params={"pool": pool}, timeout=ANSWER_WAIT_S)
             answer.raise_for_status()
             break
         except httpx.HTTPError as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline_s:
                 return f"pool {pool}: no answer ({error})"
             time.sleep(0.1)
     state = answer.json()
-    known = f"{state['learned']:,} outcomes folded in {state['built_in_s']:.2f} s"
+    learned = f"{state['learned']:,} outcomes folded in {state['built_in_s']:.2f} s"
     if state["skipped"]:
-        known += f", {state['skipped']:,} of another embedder left out"
-    return f"pool {pool}: policy {state['policy']}, {known}"
+        learned += f", {state['skipped']:,} of another embedder left out"
+    return f"pool {pool}: policy {state['policy']}, {learned}"

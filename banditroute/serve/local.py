@@ -1,4 +1,7 @@
-"""In one process: the app, with the learner in a thread beside it."""
+"""The daemon in one process: the learner runs in a thread beside the event loop.
+
+The learner must never call into the event loop but by `call_soon_threadsafe`.
+"""
 
 from __future__ import annotations
 
@@ -19,45 +22,62 @@ from banditroute.store.writer import Writer
 
 
 def local_app(settings: Settings) -> Starlette:
-    """Return the app with the learner in a thread of this process."""
+    """Return the app, with the learner in a thread of this process.
+
+    Parameters
+    ----------
+    settings : Settings
+        The configuration.
+    """
 
     def learner(engine: Engine, writer: Writer) -> LearnerLink:
         lease = CheckpointLease(writer.write_now)
-        return LocalLearner(Log(engine), keeper=lease, every=settings.publish_ms / 1e3)
+        return LocalLearner(Log(engine), keeper=lease, every_s=settings.publish_ms / 1e3)
 
     return create_app(lambda: make_service(settings, learner))
 
 
 class LocalLearner:
-    """The learner in a thread of this process; implements `LearnerLink`."""
+    """The learner in a thread of this process; implements `LearnerLink`.
 
-    def __init__(self, log: Log, *, keeper: Keeper, every: float) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+    Parameters
+    ----------
+    log : Log
+        The store, for reading.
+    keeper : Keeper
+        Stores the learner's checkpoints.
+    every_s : float
+        Least number of seconds between two snapshots of a pool.
+    """
+
+    def __init__(self, log: Log, *, keeper: Keeper, every_s: float) -> None:
+        self._event_loop: asyncio.AbstractEventLoop | None = None
         self._deliver: Deliver | None = None
-        self._host = LearnerLoop(log, keeper=keeper, published=self._publish, every=every)
+        self._learner = LearnerLoop(log, keeper=keeper, published=self._publish, every=every_s)
 
     async def start(self, deliver: Deliver) -> None:
-        """See `LearnerLink`."""
-        self._loop, self._deliver = asyncio.get_running_loop(), deliver
-        self._host.thread.start()
+        """See `LearnerLink.start`."""
+        self._event_loop, self._deliver = asyncio.get_running_loop(), deliver
+        self._learner.thread.start()
 
     def wake(self) -> None:
-        """See `LearnerLink`."""
-        self._host.wake()
+        """See `LearnerLink.wake`."""
+        self._learner.wake()
 
     async def status(self, pool: str) -> dict[str, Any] | None:
-        """See `LearnerLink`."""
-        return await asyncio.to_thread(self._host.status, pool)
+        """See `LearnerLink.status`."""
+        return await asyncio.to_thread(self._learner.status, pool)
 
     def alive(self) -> bool:
-        """See `LearnerLink`."""
-        return self._host.well
+        """See `LearnerLink.alive`."""
+        return self._learner.well
 
     async def stop(self) -> None:
-        """See `LearnerLink`."""
-        await asyncio.to_thread(self._host.stop)
+        """See `LearnerLink.stop`."""
+        await asyncio.to_thread(self._learner.stop)
 
     def _publish(self, pool: str, fold: Fold) -> None:
         snapshot = fold.snapshot()
-        if self._loop is not None and self._deliver is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._deliver, pool, snapshot)
+        loop = self._event_loop
+        if loop is not None and self._deliver is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._deliver, pool, snapshot)

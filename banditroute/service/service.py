@@ -47,7 +47,7 @@ class Service:
     engine : a database that `store.engine.prepare` has accepted.
     writer : the one writer of this process.
     learner : the link to the learner.
-    held : what to close when the service has stopped, such as the claim on a SQLite file.
+    claimed_file : the claim on a SQLite file, to be closed at the end.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Service:
         engine: Engine,
         writer: Writer,
         learner: LearnerLink,
-        held: IO[bytes] | None = None,
+        claimed_file: IO[bytes] | None = None,
     ) -> None:
         self.settings, self.writer, self.learner = settings, writer, learner
-        self._engine, self._held = engine, held
+        self._engine, self._claimed_file = engine, claimed_file
         self.pools = Pools(
             settings=settings,
             log=Log(engine),
@@ -106,8 +106,8 @@ class Service:
         await self.learner.stop()
         await asyncio.to_thread(self.writer.close)
         self._engine.dispose()
-        if self._held is not None:
-            self._held.close()
+        if self._claimed_file is not None:
+            self._claimed_file.close()
 
     def missing(self) -> list[str]:
         """Return what keeps the daemon from answering; empty when it is ready."""

@@ -179,7 +179,7 @@ def test_the_local_learner_delivers_in_the_event_loop(book: Book) -> None:
         return delivered[-1][1]
 
     async def main() -> None:
-        link = LocalLearner(Log(book.engine), keeper=Refusing(), every=0.005)
+        link = LocalLearner(Log(book.engine), keeper=Refusing(), every_s=0.005)
         assert not link.alive()
         await link.start(deliver)
         assert link.alive()
