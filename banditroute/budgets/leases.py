@@ -106,7 +106,7 @@ class Leases:
         """Close what earlier holders have left open, and read the budgets."""
 
         def work(connection: Connection) -> list[Budget]:
-            ledger.reclaim(connection, self.holder, now=self._now(), alone=self._alone)
+            ledger.reclaim(connection, self.holder, now_us=self._now(), alone=self._alone)
             ledger.recount(connection)
             return load_budgets(connection)
 
@@ -121,7 +121,7 @@ class Leases:
         self._former.clear()
         if ids:
             now = self._now()
-            await self._writer.write(lambda connection: ledger.close(connection, ids, now=now))
+            await self._writer.write(lambda connection: ledger.close(connection, ids, now_us=now))
 
     def budgets(self, pool: str) -> list[Budget]:
         """Return the budgets of a pool as this process knows them."""
@@ -155,9 +155,9 @@ class Leases:
         ids = [one.lease_id for one in leased]
 
         def work(connection: Connection) -> None:
-            ledger.close(connection, ids, now=now)
+            ledger.close(connection, ids, now_us=now)
             if not self._alone:
-                ledger.reclaim(connection, self.holder, now=now, alone=False)
+                ledger.reclaim(connection, self.holder, now_us=now, alone=False)
 
         if ids or not self._alone:
             try:
@@ -189,7 +189,7 @@ class Leases:
 
         def read() -> BudgetSums:
             with self._engine.connect() as connection:
-                return ledger.sums(connection, budget, now=now)
+                return ledger.sums(connection, budget, now_us=now)
 
         found = await asyncio.to_thread(read)
         self._read[budget.id] = self._clock(), found
@@ -312,7 +312,13 @@ class Leases:
             until = now + int(LEASE_S * 1e6)
             got = await self._writer.write(
                 lambda connection: ledger.lease(
-                    connection, budget, self.holder, need=wanted, ideal=ideal, now=now, until=until
+                    connection,
+                    budget,
+                    self.holder,
+                    need_nano=wanted,
+                    ideal_nano=ideal,
+                    now_us=now,
+                    reclaim_at_us=until,
                 )
             )
             if not got.id:
@@ -328,13 +334,15 @@ class Leases:
                     self._former.append(one)
                 return
             one.left = (
-                got.granted if got.fresh or got.id != one.lease_id else one.left + got.granted
+                got.granted_nano
+                if got.fresh or got.id != one.lease_id
+                else one.left + got.granted_nano
             )
             one.lease_id, one.deadline = got.id, clock + SAFE_S
             rested = self._clock() + DENIED_S
-            if got.granted < wanted:
+            if got.granted_nano < wanted:
                 one.denied_until = rested
-            if got.granted < ideal // 4:
+            if got.granted_nano < ideal // 4:
                 one.rest_until = rested
 
     async def _trim(self, one: LocalLease) -> None:

@@ -258,8 +258,8 @@ class MoneyPrices:
         now, budget, pacing = self._now(), pace.budget, pace.pacing
         recent = [asks.row(i) for asks, i in list(pace.recent)]
         with self._engine.connect() as connection:
-            course = ledger.course(connection, budget, now=now)
-            found = ledger.ended(connection, tuple(pace.ended))
+            course = ledger.course(connection, budget, now_us=now)
+            found = ledger.ended_nano(connection, tuple(pace.ended))
         for lease_id, (reserved, cost) in found.items():
             before = pace.ended.get(lease_id, (0, 0))
             more = reserved - before[0], cost - before[1]
@@ -272,19 +272,19 @@ class MoneyPrices:
         pace.solved_at = pacing.count
         window = router.score(RequestBatch.join(recent)).window() if recent else None
         terms = pacing.solve(window, money)
-        elsewhere = budget.cap_nano - course.settled - course.running
+        elsewhere = budget.cap_nano - course.settled_nano - course.running_nano
         held.beyond = max(elsewhere - held.left, 0) // course.holders
         held.keep = int(terms.keep_usd * NANO)
 
     def _money(self, pace: PacedBudget, course: WindowCourse, now: int) -> Money:
         """Return what is left for this holder, and for how many requests of its own."""
         budget, cap = pace.budget, pace.budget.cap_nano / NANO
-        expected = pace.pacing.expected_share * course.running
-        left = (budget.cap_nano - course.settled - expected) / NANO / course.holders
+        expected = pace.pacing.expected_share * course.running_nano
+        left = (budget.cap_nano - course.settled_nano - expected) / NANO / course.holders
         rate = math.nan if budget.rate_nano is None else budget.rate_nano / NANO
         requests = math.inf
         ends = budget.resets_at_us(now)
-        span_s = (budget.span_us if ends is None else ends - course.window) / 1e6
+        span_s = (budget.span_us if ends is None else ends - course.window_start_us) / 1e6
         traffic = pace.per_second(self._clock(), span_s)
         if budget.rate_nano is not None:
             return Money(left_usd=left, cap_usd=cap, requests=math.inf, rate_usd=rate)
@@ -301,7 +301,7 @@ class MoneyPrices:
         """Look back into the log for the requests that the budget held last."""
         pool, embedder = pace.budget.pool, router.snapshot.policy_identity.embedder
         rows = await asyncio.to_thread(
-            self._log.recent, pool, embedder=embedder, before=pace.since, limit=WINDOW
+            self._log.recent, pool, embedder=embedder, before_us=pace.since, limit=WINDOW
         )
         pace.remembers = True
         for row in rows:

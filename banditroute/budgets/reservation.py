@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from banditroute.core.budget import ROLLING, Budget
-from banditroute.store.ledger import Draw
+from banditroute.store.ledger import Reservation
 
 NO_LIMIT = 2**62
 MANY = 512
@@ -107,12 +107,12 @@ class Reservations:
 
         return min(self._slices[row], key=room).budget
 
-    def draws(self, row: int, decision_id: str, *, now: int, expires_at: int) -> list[Draw]:
+    def draws(self, row: int, decision_id: str, *, now: int, expires_at: int) -> list[Reservation]:
         """Return the reservations of the decision that was taken for a row."""
         nano = self._taken[row]
         assert nano is not None, "nothing was taken for this row"
         return [
-            Draw(
+            Reservation(
                 decision_id,
                 one.budget.id,
                 one.lease_id,

@@ -58,7 +58,9 @@ class BudgetService:
         }
         now = now_us()
         return await self._write(
-            lambda connection: budgets.add_budget(connection, new.pool, new.name, fields, now=now)
+            lambda connection: budgets.add_budget(
+                connection, new.pool, new.name, fields, now_us=now
+            )
         )
 
     async def change(self, pool: str, name: str, change: BudgetChange) -> dict[str, Any]:
@@ -68,7 +70,7 @@ class BudgetService:
         more, now = nanos(change.top_up_usd or 0.0), now_us()
         return await self._write(
             lambda connection: budgets.change_budget(
-                connection, pool, name, fields, top_up=more, now=now
+                connection, pool, name, fields, top_up_nano=more, now_us=now
             )
         )
 
@@ -83,7 +85,7 @@ class BudgetService:
         """Give back what a decision reserved that was never used; see `settlement.cancel`."""
         now = now_us()
         became = await self._writer.write(
-            lambda connection: settlement.cancel(connection, decision_id, now=now)
+            lambda connection: settlement.cancel(connection, decision_id, now_us=now)
         )
         self._leases.refunded()
         return became

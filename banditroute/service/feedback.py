@@ -67,12 +67,14 @@ def _store_alike(connection: Connection, posts: Sequence[Posted], now: int) -> l
     """Store posts of one kind."""
     plain = [post for post in posts if isinstance(post, Post)]
     if plain:
-        statuses = record(connection, plain, now=now)
+        statuses = record(connection, plain, now_us=now)
         return [Became(status, _BLAMED.get(status)) for status in statuses]
     pairs = [post for post in posts if isinstance(post, Preferred)]
     if pairs:
-        return prefer(connection, pairs, now=now)
-    return [judge(connection, post, now=now) for post in posts if isinstance(post, SessionQuality)]
+        return prefer(connection, pairs, now_us=now)
+    return [
+        judge(connection, post, now_us=now) for post in posts if isinstance(post, SessionQuality)
+    ]
 
 
 _BLAMED = {"unknown": "decision_id", "conflict": "key"}

@@ -87,7 +87,7 @@ def log_once(
     list of (answer, bool)
         The answer to each call, and whether its decisions are in the log now.
     """
-    known = recall(connection, [key.name for key in keys if key is not None], now=now)
+    known = recall(connection, [key.name for key in keys if key is not None], now_us=now)
     logged: list[Entry] = []
     fresh: list[tuple[str, str, str, bytes, int]] = []
     results: list[tuple[Answer, bool]] = []

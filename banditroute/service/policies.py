@@ -98,7 +98,7 @@ class Policies:
                         pool=pool.name,
                         kind="policy_started",
                         payload=identity.payload(),
-                        now=now_us(),
+                        now_us=now_us(),
                     )
 
             await self._writer.write(start)

@@ -141,13 +141,13 @@ class Pools:
         now = now_us()
 
         def work(connection: Connection) -> bool:
-            stored.ensure_pool(connection, new.pool, options=None, now=now)
+            stored.ensure_pool(connection, new.pool, options=None, now_us=now)
             return stored.add_model(
                 connection,
                 new.pool,
                 spec,
                 source="api",
-                now=now,
+                now_us=now,
                 prior=prior,
                 optimism=optimism,
             )
@@ -171,7 +171,7 @@ class Pools:
             before["capabilities"] = sorted(old.capabilities)
             spec = ModelSpec.model_validate({"name": name} | before | fields)
             if fields.keys() & {"input_price", "output_price"}:
-                stored.set_price(connection, pool_name, spec, source="api", now=now)
+                stored.set_price(connection, pool_name, spec, source="api", now_us=now)
             if fields.keys() - {"input_price", "output_price"}:
                 stored.describe_model(connection, pool_name, spec)
 
@@ -183,7 +183,7 @@ class Pools:
         _model(await self._fresh(pool_name), name)
         now = now_us()
         await self._writer.write(
-            lambda connection: stored.drain_model(connection, pool_name, name, now=now)
+            lambda connection: stored.drain_model(connection, pool_name, name, now_us=now)
         )
         return model_view(_model(await self._fresh(pool_name), name))
 
@@ -233,17 +233,19 @@ class Pools:
         now = now_us()
         for name, configured in self._settings.pools.items():
             optimism = self._settings.options_of(name).newcomer_optimism
-            stored.ensure_pool(connection, name, options=self._settings.own_options(name), now=now)
+            stored.ensure_pool(
+                connection, name, options=self._settings.own_options(name), now_us=now
+            )
             models = {m.name: m for m in stored.load_pools(connection)[name][2]}
             for spec in configured.models:
                 if spec.name not in models:
                     stored.add_model(
-                        connection, name, spec, source="file", now=now, optimism=optimism
+                        connection, name, spec, source="file", now_us=now, optimism=optimism
                     )
                     continue
                 price = spec.input_price, spec.output_price
                 if stored.file_price(connection, name, spec.name) != price:
-                    stored.set_price(connection, name, spec, source="file", now=now)
+                    stored.set_price(connection, name, spec, source="file", now_us=now)
                 if properties_view(models[spec.name]) != properties_view(spec):
                     stored.describe_model(connection, name, spec)
 

@@ -50,9 +50,10 @@ def exceeded(budget: Budget, sums: BudgetSums, least: int, *, now: int) -> Budge
             detail={"budget": shown},
         )
     resets = shown["resets_at"]
-    spent, held = sums.settled + sums.expired + sums.lost, sums.reserved + sums.leased
+    spent = sums.settled_nano + sums.expired_nano + sums.lost_nano
+    held = sums.reserved_nano + sums.leased_nano
     return BudgetExceeded(
-        f"budget {budget.name!r} has no room: of {sums.cap / NANO:.9g} US dollars "
+        f"budget {budget.name!r} has no room: of {sums.cap_nano / NANO:.9g} US dollars "
         f"{spent / NANO:.9g} are spent and {held / NANO:.9g} reserved, the cheapest eligible model "
         f"needs {least / NANO:.9g}; " + (f"it resets at {resets}" if resets else "it never resets"),
         param="pool",
@@ -64,9 +65,10 @@ def exceeded(budget: Budget, sums: BudgetSums, least: int, *, now: int) -> Budge
 def _wait(budget: Budget, sums: BudgetSums, least: int, now: int) -> float:
     resets = resets_at(budget, sums, now)
     wait = NEVER_S if resets is None else max((resets - now) / 1e6, 1.0)
-    if sums.free + sums.leased >= least:
+    obtainable_nano = sums.free_nano + sums.leased_nano
+    if obtainable_nano >= least:
         return min(wait, LEASED_S)
-    return min(wait, RESERVED_S) if sums.free + sums.leased + sums.reserved >= least else wait
+    return min(wait, RESERVED_S) if obtainable_nano + sums.reserved_nano >= least else wait
 
 
 def exists(new: NewModel) -> Exists:

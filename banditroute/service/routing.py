@@ -32,7 +32,7 @@ from banditroute.service.refusals import exceeded, no_eligible, no_models
 from banditroute.service.request_columns import batch_of, check_features, features_of
 from banditroute.service.views import fault_view, route_views
 from banditroute.store.decision_row import Note, as_rows, encode
-from banditroute.store.ledger import Draw, LeaseLost
+from banditroute.store.ledger import LeaseLost, Reservation
 from banditroute.store.log import Entry
 from banditroute.store.writer import Writer
 
@@ -241,7 +241,7 @@ class Routing:
         budget = reservations.tightest(row)
         least_nano = int(decided.scored.reservation_nano[row][over_budget].min())
         sums = await self._leases.sums(budget, stale_s=STALE_S)
-        if sums.free >= least_nano:
+        if sums.free_nano >= least_nano:
             # Sums from before it was spent would contradict the refusal.
             sums = await self._leases.sums(budget)
         self._metrics.over_budget(budget.pool, budget.name)
@@ -259,11 +259,13 @@ class Routing:
         expires_at = now + int(pool.options.feedback_ttl_s * 1e6)
         settled_by = now + int(pool.options.reservation_ttl_s * 1e6)
         notes = [self._note(job, now) for job in jobs]
-        columns = encode(decided, notes, pool=pool.name, created_at=now, expires_at=expires_at)
+        columns = encode(
+            decided, notes, pool=pool.name, created_at_us=now, expires_at_us=expires_at
+        )
         chose = [(i, job) for i, job in enumerate(jobs) if job.view is None]
         views = route_views(decided, columns, expires_at=expires_at)
         for (i, job), view, row in zip(chose, views, as_rows(columns), strict=True):
-            draws: Sequence[Draw] = ()
+            draws: Sequence[Reservation] = ()
             if reservations is not None:
                 draws = reservations.draws(i, view["decision_id"], now=now, expires_at=settled_by)
             job.view, job.entry = view, Entry(row, draws)

@@ -177,7 +177,7 @@ class Service:
                     await self._default(pool)
                     await self.money_prices.refresh(pool.name, pool.router)
                 if count % FORGET_EVERY == 0:
-                    while await self.writer.write(lambda one: forget(one, now=now_us())):
+                    while await self.writer.write(lambda one: forget(one, now_us=now_us())):
                         pass
             except Exception:
                 logger.exception("housekeeping failed and will be tried again")
@@ -193,7 +193,9 @@ class Service:
         now, policy = now_us(), snapshot.policy_identity.id
 
         def work(connection: Connection) -> list[int]:
-            return append_resets(connection, pool=pool.name, policy=policy, alarms=alarms, now=now)
+            return append_resets(
+                connection, pool=pool.name, policy=policy, alarms=alarms, now_us=now
+            )
 
         if await self.writer.write(work):
             logger.warning("pool %s: drift alarm, reset of %s", pool.name, ", ".join(alarms))
@@ -206,7 +208,7 @@ class Service:
 
         def work(connection: Connection) -> int:
             return default_expired(
-                connection, pool=pool.name, quality=quality, now=now, since=since
+                connection, pool=pool.name, quality=quality, now_us=now, since_us=since
             )
 
         while await self.writer.write(work) == DEFAULTS_AT_ONCE:

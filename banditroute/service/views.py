@@ -69,7 +69,7 @@ def budget_view(budget: Budget, sums: BudgetSums, *, now: int) -> dict[str, Any]
     """Return a budget and its sums as the HTTP API shows them, money in US dollars."""
     resets = resets_at(budget, sums, now)
     money = {
-        f"{name}_usd": getattr(sums, name) / NANO
+        f"{name}_usd": getattr(sums, f"{name}_nano") / NANO
         for name in ("cap", "settled", "reserved", "expired", "leased", "lost", "free", "overruns")
     }
     ceiling, rate = budget.request_ceiling_nano, budget.rate_nano
@@ -94,7 +94,7 @@ def budget_view(budget: Budget, sums: BudgetSums, *, now: int) -> dict[str, Any]
 def resets_at(budget: Budget, sums: BudgetSums, now: int) -> int | None:
     """Return when money comes back by itself, microseconds UTC; None: it never does."""
     if budget.period == ROLLING:
-        return None if sums.oldest is None else sums.oldest + budget.span_us
+        return None if sums.oldest_us is None else sums.oldest_us + budget.span_us
     return budget.resets_at_us(now)
 
 

@@ -1,4 +1,4 @@
-"""Budgets in SQL: made, changed and dropped in one transaction with the check that allows it."""
+"""Budgets in SQL: added, changed and dropped in the transaction of the check that allows it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = [budgets.c[name] for name in Budget.__dataclass_fields__]
 
 
 def load_budgets(connection: Connection) -> list[Budget]:
-    """Return all budgets, in the order in which they were made."""
+    """Return all budgets, in the order in which they were added."""
     rows = connection.execute(select(*_COLUMNS).order_by(budgets.c.id))
     return [Budget(*row) for row in rows]
 
@@ -34,13 +34,13 @@ def find_budget(connection: Connection, pool: str, name: str) -> Budget:
 
 
 def add_budget(
-    connection: Connection, pool: str, name: str, fields: Mapping[str, Any], *, now: int
+    connection: Connection, pool: str, name: str, fields: Mapping[str, Any], *, now_us: int
 ) -> Budget:
-    """Make a budget of the given columns; raise `Exists` when its name is taken."""
+    """Add a budget with the given columns; raise `Exists` when its name is taken."""
     named = (budgets.c.pool == pool, budgets.c.name == name)
     if connection.execute(select(budgets.c.id).where(*named)).first() is not None:
         raise Exists(f"pool {pool!r} has a budget {name!r}", param="name")
-    row = {"pool": pool, "name": name, "created_at": now} | dict(fields)
+    row = {"pool": pool, "name": name, "created_at": now_us} | dict(fields)
     connection.execute(insert(budgets), row)
     return find_budget(connection, pool, name)
 
@@ -51,10 +51,28 @@ def change_budget(
     name: str,
     fields: Mapping[str, Any],
     *,
-    top_up: int = 0,
-    now: int,
+    top_up_nano: int = 0,
+    now_us: int,
 ) -> Budget:
-    """Set columns of a budget and add `top_up` nano-dollars to its cap.
+    """Set columns of a budget and add to its cap.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction.
+    pool, name : str
+        The budget.
+    fields : mapping
+        New values by column.
+    top_up_nano : int
+        Nano-dollars to add to the cap.
+    now_us : int
+        The time.
+
+    Returns
+    -------
+    Budget
+        As it is now.
 
     Raises
     ------
@@ -66,28 +84,30 @@ def change_budget(
         When the cap would be too large, or the quality floor has no pacing that meets it.
     """
     before = find_budget(connection, pool, name)
-    cap = int(fields.get("cap_nano", before.cap_nano)) + top_up
-    if cap > MOST_USD * NANO:
-        message = f"a cap is at most {MOST_USD:,.0f} US dollars, this would be {cap / NANO:,.9g}"
-        raise InvalidValue(message, param="top_up_usd")
+    cap_nano = int(fields.get("cap_nano", before.cap_nano)) + top_up_nano
+    if cap_nano > MOST_USD * NANO:
+        raise InvalidValue(
+            f"a cap is at most {MOST_USD:,.0f} US dollars, this would be {cap_nano / NANO:,.9g}",
+            param="top_up_usd",
+        )
     floor = fields.get("quality_floor", before.quality_floor)
     if floor is not None and fields.get("pacing", before.pacing) != "history":
         raise InvalidValue("goes with pacing 'history'", param="quality_floor")
-    used = ledger.sums(connection, before, now=now).used
-    if cap < before.cap_nano and used > cap:
+    used_nano = ledger.sums(connection, before, now_us=now_us).used_nano
+    if cap_nano < before.cap_nano and used_nano > cap_nano:
         raise CapBelowSpend(
-            f"cap_usd: {used / NANO:.9g} US dollars of the window are spent, reserved or leased; "
-            f"a cap of {cap / NANO:.9g} is below that",
+            f"cap_usd: {used_nano / NANO:.9g} US dollars of the window are spent, reserved or "
+            f"leased; a cap of {cap_nano / NANO:.9g} is below that",
             param="cap_usd",
         )
-    at = budgets.c.id == before.id
-    connection.execute(update(budgets).where(at).values(dict(fields) | {"cap_nano": cap}))
+    values = dict(fields) | {"cap_nano": cap_nano}
+    connection.execute(update(budgets).where(budgets.c.id == before.id).values(values))
     return find_budget(connection, pool, name)
 
 
 def drop_budget(connection: Connection, pool: str, name: str) -> Budget:
-    """Drop a budget and its ledger; what decisions cost stays with their feedback."""
-    known = find_budget(connection, pool, name)
-    ledger.forget(connection, known.id)
-    connection.execute(budgets.delete().where(budgets.c.id == known.id))
-    return known
+    """Drop a budget and its ledger and return it; feedback keeps what decisions cost."""
+    budget = find_budget(connection, pool, name)
+    ledger.forget(connection, budget.id)
+    connection.execute(budgets.delete().where(budgets.c.id == budget.id))
+    return budget

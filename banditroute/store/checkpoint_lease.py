@@ -63,7 +63,7 @@ class CheckpointLease:
 
         def work(connection: Connection) -> bool:
             if held := self._hold(connection):
-                keep_checkpoint(connection, checkpoint, now=self._clock())
+                keep_checkpoint(connection, checkpoint, now_us=self._clock())
             return held
 
         if not self._write(work, durable=True) and not self._told:

@@ -34,7 +34,7 @@ class Preferred:
     source: str | None = None
 
 
-def prefer(connection: Connection, posts: Sequence[Preferred], *, now: int) -> list[Became]:
+def prefer(connection: Connection, posts: Sequence[Preferred], *, now_us: int) -> list[Became]:
     """Store `posts` in order and append their events; return what became of each.
 
     Returns
@@ -70,7 +70,7 @@ def prefer(connection: Connection, posts: Sequence[Preferred], *, now: int) -> l
             became.append(Became("duplicate") if same else Became("conflict", "key"))
             continue
         sources[named] = post.source
-        late = now > min(winner["expires_at"], loser["expires_at"])
+        late = now_us > min(winner["expires_at"], loser["expires_at"])
         rows.append(
             {
                 "pool": winner["pool"],
@@ -79,14 +79,14 @@ def prefer(connection: Connection, posts: Sequence[Preferred], *, now: int) -> l
                 "key": post.key,
                 "source": post.source,
                 "status": "late" if late else "accepted",
-                "received_at": now,
+                "received_at": now_us,
             }
         )
         became.append(Became(rows[-1]["status"]))
         others = winner["overridden_by"] or loser["overridden_by"]
         unused = winner["cancelled_at"] or loser["cancelled_at"]
         if not (late or others or unused) and winner["model"] != loser["model"]:
-            learned.append(_event(winner, loser, now))
+            learned.append(_event(winner, loser, now_us))
     insert_many(connection, comparisons, [[row[name] for name in _ROW] for row in rows])
     append_outcomes(connection, learned)
     return became
@@ -106,7 +106,7 @@ def _incomparable(winner: Decision, loser: Decision) -> str | None:
     return None
 
 
-def _event(winner: Decision, loser: Decision, now: int) -> dict[str, Any]:
+def _event(winner: Decision, loser: Decision, now_us: int) -> dict[str, Any]:
     known = {"over": loser["id"], "arm": loser["model"], "propensity": loser["propensity"]}
-    own = {"kind": "comparison", "created_at": now, "payload": json.dumps(known)}
+    own = {"kind": "comparison", "created_at": now_us, "payload": json.dumps(known)}
     return outcome_columns(winner) | own

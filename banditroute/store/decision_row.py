@@ -1,4 +1,4 @@
-"""A decision as a row and back, exactly: what the log holds is what the router computed."""
+"""Decisions as rows of the log and back, bit for bit: a row holds what the router computed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,25 @@ _in_order = itemgetter(*DECISION_COLUMNS)
 _note_fields = attrgetter("id", "prompt_hash", "session_id", "task", "tags", "request_id")
 
 TERMS = ("cost", "latency", "penalty", "explore", "pmf")
-"""Rows of the float64[5, K] column ``terms``: US dollars, ms, quality units (money's price left
-out: it has columns of its own), shares, law."""
+"""Rows of the float64[5, K] column ``terms``: US dollars, ms, quality units without the price of
+money (which has columns of its own), exploration shares, probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a decision row holds beside the arithmetic: who asked, and what for."""
+    """What a decision row holds beside the arithmetic.
+
+    Attributes
+    ----------
+    id : str
+        Id of the decision.
+    prompt_hash : str or None
+        Keyed hash of the prompt.
+    session_id, task, request_id : str or None
+        As the request had them.
+    tags : str or None
+        The request's tags as a JSON object.
+    """
 
     id: str
     prompt_hash: str | None = None
@@ -50,8 +62,8 @@ def encode(
     notes: Sequence[Note],
     *,
     pool: str,
-    created_at: int,
-    expires_at: int,
+    created_at_us: int,
+    expires_at_us: int,
 ) -> dict[str, Sequence[Any]]:
     """Return the columns of the decisions that chose a model, by the names of the table.
 
@@ -63,8 +75,8 @@ def encode(
         One for each decision.
     pool : str
         The pool that they were made in.
-    created_at, expires_at : int
-        Microseconds since the epoch.
+    created_at_us, expires_at_us : int
+        Time of the decisions, and until when feedback on them is learned.
 
     Returns
     -------
@@ -85,8 +97,8 @@ def encode(
     encoded: dict[str, Sequence[Any]] = {
         "id": ids,
         "pool": (pool,) * n,
-        "created_at": (created_at,) * n,
-        "expires_at": (expires_at,) * n,
+        "created_at": (created_at_us,) * n,
+        "expires_at": (expires_at_us,) * n,
         "policy": (identity.id,) * n,
         "version": (snapshot.version,) * n,
         "embedder": (identity.embedder,) * n,
@@ -149,7 +161,35 @@ def _slices(array: NDArray[Any]) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A decision row, decoded; see `Decisions` for shapes and units, here without the n."""
+    """A decision row, decoded.
+
+    Attributes
+    ----------
+    arms : list of str
+        Names of the K models; all arrays of shape [K] are in their order.
+    prices : list of int
+        Ids of their price rows.
+    verdict : uint8[K]
+        Index into `REASONS`, 0 where a model was eligible.
+    features : float32[d]
+        What the policy saw of the request.
+    scores : dict of float32[K]
+        What the policy's law reads, by name.
+    mean, std : float32[K]
+        Estimated quality.
+    cost, latency, penalty : float64[K]
+        Predicted US dollars and milliseconds, and both in quality units under the preference.
+    explore : float64[K]
+        Absolute exploration shares.
+    pmf : float64[K]
+        Probabilities of the draw.
+    u : float
+        The uniform that was drawn.
+    policy : str
+        Identity of the policy.
+    price : Price
+        The price of money, of one decision.
+    """
 
     arms: list[str]
     prices: list[int]
@@ -168,21 +208,34 @@ class Logged:
     price: Price
 
     def recompute(self) -> tuple[Float64, str]:
-        """Return the pmf[K] and the chosen arm, computed from this row and nothing else."""
+        """Return the pmf, float64[K], and the chosen arm, computed from this row alone."""
         kind = POLICIES[self.policy.rsplit("-", 1)[0]]
         pmf = self.law(kind, {name: value[None] for name, value in self.scores.items()})
         return pmf, self.arms[int(draw(pmf[None], np.array([self.u]))[0])]
 
     def law(self, kind: type[Policy], scores: Mapping[str, Float32]) -> Float64:
-        """Return the pmf[K] of these scores, float32[1, K] each, in all that this row says."""
+        """Return the pmf that scores give under the constraints and prices of this row.
+
+        Parameters
+        ----------
+        kind : type of Policy
+            The class of the policy.
+        scores : mapping of float32[1, K]
+            What its law reads, by name.
+
+        Returns
+        -------
+        float64[K]
+            The probabilities.
+        """
         explore = self.explore[None] if self.explore.any() else None
-        open_to = (self.verdict == 0)[None]
-        fine, cost = self.penalty[None], self.cost[None]
-        pmf: Float64 = priced(kind, scores, open_to, fine, cost, self.price, explore)[0]
+        eligible = (self.verdict == 0)[None]
+        penalty, cost_usd = self.penalty[None], self.cost[None]
+        pmf: Float64 = priced(kind, scores, eligible, penalty, cost_usd, self.price, explore)[0]
         return pmf
 
     def explain(self) -> list[dict[str, Any]]:
-        """Return, per model, what spoke for it and against it."""
+        """Return, per model, what the decision depended on, for a person."""
         return [
             {
                 "model": name,
@@ -202,7 +255,7 @@ class Logged:
 
 
 def decode(row: Mapping[str, Any]) -> Logged:
-    """Return what `encode` was given for this row, bit for bit."""
+    """Return what `encode` was given for a row, bit for bit."""
     arms = json.loads(row["arms"])
     k = len(arms)
     scores = np.frombuffer(row["scores"], dtype="<f4").reshape(-1, k)

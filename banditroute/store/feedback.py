@@ -99,7 +99,7 @@ class Post:
         return self.cost_usd is not None or tokens
 
 
-def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[str]:
+def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> list[str]:
     """Store `posts` in order and append their events; return the status of each.
 
     Returns
@@ -141,15 +141,15 @@ def record(connection: Connection, posts: Sequence[Post], *, now: int) -> list[s
         fresh = _fresh_fields(post, earlier)
         if post.decision_id in rated and "quality" in fresh:
             fresh.remove("quality")
-        late = now > decision["expires_at"]
+        late = now_us > decision["expires_at"]
         carries = post.quality is not None or post.has_cost or post.latency_ms is not None
         unused = decision["cancelled_at"] is not None
         known = unused or (carries and not fresh)
         status = "late" if late else "superseded" if known else "accepted"
         cost, input_cost = _cost(post, decision, rates)
-        stored = _row(post, cost, digest=digest, status=status, now=now)
+        stored = _row(post, cost, digest=digest, status=status, now_us=now_us)
         if status == "accepted" and decision["overridden_by"] is None:
-            learned += _outcomes(post, decision, fresh, cost, input_cost, earlier, now)
+            learned += _outcomes(post, decision, fresh, cost, input_cost, earlier, now_us)
         if stored["cost_nano"] is not None:
             # Whoever tells first; even what is too late to be learned was paid.
             paid.setdefault(post.decision_id, stored["cost_nano"])
@@ -188,7 +188,9 @@ def append_outcomes(connection: Connection, outcomes: Sequence[Mapping[str, Any]
     insert_many(connection, events, [[row.get(name) for name in _EVENT] for row in outcomes])
 
 
-def _row(post: Post, cost: float | None, *, digest: str, status: str, now: int) -> dict[str, Any]:
+def _row(
+    post: Post, cost: float | None, *, digest: str, status: str, now_us: int
+) -> dict[str, Any]:
     return {
         "decision_id": post.decision_id,
         "key": post.key,
@@ -201,7 +203,7 @@ def _row(post: Post, cost: float | None, *, digest: str, status: str, now: int) 
         "model": post.model,
         "digest": digest,
         "status": status,
-        "received_at": now,
+        "received_at": now_us,
     }
 
 
@@ -243,12 +245,12 @@ def _outcomes(
     cost: float | None,
     input_cost: float | None,
     earlier: Iterable[Mapping[str, Any]],
-    now: int,
+    now_us: int,
 ) -> list[dict[str, Any]]:
     sent = (row for row in earlier if row["status"] == "accepted")
     known = next((row["cost_nano"] / NANO for row in sent if row["cost_nano"] is not None), cost)
     values = {"quality": post.quality, "cost": cost, "latency": post.latency_ms}
-    shared = outcome_columns(decision) | {"kind": "feedback", "created_at": now, "cost": known}
+    shared = outcome_columns(decision) | {"kind": "feedback", "created_at": now_us, "cost": known}
     if input_cost is not None:
         # The tokens that were really read tell the output part of the cost exactly.
         output_prior = decision["cost_prior"] - decision["input_cost"]
@@ -273,22 +275,22 @@ def default_expired(
     *,
     pool: str,
     quality: float,
-    now: int,
-    since: int = 0,
+    now_us: int,
+    since_us: int = 0,
     limit: int = DEFAULTS_AT_ONCE,
 ) -> int:
     """Append a ``default`` event for decisions that expired without a quality.
 
     Returns
     -------
-    How many; fewer than `limit` means that all that expired in [`since`, `now`) have one.
+    How many; fewer than `limit` means that all that expired in [`since_us`, `now_us`) have one.
     """
     expired = (
         select(*DECISION)
         .where(
             decisions.c.pool == pool,
-            decisions.c.expires_at >= since,
-            decisions.c.expires_at < now,
+            decisions.c.expires_at >= since_us,
+            decisions.c.expires_at < now_us,
             *WAITING,
         )
         .order_by(decisions.c.expires_at, decisions.c.id)
@@ -296,7 +298,7 @@ def default_expired(
     )
     found = connection.execute(expired).mappings().all()
     costs = known_costs(connection, [row["id"] for row in found])
-    told = {"kind": "default", "field": "quality", "value": quality, "created_at": now}
+    told = {"kind": "default", "field": "quality", "value": quality, "created_at": now_us}
     append_outcomes(
         connection,
         [outcome_columns(dict(row)) | told | {"cost": costs.get(row["id"])} for row in found],

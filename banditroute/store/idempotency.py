@@ -14,12 +14,12 @@ IDEMPOTENCY_TTL_US = 24 * 3600 * 1_000_000
 
 
 def recall(
-    connection: Connection, keys: Sequence[str], *, now: int
+    connection: Connection, keys: Sequence[str], *, now_us: int
 ) -> dict[tuple[str, str], tuple[str, bytes]]:
     """Return {(key, endpoint): (payload digest, response)} of keys younger than 24 hours."""
     named = idempotency_keys.c.key.in_(keys)
     rows = connection.execute(select(idempotency_keys).where(named)).all()
-    oldest = now - IDEMPOTENCY_TTL_US
+    oldest = now_us - IDEMPOTENCY_TTL_US
     if any(row.created_at < oldest for row in rows):
         old = idempotency_keys.c.created_at < oldest
         connection.execute(idempotency_keys.delete().where(named, old))
@@ -35,10 +35,10 @@ def remember(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
     insert_many(connection, idempotency_keys, rows)
 
 
-def forget(connection: Connection, *, now: int, limit: int = 2_000) -> int:
+def forget(connection: Connection, *, now_us: int, limit: int = 2_000) -> int:
     """Drop idempotency keys older than 24 hours, some `limit` at a time; return how many."""
     age = idempotency_keys.c.created_at
-    oldest = now - IDEMPOTENCY_TTL_US
+    oldest = now_us - IDEMPOTENCY_TTL_US
     nth = select(age).where(age < oldest).order_by(age).offset(limit - 1).limit(1)
     last = connection.execute(nth).scalar()
     old = age < oldest if last is None else age <= last

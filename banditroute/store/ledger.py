@@ -1,13 +1,14 @@
 """The ledger: what budgets have leased out, what decisions have reserved, and what they cost.
 
-A holder leases a slice of a budget, durably, before it spends a cent of it; each decision draws its
-worst case from a lease in the very transaction that logs it; feedback settles that to what it
-really cost. Nothing here trusts a holder's memory: a lease that is closed or would be overdrawn
-refuses the draw, so no pause, clock or crash of a holder can overspend a cap.
+A holder leases money of a budget, durably, before it spends any of it. Each decision reserves its
+worst case from a lease, in the transaction that logs the decision. Feedback settles a reservation
+to the real cost. A holder's memory is not trusted: a lease that is closed, or holds too little,
+refuses the reservation, so that no pause, clock or crash of a holder can overspend a cap.
 
-Of a lease, `amount - returned` is what its budget has given away for it, open or closed, so that
-free money is one sum over the few leases of a window. What is counted on lease rows is kept by the
-same transactions that write the reservations, and `recount` holds the two against each other.
+`amount - returned` of a lease is what its budget has given away, whether the lease is open or
+closed, so the money that is free is one sum over the few leases of a window. The counts on lease
+rows are kept by the transactions that write the reservations; `recount` checks one against the
+other.
 """
 
 from __future__ import annotations
@@ -36,111 +37,168 @@ from banditroute.store.tables import budgets, leases, reservations
 
 OPEN, SETTLED, CANCELLED = "open", "settled", "cancelled"
 COUNTED = ("drawn_nano", "requests", "ended_nano", "returned_nano")
-"""Columns of a lease that its reservations tell."""
+"""Columns of a lease that are sums over its reservations."""
 
-
-_lease, _held = leases.c, reservations.c
-_DRAW = (
+_lease, _reservation = leases.c, reservations.c
+_RESERVE = (
     "UPDATE leases SET drawn_nano = drawn_nano + ?, requests = requests + ? "
     "WHERE id = ? AND closed_at IS NULL AND drawn_nano + ? <= amount_nano"
 )
-_DRAWN = (_DRAW.replace("?", "%s"), _DRAW)
+_RESERVE_BY_STYLE = {"qmark": _RESERVE, "pyformat": _RESERVE.replace("?", "%s")}
 
 
-class Draw(NamedTuple):
-    """A reservation of a decision from one budget, in nano-dollars; times in microseconds."""
+class Reservation(NamedTuple):
+    """What a decision reserves from one budget.
+
+    Attributes
+    ----------
+    decision_id : str
+        The decision.
+    budget_id, lease_id : int
+        The budget, and the lease that the money comes from.
+    window_start_us : int
+        Start of the budget's window; on a rolling window the time of the decision.
+    reserved_nano : int
+        The worst case of the cost.
+    expires_at_us : int
+        When the reservation is shown as expired unless it has settled.
+    """
 
     decision_id: str
     budget_id: int
     lease_id: int
-    window_start: int
-    nano: int
-    expires_at: int
+    window_start_us: int
+    reserved_nano: int
+    expires_at_us: int
 
 
 class Holder(NamedTuple):
-    """Who leases: a process by a name of its own, and the boot of the machine it runs on."""
+    """A process that leases.
+
+    Attributes
+    ----------
+    name : str
+        A name that no other process has or had.
+    boot : str
+        Identity of the boot of the machine that it runs on.
+    """
 
     name: str
     boot: str
 
 
 class Lease(NamedTuple):
-    """What a holder was granted of a budget, in nano-dollars.
+    """What a holder was granted of a budget.
 
-    `fresh` says that nothing but `granted` is left of what it had before; an `id` of 0 that the
-    budget is no more.
+    Attributes
+    ----------
+    id : int
+        Id of the lease; 0 if the budget has been dropped.
+    granted_nano : int
+        Nano-dollars by which the lease has grown.
+    fresh : bool
+        Whether `granted_nano` is all that the lease holds.
     """
 
     id: int
-    granted: int
+    granted_nano: int
     fresh: bool
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetSums:
-    """A budget's window as the SQL rows have it, in nano-dollars.
+    """What the rows of a budget's window add up to.
 
     Attributes
     ----------
-    settled : what answers really cost, overruns included.
-    reserved : worst cases of decisions that have not settled.
-    expired : those that nobody has settled in time; they count in full until somebody does.
-    leased : what holders have leased and not drawn.
-    lost : what a machine that went down had leased and may have spent.
-    overruns : what answers cost above their reservations.
-    requests : decisions in the window, cancelled ones left out.
-    oldest : when the first of them was taken (on a rolling window) or the window began.
+    cap_nano : int
+        The cap.
+    settled_nano : int
+        Real cost of answers, overruns included.
+    reserved_nano : int
+        Worst cases of decisions that have not settled.
+    expired_nano : int
+        Worst cases of decisions that did not settle in time; they count in full until they do.
+    leased_nano : int
+        Leased by holders and not reserved.
+    lost_nano : int
+        Leased by a machine that went down, and perhaps spent.
+    overruns_nano : int
+        Cost of answers above their reservations.
+    requests : int
+        Decisions in the window, without cancelled ones.
+    oldest_us : int or None
+        Time of the first of them on a rolling window, else the start of the window; None if there
+        are none.
     """
 
-    cap: int
-    settled: int
-    reserved: int
-    expired: int
-    leased: int
-    lost: int
-    overruns: int
+    cap_nano: int
+    settled_nano: int
+    reserved_nano: int
+    expired_nano: int
+    leased_nano: int
+    lost_nano: int
+    overruns_nano: int
     requests: int
-    oldest: int | None
+    oldest_us: int | None
 
     @property
-    def used(self) -> int:
+    def used_nano(self) -> int:
         """All that is not free."""
-        return self.settled + self.reserved + self.expired + self.leased + self.lost
+        ended_nano = self.settled_nano + self.expired_nano + self.lost_nano
+        return ended_nano + self.reserved_nano + self.leased_nano
 
     @property
-    def free(self) -> int:
+    def free_nano(self) -> int:
         """What can still be leased."""
-        return max(self.cap - self.used, 0)
+        return max(self.cap_nano - self.used_nano, 0)
 
 
 class WindowCourse(NamedTuple):
-    """How far a window has come: nano-dollars settled (or lost), those of reservations that are
-    not, decisions, and how many holders share what is left.
+    """How far a budget's window has come.
+
+    Attributes
+    ----------
+    window_start_us : int
+        Start of the window, 0 for a rolling one.
+    settled_nano : int
+        Settled or lost.
+    running_nano : int
+        Reserved and not settled.
+    requests : int
+        Decisions in the window.
+    holders : int
+        Holders that share what is left, at least 1.
     """
 
-    window: int
-    settled: int
-    running: int
+    window_start_us: int
+    settled_nano: int
+    running_nano: int
     requests: int
     holders: int
 
 
 class LeaseLost(Unavailable):
-    """A draw from leases that are no longer open, or hold too little."""
+    """A reservation from leases that are closed or hold too little.
+
+    Parameters
+    ----------
+    lease_ids : sequence of int
+        Those leases.
+    """
 
     def __init__(self, lease_ids: Sequence[int]) -> None:
         super().__init__("a lease of a budget has ended; nothing was decided")
         self.lease_ids = tuple(lease_ids)
 
 
-def free(connection: Connection, budget: Budget, *, now: int) -> int:
-    """Return the nano-dollars of the current window that nobody has; below 0 after overruns."""
+def free_nano(connection: Connection, budget: Budget, *, now_us: int) -> int:
+    """Return the nano-dollars of the current window that are not leased; below 0 after overruns."""
     if budget.period == ROLLING:
-        known = sums(connection, budget, now=now)
-        return known.cap - known.used
+        window_sums = sums(connection, budget, now_us=now_us)
+        return window_sums.cap_nano - window_sums.used_nano
     given = select(func.coalesce(func.sum(_lease.amount_nano - _lease.returned_nano), 0)).where(
-        _lease.budget_id == budget.id, _lease.window_start == budget.window_start_us(now)
+        _lease.budget_id == budget.id, _lease.window_start == budget.window_start_us(now_us)
     )
     return budget.cap_nano - int(connection.execute(given).scalar_one())
 
@@ -150,227 +208,281 @@ def lease(
     budget: Budget,
     holder: Holder,
     *,
-    need: int,
-    ideal: int,
-    now: int,
-    until: int,
+    need_nano: int,
+    ideal_nano: int,
+    now_us: int,
+    reclaim_at_us: int,
 ) -> Lease:
     """Top up the holder's lease of the current window.
 
     Parameters
     ----------
-    need : nano-dollars that are wanted at once; all that is free is given, if need be.
-    ideal : nano-dollars that save another visit soon; near the cap less, so that what one holder
-        keeps is not what another one lacks.
-    until : microseconds, UTC; from then on others may close the lease.
+    connection : Connection
+        In a transaction.
+    budget : Budget
+        The budget; its cap is read again, because the caller's copy may be out of date.
+    holder : Holder
+        The process that leases.
+    need_nano : int
+        Nano-dollars that are needed at once; all that is free is granted if necessary.
+    ideal_nano : int
+        Nano-dollars that would last for a while. Near the cap less is granted, so that one holder
+        does not keep what another one needs.
+    now_us : int
+        The time.
+    reclaim_at_us : int
+        When other holders may close the lease.
 
-    Notes
-    -----
-    The cap is the one in SQL: whoever asks may not have heard yet that it was changed.
+    Returns
+    -------
+    Lease
+        Its id, and what it was granted.
     """
     newest = select(budgets.c.cap_nano).where(budgets.c.id == budget.id)
     cap = connection.execute(newest).scalar()
     if cap is None:
         return Lease(0, 0, True)
     budget = replace(budget, cap_nano=cap)
-    window = budget.window_start_us(now)
-    available = max(free(connection, budget, now=now), 0)
-    grant = min(available, max(need, min(ideal, available // 4)))
+    window_start_us = budget.window_start_us(now_us)
+    available_nano = max(free_nano(connection, budget, now_us=now_us), 0)
+    spare_nano = min(ideal_nano, available_nano // 4)
+    grant_nano = min(available_nano, max(need_nano, spare_nano))
     mine = and_(
         _lease.budget_id == budget.id,
-        _lease.window_start == window,
+        _lease.window_start == window_start_us,
         _lease.holder == holder.name,
     )
-    known = connection.execute(select(leases).where(mine)).first()
-    if known is None:
+    current = connection.execute(select(leases).where(mine)).first()
+    if current is None:
         row = {
             "budget_id": budget.id,
             "holder": holder.name,
             "boot": holder.boot,
-            "window_start": window,
-            "amount_nano": grant,
+            "window_start": window_start_us,
+            "amount_nano": grant_nano,
             "drawn_nano": 0,
             "requests": 0,
             "ended_nano": 0,
             "returned_nano": 0,
-            "opened_at": now,
-            "reclaim_at": until,
+            "opened_at": now_us,
+            "reclaim_at": reclaim_at_us,
         }
         new = connection.execute(insert(leases).returning(_lease.id), row).scalar_one()
-        return Lease(int(new), grant, True)
-    changed = {"amount_nano": known.amount_nano + grant, "reclaim_at": until, "closed_at": None}
-    connection.execute(update(leases).where(_lease.id == known.id).values(changed))
-    return Lease(known.id, grant, known.closed_at is not None)
+        return Lease(int(new), grant_nano, True)
+    changed = {
+        "amount_nano": current.amount_nano + grant_nano,
+        "reclaim_at": reclaim_at_us,
+        "closed_at": None,
+    }
+    connection.execute(update(leases).where(_lease.id == current.id).values(changed))
+    return Lease(current.id, grant_nano, current.closed_at is not None)
 
 
-def give_back(connection: Connection, lease_id: int, nano: int) -> None:
-    """Return a part of what is left of a lease, above 0; less would take more of the budget."""
-    if nano <= 0:
-        raise ValueError(f"nano: above 0, not {nano}")
+def give_back(connection: Connection, lease_id: int, part_nano: int) -> None:
+    """Return `part_nano` nano-dollars, above 0, of what is left of an open lease.
+
+    A lease that is closed, or has less left, stays as it is.
+    """
+    if part_nano <= 0:  # a negative part would take more of the budget
+        raise ValueError(f"part_nano: above 0, not {part_nano}")
     covered = and_(
         _lease.id == lease_id,
         _lease.closed_at.is_(None),
-        _lease.amount_nano - _lease.drawn_nano >= nano,
+        _lease.amount_nano - _lease.drawn_nano >= part_nano,
     )
-    smaller = {"amount_nano": _lease.amount_nano - nano}
+    smaller = {"amount_nano": _lease.amount_nano - part_nano}
     connection.execute(update(leases).where(covered).values(smaller))
 
 
-def close(connection: Connection, lease_ids: Sequence[int], *, now: int) -> None:
-    """Give back what is left of leases; nothing can be drawn from them any more."""
+def close(connection: Connection, lease_ids: Sequence[int], *, now_us: int) -> None:
+    """Give back what is left of leases; nothing can be reserved from them any more."""
     open_ones = _lease.id.in_(lease_ids) & _lease.closed_at.is_(None)
-    ended = {"amount_nano": _lease.drawn_nano, "closed_at": now}
+    ended = {"amount_nano": _lease.drawn_nano, "closed_at": now_us}
     connection.execute(update(leases).where(open_ones).values(ended))
 
 
-def reclaim(connection: Connection, holder: Holder, *, now: int, alone: bool) -> None:
+def reclaim(connection: Connection, holder: Holder, *, now_us: int, alone: bool) -> None:
     """Close the leases that other holders have left behind.
 
     Parameters
     ----------
-    alone : whether no other holder can be alive, as on SQLite; else a lease is left alone until
-        the time that its holder was given is over.
+    connection : Connection
+        In a transaction.
+    holder : Holder
+        The caller; its own leases stay open.
+    now_us : int
+        The time.
+    alone : bool
+        Whether no other holder can be alive, as on SQLite. Otherwise a lease is closed only after
+        the time that its holder was given.
 
     Notes
     -----
-    Whoever is alone may have lost decisions to a loss of power, as their commits need not survive
-    one. So a lease of an earlier boot of the machine counts in full; one of a process that died
-    lacks nothing, and what it had left goes back.
+    On SQLite a power loss may have taken decisions with it, because their commits need not survive
+    one. So a lease of an earlier boot of the machine counts in full. After the death of a process
+    alone every decision is there, and what its lease had left goes back.
     """
     others = and_(_lease.closed_at.is_(None), _lease.holder != holder.name)
     if not alone:
-        ended = {"amount_nano": _lease.drawn_nano, "closed_at": now}
-        connection.execute(update(leases).where(others, _lease.reclaim_at < now).values(ended))
+        ended = {"amount_nano": _lease.drawn_nano, "closed_at": now_us}
+        connection.execute(update(leases).where(others, _lease.reclaim_at < now_us).values(ended))
         return
     kept = case((_lease.boot == holder.boot, _lease.drawn_nano), else_=_lease.amount_nano)
-    connection.execute(update(leases).where(others).values(amount_nano=kept, closed_at=now))
+    connection.execute(update(leases).where(others).values(amount_nano=kept, closed_at=now_us))
 
 
-def draw(connection: Connection, draws: Sequence[Draw]) -> None:
-    """Reserve, or raise `LeaseLost` and write nothing that counts."""
-    if not draws:
+def reserve(connection: Connection, wanted: Sequence[Reservation]) -> None:
+    """Write reservations and take them from their leases, all of them or none.
+
+    Raises
+    ------
+    LeaseLost
+        When a lease is closed or holds too little; the transaction must be rolled back.
+    """
+    if not wanted:
         return
     by_lease: dict[int, list[int]] = defaultdict(list)
-    for one in draws:
-        by_lease[one.lease_id].append(one.nano)
+    for one in wanted:
+        by_lease[one.lease_id].append(one.reserved_nano)
+    statement = _RESERVE_BY_STYLE[connection.dialect.paramstyle]
     lost = []
-    for lease_id, nanos in by_lease.items():
-        nano = sum(nanos)
-        # By the driver itself: this is in the way of every decision that a budget holds.
-        taken = connection.exec_driver_sql(
-            _DRAWN[connection.dialect.paramstyle == "qmark"],
-            (nano, len(nanos), lease_id, nano),
+    for lease_id, amounts_nano in by_lease.items():
+        total_nano = sum(amounts_nano)
+        # By the driver itself: every decision under a budget waits for this.
+        updated = connection.exec_driver_sql(
+            statement, (total_nano, len(amounts_nano), lease_id, total_nano)
         )
-        if taken.rowcount != 1:
+        if updated.rowcount != 1:
             lost.append(lease_id)
     if lost:
         raise LeaseLost(lost)
     rows = [
-        (one.decision_id, one.budget_id, one.lease_id, one.window_start, one.nano, None, 0, OPEN)
-        + (one.expires_at,)
-        for one in draws
+        (
+            one.decision_id,
+            one.budget_id,
+            one.lease_id,
+            one.window_start_us,
+            one.reserved_nano,
+            None,  # settled_nano
+            0,  # overrun_nano
+            OPEN,
+            one.expires_at_us,
+        )
+        for one in wanted
     ]
     insert_many(connection, reservations, rows)
 
 
-def sums(connection: Connection, budget: Budget, *, now: int) -> BudgetSums:
+def sums(connection: Connection, budget: Budget, *, now_us: int) -> BudgetSums:
     """Return what the rows of the current window add up to."""
-    rolling = budget.period == ROLLING
-    since = budget.window_start_us(now)
-    within = _held.window_start > now - budget.span_us if rolling else _held.window_start == since
-    recent = or_(_lease.closed_at.is_(None), _lease.closed_at > now - budget.span_us)
-    its = recent if rolling else _lease.window_start == since
-    ours = (_held.budget_id == budget.id, within)
-    spent = select(
-        _total(_held.settled_nano, _held.status == SETTLED),
-        _total(_held.reserved_nano, (_held.status == OPEN) & (_held.expires_at >= now)),
-        _total(_held.reserved_nano, (_held.status == OPEN) & (_held.expires_at < now)),
-        _total(_held.overrun_nano, _held.status == SETTLED),
-        func.coalesce(func.sum(case((_held.status != CANCELLED, 1), else_=0)), 0),
-        func.min(case((_held.status != CANCELLED, _held.window_start))),
-    ).where(*ours)
+    if budget.period == ROLLING:
+        since_us = now_us - budget.span_us
+        reserved_in_window = _reservation.window_start > since_us
+        leased_in_window = or_(_lease.closed_at.is_(None), _lease.closed_at > since_us)
+    else:
+        start_us = budget.window_start_us(now_us)
+        reserved_in_window = _reservation.window_start == start_us
+        leased_in_window = _lease.window_start == start_us
+    of_reservations = select(
+        _total(_reservation.settled_nano, _reservation.status == SETTLED),
+        _total(
+            _reservation.reserved_nano,
+            (_reservation.status == OPEN) & (_reservation.expires_at >= now_us),
+        ),
+        _total(
+            _reservation.reserved_nano,
+            (_reservation.status == OPEN) & (_reservation.expires_at < now_us),
+        ),
+        _total(_reservation.overrun_nano, _reservation.status == SETTLED),
+        func.coalesce(func.sum(case((_reservation.status != CANCELLED, 1), else_=0)), 0),
+        func.min(case((_reservation.status != CANCELLED, _reservation.window_start))),
+    ).where(_reservation.budget_id == budget.id, reserved_in_window)
     left = _lease.amount_nano - _lease.drawn_nano
-    held = select(_total(left, _lease.closed_at.is_(None)), _total(left, _lease.closed_at > 0))
-    settled, reserved, expired, overruns, requests, oldest = connection.execute(spent).one()
-    leased, lost = connection.execute(held.where(_lease.budget_id == budget.id, its)).one()
+    of_leases = select(
+        _total(left, _lease.closed_at.is_(None)), _total(left, _lease.closed_at > 0)
+    ).where(_lease.budget_id == budget.id, leased_in_window)
+    settled, reserved, expired, overruns, requests, oldest = connection.execute(
+        of_reservations
+    ).one()
+    leased, lost = connection.execute(of_leases).one()
     return BudgetSums(
-        cap=budget.cap_nano,
-        settled=int(settled),
-        reserved=int(reserved),
-        expired=int(expired),
-        leased=int(leased),
-        lost=int(lost),
-        overruns=int(overruns),
+        cap_nano=budget.cap_nano,
+        settled_nano=int(settled),
+        reserved_nano=int(reserved),
+        expired_nano=int(expired),
+        leased_nano=int(leased),
+        lost_nano=int(lost),
+        overruns_nano=int(overruns),
         requests=int(requests),
-        oldest=oldest,
+        oldest_us=oldest,
     )
 
 
-def course(connection: Connection, budget: Budget, *, now: int) -> WindowCourse:
-    """Return how far the current window has come, from what lease rows count."""
+def course(connection: Connection, budget: Budget, *, now_us: int) -> WindowCourse:
+    """Return how far the current window has come, from the counts on lease rows."""
     if budget.period == ROLLING:
-        known = sums(connection, budget, now=now)
-        settled, running = known.settled + known.lost, known.reserved + known.expired
-        requests, window = known.requests, 0
+        total = sums(connection, budget, now_us=now_us)
+        settled = total.settled_nano + total.lost_nano
+        running = total.reserved_nano + total.expired_nano
+        requests, start_us = total.requests, 0
     else:
-        window = budget.window_start_us(now)
+        start_us = budget.window_start_us(now_us)
         lost = case((_lease.closed_at > 0, _lease.amount_nano - _lease.drawn_nano), else_=0)
         parts = (
             _lease.ended_nano - _lease.returned_nano + lost,
             _lease.drawn_nano - _lease.ended_nano,
             _lease.requests,
         )
-        of_window = (_lease.budget_id == budget.id, _lease.window_start == window)
-        added = select(*(func.coalesce(func.sum(part), 0) for part in parts)).where(*of_window)
-        settled, running, requests = connection.execute(added).one()
+        of_window = (_lease.budget_id == budget.id, _lease.window_start == start_us)
+        totals = select(*(func.coalesce(func.sum(part), 0) for part in parts)).where(*of_window)
+        settled, running, requests = connection.execute(totals).one()
     holding = (_lease.budget_id == budget.id, _lease.closed_at.is_(None))
     holders = select(func.count(_lease.holder.distinct())).where(*holding)
     return WindowCourse(
-        window=window,
-        settled=int(settled),
-        running=int(running),
+        window_start_us=start_us,
+        settled_nano=int(settled),
+        running_nano=int(running),
         requests=int(requests),
         holders=max(int(connection.execute(holders).scalar_one()), 1),
     )
 
 
-def ended(connection: Connection, lease_ids: Collection[int]) -> dict[int, tuple[int, int]]:
-    """Return what the settled decisions of leases had reserved and what they cost."""
-    known = select(_lease.id, _lease.ended_nano, _lease.returned_nano)
-    rows = connection.execute(known.where(_lease.id.in_(lease_ids)))
+def ended_nano(connection: Connection, lease_ids: Collection[int]) -> dict[int, tuple[int, int]]:
+    """Return {lease id: (reserved, cost)} of decisions that have settled, in nano-dollars."""
+    counts = select(_lease.id, _lease.ended_nano, _lease.returned_nano)
+    rows = connection.execute(counts.where(_lease.id.in_(lease_ids)))
     return {row.id: (row.ended_nano, row.ended_nano - row.returned_nano) for row in rows}
 
 
 def recount(connection: Connection) -> None:
-    """Bring what lease rows count to what the reservations say."""
-    over = _held.status.in_((SETTLED, CANCELLED))
+    """Set the counts on lease rows to the sums of their reservations."""
+    has_ended = _reservation.status.in_((SETTLED, CANCELLED))
     back = case(
-        (_held.status == SETTLED, _held.reserved_nano - _held.settled_nano),
-        (_held.status == CANCELLED, _held.reserved_nano),
+        (_reservation.status == SETTLED, _reservation.reserved_nano - _reservation.settled_nano),
+        (_reservation.status == CANCELLED, _reservation.reserved_nano),
         else_=0,
     )
-    told = (
+    recounted = (
         select(
             _lease.id,
-            func.coalesce(func.sum(_held.reserved_nano), 0).label("drawn_nano"),
-            func.count(_held.decision_id).label("requests"),
-            _total(_held.reserved_nano, over).label("ended_nano"),
+            func.coalesce(func.sum(_reservation.reserved_nano), 0).label("drawn_nano"),
+            func.count(_reservation.decision_id).label("requests"),
+            _total(_reservation.reserved_nano, has_ended).label("ended_nano"),
             func.coalesce(func.sum(back), 0).label("returned_nano"),
         )
-        .select_from(leases.outerjoin(reservations, _held.lease_id == _lease.id))
+        .select_from(leases.outerjoin(reservations, _reservation.lease_id == _lease.id))
         .group_by(_lease.id)
     )
-    known = {row.id: row._mapping for row in connection.execute(select(leases))}
-    for row in connection.execute(told).mappings().all():
-        counted = {name: int(row[name]) for name in COUNTED}
-        if any(known[row["id"]][name] != value for name, value in counted.items()):
-            at = _lease.id == row["id"]
-            connection.execute(update(leases).where(at).values(counted))
+    stored = {row.id: row._mapping for row in connection.execute(select(leases))}
+    for row in connection.execute(recounted).mappings().all():
+        counts = {name: int(row[name]) for name in COUNTED}
+        if any(stored[row["id"]][name] != value for name, value in counts.items()):
+            connection.execute(update(leases).where(_lease.id == row["id"]).values(counts))
 
 
 def forget(connection: Connection, budget_id: int) -> None:
-    """Drop the ledger of a budget that is no more."""
-    connection.execute(reservations.delete().where(_held.budget_id == budget_id))
+    """Delete the leases and reservations of a budget that is dropped."""
+    connection.execute(reservations.delete().where(_reservation.budget_id == budget_id))
     connection.execute(leases.delete().where(_lease.budget_id == budget_id))
 
 

@@ -42,10 +42,10 @@ _LEARNED = _columns(events, "seq kind field value")
 
 
 def append_event(
-    connection: Connection, *, pool: str, kind: str, payload: Mapping[str, Any], now: int
+    connection: Connection, *, pool: str, kind: str, payload: Mapping[str, Any], now_us: int
 ) -> int:
     """Append an event that is not an outcome and return its position."""
-    row = {"pool": pool, "kind": kind, "payload": json.dumps(payload), "created_at": now}
+    row = {"pool": pool, "kind": kind, "payload": json.dumps(payload), "created_at": now_us}
     return int(connection.execute(insert(events).returning(events.c.seq), row).scalar_one())
 
 
@@ -63,7 +63,7 @@ def policy_identity(
 
 
 def append_resets(
-    connection: Connection, *, pool: str, policy: str, alarms: Mapping[str, int], now: int
+    connection: Connection, *, pool: str, policy: str, alarms: Mapping[str, int], now_us: int
 ) -> list[int]:
     """Append a reset for each alarm {arm: trigger_seq} that has none; return their positions.
 
@@ -75,7 +75,7 @@ def append_resets(
     answered = select(events.c.arm, events.c.trigger_seq).where(*alike)
     known = {(row.arm, row.trigger_seq) for row in connection.execute(answered)}
     rows = [
-        {"pool": pool, "kind": "reset", "created_at": now, "policy": policy}
+        {"pool": pool, "kind": "reset", "created_at": now_us, "policy": policy}
         | {"arm": arm, "trigger_seq": trigger}
         | {"payload": json.dumps({"arm": arm, "trigger_seq": trigger})}
         for arm, trigger in alarms.items()
@@ -89,7 +89,7 @@ class Entry(NamedTuple):
     """A decision to be logged: its row from `decision_row.as_rows`, and what it reserves."""
 
     row: Sequence[Any]
-    draws: Sequence[ledger.Draw] = ()
+    reservations: Sequence[ledger.Reservation] = ()
 
 
 def log_decisions(connection: Connection, entries: Sequence[Entry]) -> None:
@@ -100,11 +100,11 @@ def log_decisions(connection: Connection, entries: Sequence[Entry]) -> None:
     LeaseLost
         When a reservation is not covered any more.
     """
-    ledger.draw(connection, [draw for entry in entries for draw in entry.draws])
+    ledger.reserve(connection, [one for entry in entries for one in entry.reservations])
     insert_many(connection, decisions, [entry.row for entry in entries])
 
 
-def keep_checkpoint(connection: Connection, checkpoint: Checkpoint, *, now: int) -> None:
+def keep_checkpoint(connection: Connection, checkpoint: Checkpoint, *, now_us: int) -> None:
     """Store a checkpoint; one that is there already is the same by construction."""
     at = (
         (checkpoints.c.pool == checkpoint.pool)
@@ -113,7 +113,7 @@ def keep_checkpoint(connection: Connection, checkpoint: Checkpoint, *, now: int)
     )
     if connection.execute(select(checkpoints.c.seq).where(at)).first() is None:
         row = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
-        connection.execute(insert(checkpoints), row | {"created_at": now})
+        connection.execute(insert(checkpoints), row | {"created_at": now_us})
 
 
 class Log:
@@ -216,10 +216,10 @@ class Log:
                 for name, query in queries.items()
             }
 
-    def recent(self, pool: str, *, embedder: str, before: int, limit: int) -> list[Any]:
+    def recent(self, pool: str, *, embedder: str, before_us: int, limit: int) -> list[Any]:
         """Return what was asked in a pool's last decisions before a time, the newest first."""
         asked = [decisions.c[name] for name in _ASKED]
-        earlier = decisions.c.created_at < before
+        earlier = decisions.c.created_at < before_us
         alike = (decisions.c.pool == pool, decisions.c.embedder == embedder, earlier)
         query = select(*asked).where(*alike).order_by(decisions.c.id.desc()).limit(limit)
         with self.engine.connect() as connection:

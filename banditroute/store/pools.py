@@ -13,7 +13,7 @@ from banditroute.store.tables import models, pools, prices
 
 
 def ensure_pool(
-    connection: Connection, name: str, *, options: dict[str, Any] | None, now: int
+    connection: Connection, name: str, *, options: dict[str, Any] | None, now_us: int
 ) -> bool:
     """Create the pool if it is missing, else set its options; return whether it was created.
 
@@ -25,7 +25,7 @@ def ensure_pool(
     at = pools.c.name == name
     known = connection.execute(select(pools.c.options).where(at)).first()
     if known is None:
-        row = {"name": name, "options": text, "revision": 1, "created_at": now}
+        row = {"name": name, "options": text, "revision": 1, "created_at": now_us}
         connection.execute(insert(pools), row)
     elif options is not None and known.options != text:
         connection.execute(update(pools).where(at).values(options=text))
@@ -38,7 +38,7 @@ def add_model(
     spec: ModelSpec,
     *,
     source: str,
-    now: int,
+    now_us: int,
     prior: str = "",
     optimism: float = 0.0,
 ) -> bool:
@@ -65,12 +65,14 @@ def add_model(
         "draining": False,
     }
     if known is None:
-        row = columns | {"pool": pool, "name": spec.name, "created_at": now}
+        row = columns | {"pool": pool, "name": spec.name, "created_at": now_us}
         connection.execute(insert(models), row)
     else:
         connection.execute(update(models).where(at).values(**columns))
-    set_price(connection, pool, spec, source=source, now=now)
-    append_event(connection, pool=pool, kind="model_added", payload={"name": spec.name}, now=now)
+    set_price(connection, pool, spec, source=source, now_us=now_us)
+    append_event(
+        connection, pool=pool, kind="model_added", payload={"name": spec.name}, now_us=now_us
+    )
     told: dict[str, object] = {}
     if prior:
         told = {"prior": prior}
@@ -78,11 +80,13 @@ def add_model(
         told = {"optimism": optimism}
     if told:
         payload = {"arm": spec.name} | told
-        append_event(connection, pool=pool, kind="prior", payload=payload, now=now)
+        append_event(connection, pool=pool, kind="prior", payload=payload, now_us=now_us)
     return True
 
 
-def set_price(connection: Connection, pool: str, spec: ModelSpec, *, source: str, now: int) -> None:
+def set_price(
+    connection: Connection, pool: str, spec: ModelSpec, *, source: str, now_us: int
+) -> None:
     """Add a dated price row that holds from now on."""
     row = {
         "pool": pool,
@@ -90,7 +94,7 @@ def set_price(connection: Connection, pool: str, spec: ModelSpec, *, source: str
         "input_price": spec.input_price,
         "output_price": spec.output_price,
         "source": source,
-        "valid_from": now,
+        "valid_from": now_us,
     }
     connection.execute(insert(prices), row)
     _touch(connection, pool)
@@ -108,11 +112,11 @@ def describe_model(connection: Connection, pool: str, spec: ModelSpec) -> None:
     _touch(connection, pool)
 
 
-def drain_model(connection: Connection, pool: str, name: str, *, now: int) -> None:
+def drain_model(connection: Connection, pool: str, name: str, *, now_us: int) -> None:
     """Choose the model no more; what it has taught stays."""
     at = and_(models.c.pool == pool, models.c.name == name)
     connection.execute(update(models).where(at).values(draining=True))
-    append_event(connection, pool=pool, kind="model_drained", payload={"name": name}, now=now)
+    append_event(connection, pool=pool, kind="model_drained", payload={"name": name}, now_us=now_us)
     _touch(connection, pool)
 
 

@@ -51,7 +51,7 @@ class SessionQuality:
     source: str | None = None
 
 
-def judge(connection: Connection, post: SessionQuality, *, now: int) -> Became:
+def judge(connection: Connection, post: SessionQuality, *, now_us: int) -> Became:
     """Store `post` and append its events; return what became of it.
 
     Returns
@@ -68,9 +68,9 @@ def judge(connection: Connection, post: SessionQuality, *, now: int) -> Became:
     last = connection.execute(_LAST, named).scalar()
     if last is None:
         return Became("unknown", "session_id")
-    rows = connection.execute(_OPEN, named | {"now": now}).mappings().all()
+    rows = connection.execute(_OPEN, named | {"now": now_us}).mappings().all()
     costs = known_costs(connection, [row["id"] for row in rows])
-    told = {"kind": "feedback", "field": "quality", "value": post.quality, "created_at": now}
+    told = {"kind": "feedback", "field": "quality", "value": post.quality, "created_at": now_us}
     append_outcomes(
         connection,
         [outcome_columns(dict(row)) | told | {"cost": costs.get(row["id"])} for row in rows],
@@ -82,8 +82,8 @@ def judge(connection: Connection, post: SessionQuality, *, now: int) -> Became:
         "source": post.source,
         "quality": post.quality,
         "decisions": len(rows),
-        "received_at": now,
+        "received_at": now_us,
     }
     connection.execute(insert(session_feedback), stored)
-    status = "late" if last < now else "accepted" if rows else "superseded"
+    status = "late" if last < now_us else "accepted" if rows else "superseded"
     return Became(status, decisions=len(rows))

@@ -48,7 +48,7 @@ def settle(connection: Connection, costs: Mapping[str, int]) -> None:
     _write(connection, ended)
 
 
-def cancel(connection: Connection, decision_id: str, *, now: int) -> str:
+def cancel(connection: Connection, decision_id: str, *, now_us: int) -> str:
     """Give back what a decision reserved that was never used; return what became of that.
 
     Returns
@@ -76,7 +76,7 @@ def cancel(connection: Connection, decision_id: str, *, now: int) -> str:
     if any(connection.execute(one.limit(1)).first() is not None for one in said):
         return "conflict"
     at = decisions.c.id == decision_id
-    connection.execute(update(decisions).where(at).values(cancelled_at=now))
+    connection.execute(update(decisions).where(at).values(cancelled_at=now_us))
     held = select(reservations).where(_held.decision_id == decision_id, _held.status == OPEN)
     _write(
         connection,

@@ -61,7 +61,7 @@ def renewals(url: str) -> list[float]:
     prepare(engine)
     with engine.connect().execution_options(**WRITER) as connection, connection.begin():
         fields = {"cap_nano": 10**18, "period": "total"}
-        budgets.add_budget(connection, "p", "b", fields, now=now_us())
+        budgets.add_budget(connection, "p", "b", fields, now_us=now_us())
 
     async def run() -> list[float]:
         writer = Writer(engine, insert_rows=lambda connection, rows: None)

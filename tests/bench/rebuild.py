@@ -43,13 +43,13 @@ def fill(database: Path, count: int, policy: str) -> Any:
         with connection.begin():
             for k in range(MODELS):
                 body = {"name": f"m{k}"}
-                append_event(connection, pool="p", kind="model_added", payload=body, now=0)
+                append_event(connection, pool="p", kind="model_added", payload=body, now_us=0)
             append_event(
                 connection,
                 pool="p",
                 kind="policy_started",
                 payload=policy_identity.payload(),
-                now=0,
+                now_us=0,
             )
         for at in range(0, count, 10_000):
             x = rng.standard_normal((10_000, FEATURES)).astype("<f4")

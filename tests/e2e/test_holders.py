@@ -141,7 +141,7 @@ def test_no_cap_is_ever_overspent(
         with write.begin():
             for name, cap in CAP.items():
                 fields = {"cap_nano": count * cap, "period": name}
-                budgets.add_budget(write, "p", name, fields, now=now_us())
+                budgets.add_budget(write, "p", name, fields, now_us=now_us())
         watch, holders = Watch(engine), Holders(url, tmp_path, count, over)
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
@@ -157,7 +157,7 @@ def test_no_cap_is_ever_overspent(
 
         # Those that were killed have left leases behind.
         with write.begin():
-            ledger.reclaim(write, Holder("last", "boot"), now=FAR, alone=False)
+            ledger.reclaim(write, Holder("last", "boot"), now_us=FAR, alone=False)
             counted = list(write.execute(text("SELECT * FROM leases ORDER BY id")))
             ledger.recount(write)
             assert list(write.execute(text("SELECT * FROM leases ORDER BY id"))) == counted
@@ -170,7 +170,7 @@ def test_no_cap_is_ever_overspent(
                 )
             )
             sums = [
-                (one, ledger.sums(write, one, now=FAR if one.period == "total" else 0))
+                (one, ledger.sums(write, one, now_us=FAR if one.period == "total" else 0))
                 for one in budgets.load_budgets(write)
             ]
         write.close()
@@ -193,9 +193,9 @@ def test_no_cap_is_ever_overspent(
             for budget, sums_ in sums:
                 if budget.id == budget_id and budget.period == "total":
                     # To the nano-dollar: what was paid, and what was reserved of the expired.
-                    assert sums_.settled == sum(paid.values())
-                    assert sums_.expired == sum(drawing[name] for name in unpaid)
-                    assert sums_.overruns == sum(overruns.values())
-                    assert sums_.leased == sums_.reserved == sums_.lost == 0
-                    assert sums_.used <= sums_.cap + sums_.overruns
+                    assert sums_.settled_nano == sum(paid.values())
+                    assert sums_.expired_nano == sum(drawing[name] for name in unpaid)
+                    assert sums_.overruns_nano == sum(overruns.values())
+                    assert sums_.leased_nano == sums_.reserved_nano == sums_.lost_nano == 0
+                    assert sums_.used_nano <= sums_.cap_nano + sums_.overruns_nano
         assert len(settled) > 100

@@ -58,7 +58,7 @@ class Bank:
     async def add(self, name: str = "b", **fields: Any) -> Budget:
         terms = {"cap_nano": 1_000_000, "period": "total"} | fields
         added = await self.writer.write(
-            lambda one: budgets.add_budget(one, "p", name, terms, now=NOON)
+            lambda one: budgets.add_budget(one, "p", name, terms, now_us=NOON)
         )
         await self.leases.reload()
         return cast(Budget, added)
@@ -86,7 +86,7 @@ class Bank:
             for row, name in enumerate(names)
             for one in purse.draws(row, name, now=now, expires_at=now + TTL)
         ]
-        await self.writer.write(lambda one: ledger.draw(one, draws))
+        await self.writer.write(lambda one: ledger.reserve(one, draws))
         for row in range(rows):
             purse.logged(row)
         return names
@@ -103,7 +103,7 @@ class Bank:
 
     def sums(self, budget: Budget) -> BudgetSums:
         with self.engine.connect() as connection:
-            return ledger.sums(connection, budget, now=self.clocks.wall)
+            return ledger.sums(connection, budget, now_us=self.clocks.wall)
 
     def rows(self, table: Any) -> list[Any]:
         with self.engine.connect() as connection:
@@ -135,4 +135,4 @@ def run(engine: Engine, main: Callable[[Bank], Awaitable[None]]) -> None:
 
 
 def money(sums: BudgetSums) -> tuple[int, int, int, int]:
-    return sums.settled, sums.reserved, sums.leased, sums.free
+    return sums.settled_nano, sums.reserved_nano, sums.leased_nano, sums.free_nano

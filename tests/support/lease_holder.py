@@ -44,7 +44,7 @@ class Clock:
 
 
 def reserve(connection: Connection, rows: Sequence[Any]) -> None:
-    ledger.draw(connection, [draw for draws in rows for draw in draws])
+    ledger.reserve(connection, [draw for draws in rows for draw in draws])
 
 
 async def client(

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, select
 from banditroute.core.budget import Budget
 from banditroute.store import budgets, ledger, settlement
 from banditroute.store.engine import WRITER, set_durability
-from banditroute.store.ledger import BudgetSums, Draw, Holder
+from banditroute.store.ledger import BudgetSums, Holder, Reservation
 
 HOUR = 3_600_000_000
 NOON = 500_000 * HOUR
@@ -25,7 +25,7 @@ class Ledger:
         self.engine, self.now = engine, NOON
         terms = {"cap_nano": 1_000, "period": "total"} | fields
         self.budget: Budget = self.write(
-            lambda one: budgets.add_budget(one, "p", "b", terms, now=NOON)
+            lambda one: budgets.add_budget(one, "p", "b", terms, now_us=NOON)
         )
 
     def write(self, work: Callable[[Connection], Any]) -> Any:
@@ -38,7 +38,13 @@ class Ledger:
         until = self.now + 15_000_000
         found: ledger.Lease = self.write(
             lambda one: ledger.lease(
-                one, self.budget, holder, need=need, ideal=ideal, now=self.now, until=until
+                one,
+                self.budget,
+                holder,
+                need_nano=need,
+                ideal_nano=ideal,
+                now_us=self.now,
+                reclaim_at_us=until,
             )
         )
         return found
@@ -47,21 +53,21 @@ class Ledger:
         rolling = self.budget.period == "rolling"
         at = self.now if rolling else self.budget.window_start_us(self.now)
         draws = [
-            Draw(f"{name}{i}", self.budget.id, lease_id, at, nano, expires_at)
+            Reservation(f"{name}{i}", self.budget.id, lease_id, at, nano, expires_at)
             for i, nano in enumerate(nanos)
         ]
-        self.write(lambda one: ledger.draw(one, draws))
+        self.write(lambda one: ledger.reserve(one, draws))
 
     def settle(self, **costs: int) -> None:
         self.write(lambda one: settlement.settle(one, costs))
 
     def sums(self) -> BudgetSums:
         with self.engine.connect() as connection:
-            return ledger.sums(connection, self.budget, now=self.now)
+            return ledger.sums(connection, self.budget, now_us=self.now)
 
     def free(self) -> int:
         with self.engine.connect() as connection:
-            return ledger.free(connection, self.budget, now=self.now)
+            return ledger.free_nano(connection, self.budget, now_us=self.now)
 
     def rows(self, table: Any) -> list[Any]:
         with self.engine.connect() as connection:

@@ -61,7 +61,7 @@ class Desk(Bank):
         now = self.clocks.wall
         self.named += len(decided.chosen)
         notes = [Note(id=f"{self.named - i:08d}", tags=tags) for i in range(len(decided.chosen))]
-        encoded = encode(decided, notes, pool="p", created_at=now, expires_at=now + HOUR)
+        encoded = encode(decided, notes, pool="p", created_at_us=now, expires_at_us=now + HOUR)
         rows = as_rows(encoded)
         entries = [
             Entry(row, purse.draws(i, decision_id, now=now, expires_at=now + HOUR))
@@ -76,7 +76,9 @@ class Desk(Bank):
         await self.writer.write(lambda one: settlement.settle(one, costs))
 
     async def change(self, **fields: Any) -> None:
-        await self.writer.write(lambda one: budgets.change_budget(one, "p", "b", fields, now=NOON))
+        await self.writer.write(
+            lambda one: budgets.change_budget(one, "p", "b", fields, now_us=NOON)
+        )
         await self.leases.reload()
 
     async def drop(self) -> None:
@@ -87,7 +89,13 @@ class Desk(Bank):
         now, other = self.clocks.wall, Holder("other", "boot")
         await self.writer.write(
             lambda one: ledger.lease(
-                one, budget, other, need=nano, ideal=0, now=now, until=now + HOUR
+                one,
+                budget,
+                other,
+                need_nano=nano,
+                ideal_nano=0,
+                now_us=now,
+                reclaim_at_us=now + HOUR,
             )
         )
 

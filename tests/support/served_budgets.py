@@ -68,10 +68,10 @@ def sums(daemon: Served, name: str = "b") -> dict[str, int]:
     shown = daemon.get(f"{BUDGETS}/{name}")
     with daemon.engine.connect() as connection:
         (its,) = (one for one in load_budgets(connection) if one.name == name)
-        known = ledger.sums(connection, its, now=now_us())
+        known = ledger.sums(connection, its, now_us=now_us())
     found = {part: round(shown[f"{part}_usd"] * 1e9) for part in MONEY}
-    assert found == {part: getattr(known, part) for part in MONEY}
-    assert round(shown["cap_usd"] * 1e9) == known.cap and shown["requests"] == known.requests
+    assert found == {part: getattr(known, f"{part}_nano") for part in MONEY}
+    assert round(shown["cap_usd"] * 1e9) == known.cap_nano and shown["requests"] == known.requests
     return found
 
 

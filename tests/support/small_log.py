@@ -62,9 +62,9 @@ class Book:
         self.now = 1_000
         self.count = 0
         with self.begin() as connection:
-            pools.ensure_pool(connection, pool, options={}, now=self.now)
+            pools.ensure_pool(connection, pool, options={}, now_us=self.now)
             for spec in models:
-                pools.add_model(connection, pool, spec, source="api", now=self.now)
+                pools.add_model(connection, pool, spec, source="api", now_us=self.now)
         self.start(policy)
 
     @contextmanager
@@ -78,7 +78,7 @@ class Book:
     def append(self, kind: str, **payload: Any) -> int:
         with self.begin() as connection:
             return append_event(
-                connection, pool=self.pool, kind=kind, payload=payload, now=self.now
+                connection, pool=self.pool, kind=kind, payload=payload, now_us=self.now
             )
 
     def start(self, policy: str, *, embedder: str = "words", **params: object) -> int:
@@ -118,7 +118,7 @@ class Book:
         notes = [Note(id=name, prompt_hash=prompt, session_id=session) for name in names]
         self.count += n
         encoded = encode(
-            decided, notes, pool=self.pool, created_at=self.now, expires_at=self.now + TTL
+            decided, notes, pool=self.pool, created_at_us=self.now, expires_at_us=self.now + TTL
         )
         with self.begin() as connection:
             log_decisions(connection, [Entry(row) for row in as_rows(encoded)])

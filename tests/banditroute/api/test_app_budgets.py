@@ -336,7 +336,9 @@ def test_forty_at_once_never_exceed_the_cap_and_every_nano_dollar_is_accounted_f
             if turn == seed % 3:
                 with daemon.engine.connect() as connection:
                     for its in load_budgets(connection):
-                        assert ledger.sums(connection, its, now=now_us()).used <= its.cap_nano
+                        assert (
+                            ledger.sums(connection, its, now_us=now_us()).used_nano <= its.cap_nano
+                        )
 
     with ThreadPoolExecutor(40) as threads:
         list(threads.map(work, range(40)))

@@ -49,7 +49,7 @@ def test_a_request_that_fits_never_waits_for_sql(engine: Engine) -> None:
         await one.quiet()
         assert purse.headroom(0) > 100_000
         sums = one.sums(budget)
-        assert sums.leased == one.leases.slice(budget).left and sums.reserved == 100_000
+        assert sums.leased_nano == one.leases.slice(budget).left and sums.reserved_nano == 100_000
 
     run(engine, main)
 
@@ -84,7 +84,7 @@ def test_slices_shrink_near_the_cap(engine: Engine) -> None:
             left.append(purse.headroom(0))
             await one.log(purse, purse.headroom(0))
         assert left[0] == 250 and left[0] > left[1] > left[2] > 10
-        assert one.sums(budget).free == 1_000 - sum(left)
+        assert one.sums(budget).free_nano == 1_000 - sum(left)
         # What is needed is given to the last nano-dollar.
         rest = 1_000 - sum(left)
         assert (await one.purse(5_000)).headroom(0) == rest
@@ -118,7 +118,7 @@ def test_a_top_up_is_had_at_once_by_whoever_was_denied(engine: Engine) -> None:
         await one.add(cap_nano=100)
         assert (await one.purse(150)).headroom(0) == 100
         await one.writer.write(
-            lambda c: budgets.change_budget(c, "p", "b", {}, top_up=900, now=NOON)
+            lambda c: budgets.change_budget(c, "p", "b", {}, top_up_nano=900, now_us=NOON)
         )
         await one.leases.reload()
         assert (await one.purse(150)).headroom(0) >= 150
@@ -148,11 +148,11 @@ def test_of_a_lease_that_others_have_closed_only_what_is_new_counts(engine: Engi
         await one.purse(1_000)
         await one.quiet()
         (lease,) = one.rows(leases)
-        await one.writer.write(lambda c: ledger.close(c, [lease.id], now=NOON))
+        await one.writer.write(lambda c: ledger.close(c, [lease.id], now_us=NOON))
         one.clocks.sleep(SAFE_S)
         purse = await one.purse(1_000)
         await one.quiet()
-        assert 0 < purse.headroom(0) == one.sums(budget).leased
+        assert 0 < purse.headroom(0) == one.sums(budget).leased_nano
 
     run(engine, main)
 
@@ -169,7 +169,7 @@ def test_a_lease_in_use_is_renewed_long_before_its_deadline(engine: Engine) -> N
             await one.purse(1_000)
         (row,) = one.rows(leases)
         assert row.reclaim_at > one.clocks.wall + (LEASE_S - SAFE_S) * 1e6
-        assert one.sums(budget).leased == one.leases.slice(budget).left
+        assert one.sums(budget).leased_nano == one.leases.slice(budget).left
 
     run(engine, main)
 
@@ -208,7 +208,7 @@ def test_a_clock_that_is_set_back_finds_the_slice_of_that_window_again(engine: E
         assert one.leases.slice(budget) is first
         await one.log(purse, 50)
         await one.leases.refresh()
-        assert one.sums(budget).reserved == 350
+        assert one.sums(budget).reserved_nano == 350
         one.clocks.wall += HOUR
         assert money(one.sums(budget)) == (0, 200, 0, 999_800)
 
@@ -225,12 +225,12 @@ def test_an_idle_slice_goes_back_and_one_that_a_decision_waits_for_does_not(
         purse.take(0, 500)
         one.clocks.sleep(IDLE_S + 0.1)
         await one.leases.refresh()
-        assert one.sums(budget).leased > 0
+        assert one.sums(budget).leased_nano > 0
         await one.draw(purse)
         await one.leases.refresh()
         assert money(one.sums(budget)) == (0, 500, 0, 999_500)
         await one.log(await one.purse(1_000), 500)
-        assert one.sums(budget).reserved == 1_000
+        assert one.sums(budget).reserved_nano == 1_000
 
     run(engine, main)
 
@@ -289,10 +289,10 @@ def test_what_a_large_call_had_leased_goes_back_when_it_is_over(engine: Engine) 
         budget = await one.add()
         await one.log(await one.purse(900_000), 10)
         await one.quiet()
-        assert one.sums(budget).leased >= 800_000
+        assert one.sums(budget).leased_nano >= 800_000
         await one.purse(100)
         await one.leases.refresh()
         kept = one.leases.slice(budget).left
-        assert kept == 1_000_000 // 16 and one.sums(budget).leased == kept
+        assert kept == 1_000_000 // 16 and one.sums(budget).leased_nano == kept
 
     run(engine, main)

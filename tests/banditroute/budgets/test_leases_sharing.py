@@ -45,14 +45,14 @@ def test_a_lease_that_was_closed_elsewhere_costs_one_call_and_no_money(engine: E
         purse = await one.purse(1_000)
         await one.quiet()
         (lease,) = one.rows(leases)
-        await one.writer.write(lambda c: ledger.close(c, [lease.id], now=NOON))
+        await one.writer.write(lambda c: ledger.close(c, [lease.id], now_us=NOON))
         with pytest.raises(LeaseLost) as lost:
             await one.log(purse, 900)
         purse.undo_all()
         one.leases.lost(lost.value.lease_ids)
         await one.log(await one.purse(1_000), 900)
-        assert one.sums(budget).reserved == 900
-        assert one.sums(budget).leased == one.leases.slice(budget).left
+        assert one.sums(budget).reserved_nano == 900
+        assert one.sums(budget).leased_nano == one.leases.slice(budget).left
 
     run(engine, main)
 
@@ -75,7 +75,7 @@ def test_two_daemons_share_one_cap_and_one_takes_over_when_the_other_is_dead(
                         await one.log(purse, 3_000)
                         taken += 3_000
                 sums = second.sums(budget)
-                assert sums.used <= 100_000 and sums.reserved == taken
+                assert sums.used_nano <= 100_000 and sums.reserved_nano == taken
                 if not any(some):
                     break
             # Between them nothing that a request could have used is left lying about.
@@ -84,7 +84,7 @@ def test_two_daemons_share_one_cap_and_one_takes_over_when_the_other_is_dead(
             clocks.sleep(IDLE_S + 0.1)
             await first.leases.refresh()
             await second.leases.refresh()
-            assert second.sums(budget).leased == 0
+            assert second.sums(budget).leased_nano == 0
             stale = await first.purse(100_000 - taken)
             assert (await second.purse(1)).headroom(0) == 0
             clocks.sleep(LEASE_S + 0.1)  # of which the first one sees nothing
@@ -105,7 +105,7 @@ def test_a_cap_that_was_lowered_elsewhere_holds_at_once(engine: Engine) -> None:
             await second.leases.reload()
             change = {"cap_nano": 1_000}
             await first.writer.write(
-                lambda one: budgets.change_budget(one, "p", "b", change, now=NOON)
+                lambda one: budgets.change_budget(one, "p", "b", change, now_us=NOON)
             )
             assert (await second.purse(50_000)).headroom(0) == 1_000
             assert second.leases.budgets("p") == [budget]
@@ -142,7 +142,7 @@ def test_the_end_gives_everything_back_also_what_is_on_its_way(engine: Engine) -
         await one.leases.stop()
         await one.quiet()
         assert [row.closed_at is None for row in one.rows(leases)] == [False] * 3
-        assert [one.sums(budget).leased for budget in both] == [0, 0]
+        assert [one.sums(budget).leased_nano for budget in both] == [0, 0]
 
     run(engine, main)
 
@@ -163,7 +163,7 @@ def test_all_budgets_of_a_request_must_hold(engine: Engine) -> None:
         assert purse.headroom(0) == 0 and purse.tightest(0).name == "team"
         for name in names:
             await one.settle(name, 20)
-        assert [one.sums(b).settled for b in (whole, team)] == [20, 20]
+        assert [one.sums(b).settled_nano for b in (whole, team)] == [20, 20]
         assert (await one.purse(100, ours)).headroom(0) >= 100
 
     run(engine, main)
@@ -206,9 +206,9 @@ def test_reservations_that_nobody_settles_expire(engine: Engine) -> None:
         names = await one.log(await one.purse(1_000), 900)
         one.clocks.sleep(TTL / 1e6 + 1)
         await one.leases.refresh()
-        assert (one.sums(budget).reserved, one.sums(budget).expired) == (0, 900)
+        assert (one.sums(budget).reserved_nano, one.sums(budget).expired_nano) == (0, 900)
         await one.settle(names[0], 5)
-        assert one.sums(budget).settled == 5 and one.sums(budget).free == 999_995
+        assert one.sums(budget).settled_nano == 5 and one.sums(budget).free_nano == 999_995
 
     run(engine, main)
 
@@ -218,9 +218,9 @@ def test_sums_are_read_anew_unless_older_ones_will_do(engine: Engine) -> None:
     async def main(one: Bank) -> None:
         budget = await one.add()
         (name,) = await one.log(await one.purse(1_000), 900)
-        assert (await one.leases.sums(budget)).settled == 0
+        assert (await one.leases.sums(budget)).settled_nano == 0
         await one.writer.write(lambda connection: settlement.settle(connection, {name: 5}))
-        seen = [(await one.leases.sums(budget, stale_s=s)).settled for s in (0.25, 0.0, 0.25)]
+        seen = [(await one.leases.sums(budget, stale_s=s)).settled_nano for s in (0.25, 0.0, 0.25)]
         assert seen == [0, 5, 5]
         await one.settle(name, 5)  # in this process money that comes back is known of at once
         assert not one.leases._read
@@ -234,18 +234,18 @@ def test_an_idle_slice_that_could_not_be_closed_is_not_lost(engine: Engine) -> N
         budget = await bank.add()
         await bank.log(await bank.purse(1_000), 1_000)
         await bank.quiet()
-        leased = bank.sums(budget).leased
+        leased = bank.sums(budget).leased_nano
         bank.clocks.sleep(IDLE_S + 1.0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bank.writer, "write", _away)
             with pytest.raises(Unavailable):
                 await bank.leases.refresh()
-        assert bank.sums(budget).leased == leased
+        assert bank.sums(budget).leased_nano == leased
         purse = await bank.purse(1_000)
         assert purse.headroom(0) == leased  # another one has not taken its place
         bank.clocks.sleep(IDLE_S + 1.0)
         await bank.leases.refresh()
-        assert bank.sums(budget).leased == 0
+        assert bank.sums(budget).leased_nano == 0
 
     run(engine, main)
 
@@ -283,7 +283,7 @@ def test_what_was_leased_for_a_caller_who_went_away_is_there_for_the_next(engine
         await bank.quiet()
         written = bank.writer.count
         purse = await bank.purse(1_000)
-        assert purse.headroom(0) == bank.sums(budget).leased and bank.writer.count == written
+        assert purse.headroom(0) == bank.sums(budget).leased_nano and bank.writer.count == written
 
     run(engine, main)
 

@@ -144,7 +144,7 @@ def test_a_price_is_solved_from_what_sql_says_is_left_for_how_many(
         # What another process has settled is seen as well.
         (reserved, cost) = noted[0].settles[-1]
         assert cost == pytest.approx(8e-6) and reserved > cost
-        assert one.sums(budget).settled == 8_000
+        assert one.sums(budget).settled_nano == 8_000
         await one.refresh()
         assert len(noted[0].settles) == 1  # each once
 
@@ -160,7 +160,7 @@ def test_open_reservations_count_at_what_they_are_expected_to_cost(
         await one.refresh()
         share = noted[0].expected_share
         assert 0.0 < share < 1.0
-        running = one.sums(budget).reserved
+        running = one.sums(budget).reserved_nano
         assert noted[0].money[-1].left_usd == pytest.approx((10**12 - share * running) / 1e9)
 
     run(engine, main)

@@ -205,7 +205,7 @@ def test_what_lies_elsewhere_is_shared_by_those_who_hold_leases(
         await one.keep(purse, decided)
         await one.refresh()
         held = one.leases.slice(budget)
-        assert held.beyond == 10**9 - one.sums(budget).reserved - held.left
+        assert held.beyond == 10**9 - one.sums(budget).reserved_nano - held.left
         await one.lease_by_another(budget, 10**6)
         await one.refresh()
         money = noted[0].money

@@ -54,11 +54,13 @@ def test_a_reservation_counts_in_the_window_of_its_lease_or_from_its_own_time() 
     purse.take(0, 7)
     draws = purse.draws(0, "d", now=10_800_000_001, expires_at=9)
     # The next hour has begun, but the money is of the hour that leased it.
-    assert [(one.budget_id, one.lease_id, one.window_start) for one in draws] == [
+    assert [(one.budget_id, one.lease_id, one.window_start_us) for one in draws] == [
         (1, 11, 7_200_000_000),
         (2, 12, 10_800_000_001),
     ]
-    assert {(one.decision_id, one.nano, one.expires_at) for one in draws} == {("d", 7, 9)}
+    assert {(one.decision_id, one.reserved_nano, one.expires_at_us) for one in draws} == {
+        ("d", 7, 9)
+    }
 
 
 def test_the_tightest_budget_is_the_one_that_leaves_the_least() -> None:

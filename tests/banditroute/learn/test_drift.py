@@ -60,7 +60,7 @@ def reset(book: Book) -> list[int]:
             pool=book.pool,
             policy=one.policy_identity.id,
             alarms=one.drift.alarms(),
-            now=book.now,
+            now_us=book.now,
         )
 
 
@@ -94,7 +94,7 @@ def test_a_reset_is_appended_once_and_moves_the_level_alone(engine: Engine) -> N
             pool=book.pool,
             policy=before.policy_identity.id,
             alarms=before.drift.alarms(),
-            now=book.now,
+            now_us=book.now,
         )
     assert again == [], "and a late second answer to it is none"
     row = book.events()[-1]
@@ -121,7 +121,7 @@ def test_an_answer_to_an_alarm_that_was_withdrawn_changes_nothing(engine: Engine
             pool=book.pool,
             policy=stale.policy_identity.id,
             alarms=stale.drift.alarms(),
-            now=book.now,
+            now_us=book.now,
         )
     after = fold(book)
     assert after.version == before.version + 1 and after.digest() == before.digest()
@@ -188,7 +188,9 @@ def test_rewards_that_never_came_are_no_drift(engine: Engine) -> None:
     say(book, 0.9, 100)
     book.decide(40, models=[frozenset({"large"})] * 40)
     with book.begin() as connection:
-        assert default_expired(connection, pool="default", quality=0.0, now=book.now + 10**12) == 40
+        assert (
+            default_expired(connection, pool="default", quality=0.0, now_us=book.now + 10**12) == 40
+        )
     one = fold(book)
     assert one.policy.clock == 140 and not one.drift.alarms()
 

@@ -24,7 +24,7 @@ from banditroute.store.tables import events
 def keeper(book: Book) -> Callable[[Checkpoint], None]:
     def keep(checkpoint: Checkpoint) -> None:
         with book.begin() as connection:
-            keep_checkpoint(connection, checkpoint, now=0)
+            keep_checkpoint(connection, checkpoint, now_us=0)
 
     return keep
 
@@ -74,10 +74,10 @@ def eventful(engine: Engine) -> tuple[Book, Book]:
             with one.begin() as connection:
                 late = ModelSpec(name="late", input_price=0.2, output_price=0.3)
                 lesson = {"prior": lesson_of("late").text(), "optimism": 0.3}
-                pools.add_model(connection, "default", late, source="api", now=one.now, **lesson)
+                pools.add_model(connection, "default", late, source="api", now_us=one.now, **lesson)
                 hoped = ModelSpec(name="hoped", input_price=0.2, output_price=0.3)
-                pools.add_model(connection, "other", hoped, source="api", now=1, optimism=0.1)
-                pools.drain_model(connection, "default", "small", now=one.now)
+                pools.add_model(connection, "other", hoped, source="api", now_us=1, optimism=0.1)
+                pools.drain_model(connection, "default", "small", now_us=one.now)
         if round_ == 3:
             one.append("reset", arm="large")
             one.append("rollback", version=back)
@@ -141,8 +141,8 @@ def test_a_pool_without_a_policy_is_left_alone_until_it_starts(book: Book) -> No
     learner = Learner(book.log, keep=keeper(book))
     with book.begin() as connection:
         spec = ModelSpec(name="m", input_price=1.0, output_price=1.0)
-        pools.ensure_pool(connection, "later", options={}, now=1)
-        pools.add_model(connection, "later", spec, source="api", now=1)
+        pools.ensure_pool(connection, "later", options={}, now_us=1)
+        pools.add_model(connection, "later", spec, source="api", now_us=1)
     assert learner.catch_up() == set()
     assert learner.fold("later") is None and learner.status("later") is None
     later = Book(book.engine, pool="later")
@@ -225,7 +225,7 @@ def test_a_rollback_forgets_outcomes_but_no_model(book: Book) -> None:
     there = book.log.end()
     with book.begin() as connection:
         spec = ModelSpec(name="new", input_price=0.0, output_price=0.0)
-        pools.add_model(connection, "default", spec, source="api", now=1)
+        pools.add_model(connection, "default", spec, source="api", now_us=1)
     before, ids = book.decide(20)
     learner = Learner(book.log, keep=keeper(book))
     book.append("rollback", version=there)
@@ -277,7 +277,7 @@ def test_a_model_added_late_is_learned_from_then_on(book: Book) -> None:
     learner = Learner(book.log, keep=keeper(book))
     late = ModelSpec(name="late", input_price=0.01, output_price=0.01)
     with book.begin() as connection:
-        pools.add_model(connection, "default", late, source="api", now=book.now)
+        pools.add_model(connection, "default", late, source="api", now_us=book.now)
     book.feed(40)
     learner.catch_up()
     fold = learner.fold("default")
@@ -292,7 +292,7 @@ def test_default_events_are_learned_once(book: Book) -> None:
     book.send(Post(ids[0], "default", quality=1.0), Post(ids[1], "default", cost_usd=0.1))
     book.now += 2_000_000
     with book.begin() as connection:
-        arguments = {"pool": "default", "quality": 0.25, "now": book.now}
+        arguments = {"pool": "default", "quality": 0.25, "now_us": book.now}
         assert default_expired(connection, **arguments) == 2
         assert default_expired(connection, **arguments) == 0
     assert book.send(Post(ids[1], "late", quality=1.0)) == ["late"]

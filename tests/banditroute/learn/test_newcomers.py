@@ -114,7 +114,7 @@ def test_it_ends_with_enough_outcomes_and_every_row_recomputes(engine: Engine) -
     book.feed(30)
     late = ModelSpec(name="late", input_price=0.2, output_price=0.3)
     with book.begin() as connection:
-        pools.add_model(connection, "default", late, source="api", now=book.now)
+        pools.add_model(connection, "default", late, source="api", now_us=book.now)
     decided, ids = book.decide(400)
     at = [model.name for model in decided.scored.columns.models].index("late")
     assert (decided.explore[:, at] == 0.1).all() and (decided.pmf[:, at] >= 0.1).all()

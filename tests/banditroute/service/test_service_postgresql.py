@@ -172,11 +172,11 @@ def test_an_alarm_and_an_end_of_life_are_answered_by_one_of_two(postgres_url: st
     def chores(_: int) -> tuple[int, list[int]]:
         together.wait()
         with book.begin() as connection:
-            defaults = default_expired(connection, pool="default", quality=0.5, now=book.now)
+            defaults = default_expired(connection, pool="default", quality=0.5, now_us=book.now)
         together.wait()
         with book.begin() as connection:
             alarms = {"small": 7, "large": 8}
-            known = {"pool": "default", "policy": "p", "alarms": alarms, "now": book.now}
+            known = {"pool": "default", "policy": "p", "alarms": alarms, "now_us": book.now}
             return defaults, append_resets(connection, **known)
 
     with ThreadPoolExecutor(2) as threads:

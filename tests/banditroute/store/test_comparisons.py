@@ -190,7 +190,7 @@ def test_the_log_with_comparisons_is_sound(
 
     def keep(checkpoint: Any) -> None:
         with book.begin() as connection:
-            keep_checkpoint(connection, checkpoint, now=0)
+            keep_checkpoint(connection, checkpoint, now_us=0)
 
     learner = Learner(book.log, keep=keep)
     for round_ in range(6):

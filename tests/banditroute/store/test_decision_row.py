@@ -84,7 +84,7 @@ def test_a_drained_or_unknown_model_leaves_the_other_columns_right(book: Book) -
     router.swap(models=[m for m in router.columns.models if m.name != "small"])
     decided = router.decide(book.asks(3))
     notes = [Note(id=str(i)) for i in range(3)]
-    rows = as_rows(encode(decided, notes, pool="default", created_at=1, expires_at=2))
+    rows = as_rows(encode(decided, notes, pool="default", created_at_us=1, expires_at_us=2))
     for i, row in enumerate(rows):
         named = dict(zip(DECISION_COLUMNS, row, strict=True))
         check(book, decided, named, i)
@@ -102,7 +102,9 @@ def test_a_row_that_chose_nothing_is_not_encoded(book: Book) -> None:
 def test_notes_and_times_are_kept(book: Book) -> None:
     decided = book.router().decide(book.asks(1))
     note = Note("id", prompt_hash="h", session_id="s", task="t", tags='{"a": 1}', request_id="r")
-    (row,) = as_rows(encode(decided, [note], pool="default", created_at=5, expires_at=5 + TTL))
+    (row,) = as_rows(
+        encode(decided, [note], pool="default", created_at_us=5, expires_at_us=5 + TTL)
+    )
     named = dict(zip(DECISION_COLUMNS, row, strict=True))
     for name in ("id", "prompt_hash", "session_id", "task", "tags", "request_id"):
         assert named[name] == getattr(note, name)

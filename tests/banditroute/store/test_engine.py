@@ -246,7 +246,7 @@ def test_writers_take_turns_and_see_what_the_one_before_has_left(engine: Engine)
 
     def hold() -> None:
         with engine.connect().execution_options(**WRITER) as connection, connection.begin():
-            append_event(connection, pool="default", kind="x", payload={}, now=0)
+            append_event(connection, pool="default", kind="x", payload={}, now_us=0)
             holding.set()
             assert release.wait(10.0)
             order.append("first")
@@ -328,7 +328,7 @@ def test_going_down_a_revision_and_up_again_keeps_rows_and_gives_no_position_twi
         "accepted", "accepted"
     ]  # fmt: skip
     with book.begin() as connection:
-        append_resets(connection, pool="default", policy="p", alarms={"small": 3}, now=0)
+        append_resets(connection, pool="default", policy="p", alarms={"small": 3}, now_us=0)
     book.append("drained", name="x")
     newest = book.log.end()
     with engine.begin() as connection:

@@ -168,7 +168,7 @@ def test_tokens_cost_what_the_price_row_of_the_decision_says(book: Book) -> None
     row = decision(book, one)
     dear = ModelSpec(name=row.model, input_price=900.0, output_price=900.0)
     with book.begin() as connection:
-        pools.set_price(connection, "default", dear, source="api", now=book.now)
+        pools.set_price(connection, "default", dear, source="api", now_us=book.now)
         at = json.loads(row.prices)[json.loads(row.arms).index(row.model)]
         price = connection.exec_driver_sql(f"SELECT * FROM prices WHERE id = {at}").one()
     assert book.send(Post(one, "default", input_tokens=1_000, output_tokens=300)) == ["accepted"]
@@ -202,7 +202,7 @@ def test_tokens_of_a_model_that_came_later_cost_its_newest_price(book: Book) -> 
     _, (one,) = book.decide(1)
     spec = ModelSpec(name="new", input_price=0.0, output_price=7.0)
     with book.begin() as connection:
-        pools.add_model(connection, "default", spec, source="api", now=book.now)
+        pools.add_model(connection, "default", spec, source="api", now_us=book.now)
     book.send(Post(one, "default", model="new", input_tokens=5, output_tokens=1_000_000))
     assert stored(book)[0].cost_nano == 7 * NANO
 
@@ -270,7 +270,7 @@ def test_a_default_comes_only_where_a_quality_never_did(book: Book) -> None:
     with book.begin() as connection:
         later = update(decisions).where(decisions.c.id == young)
         connection.execute(later.values(expires_at=book.now + 1))
-        arguments = {"pool": "default", "quality": 0.125, "now": book.now}
+        arguments = {"pool": "default", "quality": 0.125, "now_us": book.now}
         assert default_expired(connection, **arguments, limit=1) == 1
         assert default_expired(connection, **arguments) == 1
         assert default_expired(connection, **arguments) == 0

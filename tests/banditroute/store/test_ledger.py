@@ -14,7 +14,7 @@ from banditroute.core.budget import Budget
 from banditroute.core.errors import CapBelowSpend, InvalidValue, Unavailable, UnknownBudget
 from banditroute.store import budgets, ledger, settlement
 from banditroute.store.feedback import Post
-from banditroute.store.ledger import BudgetSums, Draw, Holder, LeaseLost
+from banditroute.store.ledger import BudgetSums, Holder, LeaseLost, Reservation
 from banditroute.store.tables import decisions, leases, metadata, reservations
 
 
@@ -24,28 +24,35 @@ def kept(engine: Engine) -> Ledger:
 
 
 def parts(sums: BudgetSums) -> tuple[int, ...]:
-    return sums.settled, sums.reserved, sums.expired, sums.leased, sums.lost, sums.free
+    return (
+        sums.settled_nano,
+        sums.reserved_nano,
+        sums.expired_nano,
+        sums.leased_nano,
+        sums.lost_nano,
+        sums.free_nano,
+    )
 
 
 def test_a_slice_is_leased_drawn_and_settled_to_the_nano_dollar(kept: Ledger) -> None:
     lease = kept.lease(need=600)
-    assert (lease.granted, lease.fresh) == (600, True)
+    assert (lease.granted_nano, lease.fresh) == (600, True)
     assert parts(kept.sums()) == (0, 0, 0, 600, 0, 400)
     kept.draw(lease.id, 250, 100)
     assert parts(kept.sums()) == (0, 350, 0, 250, 0, 400)
     kept.settle(d0=31)
     # What was reserved and not paid is free at once, for whoever asks next.
     assert parts(kept.sums()) == (31, 100, 0, 250, 0, 619)
-    assert kept.free() == 619 and kept.lease(B, need=5_000).granted == 619
-    assert kept.sums().requests == 2 and kept.sums().overruns == 0
+    assert kept.free() == 619 and kept.lease(B, need=5_000).granted_nano == 619
+    assert kept.sums().requests == 2 and kept.sums().overruns_nano == 0
 
 
 def test_a_lease_is_small_near_the_cap_and_never_more_than_is_free(kept: Ledger) -> None:
-    assert kept.lease(A, ideal=800).granted == 250
-    assert kept.lease(B, ideal=800).granted == 187
-    assert kept.lease(B, need=500, ideal=800).granted == 500
-    assert kept.lease(A, need=500, ideal=800).granted == 63
-    assert kept.lease(A, need=500).granted == 0 and kept.free() == 0
+    assert kept.lease(A, ideal=800).granted_nano == 250
+    assert kept.lease(B, ideal=800).granted_nano == 187
+    assert kept.lease(B, need=500, ideal=800).granted_nano == 500
+    assert kept.lease(A, need=500, ideal=800).granted_nano == 63
+    assert kept.lease(A, need=500).granted_nano == 0 and kept.free() == 0
 
 
 def test_a_lease_that_is_too_small_refuses_all_of_a_group(kept: Ledger) -> None:
@@ -60,12 +67,12 @@ def test_a_lease_that_is_too_small_refuses_all_of_a_group(kept: Ledger) -> None:
 def test_a_closed_lease_refuses_and_goes_on_fresh(kept: Ledger) -> None:
     lease = kept.lease(need=100)
     kept.draw(lease.id, 30)
-    kept.write(lambda one: ledger.close(one, [lease.id], now=NOON))
+    kept.write(lambda one: ledger.close(one, [lease.id], now_us=NOON))
     assert parts(kept.sums()) == (0, 30, 0, 0, 0, 970)
     with pytest.raises(LeaseLost):
         kept.draw(lease.id, 1, name="e")
     again = kept.lease(need=70)
-    assert (again.id, again.granted, again.fresh) == (lease.id, 70, True)
+    assert (again.id, again.granted_nano, again.fresh) == (lease.id, 70, True)
     kept.draw(lease.id, 70, name="e")
     with pytest.raises(LeaseLost):
         kept.draw(lease.id, 1, name="f")
@@ -88,9 +95,9 @@ def test_an_answer_dearer_than_its_reservation_is_an_overrun_in_full(kept: Ledge
     kept.draw(lease.id, 600, 400)
     kept.settle(d0=900)
     assert parts(kept.sums()) == (900, 400, 0, 0, 0, 0)
-    assert kept.sums().overruns == 300 and kept.free() == -300
+    assert kept.sums().overruns_nano == 300 and kept.free() == -300
     kept.settle(d1=50)
-    assert kept.sums().free == 50 and kept.sums().overruns == 300
+    assert kept.sums().free_nano == 50 and kept.sums().overruns_nano == 300
 
 
 def test_what_nobody_settles_expires_at_what_it_reserved_and_can_be_settled_late(
@@ -99,13 +106,13 @@ def test_what_nobody_settles_expires_at_what_it_reserved_and_can_be_settled_late
     lease = kept.lease(need=500)
     kept.draw(lease.id, 200, 300)
     kept.now = LATER
-    assert kept.sums().expired == 0
+    assert kept.sums().expired_nano == 0
     kept.now += 1
     assert parts(kept.sums()) == (0, 0, 500, 0, 0, 500)
     kept.settle(d1=10)
     assert parts(kept.sums()) == (10, 0, 200, 0, 0, 790)
     kept.settle(d1=0)  # settled once
-    assert kept.sums().settled == 10
+    assert kept.sums().settled_nano == 10
 
 
 def test_late_money_goes_to_the_window_of_its_decision(engine: Engine) -> None:
@@ -132,10 +139,10 @@ def test_decisions_leave_a_rolling_window_at_their_own_times(engine: Engine) -> 
     kept.now += 20_000_000
     # The open lease counts in full until it is closed.
     assert parts(kept.sums()) == (0, 500, 0, 200, 0, 300) == (*parts(kept.sums())[:5], kept.free())
-    kept.write(lambda one: ledger.close(one, [lease.id], now=kept.now))
+    kept.write(lambda one: ledger.close(one, [lease.id], now_us=kept.now))
     kept.settle(e0=20)
     assert parts(kept.sums()) == (20, 0, 0, 0, 0, 980)
-    assert kept.sums().oldest == NOON + 40_000_000
+    assert kept.sums().oldest_us == NOON + 40_000_000
 
 
 @SQLITE
@@ -146,22 +153,22 @@ def test_what_an_earlier_boot_left_open_counts_in_full(
     kept = Ledger(engine)
     lease = kept.lease(need=100)
     kept.draw(lease.id, 30)
-    kept.write(lambda one: ledger.reclaim(one, Holder("n", boot), now=NOON, alone=True))
+    kept.write(lambda one: ledger.reclaim(one, Holder("n", boot), now_us=NOON, alone=True))
     assert parts(kept.sums()) == (0, 30, 0, 0, lost, 970 - lost) and kept.free() == 970 - lost
     with pytest.raises(LeaseLost):
         kept.draw(lease.id, 1, name="e")
     kept.write(ledger.recount)
-    assert kept.sums().lost == lost
+    assert kept.sums().lost_nano == lost
 
 
 def test_others_leave_a_lease_alone_until_its_time_is_over(kept: Ledger) -> None:
     lease = kept.lease(A, need=100)
     kept.draw(lease.id, 30)
-    kept.write(lambda one: ledger.reclaim(one, B, now=LATER, alone=False))
-    assert kept.sums().leased == 70
-    kept.write(lambda one: ledger.reclaim(one, A, now=LATER + 1, alone=False))
-    assert kept.sums().leased == 70
-    kept.write(lambda one: ledger.reclaim(one, B, now=LATER + 1, alone=False))
+    kept.write(lambda one: ledger.reclaim(one, B, now_us=LATER, alone=False))
+    assert kept.sums().leased_nano == 70
+    kept.write(lambda one: ledger.reclaim(one, A, now_us=LATER + 1, alone=False))
+    assert kept.sums().leased_nano == 70
+    kept.write(lambda one: ledger.reclaim(one, B, now_us=LATER + 1, alone=False))
     assert parts(kept.sums()) == (0, 30, 0, 0, 0, 970)
     with pytest.raises(LeaseLost):  # whatever its holder believes
         kept.draw(lease.id, 1, name="e")
@@ -175,7 +182,7 @@ def test_counters_are_rebuilt_from_the_reservations(kept: Ledger) -> None:
     kept.write(lambda one: one.execute(update(leases).values(drawn_nano=1, returned_nano=7)))
     assert kept.rows(leases) != before
     kept.write(ledger.recount)
-    assert kept.rows(leases) == before and kept.free() == kept.sums().free == 510
+    assert kept.rows(leases) == before and kept.free() == kept.sums().free_nano == 510
 
 
 def test_a_cap_is_never_set_below_what_is_spent_and_reserved(kept: Ledger) -> None:
@@ -185,7 +192,9 @@ def test_a_cap_is_never_set_below_what_is_spent_and_reserved(kept: Ledger) -> No
     def change(cap: int, top_up: int = 0) -> Budget:
         fields = {"cap_nano": cap} if cap else {}
         changed: Budget = kept.write(
-            lambda one: budgets.change_budget(one, "p", "b", fields, top_up=top_up, now=NOON)
+            lambda one: budgets.change_budget(
+                one, "p", "b", fields, top_up_nano=top_up, now_us=NOON
+            )
         )
         return changed
 
@@ -201,7 +210,7 @@ def test_a_cap_is_never_set_below_what_is_spent_and_reserved(kept: Ledger) -> No
 
 def test_a_floor_of_quality_needs_the_mode_that_meets_it(kept: Ledger) -> None:
     def change(**fields: Any) -> None:
-        kept.write(lambda one: budgets.change_budget(one, "p", "b", fields, now=NOON))
+        kept.write(lambda one: budgets.change_budget(one, "p", "b", fields, now_us=NOON))
 
     change(quality_floor=0.9)
     with pytest.raises(InvalidValue) as refused:
@@ -215,18 +224,18 @@ def test_a_budget_made_anew_owes_nothing(engine: Engine) -> None:
     first.draw(first.lease(need=500).id, 100)
     first.write(lambda one: budgets.drop_budget(one, "p", "b"))
     second = Ledger(engine)
-    assert second.budget.id != first.budget.id and second.sums().free == 1_000
+    assert second.budget.id != first.budget.id and second.sums().free_nano == 1_000
 
 
 def test_a_decision_is_cancelled_once_and_never_after_feedback(book: Book) -> None:
     kept = Ledger(book.engine)
     _, (used, unused) = book.decide(2)
     lease = kept.lease(need=500)
-    draws = [Draw(one, kept.budget.id, lease.id, 0, 100, LATER) for one in (used, unused)]
-    kept.write(lambda one: ledger.draw(one, draws))
+    draws = [Reservation(one, kept.budget.id, lease.id, 0, 100, LATER) for one in (used, unused)]
+    kept.write(lambda one: ledger.reserve(one, draws))
 
     def cancel(name: str) -> str:
-        became: str = kept.write(lambda one: settlement.cancel(one, name, now=NOON))
+        became: str = kept.write(lambda one: settlement.cancel(one, name, now_us=NOON))
         return became
 
     assert book.send(Post(used, "k", quality=0.5)) == ["accepted"]
@@ -236,7 +245,7 @@ def test_a_decision_is_cancelled_once_and_never_after_feedback(book: Book) -> No
     assert {row.id: row.cancelled_at for row in kept.rows(decisions)} == {used: None, unused: NOON}
     # If it was used after all, that is stored, not learned, and all of it is an overrun.
     assert book.send(Post(unused, "k", quality=1.0, cost_usd=7e-9)) == ["superseded"]
-    assert parts(kept.sums()) == (7, 100, 0, 300, 0, 593) and kept.sums().overruns == 7
+    assert parts(kept.sums()) == (7, 100, 0, 300, 0, 593) and kept.sums().overruns_nano == 7
     learned = [row for row in kept.rows(metadata.tables["events"]) if row.decision_id == unused]
     assert learned == []
 
@@ -245,17 +254,17 @@ def test_feedback_settles_with_the_first_cost_that_is_told(book: Book) -> None:
     kept = Ledger(book.engine)
     _, (one, two) = book.decide(2)
     lease = kept.lease(need=900)
-    draws = [Draw(name, kept.budget.id, lease.id, 0, 300, LATER) for name in (one, two)]
-    kept.write(lambda connection: ledger.draw(connection, draws))
+    draws = [Reservation(name, kept.budget.id, lease.id, 0, 300, LATER) for name in (one, two)]
+    kept.write(lambda connection: ledger.reserve(connection, draws))
     book.send(Post(one, "judge", quality=0.5))
-    assert kept.sums().settled == 0
+    assert kept.sums().settled_nano == 0
     sent = [Post(one, "gateway", cost_usd=2.5e-8), Post(one, "again", cost_usd=9e-8)]
     assert book.send(*sent) == ["accepted", "superseded"]
     assert book.send(Post(one, "third", cost_usd=1e-8)) == ["superseded"]
-    assert kept.sums().settled == 25 and kept.sums().free == 375
+    assert kept.sums().settled_nano == 25 and kept.sums().free_nano == 375
     book.now += 10**15
     assert book.send(Post(two, "late", cost_usd=4e-7)) == ["late"]  # not learned, but paid
-    assert kept.sums().settled == 425 and kept.sums().overruns == 100
+    assert kept.sums().settled_nano == 425 and kept.sums().overruns_nano == 100
 
 
 def test_a_lease_that_was_dropped_is_never_another_budgets(engine: Engine) -> None:
@@ -274,8 +283,10 @@ def test_a_cancelled_decision_brings_no_money_back_by_leaving_its_window(book: B
     _, (unused,) = book.decide(1)
     lease = kept.lease(need=500)
     kept.write(
-        lambda one: ledger.draw(one, [Draw(unused, kept.budget.id, lease.id, NOON, 100, LATER)])
+        lambda one: ledger.reserve(
+            one, [Reservation(unused, kept.budget.id, lease.id, NOON, 100, LATER)]
+        )
     )
-    assert kept.sums().oldest == NOON
-    kept.write(lambda one: settlement.cancel(one, unused, now=NOON))
-    assert kept.sums().oldest is None
+    assert kept.sums().oldest_us == NOON
+    kept.write(lambda one: settlement.cancel(one, unused, now_us=NOON))
+    assert kept.sums().oldest_us is None

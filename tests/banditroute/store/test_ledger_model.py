@@ -53,9 +53,9 @@ class LedgerMachine(RuleBasedStateMachine):
         at = holder.name, self.kept.budget.window_start_us(self.kept.now)
         free = max(self.cap - self.used(), 0)
         got = self.kept.lease(holder, need, ideal)
-        assert got.granted == min(free, max(need, min(ideal, free // 4)))
+        assert got.granted_nano == min(free, max(need, min(ideal, free // 4)))
         assert got.fresh == (at not in self.left)
-        self.left[at], self.ids[at] = self.left.get(at, 0) + got.granted, got.id
+        self.left[at], self.ids[at] = self.left.get(at, 0) + got.granted_nano, got.id
 
     @precondition(lambda self: self.ids)
     @rule(data=st.data(), nano=SIZES)
@@ -90,13 +90,15 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def close(self, data: st.DataObject) -> None:
         at = data.draw(st.sampled_from(sorted(self.left)))
-        self.kept.write(lambda one: ledger.close(one, [self.ids[at]], now=self.kept.now))
+        self.kept.write(lambda one: ledger.close(one, [self.ids[at]], now_us=self.kept.now))
         del self.left[at]
 
     @rule(more=st.integers(1, 300))
     def top_up(self, more: int) -> None:
         self.kept.budget = self.kept.write(
-            lambda one: budgets.change_budget(one, "p", "b", {}, top_up=more, now=self.kept.now)
+            lambda one: budgets.change_budget(
+                one, "p", "b", {}, top_up_nano=more, now_us=self.kept.now
+            )
         )
         self.cap += more
 
@@ -114,11 +116,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def agree(self) -> None:
         sums, free = self.kept.sums(), self.kept.free()
         held = [one for one in self.held.values() if self.now_in(one[0])]
-        assert sums.used == self.used() and free == self.cap - sums.used
-        assert sums.settled == sum(one[2] for one in held if len(one) == 5)
-        assert sums.overruns == sum(one[3] for one in held)
+        assert sums.used_nano == self.used() and free == self.cap - sums.used_nano
+        assert sums.settled_nano == sum(one[2] for one in held if len(one) == 5)
+        assert sums.overruns_nano == sum(one[3] for one in held)
         if self.period != "rolling":  # whose past a clock that is set back can fill
-            assert sums.used <= sums.cap + sums.overruns
+            assert sums.used_nano <= sums.cap_nano + sums.overruns_nano
 
 
 @pytest.mark.parametrize("period", ["total", "hour", "rolling"])

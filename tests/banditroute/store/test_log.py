@@ -101,7 +101,7 @@ def test_the_newest_checkpoint_of_this_policy_is_found(book: Book) -> None:
     with book.begin() as connection:
         for policy_seq, seq in ((4, 10), (4, 20), (15, 18)):
             one = Checkpoint("default", policy_seq, seq, "i", "d", f"{policy_seq}/{seq}".encode())
-            keep_checkpoint(connection, one, now=0)
+            keep_checkpoint(connection, one, now_us=0)
     find = book.log.checkpoint
     assert find("default", policy_seq=4, until=None) == (20, b"4/20")
     assert find("default", policy_seq=4, until=19) == (10, b"4/10")
@@ -114,7 +114,7 @@ def test_a_checkpoint_is_kept_once(book: Book) -> None:
     one = Checkpoint("default", 4, 10, "i", "d", b"state")
     for now in (1, 2):
         with book.begin() as connection:
-            keep_checkpoint(connection, one, now=now)
+            keep_checkpoint(connection, one, now_us=now)
     with book.engine.connect() as connection:
         assert [row.created_at for row in connection.execute(select(checkpoints))] == [1]
 
@@ -122,14 +122,14 @@ def test_a_checkpoint_is_kept_once(book: Book) -> None:
 def test_idempotency_keys_last_a_day(book: Book) -> None:
     with book.begin() as connection:
         remember(connection, [("k", "route", "d", b"r", 0)])
-        assert recall(connection, ["k", "other"], now=IDEMPOTENCY_TTL_US) == {
+        assert recall(connection, ["k", "other"], now_us=IDEMPOTENCY_TTL_US) == {
             ("k", "route"): ("d", b"r")
         }
-        assert recall(connection, ["k"], now=IDEMPOTENCY_TTL_US + 1) == {}
+        assert recall(connection, ["k"], now_us=IDEMPOTENCY_TTL_US + 1) == {}
         # It is gone, so the key can be used again.
         remember(connection, [("k", "route", "e", b"s", IDEMPOTENCY_TTL_US + 1)])
-        assert forget(connection, now=IDEMPOTENCY_TTL_US) == 0
-        assert forget(connection, now=3 * IDEMPOTENCY_TTL_US) == 1
+        assert forget(connection, now_us=IDEMPOTENCY_TTL_US) == 0
+        assert forget(connection, now_us=3 * IDEMPOTENCY_TTL_US) == 1
 
 
 def test_decisions_and_feedback_are_found_by_id(book: Book) -> None:

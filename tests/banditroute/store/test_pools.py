@@ -24,18 +24,18 @@ def loaded(book: Book) -> tuple[int, dict[str, Any], dict[str, Model]]:
 def add(book: Book, spec: ModelSpec, source: str = "api") -> bool:
     book.now += 10
     with book.begin() as connection:
-        return pools.add_model(connection, "default", spec, source=source, now=book.now)
+        return pools.add_model(connection, "default", spec, source=source, now_us=book.now)
 
 
 def price(book: Book, spec: ModelSpec, source: str = "api") -> None:
     book.now += 10
     with book.begin() as connection:
-        pools.set_price(connection, "default", spec, source=source, now=book.now)
+        pools.set_price(connection, "default", spec, source=source, now_us=book.now)
 
 
 def drain(book: Book, name: str) -> None:
     with book.begin() as connection:
-        pools.drain_model(connection, "default", name, now=book.now)
+        pools.drain_model(connection, "default", name, now_us=book.now)
 
 
 def priced(spec: ModelSpec, value: float) -> ModelSpec:
@@ -134,6 +134,6 @@ def test_the_price_of_the_file_is_told_from_that_of_the_api(book: Book) -> None:
 
 def test_ensure_pool_makes_it_once_and_sets_its_options(book: Book) -> None:
     with book.begin() as connection:
-        assert pools.ensure_pool(connection, "new", options={"a": 1}, now=1)
-        assert not pools.ensure_pool(connection, "new", options={"a": 2}, now=2)
+        assert pools.ensure_pool(connection, "new", options={"a": 1}, now_us=1)
+        assert not pools.ensure_pool(connection, "new", options={"a": 2}, now_us=2)
         assert pools.load_pools(connection)["new"] == (1, {"a": 2}, [])

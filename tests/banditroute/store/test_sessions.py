@@ -117,7 +117,7 @@ def test_the_expired_take_nothing(book: Book) -> None:
         Became("late", decisions=0), Became("duplicate", decisions=0),
     ]  # fmt: skip
     with book.begin() as connection:
-        assert default_expired(connection, pool="default", quality=0.125, now=book.now) == 1
+        assert default_expired(connection, pool="default", quality=0.125, now_us=book.now) == 1
     assert qualities(book) == {young: 0.5, old: 0.125}
 
 

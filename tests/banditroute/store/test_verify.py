@@ -42,7 +42,7 @@ def mixed(engine: Engine) -> Book:
         if round_ == 1:
             with book.begin() as connection:
                 late = ModelSpec(name="late", input_price=0.1, output_price=0.1)
-                pools.add_model(connection, "default", late, source="api", now=book.now)
+                pools.add_model(connection, "default", late, source="api", now_us=book.now)
         if round_ == 2:
             book.append("rollback", version=book.log.end() - 15)
         if round_ == 3:
@@ -138,7 +138,7 @@ def test_an_altered_checkpoint_shows_in_the_digest(book: Book) -> None:
     learner.catch_up()
     learner._checkpoint("default")
     with book.begin() as connection:
-        keep_checkpoint(connection, kept[0], now=0)
+        keep_checkpoint(connection, kept[0], now_us=0)
     assert audit(book.log, "default").sound()
     other = Book(book.engine, pool="other", seed=3)
     other.feed(10)

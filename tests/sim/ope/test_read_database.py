@@ -85,7 +85,7 @@ def test_a_decision_that_the_daemon_cancelled_is_left_out(book: Book) -> None:
     book.feed(3)
     _, (one,) = book.decide(1)
     with book.begin() as connection:
-        assert cancel(connection, one, now=book.now) == "cancelled"
+        assert cancel(connection, one, now_us=book.now) == "cancelled"
     assert one not in read(book.log, "default").ids
 
 
@@ -142,7 +142,7 @@ def test_late_feedback_counts_and_defaults_do_not(book: Book) -> None:
     _, (late, never) = book.decide(2)
     book.now += TTL + 1
     with book.begin() as connection:
-        assert default_expired(connection, pool="default", quality=0.0, now=book.now) == 2
+        assert default_expired(connection, pool="default", quality=0.0, now_us=book.now) == 2
     assert book.send(Post(late, "default", quality=0.75, cost_usd=0.002)) == ["late"]
     found = read(book.log, "default")
     at = {one: k for k, one in enumerate(found.ids)}
@@ -234,9 +234,9 @@ def test_each_row_has_the_prices_of_its_time(book: Book) -> None:
     book.feed(4)
     with book.begin() as connection:
         cheap = ModelSpec(name="large", input_price=0.2, output_price=0.9)
-        pools.set_price(connection, "default", cheap, source="api", now=book.now + 1)
+        pools.set_price(connection, "default", cheap, source="api", now_us=book.now + 1)
         late = ModelSpec(name="late", input_price=0.1, output_price=0.1)
-        pools.add_model(connection, "default", late, source="api", now=book.now + 1)
+        pools.add_model(connection, "default", late, source="api", now_us=book.now + 1)
     book.now += 1
     book.feed(3)
     found = read(book.log, "default")

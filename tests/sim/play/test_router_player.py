@@ -52,10 +52,10 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
     store = log.Log(database)
     with database.begin() as connection:
         started = replayer.fold.policy_identity.payload()
-        log.append_event(connection, pool="p", kind="policy_started", payload=started, now=0)
+        log.append_event(connection, pool="p", kind="policy_started", payload=started, now_us=0)
         for name in plan.dataset.models:
             log.append_event(
-                connection, pool="p", kind="model_added", payload={"name": name}, now=0
+                connection, pool="p", kind="model_added", payload={"name": name}, now_us=0
             )
     for row in range(40):
         tokens = np.array([float(len(plan.dataset.prompts[row].encode()))])
@@ -71,13 +71,13 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
             decisions,
             [decision_row.Note(id=f"d{row}")],
             pool="p",
-            created_at=row,
-            expires_at=10**9,
+            created_at_us=row,
+            expires_at_us=10**9,
         )
         post = feedback.Post(decision_id=f"d{row}", key="default", quality=quality, cost_usd=cost)
         with database.begin() as connection:
             log.log_decisions(connection, [log.Entry(row) for row in decision_row.as_rows(encoded)])
-            assert feedback.record(connection, [post], now=row) == ["accepted"]
+            assert feedback.record(connection, [post], now_us=row) == ["accepted"]
     rebuilt = rebuild(store, "p")
     database.dispose()
     assert rebuilt is not None

@@ -50,7 +50,7 @@ def test_overridden_and_cancelled_decisions_and_defaults_do_not_count(
     book.send(*(Post(one, "default", quality=0.5) for one in ids[:2]))
     book.send(Post(ids[1], "late", cost_usd=0.1, model="large"))
     with book.begin() as connection:
-        default_expired(connection, pool="default", quality=0.0, now=book.now + 2 * TTL)
+        default_expired(connection, pool="default", quality=0.0, now_us=book.now + 2 * TTL)
         cancelled = update(decisions).where(decisions.c.id == ids[2])
         connection.execute(cancelled.values(cancelled_at=book.now))
     data = load(f"sqlite:///{tmp_path / 'log.db'}")
