@@ -243,7 +243,7 @@ class Barp(Policy):
             self.net["head"][arm, 0] = self.ridge.solve(self.clock)[0][arm]
 
     def _reset(self, arm: int, shift: float, worth: float) -> None:
-        self.ridge.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+        self.ridge.forget_level(arm, shift=shift, worth=worth, clock=self.clock)
         head = self.net["head"]
         head[arm, 0, -1] += shift
         head[arm] = 0.5 * (head[arm] + head.mean(axis=0))

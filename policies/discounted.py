@@ -210,7 +210,7 @@ class DLinUCB(LinUCB):
 
     def _reset(self, arm: int, shift: float, worth: float) -> None:
         super()._reset(arm, shift, worth)
-        self.squared.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+        self.squared.forget_level(arm, shift=shift, worth=worth, clock=self.clock)
 
     def _grow(self) -> None:
         super()._grow()

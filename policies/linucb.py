@@ -123,7 +123,7 @@ class LinUCB(Policy):
         self.ridge.add(arm, sums, self.clock)
 
     def _reset(self, arm: int, shift: float, worth: float) -> None:
-        self.ridge.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+        self.ridge.forget_level(arm, shift=shift, worth=worth, clock=self.clock)
 
     def _grow(self) -> None:
         self.ridge.grow()
@@ -153,7 +153,7 @@ class LinUCB(Policy):
         They are float64 where `_log_det` reads M, else float32 or float64.
         """
         exact = self.params.width == "theoretical"
-        return self.ridge.solve(self.clock) if exact else self.ridge.narrowed(self.clock)
+        return self.ridge.solve(self.clock) if exact else self.ridge.solve_float32(self.clock)
 
     def _log_det(self, inverse: Float64) -> Float64:
         """Return the log det A[K] of the theoretical width, from the M that `_solve` returned."""

@@ -201,7 +201,7 @@ class Pilot(Policy):
         # A cosine has no size that a gain could turn into odds, and no gain leaves nothing to tell.
         if not self.cosine and self.params.gain > 0.0:
             z = self._place(comparison.x[None].astype(np.float32))
-            self.duels.fight(winner, loser, z[0], self.params.gain, self.clock)
+            self.duels.add_comparison(winner, loser, z[0], self.params.gain, self.clock)
 
     def teachable(self) -> bool:
         # Sums of x say nothing of the coordinates that a projection or a norm makes of it.
@@ -214,7 +214,7 @@ class Pilot(Policy):
     def _reset(self, arm: int, shift: float, worth: float) -> None:
         if not self.cosine:
             for sums in (self.ridge, self.duels):
-                sums.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+                sums.forget_level(arm, shift=shift, worth=worth, clock=self.clock)
 
     def _grow(self) -> None:
         for sums in (self.ridge, self.duels):
@@ -243,7 +243,7 @@ class Pilot(Policy):
 
     def _publish(self) -> Arrays:
         fought = self.duels.count.any()
-        known = self.ridge.joined(self.duels, self.clock) if fought else self.ridge
+        known = self.ridge.combined(self.duels, self.clock) if fought else self.ridge
         theta, inverse = known.solve(self.clock)
         if fought or self.support > 0.0:
             theta, inverse = self._floating(theta, inverse)
@@ -255,7 +255,7 @@ class Pilot(Policy):
 
     def _floating(self, theta: Float64, inverse: Float64) -> tuple[Float64, Float64]:
         """Return theta[K, d] and A^-1[K, d, d] once s has followed all rewards; see the notes."""
-        compared, moment = self.duels.levels_told(self.clock)
+        compared, moment = self.duels.level_sums(self.clock)
         pull, told, known = compared.copy(), float((compared * theta).sum() - moment.sum()), 0.0
         if self.support > 0.0:
             prior = self.ridge.precision[:, -1]

@@ -1,8 +1,8 @@
-"""Thompson sampling on each arm's level over hierarchical ridge regression: the default.
+"""Thompson sampling on each arm's level, over hierarchical ridge regression: the default policy.
 
-Arms borrow strength from one another: each arm's coefficients are drawn to a vector that all
-share, as strongly as the data says they should be. What is drawn at random is how good an arm is
-on the whole, and a little of how good it is at prompts of a kind that it has seldom seen.
+Arms borrow strength from one another: each arm's coefficients are shrunk to a vector that all
+share, as strongly as the data says (empirical Bayes). What is sampled at random is the overall
+quality of an arm, and a little of its quality on prompts unlike those that it has seen.
 """
 
 from __future__ import annotations
@@ -29,27 +29,37 @@ class Thompson(Policy):
 
     Parameters
     ----------
-    dim : number of features; the last one is the intercept.
-    alpha : scale of the draw of an arm's level, in its posterior deviations; above 0.
-    context : scale of what the draw adds for a prompt unlike those that an arm has seen; without
-        it an arm that is bad on most prompts may never be tried where it is the best.
-    tau : prior standard deviation of an arm's level around the level that arms share.
-    prior : mean quality of arms before any reward, in [0, 1]; worth 2 rewards.
-    gamma : forgetting per learned outcome of any arm, in (0, 1]; 1 forgets nothing.
-    half_life : outcomes after which one counts half, in place of gamma.
+    dim : int
+        Number of features d; the last one is the intercept.
+    alpha : float, default 1.0
+        Scale of the draw of an arm's level, in its posterior deviations, above 0.
+    context : float, default 0.5
+        Scale of what the draw adds for a prompt unlike those that an arm has seen, at least 0.
+        Without it an arm that is bad on most prompts may never be tried where it is the best.
+    tau : float, default 0.2
+        Prior standard deviation of an arm's level around the level that arms share, above 0.
+    prior : float, default 0.6
+        Mean quality of arms before any reward, in [0, 1]; it is worth 2 rewards.
+    gamma : float, default 1.0
+        Forgetting factor per learned outcome of any arm, in (0, 1]; 1 forgets nothing.
+    half_life : float, default 0.0
+        Number of learned outcomes after which an outcome counts half, in place of `gamma`; 0 for
+        `gamma`.
 
     Notes
     -----
-    ``theta_a = A_a^-1 (b_a + P theta_S)``, ``A_a = S_a + P``, ``P = diag(lam, .., lam, v/tau^2)``
-    and ``s_a^2 = alpha^2 v_a / (n_a + v/tau^2) + context^2 v_a x' A_a^-1 x``, v the variance of
+    ``theta_a = A_a^-1 (b_a + P theta_S)`` with ``A_a = S_a + P`` and
+    ``P = diag(lam, .., lam, v/tau^2)``. The scale of the draw is
+    ``s_a^2 = alpha^2 v_a / (n_a + v/tau^2) + context^2 v_a x' A_a^-1 x``. Here v is the variance of
     residuals over all arms (with 4 pseudo-residuals of .09) and v_a that of an arm (with 16 of v).
     The shared vector solves
     ``(sum_a (P - P A_a^-1 P) + L) theta_S = sum_a P A_a^-1 b_a + L m``
-    with ``L = .3 K lam`` on slopes and P on the level, m the mean of all rewards on the level.
+    where L is ``.3 K lam`` on the slopes and P on the level, and m is the mean of all rewards on
+    the level and 0 on the slopes.
 
-    At fixed fold positions (4, 8, 16, 32, then every 32 outcomes or every thirty-second part of
-    the log, whichever is longer) v_a, lam and theta_S are estimated anew from the sums, lam by
-    the marginal likelihood (empirical Bayes); in between, only an arm that learns moves.
+    At fixed fold positions v_a, lam and theta_S are estimated again from the sums, lam by the
+    marginal likelihood: at 4, 8, 16 and 32, then every 32 outcomes or every thirty-second part of
+    the log, whichever is longer. In between only the arm changes that learns.
 
     References
     ----------
@@ -118,24 +128,24 @@ class Thompson(Policy):
     def _learn(self, arm: int, outcome: Outcome) -> None:
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)
         if self.clock >= self.due:
-            self._reconsider()
+            self._estimate_shared()
             self.due = next_position(self.clock, forgets=self.ridge.gamma < 1.0)
 
     def _teach(self, arm: int, sums: Sums) -> None:
         self.ridge.add(arm, sums, self.clock)
-        self._reconsider()
+        self._estimate_shared()
 
     def _reset(self, arm: int, shift: float, worth: float) -> None:
-        self.ridge.loosen(arm, shift=shift, worth=worth, clock=self.clock)
+        self.ridge.forget_level(arm, shift=shift, worth=worth, clock=self.clock)
 
-    def _reconsider(self) -> None:
-        """Estimate the noise, lam and the shared vector anew, from the sums alone."""
+    def _estimate_shared(self) -> None:
+        """Estimate the noise, lam and the shared vector from the sums alone."""
         ridge, arms = self.ridge, range(len(self.arms))
         ridge.age(self.clock)
         gram, b, theta = ridge.symmetric(), ridge.moment, self.shared
         solved, inverse = ridge.solve(self.clock)
         error, freedom = ridge.residuals(solved, inverse)
-        # A few equal rewards do not make an arm free of noise: what arms have in common counts.
+        # A few equal rewards do not make an arm free of noise: shrink to the pooled variance.
         pooled = (error.sum() + _NOISE * _WEIGHT) / (freedom.sum() + _WEIGHT)
         self.noise = (error + pooled * _SHARED_WEIGHT) / (freedom + _SHARED_WEIGHT)
         rest = b - gram @ theta
@@ -151,15 +161,15 @@ class Thompson(Policy):
 
         self.level = float(pooled) / self.tau**2
         self.slopes = max(PRECISIONS, key=evidence)
-        self.shared = self._share()
+        self.shared = self._shared_vector()
         ridge.anchor(precision=self._precision(self.slopes), mean=self.shared)
 
-    def _share(self) -> Float64:
+    def _shared_vector(self) -> Float64:
         """Return theta_S[d]."""
         p, arms = self._precision(self.slopes), len(self.arms)
         pull = _SHARED * arms * p
         pull[-1] = p[-1]
-        rewards, n = self.ridge.moment[:, -1].sum(), self.ridge.levels(self.clock).sum()
+        rewards, n = self.ridge.moment[:, -1].sum(), self.ridge.level_counts(self.clock).sum()
         left, right = np.diag(arms * p + pull), np.zeros(self.dim)
         right[-1] = pull[-1] * (rewards + 2.0 * self.prior) / (n + 2.0)
         for a in range(arms):
@@ -192,7 +202,7 @@ class Thompson(Policy):
 
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
-        level = self.noise / (self.ridge.levels(self.clock) + self.level)
+        level = self.noise / (self.ridge.level_counts(self.clock) + self.level)
         view = {"theta": theta, "scale": self.alpha * np.sqrt(level)}
         view["covariance"] = inverse * self.noise[:, None, None]
         return {name: array.astype(np.float32) for name, array in view.items()}

@@ -1,8 +1,10 @@
-"""Which of several independent normal scores is the largest, as exact probabilities.
+"""The probability that each of several independent normal scores is the largest.
 
-Thompson sampling draws one score per arm and plays the best; its propensity is the probability of
-that event. Here it is integrated, never sampled, so a logged row gives the same bits again and
-one row's law never depends on its batch.
+It is integrated, never sampled, and no row depends on its batch. So a logged row gives the same
+bits again.
+
+Thompson sampling draws one score for each arm and plays the best; the propensity of an arm is the
+probability of that event.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from scipy.special import ndtr
 from policies.base import Bools, Float64
 
 REACH = 6.5
-"""Scales beyond which a tail (4e-11) counts as nothing."""
+"""Number of scales beyond which a tail (4e-11) counts as 0."""
 
 _PANEL, _ALIKE = 1.25, 1.0 / 3.0
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
@@ -28,23 +30,38 @@ _BLOCK = 1_024
 def best_of(
     mean: Float64, scale: Float64, penalty: Float64, eligible: Bools, *, cap: float = 1.0
 ) -> Float64:
-    """Return P(arm a is the best), float64[n, K], of utilities ``min(cap, s_a) - penalty_a``.
+    """Return the probability that each arm has the largest utility ``min(cap, s_a) - penalty_a``.
 
     Parameters
     ----------
-    mean, scale : float64[n, K], of the independent scores s_a ~ N(mean_a, scale_a^2); a scale of
-        0 or less is a ValueError.
-    penalty : float64[n, K].
-    eligible : bool[n, K]; a row without an eligible arm has a pmf of zeros.
-    cap : scores are clipped there; arms that tie at it share their mass evenly.
+    mean : float64[n, K]
+        Means of the independent scores s_a ~ N(mean_a, scale_a^2).
+    scale : float64[n, K]
+        Their standard deviations, above 0 for every eligible arm.
+    penalty : float64[n, K]
+        Cost and latency in quality units.
+    eligible : bool[n, K]
+        Arms that may be drawn; a row without one has a pmf of zeros.
+    cap : float, default 1.0
+        Scores are clipped there; arms that tie at the cap share their mass evenly.
+
+    Returns
+    -------
+    float64[n, K]
+        Probability of every arm.
+
+    Raises
+    ------
+    ValueError
+        For a scale that is not above 0.
 
     Notes
     -----
-    ``P_a = int f_a prod_{b != a} F_b`` below the caps, by Gauss-Legendre quadrature on panels no
-    wider than 1.25 of the smallest scale at work there (less for more than 16 arms), so that scales
-    of 1e-3 and 1 are both resolved; and at each cap the point mass
-    ``P(s_a >= cap) prod_{b not tied} F_b E[1 / (1 + others at the cap)]``, where the expectation
-    is the integral over t in [0, 1] of ``prod_{tied} (1 - q_b + q_b t)``. The error is below 2e-7.
+    Below the caps ``P_a = int f_a prod_{b != a} F_b``, by Gauss-Legendre quadrature. Panels are no
+    wider than 1.25 of the smallest scale that matters there (less for more than 16 arms), so that
+    scales of 1e-3 and 1 are both resolved. At each cap there is the point mass
+    ``P(s_a >= cap) prod_{b not tied} F_b E[1 / (1 + others at the cap)]``; the expectation is the
+    integral over t in [0, 1] of ``prod_{tied} (1 - q_b + q_b t)``. The error is below 2e-7.
     """
     # The last bits of a sum depend on the memory layout; a logged row must give the same bits.
     mean, scale, penalty = (np.ascontiguousarray(part) for part in (mean, scale, penalty))
@@ -71,7 +88,7 @@ def best_of(
         rows = contested[start : start + step]
         at: tuple[Any, ...] = (rows,)
         if most < mean.shape[1]:
-            # Arms that cannot win go last and are cut off, which changes no bit.
+            # Arms that cannot win are sorted last and left out, which changes no bit.
             at = rows[:, None], np.argsort(~alive[rows], axis=1, kind="stable")[:, :most]
         pmf[at] = _race(
             middle[at], scale[at], lid[at], floor[rows], ceiling[rows], arms=mean.shape[1]
@@ -83,10 +100,10 @@ def best_of(
 def _race(
     mean: Float64, scale: Float64, lid: Float64, floor: Float64, ceiling: Float64, *, arms: int
 ) -> Float64:
-    """Return the winning probabilities[r, k]; an arm of lid -inf does not take part."""
+    """Return the winning probabilities[r, k]; an arm whose lid is -inf does not take part."""
     out = lid == -np.inf
     mean, inverse = np.where(out, 0.0, mean), 1.0 / np.where(out, 1.0, scale)
-    # The best of many has a sharper law than any one of them.
+    # The maximum of many scores has a narrower density than any single one.
     panel = _PANEL * min(1.0, 16.0 / arms) ** 0.5
     left, width, count = _panels(mean, np.where(out, np.inf, scale), lid, floor, ceiling, panel)
     row = np.repeat(np.arange(len(mean)), count)
@@ -105,10 +122,10 @@ def _race(
 def _panels(
     mean: Float64, scale: Float64, lid: Float64, floor: Float64, ceiling: Float64, panel: float
 ) -> tuple[Float64, Float64, NDArray[np.intp]]:
-    """Return left ends and widths of all rows' panels, and how many each row has.
+    """Return the left ends and widths of the panels of all rows, and the number in each row.
 
-    Panels end at lids, and where an arm begins and ends that is narrower than most: its own
-    panels are narrow, and those of the rest need not be.
+    Panels end at lids, and where the density of a narrow arm begins and ends: so only the panels
+    inside are narrow.
     """
     widest = np.where(scale < np.inf, scale, 0.0).max(axis=1, keepdims=True)
     narrow = scale < _ALIKE * widest
@@ -125,7 +142,7 @@ def _panels(
         inside = narrow[:, None, :] & (apart < reach[:, None, :])
         step = np.minimum(step, panel * np.where(inside, scale[:, None, :], np.inf).min(axis=2))
     pieces = np.ceil(width / step).astype(np.intp)
-    # A row without width, all of it at the lids, has one panel that adds exact zeros.
+    # A row of width 0, with all of its mass at the lids, has one panel that adds exact zeros.
     pieces[~pieces.any(axis=1), 0] = 1
     at = np.repeat(np.arange(pieces.size), pieces.ravel())
     part = width.ravel()[at] / pieces.ravel()[at]

@@ -109,7 +109,7 @@ class CostModel:
 
     def publish(self) -> Arrays:
         """Return theta[K, d] and half the residual variance[K], all that prediction reads."""
-        smear = _smear(*self.ridge.left(self.clock))
+        smear = _smear(*self.ridge.cached_residuals(self.clock))
         thetas = [self.ridge.solve_one(arm, self.clock)[0] for arm in range(len(self.arms))]
         theta = np.array(thetas, dtype=np.float32).reshape(-1, len(self.common))
         return {"theta": theta, "smear": smear.astype(np.float32)}

@@ -122,7 +122,7 @@ class Drift:
     def _expect(self, arm: int) -> None:
         """Take anew what is expected of an arm, its deviation and the allowances."""
         self.expected[arm] = self.ridge.solve_one(arm, 0)[0]
-        known = float(self.ridge.levels(0)[arm]) + _LEVEL
+        known = float(self.ridge.level_counts(0)[arm]) + _LEVEL
         self._watches[arm].settle(float(self.expected[arm, -1]), known)
 
     def alarms(self) -> dict[str, int]:
@@ -143,7 +143,7 @@ class Drift:
         if trigger_seq and trigger_seq != self._watches[arm].trigger:
             return None
         shift, worth = self._watches[arm].answer(told=trigger_seq > 0)
-        self.ridge.loosen(arm, shift=shift, worth=worth, clock=0)
+        self.ridge.forget_level(arm, shift=shift, worth=worth, clock=0)
         self._watches[arm].fallen_to = float(self.ridge.solve_one(arm, 0)[0][-1])
         self._expect(arm)
         return shift, worth

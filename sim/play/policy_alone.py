@@ -52,7 +52,7 @@ def race(
         raise ValueError(f"rewards: {n} rows of {k} arms for {len(x)} of {len(policy.arms)}")
     ridges = [part for part in vars(policy).values() if isinstance(part, RidgeArms)]
     for ridge in ridges:
-        ridge.pace(steps)
+        ridge.set_steps(steps)
     preference = np.tile((1.0, 0.0, 0.0), (batch, 1))
     eligible, penalty = np.ones((batch, k), dtype=np.bool_), np.zeros((batch, k))
     u = rng.random((n,))
@@ -71,5 +71,5 @@ def race(
             policy.refresh()
             unseen = 0
     for ridge in ridges:
-        ridge.pace(0)
+        ridge.set_steps(0)
     return chosen

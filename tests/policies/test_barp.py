@@ -255,7 +255,7 @@ def test_a_reset_draws_one_row_to_the_mean_and_forgets_its_outcomes() -> None:
     assert not (policy.kept["arms"][:600] == 0).any()
     kept = (rest != 0).all(axis=1)
     assert (policy.kept["arms"][kept] == rest[kept]).all()
-    known = policy.ridge.levels(policy.clock)
+    known = policy.ridge.level_counts(policy.clock)
     assert known[0] == pytest.approx(2.0) and known[1] > 100.0
 
 

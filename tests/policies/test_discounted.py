@@ -191,7 +191,7 @@ def test_teaching_and_resetting_reach_both_matrices() -> None:
         np.testing.assert_allclose(added, lesson.gram, rtol=0, atol=1e-9)
     policy.reset_arm("b", worth=2.0)
     for ridge in (policy.ridge, policy.squared):
-        assert ridge.levels(100)[1] == pytest.approx(2.0)
+        assert ridge.level_counts(100)[1] == pytest.approx(2.0)
 
 
 # --- discounted Thompson -------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_thompson_s_arms_all_age_to_the_position_at_which_they_are_weighed() -> 
     assert policy.ridge.last.tolist() == [64, 64, 64]
     for k, arm in enumerate(ARMS[:3]):
         weights = [0.95 ** (64 - s) for s, o in enumerate(log(64, 4), 1) if o.arm == arm]
-        assert policy.ridge.levels(64)[k] == pytest.approx(sum(weights), rel=1e-9)
+        assert policy.ridge.level_counts(64)[k] == pytest.approx(sum(weights), rel=1e-9)
         assert policy.ridge.count[k] == pytest.approx(sum(weights), rel=1e-9)
 
 

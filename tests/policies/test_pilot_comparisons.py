@@ -41,9 +41,9 @@ def test_one_comparison_moves_both_arms_as_their_joint_update_would(
     winner: int, loser: int
 ) -> None:
     one = duels()
-    one.fight(1, 2, X, GAIN, 0)
+    one.add_comparison(1, 2, X, GAIN, 0)
     mean, won, lost = joint(one, winner, loser)
-    one.fight(winner, loser, X, GAIN, 0)
+    one.add_comparison(winner, loser, X, GAIN, 0)
     theta, inverse = one.solve(0)
     np.testing.assert_allclose(theta[[winner, loser]], mean, rtol=1e-9)
     np.testing.assert_allclose(inverse[winner], won, rtol=1e-9)
@@ -54,8 +54,8 @@ def test_no_comparison_is_worth_more_or_moves_more_than_its_bound() -> None:
     for levels in ((0.5, 0.5, 0.5), (9.0, -9.0, 0.0), (-400.0, 400.0, 0.0), (1e6, -1e6, 0.0)):
         one = duels(levels=levels)
         before = one.solve(0)[0]
-        widths = [one.belief(arm, X.astype(float), 0)[1] for arm in range(3)]
-        one.fight(0, 1, X, GAIN, 0)
+        widths = [one.predict(arm, X.astype(float), 0)[1] for arm in range(3)]
+        one.add_comparison(0, 1, X, GAIN, 0)
         moved = (one.solve(0)[0] - before) @ X
         assert all(np.isfinite(part).all() for part in one.state().values())
         assert (one.count <= SCALE / 4 + 1e-12).all() and (one.count[:2] > 0.0).all()
@@ -67,7 +67,7 @@ def test_no_comparison_is_worth_more_or_moves_more_than_its_bound() -> None:
 def test_of_two_alike_one_rises_as_far_as_the_other_falls() -> None:
     one = Duels(precision=np.ones(D), mean=np.zeros(D))
     one.grow(), one.grow()
-    one.fight(0, 1, X, GAIN, 0)
+    one.add_comparison(0, 1, X, GAIN, 0)
     theta = one.solve(0)[0]
     assert theta[0] @ X > 0.02
     np.testing.assert_allclose(theta[0], -theta[1], atol=1e-15)
@@ -77,7 +77,7 @@ def test_opposite_opinions_cancel() -> None:
     one = Duels(precision=np.ones(D), mean=np.zeros(D))
     one.grow(), one.grow()
     for i in range(400):
-        one.fight(i % 2, 1 - i % 2, X, GAIN, 0)
+        one.add_comparison(i % 2, 1 - i % 2, X, GAIN, 0)
     assert abs((one.solve(0)[0] @ X) @ [1.0, -1.0]) < 0.01
 
 
@@ -86,7 +86,7 @@ def test_a_thousand_wins_end_where_odds_of_a_thousand_would() -> None:
     one.grow(), one.grow()
     gaps = []
     for _ in range(1_000):
-        one.fight(0, 1, X, GAIN, 0)
+        one.add_comparison(0, 1, X, GAIN, 0)
         gaps.append(float(one.solve(0)[0] @ X @ [1.0, -1.0]))
     assert (np.diff(gaps) > 0.0).all()
     assert 5.0 < gaps[-1] / GAIN < 10.0
@@ -99,17 +99,17 @@ def test_a_surprise_leaves_no_residual_for_rewards() -> None:
     for arm, level in enumerate((-1.0, 1.0)):
         one.grow()
         one.anchor_arm(arm, precision=np.full(D, 1e9), mean=np.array([0, 0, level]))
-    one.fight(0, 1, X, GAIN, 0)
+    one.add_comparison(0, 1, X, GAIN, 0)
     error, _ = one.residuals(*one.solve(0))
     np.testing.assert_allclose(error, 0.0, atol=1e-6)
 
 
 def test_comparisons_are_forgotten_at_the_pace_of_outcomes() -> None:
     one = duels(gamma=0.9)
-    one.fight(0, 1, X, GAIN, 5)
+    one.add_comparison(0, 1, X, GAIN, 5)
     kept = one.count[0]
     assert (one.last[:2] == 5).all()
-    one.fight(0, 2, X, GAIN, 8)
+    one.add_comparison(0, 2, X, GAIN, 8)
     fresh = one.count[2]
     assert one.count[0] - kept * 0.9**3 == pytest.approx(fresh, rel=0.5)
     late = one.solve(400)[0]

@@ -160,7 +160,7 @@ def test_loosening_keeps_what_is_known_of_slopes_and_noise(gamma: float, worth: 
     x[:, -1] = 1.0
     ridge = _fold(x, r, arm, gamma=gamma)
     others = [ridge.solve_one(k, n)[0] for k in (0, 2)]
-    ridge.loosen(1, shift=shift, worth=worth, clock=n)
+    ridge.forget_level(1, shift=shift, worth=worth, clock=n)
     mine = np.flatnonzero(arm == 1)
     weight = gamma ** (n - 1.0 - mine)
     wide = x[mine].astype(np.float64)
@@ -172,7 +172,7 @@ def test_loosening_keeps_what_is_known_of_slopes_and_noise(gamma: float, worth: 
     np.testing.assert_allclose(ridge.symmetric()[1], gram, rtol=0, atol=1e-9)
     np.testing.assert_allclose(ridge.moment[1], moment, rtol=0, atol=1e-9)
     assert ridge.square[1] == pytest.approx(square, abs=1e-9)
-    assert ridge.levels(n)[1] == pytest.approx(worth, abs=1e-9)
+    assert ridge.level_counts(n)[1] == pytest.approx(worth, abs=1e-9)
     theta, _ = ridge.solve_one(1, n)
     direct = np.linalg.solve(gram + np.diag(PRECISION), moment + PRECISION * MEAN)
     np.testing.assert_allclose(theta, direct, rtol=1e-8)
@@ -183,28 +183,28 @@ def test_loosening_keeps_what_is_known_of_slopes_and_noise(gamma: float, worth: 
 def test_an_arm_of_few_outcomes_is_not_made_surer_by_loosening() -> None:
     ridge = RidgeArms(precision=PRECISION, mean=MEAN)
     ridge.grow()
-    ridge.loosen(0, shift=0.5, worth=9.0, clock=0)
-    assert ridge.levels(0)[0] == 0.0 and not ridge.moment.any()
+    ridge.forget_level(0, shift=0.5, worth=9.0, clock=0)
+    assert ridge.level_counts(0)[0] == 0.0 and not ridge.moment.any()
     x = np.array([0.1, 0.2, 0.3, 1.0], dtype=np.float32)
     for _ in range(2):
         ridge.update(0, x, 0.5, 1)
-    ridge.loosen(0, shift=-0.2, worth=9.0, clock=2)
-    assert ridge.levels(2)[0] == 2.0 and ridge.moment[0, -1] == pytest.approx(0.6)
+    ridge.forget_level(0, shift=-0.2, worth=9.0, clock=2)
+    assert ridge.level_counts(2)[0] == 2.0 and ridge.moment[0, -1] == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.97])
 def test_narrowed_is_what_is_solved_and_keeps_what_was_given_out(gamma: float) -> None:
     x, r, arm = _log(60)
     ridge = _fold(x[:50], r[:50], arm[:50], gamma=gamma)
-    given = ridge.narrowed(50)
+    given = ridge.solve_float32(50)
     before = [array.copy() for array in given]
     for i in range(50, 60):
         ridge.update(int(arm[i]), x[i], float(r[i]), i + 1)
-        for narrow, wide in zip(ridge.narrowed(i + 1), ridge.solve(i + 1), strict=True):
+        for narrow, wide in zip(ridge.solve_float32(i + 1), ridge.solve(i + 1), strict=True):
             assert np.array_equal(narrow, wide.astype(np.float32))
     assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
     ridge.grow()
-    assert np.array_equal(ridge.narrowed(60)[0], ridge.solve(60)[0].astype(np.float32))
+    assert np.array_equal(ridge.solve_float32(60)[0], ridge.solve(60)[0].astype(np.float32))
 
 
 def test_what_is_left_of_changed_arms_is_what_all_leave() -> None:
@@ -214,7 +214,7 @@ def test_what_is_left_of_changed_arms_is_what_all_leave() -> None:
         ridge.update(int(arm[i]), x[i], float(r[i]), i + 1)
         if i == 50:
             ridge.anchor(precision=2.0 * PRECISION, mean=0.5 * MEAN)
-        found, direct = ridge.left(i + 1), ridge.residuals(*ridge.solve(i + 1))
+        found, direct = ridge.cached_residuals(i + 1), ridge.residuals(*ridge.solve(i + 1))
         assert all(np.array_equal(a, b) for a, b in zip(found, direct, strict=True))
 
 
@@ -225,13 +225,13 @@ def test_steps_stay_near_what_is_solved(gap: int) -> None:
     quick, exact = RidgeArms(precision=PRECISION, mean=MEAN), _fold(x, r, arm, gamma=1.0)
     for _ in range(3):
         quick.grow()
-    quick.pace(64)
-    quick.narrowed(0)
+    quick.set_steps(64)
+    quick.solve_float32(0)
     for at in range(0, n, gap):
         to = slice(at, at + gap)
         quick.update_rows(arm[to].astype(np.intp), x[to], r[to], at)
         if at % 1_000 == 0:
-            quick.narrowed(at + gap)
+            quick.solve_float32(at + gap)
     for found, expected in zip(quick.solve(n), exact.solve(n), strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     for name, sums in exact.state().items():
@@ -242,10 +242,10 @@ def test_a_step_is_taken_between_two_solutions() -> None:
     x, r, _ = _log(70)
     ridge = RidgeArms(precision=PRECISION, mean=MEAN)
     ridge.grow()
-    ridge.pace(64)
+    ridge.set_steps(64)
     solved = []
     for i in range(70):
-        ridge.narrowed(i)
+        ridge.solve_float32(i)
         ridge.update(0, x[i], float(r[i]), i + 1)
         solved.append(ridge._solved[0] is None)
     assert np.flatnonzero(solved).tolist() == [63]
