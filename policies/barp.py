@@ -1,7 +1,7 @@
-"""BaRP: one policy for all trade-offs, that reads the caller's preference and never stops learning.
+"""BaRP: one policy for all trade-offs of quality and cost, which reads the caller's preference.
 
-As published it is trained once and then frozen. Here the same policy gradient goes on in the fold,
-so the log is its training set and a checkpoint holds everything that it needs to go on.
+As published it is trained once and then frozen. Here the same policy gradient continues in the
+fold: the log is the training set, and a checkpoint holds everything that is needed to continue.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from policies.ridge import RidgeArms, widths
 
 _SEED = 2_510
 _PLAIN = {"x": np.float32, "arms": np.int64, "propensity": np.float64, "told": np.float64}
+"""Arrays of the memory; ``told`` holds the quality and the scaled cost of an outcome."""
 
 
 class Barp(Policy):
@@ -37,39 +38,55 @@ class Barp(Policy):
 
     Parameters
     ----------
-    dim : number of features; the last one is the intercept.
-    beta : weight of entropy, in units of reward: how readily a model that seems worse is drawn.
-    rate : step size of Adam.
-    anchor : share, in [0, 1], of its distance from the shared ridge's means that the head gives
-        up at every step; 0 is the plain policy gradient, which learns little of the other models
-        once a model that it had come to prefer is drained.
-    clip : largest importance weight of an outcome.
-    batch : rows of a minibatch, and lessons after which the net is moved.
-    steps : minibatches each time; 0 freezes the net, as published.
-    memory : newest lessons that minibatches are drawn from.
-    gain : reward per unit of log-odds to be preferred.
-    ridge, level, prior : of the shared ridge regressions, as in LinUCB; that of cost starts at 0.
+    dim : int
+        Number of features d; the last one is the intercept.
+    beta : float, default 0.005
+        Weight of entropy, in units of reward: how readily a model that seems worse is drawn.
+    rate : float, default 0.0003
+        Step size of Adam, above 0.
+    anchor : float, default 0.1
+        Weight decay of the head towards the means of the ridge regressions, per step, in [0, 1].
+        At 0 it is the plain policy gradient, which learns little about the other models after a
+        model that it prefers is drained.
+    clip : float, default 2.0
+        Largest importance weight of an outcome, above 0.
+    batch : int, default 32
+        Rows of a minibatch, and number of examples after which the net is trained.
+    steps : int, default 4
+        Minibatches each time; 0 freezes the net, as published.
+    memory : int, default 4096
+        Number of newest examples that minibatches are drawn from.
+    gain : float, default 0.2
+        Reward per unit of log-odds of being preferred, above 0.
+    ridge : float, default 50.0
+        Prior precision of the slopes of the ridge regressions, above 0.
+    level : float, default 1.0
+        Prior precision of their intercept, above 0.
+    prior : float, default 0.7
+        Prior mean quality of an arm, in [0, 1]; the prior mean of cost is 0.
 
     Notes
     -----
-    ``phi(w) = w + V tanh(W w + b)`` is the preference's MLP on the simplex, V = 0 at first; the
-    bilinear head (the published ablation finds heads alike) then holds the optimum of linear
-    rewards exactly, with ``U_a x = (quality, -cost)``. A row of memory is judged under a w drawn
-    anew, uniformly on the simplex, by ``r = w_q q - w_c min(c / tau, 1)`` and the weight
-    ``rho = min(pi(a | x, w) / p, clip)``; `net.gradient` has the estimator. Its baseline, and what
-    the head is drawn to (as weight decay draws to 0), are ridge regressions of quality and cost.
-    Without the anchor, passes over a few hundred outcomes fit their noise.
+    ``phi(w) = w + V tanh(W w + b)`` is the MLP of the preference on the simplex, with V = 0 at
+    first. The bilinear head then contains the optimum of linear rewards, ``U_a x = (quality,
+    -cost)``; the published ablation finds that heads differ little. Each drawn row of memory gets a
+    new w, uniform on the simplex, the reward ``r = w_q q - w_c min(c / tau, 1)`` and the weight
+    ``rho = min(pi(a | x, w) / p, clip)``; the estimator is `barp_net.gradient`. Ridge regressions
+    of quality and cost give its baseline and the target of the anchor. Without the anchor, passes
+    over a few hundred outcomes fit their noise.
 
-    Of a pair that a won over b, with the odds ``P = sigma((q_a - q_b) / gain)`` of the ridge, the
-    gradient of log P in (q_a, q_b) is ``(1 - P) / gain (1, -1)``. Times gain^2, to be in units of
-    reward, it is by how much a did better than believed, and b worse: ``+-w_q gain (1 - P)`` stands
-    where an outcome has its r minus the baseline. The ridge learns nothing from pairs.
+    For a pair in which a was preferred over b, with the probability
+    ``P = sigma((q_a - q_b) / gain)`` of the ridge, the gradient of log P in (q_a, q_b) is
+    ``(1 - P) / gain (1, -1)``. Multiplied by gain^2 it is in units of reward. So
+    ``+-w_q gain (1 - P)`` takes the place that r minus the baseline has for an outcome. The ridge
+    learns nothing from pairs.
 
-    The net knows what answers were billed, and a router what they cost at today's prices: the
-    penalty of the difference comes off the logits, so that a new price moves the next decision.
+    The net has learned what answers were billed, and a router knows what they cost at today's
+    prices. The penalty of the difference is subtracted from the logits, so that a new price moves
+    the next decision.
 
-    Lessons are counted, outcomes and pairs alike, and the minibatches after the n-th are drawn from
-    a generator seeded by n. A new arm starts with the mean of the others' rows.
+    An example is an outcome or a pair. The minibatches after the n-th example are drawn by a
+    generator that is seeded by n. A new arm starts with the mean of the others' rows.
 
     References
     ----------
@@ -122,37 +139,49 @@ class Barp(Policy):
         params.share(anchor=anchor, prior=prior)
         self.beta, self.rate, self.anchor, self.clip = beta, rate, anchor, clip
         self.batch, self.steps, self.memory, self.gain = batch, steps, memory, gain
-        precision, mean = np.full(dim, ridge), np.zeros(dim)
-        precision[-1], mean[-1] = level, prior
+        precision, mean = params.arm_prior(dim, ridge=ridge, level=level, prior=prior)
         self.ridge = RidgeArms(precision=precision, mean=mean)
         self.spend = RidgeArms(precision=precision, mean=np.zeros(dim))
         self.net = net.fresh(dim)
         self.adam = net.Adam.of(self.net)
-        self.heard = 0
+        self.examples = 0
         shapes = {"x": dim, "arms": 2, "propensity": 2, "told": 2}
         self.kept = {name: np.zeros((memory, n), _PLAIN[name]) for name, n in shapes.items()}
-        self.known: dict[str, tuple[Float64, Sums]] = {}
+        self.pretrained: dict[str, tuple[Float64, Sums]] = {}
 
     def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
-        """Start from a pre-trained net, or from the sums that `Policy.adopt` takes."""
+        """Start from a pre-trained net, or from the sums that `Policy.adopt` takes.
+
+        Parameters
+        ----------
+        prior : mapping from str to array
+            The arrays of `Policy.adopt`. A net has beside them the same sums of cost under the
+            prefix ``spend_``, and the arrays of `barp_net.checked`.
+
+        Raises
+        ------
+        ValueError
+            For an array that is missing, of another shape, or not finite.
+        """
         if "head" not in prior:
-            return super().adopt(prior)
-        trained, tau = net.checked(prior, self.dim)
-        lessons, spend = sums_of(prior), sums_of(prior, prefix="spend_")
-        if not lessons.keys() == spend.keys() == {str(arm) for arm in prior["arms"]}:
+            super().adopt(prior)
+            return
+        trained, tau_cost_usd = net.checked(prior, self.dim)
+        quality, spend = sums_of(prior), sums_of(prior, prefix="spend_")
+        if not quality.keys() == spend.keys() == {str(arm) for arm in prior["arms"]}:
             raise ValueError("prior: sums of quality and cost for every model")
-        for sums in (*lessons.values(), *spend.values()):
+        for sums in (*quality.values(), *spend.values()):
             sums.check(self.dim)
-        # Where nothing is capped, cost counts in inverse proportion to what counts as 1.
-        times = tau / self.tau_cost_usd
-        trained["head"][:, 1] *= times
+        # Costs below the cap scale in inverse proportion to the cost that counts as 1.
+        scale = tau_cost_usd / self.tau_cost_usd
+        trained["head"][:, 1] *= scale
         rows = zip(spend.items(), trained.pop("head"), strict=True)
-        self.known = {
-            arm: (row, Sums(one.gram, one.moment * times, one.square * times**2, one.count))
-            for (arm, one), row in rows
+        self.pretrained = {
+            arm: (row, Sums(sums.gram, sums.moment * scale, sums.square * scale**2, sums.count))
+            for (arm, sums), row in rows
         }
         self.net |= trained
-        self.prior_sums = lessons
+        self.prior_sums = quality
 
     def _assess(
         self, x: Float32, preference: Float64
@@ -160,17 +189,17 @@ class Barp(Policy):
         w, total = net.simplex(preference)
         view = {name: self.view[name].astype(np.float64) for name in self.net}
         logit = net.logits(view, x.astype(np.float64), w, beta=self.beta).astype(np.float32)
-        # Penalties are in units of quality, of which one is w_q rewards.
+        # Penalties are in units of quality, and a unit of quality is w_q units of reward.
         temperature = np.empty_like(logit)
         temperature[:] = (self.beta / np.maximum(w[:, 0], QUALITY_WEIGHT_FLOOR / total))[:, None]
         return {"logit": logit, "temperature": temperature}, *self._estimate(x)
 
     def weighed(self, x: Float32, preference: Float64) -> Float64:
-        """Return what the net's own weighing of cost comes to as a penalty; see `Policy`."""
+        """See `Policy.weighed`."""
         w_quality = np.maximum(preference[:, :1], QUALITY_WEIGHT_FLOOR)
-        believed = np.clip(x @ self.view["spend"].T, 0.0, 1.0)
-        found: Float64 = preference[:, 1:2] / w_quality * believed
-        return found
+        expected_cost = np.clip(x @ self.view["spend"].T, 0.0, 1.0)
+        penalty: Float64 = preference[:, 1:2] / w_quality * expected_cost
+        return penalty
 
     @staticmethod
     def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
@@ -191,55 +220,58 @@ class Barp(Policy):
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
         self.ridge.update(arm, outcome.x, outcome.value, self.clock)
-        fine = np.nan
+        scaled_cost = np.nan
         if outcome.cost_usd is not None:
-            fine = min(outcome.cost_usd / self.tau_cost_usd, 1.0)
-            self.spend.update(arm, outcome.x, fine, self.clock)
-        self._keep(outcome.x, (arm, -1), (outcome.propensity, 1.0), (outcome.value, fine))
+            scaled_cost = min(outcome.cost_usd / self.tau_cost_usd, 1.0)
+            self.spend.update(arm, outcome.x, scaled_cost, self.clock)
+        self._keep(outcome.x, (arm, -1), (outcome.propensity, 1.0), (outcome.value, scaled_cost))
 
     def _compare(self, winner: int, loser: int, comparison: Comparison) -> None:
         drawn = comparison.propensity, comparison.loser_propensity
         self._keep(comparison.x, (winner, loser), drawn, (0.0, 0.0))
 
-    def _keep(self, x: Float32, *lesson: tuple[float, float]) -> None:
-        slot = self.heard % self.memory
-        for array, value in zip(self.kept.values(), (x, *lesson), strict=True):
+    def _keep(self, x: Float32, *example: tuple[float, float]) -> None:
+        """Put an example in memory, in the order of `_PLAIN`, and train the net when it is due."""
+        slot = self.examples % self.memory
+        for array, value in zip(self.kept.values(), (x, *example), strict=True):
             array[slot] = value
-        self.heard += 1
-        if self.heard % self.batch == 0 and self.steps:
-            self._move()
+        self.examples += 1
+        if self.examples % self.batch == 0 and self.steps:
+            self._train()
 
-    def _move(self) -> None:
-        """Take `steps` steps on minibatches that the count of lessons determines."""
-        rng = np.random.default_rng([_SEED, self.heard])
-        at = rng.integers(min(self.heard, self.memory), size=(self.steps, self.batch))
-        weights = rng.random(at.shape)
-        theta, spend = (_believed(one, self.clock) for one in (self.ridge, self.spend))
+    def _train(self) -> None:
+        """Take `steps` steps on minibatches that the number of examples determines."""
+        rng = np.random.default_rng([_SEED, self.examples])
+        drawn = rng.integers(min(self.examples, self.memory), size=(self.steps, self.batch))
+        weights = rng.random(drawn.shape)
+        theta, spend = (_means(ridge, self.clock) for ridge in (self.ridge, self.spend))
         means = np.stack([theta, -spend], axis=1)
-        for rows, w in zip(at, weights, strict=True):
+        for rows, w in zip(drawn, weights, strict=True):
             self.net["head"] += self.anchor * (means - self.net["head"])
-            seen = self._judged(rows, np.column_stack([1.0 - w, w]), theta, spend)
-            found = net.gradient(self.net, seen, beta=self.beta, clip=self.clip)
-            self.adam.climb(self.net, found, rate=self.rate)
+            minibatch = self._minibatch(rows, np.column_stack([1.0 - w, w]), theta, spend)
+            gradient = net.gradient(self.net, minibatch, beta=self.beta, clip=self.clip)
+            self.adam.climb(self.net, gradient, rate=self.rate)
 
-    def _judged(
+    def _minibatch(
         self, rows: NDArray[np.intp], w: Float64, theta: Float64, spend: Float64
-    ) -> net.Lessons:
-        x, arms, propensity, told = (array[rows] for array in self.kept.values())
+    ) -> net.Minibatch:
+        """Return rows[n] of memory under the preferences w[n, 2], with the ridge as baseline."""
+        x, arms, propensity, outcome = (array[rows] for array in self.kept.values())
         x, every = x.astype(np.float64), np.arange(len(rows))
-        quality, fine = x @ theta.T, x @ spend.T
-        q, rival = quality[every, arms[:, 0]], quality[every, arms[:, 1]]
-        lost = 1.0 / (1.0 + np.exp(np.minimum((q - rival) / self.gain, 700.0)))
-        won = np.where(arms[:, 1] >= 0, self.gain * lost, told[:, 0] - q)
-        # A cost that is not known is as it was believed to be.
-        dearer = np.where(arms[:, 1] >= 0, 0.0, np.nan_to_num(told[:, 1] - fine[every, arms[:, 0]]))
-        surprise = w[:, 0] * won - w[:, 1] * dearer
-        reward = w[:, :1] * quality - w[:, 1:] * fine
-        return net.Lessons(x, w, reward, arms, propensity, np.column_stack([surprise, -surprise]))
+        quality, cost = x @ theta.T, x @ spend.T
+        own, rival = quality[every, arms[:, 0]], quality[every, arms[:, 1]]
+        lost = 1.0 / (1.0 + np.exp(np.minimum((own - rival) / self.gain, 700.0)))
+        is_pair = arms[:, 1] >= 0
+        better = np.where(is_pair, self.gain * lost, outcome[:, 0] - own)
+        # A cost that was not reported is taken to be the expected one.
+        extra = np.nan_to_num(outcome[:, 1] - cost[every, arms[:, 0]])
+        surprise = w[:, 0] * better - w[:, 1] * np.where(is_pair, 0.0, extra)
+        reward = w[:, :1] * quality - w[:, 1:] * cost
+        return net.Minibatch(x, w, reward, arms, propensity, np.column_stack([surprise, -surprise]))
 
     def _teach(self, arm: int, sums: Sums) -> None:
         self.ridge.add(arm, sums, self.clock)
-        if self.arms[arm] not in self.known:
+        if self.arms[arm] not in self.pretrained:
             self.net["head"][arm, 0] = self.ridge.solve(self.clock)[0][arm]
 
     def _reset(self, arm: int, shift: float, worth: float) -> None:
@@ -254,8 +286,8 @@ class Barp(Policy):
         self.spend.grow()
         others, arm = self.net["head"], len(self.arms) - 1
         row = others.mean(axis=0) if len(others) else np.zeros((2, self.dim))
-        if self.arms[arm] in self.known:
-            row, sums = self.known[self.arms[arm]]
+        if self.arms[arm] in self.pretrained:
+            row, sums = self.pretrained[self.arms[arm]]
             self.spend.add(arm, sums, self.clock)
         self.net["head"] = np.concatenate([others, row[None]])
         self.adam.grow()
@@ -263,7 +295,7 @@ class Barp(Policy):
     def _state(self) -> Arrays:
         parts = {"": self.ridge.state(), "spend_": self.spend.state(), "kept_": self.kept}
         parts |= {"net_": self.net, "first_": self.adam.first, "second_": self.adam.second}
-        own: Arrays = {"heard": np.array(self.heard), "taken": np.array(self.adam.taken)}
+        own: Arrays = {"heard": np.array(self.examples), "taken": np.array(self.adam.taken)}
         return own | {
             prefix + name: np.array(array)
             for prefix, arrays in parts.items()
@@ -271,7 +303,7 @@ class Barp(Policy):
         }
 
     def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.heard, self.adam.taken = int(state["heard"]), int(state["taken"])
+        self.examples, self.adam.taken = int(state["heard"]), int(state["taken"])
         self.ridge.load(state)
         self.spend.load({k.removeprefix("spend_"): v for k, v in state.items() if "spend_" in k})
         for prefix, arrays in (
@@ -285,14 +317,14 @@ class Barp(Policy):
 
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
-        view = {"theta": theta, "inverse": inverse, "spend": _believed(self.spend, self.clock)}
+        view = {"theta": theta, "inverse": inverse, "spend": _means(self.spend, self.clock)}
         view |= self.net
         return {name: array.astype(np.float32) for name, array in view.items()}
 
 
-def _believed(ridge: RidgeArms, clock: int) -> Float64:
-    """Return theta[K, d]; of an arm that nothing is known of, the mean of the others."""
-    theta, known = ridge.solve(clock)[0], ridge.count > 0.0
-    if known.any():
-        theta[~known] = theta[known].mean(axis=0)
+def _means(ridge: RidgeArms, clock: int) -> Float64:
+    """Return theta[K, d]; an arm without outcomes has the mean of the others."""
+    theta, learned = ridge.solve(clock)[0], ridge.count > 0.0
+    if learned.any():
+        theta[~learned] = theta[learned].mean(axis=0)
     return theta

@@ -6,10 +6,12 @@ Each error begins with the name of the parameter that is wrong.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.base import Float64
 
@@ -156,6 +158,62 @@ def forgetting(default: float, *, gamma: float, half_life: float) -> float:
     return float(0.5 ** (1.0 / half_life))
 
 
+def checked_array(prior: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> Float64:
+    """Return an array of a fitted prior after a check of its shape and numbers.
+
+    Parameters
+    ----------
+    prior : mapping from str to array
+        The prior.
+    name : str
+        Name of the array.
+    shape : tuple of int
+        Shape that it must have.
+
+    Returns
+    -------
+    float64 array
+        A copy.
+
+    Raises
+    ------
+    ValueError
+        For an array that is missing, of another shape, or not finite.
+    """
+    if name not in prior or prior[name].shape != shape:
+        actual = list(prior[name].shape) if name in prior else "nothing"
+        raise ValueError(f"prior: {name} of shape {list(shape)}, not {actual}")
+    if prior[name].dtype.kind not in "fiu" or not np.isfinite(prior[name]).all():
+        raise ValueError(f"prior: {name}: every number finite")
+    return prior[name].astype(np.float64)
+
+
+def arm_prior(dim: int, *, ridge: float, level: float, prior: float) -> tuple[Float64, Float64]:
+    """Return the prior of a new arm's coefficients.
+
+    Parameters
+    ----------
+    dim : int
+        Number of features d; the last one is the intercept.
+    ridge : float
+        Precision of the slopes, whose mean is 0.
+    level : float
+        Precision of the intercept.
+    prior : float
+        Mean of the intercept.
+
+    Returns
+    -------
+    precision : float64[d]
+        Diagonal of the prior precision.
+    mean : float64[d]
+        Prior mean.
+    """
+    precision, mean = np.full(dim, ridge), np.zeros(dim)
+    precision[-1], mean[-1] = level, prior
+    return precision, mean
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return the end of an error message about a name that is not valid.
 
@@ -232,7 +290,7 @@ class LinearParams:
         return forgetting(type(self).gamma, gamma=self.gamma, half_life=self.half_life)
 
     def arm_prior(self, dim: int) -> tuple[Float64, Float64]:
-        """Return the prior of a new arm's coefficients.
+        """Return the prior of a new arm's coefficients, see `params.arm_prior`.
 
         Parameters
         ----------
@@ -246,6 +304,4 @@ class LinearParams:
         mean : float64[d]
             Prior mean.
         """
-        precision, mean = np.full(dim, self.ridge), np.zeros(dim)
-        precision[-1], mean[-1] = self.level, self.prior
-        return precision, mean
+        return arm_prior(dim, ridge=self.ridge, level=self.level, prior=self.prior)

@@ -1,8 +1,8 @@
-"""PILOT: LinUCB that starts from human preferences instead of from nothing.
+"""PILOT: LinUCB that starts from human preferences.
 
-`banditroute prior fit` learns, from pairs of answers and which one won, a map of prompts onto a
-sphere and a direction in it for every model. This policy makes of both the means of its ridge
-regressions, and rewards correct them. Without such a prior it is plain LinUCB.
+``banditroute prior fit`` learns from pairs of answers, of which one was preferred: a map of
+prompts onto a sphere, and a direction on it for every model. Here both give the prior means of
+ridge regressions, and rewards correct them. Without such a prior the policy is LinUCB.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from policies.ridge import RidgeArms, widths
 
 SCORES = ("inner", "cosine")
 
-_KEYS = {
+_SHAPES = {
     "projection": ("m", "d"),
     "center": ("m",),
     "embeddings": ("M", "m"),
@@ -43,14 +43,14 @@ class PilotParams(LinearParams):
     score : str, default "inner"
         ``inner`` (in units of reward) or ``cosine`` (as published).
     trust : float, default 20.0
-        How many rewards the level that preferences give a model is worth, above 0.
+        Worth, in rewards, of the level that preferences give a model, above 0.
     slopes : float, default 30.0
         Prior precision of the other coordinates in inner mode, above 0.
     gain : float, default 0.2
-        Reward per unit of log-odds to be preferred, at least 0.
+        Reward per unit of log-odds of being preferred, at least 0.
     level : float, default 1.0
-        Prior precision of the intercept, above 0. It also is what the level of a model that
-        preferences leave out is worth, and the level that models share.
+        Prior precision of the intercept, above 0. It is also the worth, in rewards, of the level
+        of a model that preferences leave out, and of the level that models share.
     alpha, ridge, prior, gamma, half_life : float
         See `LinearParams`.
     """
@@ -68,7 +68,7 @@ class PilotParams(LinearParams):
 
 
 class Pilot(Policy):
-    """Play argmax theta_a.z + alpha sqrt(z' A_a^-1 z) - penalty_a, theta_a drawn to preferences.
+    """Play argmax theta_a.z + alpha sqrt(z' A_a^-1 z) - penalty_a, with a prior from preferences.
 
     Parameters
     ----------
@@ -79,22 +79,26 @@ class Pilot(Policy):
 
     Notes
     -----
-    ``psi = W x / |W x|``; model a beats b with log-odds ``psi.(v_a - v_b) / T``, |v_a| = 1.
+    The prior: ``psi = W x / |W x|``; model a beats b with log-odds ``psi.(v_a - v_b) / T``, where
+    |v_a| = 1.
+
     Inner mode: ``z = (psi - mu, 1)``, mu the mean of psi, ``e_a = (gain / T) (v_a - mean of v)``,
     ``theta_a ~ N((c e_a, l + mu.e_a + s), P^-1)``, ``l = min(prior, 1 - max mu.e_a)``. Preferences
-    are differences: all rewards together move s ~ N(0, u / level), the same for all models (least
-    squares). Comparisons learned later (`Duels`, from the same prior) are differences too: they
-    join A_a and b_a as outcomes to which s is added, s being free where the prior is no preference.
-    Prompts outside the fit set c and u in [0, 1], how far to believe the context and the
-    levels; the level of a model is worth ``level + u (trust - level)`` rewards.
+    are differences, so all rewards together estimate ``s ~ N(0, u / level)``, which is the same for
+    all models, by least squares. Comparisons that are learned later (`Duels`, from the same prior)
+    are differences too. They enter A_a and b_a as outcomes to which s is added; s is free where the
+    prior does not come from preferences. The fit sets c and u, both in [0, 1], by prompts that it
+    left out: how far to trust the context, and the levels. The level of a model is worth
+    ``level + u (trust - level)`` rewards.
 
     Cosine mode: ``z = psi``, ``theta_a ~ N(v_a, accuracy_a I)``, accuracy_a that of the log-odds
-    in the fit; plays argmax ``cos(z, theta_a) + bonus - penalty``, though a cosine is no reward.
+    in the fit. It plays argmax ``cos(z, theta_a) + bonus - penalty``, though a cosine is no reward.
 
-    A model that preferences leave out has no slopes and, to be tried soon, the level of the best
-    one; in cosine mode it starts from the mean of v. About `gain`: where rewards are 0 or 1 and
-    ties count half, a difference of rewards is half of one of log-odds near even odds, and of
-    graded rewards their mean distance times that.
+    A model that preferences leave out has no slopes. So that it is tried soon, it starts from the
+    level of the best model; in cosine mode it starts from the mean of v.
+
+    About `gain`: where rewards are 0 or 1 and ties count half, a difference of rewards is half a
+    difference of log-odds near even odds. For graded rewards, multiply by their mean distance.
 
     References
     ----------
@@ -139,24 +143,39 @@ class Pilot(Policy):
         self.duels = Duels(precision=precision, mean=mean, gamma=gamma)
 
     def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
-        """Start from preferences, or in inner mode from the sums that `Policy.adopt` takes."""
+        """Start from preferences or, in inner mode, from the sums that `Policy.adopt` takes.
+
+        Parameters
+        ----------
+        prior : mapping from str to array
+            Arrays of a fit, or those of `Policy.adopt`. Of M models, d features and m coordinates,
+            a fit has ``arms`` str[M], ``projection`` [m, d], ``center`` [m], ``embeddings`` [M, m],
+            ``accuracy`` [M], and the numbers ``temperature``, ``context`` and ``support``.
+
+        Raises
+        ------
+        ValueError
+            For an array that is missing, of another shape, or not finite, and in cosine mode for
+            the sums of `Policy.adopt`.
+        """
         if "projection" not in prior:
             if self.cosine:
                 raise ValueError("prior: a cosine has no use for this kind of prior")
-            return super().adopt(prior)
-        known, own = _checked(prior, self.dim), self.params
-        self.projection, self.center = known["projection"], known["center"]
-        v, arms = known["embeddings"], [str(name) for name in prior["arms"]]
+            super().adopt(prior)
+            return
+        fit, own = _checked(prior, self.dim), self.params
+        self.projection, self.center = fit["projection"], fit["center"]
+        v, arms = fit["embeddings"], [str(name) for name in prior["arms"]]
         if self.cosine:
             means, fresh = v, (np.full(v.shape[1], own.level), v.mean(axis=0))
-            precisions = np.repeat(1.0 / known["accuracy"][:, None], v.shape[1], axis=1)
+            precisions = np.repeat(1.0 / fit["accuracy"][:, None], v.shape[1], axis=1)
         else:
-            e = own.gain / float(known["temperature"]) * (v - v.mean(axis=0))
+            e = own.gain / float(fit["temperature"]) * (v - v.mean(axis=0))
             levels = e @ self.center
             levels += min(own.prior, 1.0 - levels.max())
-            means = np.column_stack([float(known["context"]) * e, levels])
+            means = np.column_stack([float(fit["context"]) * e, levels])
             precisions = np.full(means.shape, own.slopes)
-            self.support = float(known["support"])
+            self.support = float(fit["support"])
             precisions[:, -1] = own.level + self.support * (own.trust - own.level)
             fresh = np.full(means.shape[1], own.slopes), np.zeros(means.shape[1])
             fresh[0][-1], fresh[1][-1] = own.level, levels.max()
@@ -164,7 +183,7 @@ class Pilot(Policy):
         self._begin(*fresh, self.ridge.gamma)
 
     def _place(self, x: Float32) -> Float32:
-        """Return z[n, .] of x[n, d]."""
+        """Return the coordinates z[n, .] of x[n, d] in which arms are regressed."""
         if self.projection is None and not self.cosine:
             return x
         psi = x.astype(np.float64) if self.projection is None else x @ self.projection.T
@@ -198,13 +217,14 @@ class Pilot(Policy):
         self.ridge.update(arm, z[0], outcome.value, self.clock)
 
     def _compare(self, winner: int, loser: int, comparison: Comparison) -> None:
-        # A cosine has no size that a gain could turn into odds, and no gain leaves nothing to tell.
+        # A gain cannot turn a cosine into odds, and without a gain a comparison says nothing.
         if not self.cosine and self.params.gain > 0.0:
             z = self._place(comparison.x[None].astype(np.float32))
             self.duels.add_comparison(winner, loser, z[0], self.params.gain, self.clock)
 
     def teachable(self) -> bool:
-        # Sums of x say nothing of the coordinates that a projection or a norm makes of it.
+        """See `Policy.teachable`."""
+        # Sums of x cannot be turned into sums of z where z is a projection or has a norm of 1.
         return self.projection is None and not self.cosine
 
     def _teach(self, arm: int, sums: Sums) -> None:
@@ -229,7 +249,7 @@ class Pilot(Policy):
 
     def _state(self) -> Arrays:
         own = self.ridge.state()
-        if self.duels.count.any():  # most logs have none, and are spared the arrays
+        if self.duels.count.any():  # most logs have no comparison and need no arrays
             own |= {f"duels/{name}": array for name, array in self.duels.state().items()}
         return own
 
@@ -242,54 +262,50 @@ class Pilot(Policy):
             self._anchor(arm)
 
     def _publish(self) -> Arrays:
-        fought = self.duels.count.any()
-        known = self.ridge.combined(self.duels, self.clock) if fought else self.ridge
-        theta, inverse = known.solve(self.clock)
-        if fought or self.support > 0.0:
-            theta, inverse = self._floating(theta, inverse)
+        compared = self.duels.count.any()
+        ridge = self.ridge.combined(self.duels, self.clock) if compared else self.ridge
+        theta, inverse = ridge.solve(self.clock)
+        if compared or self.support > 0.0:
+            theta, inverse = self._with_shared_level(theta, inverse)
         view = {"theta": theta, "inverse": inverse}
         if self.cosine:
             norm = np.linalg.norm(theta, axis=1, keepdims=True)
             view["direction"] = theta / np.maximum(norm, _TINY)
         return {name: array.astype(np.float32) for name, array in view.items()}
 
-    def _floating(self, theta: Float64, inverse: Float64) -> tuple[Float64, Float64]:
-        """Return theta[K, d] and A^-1[K, d, d] once s has followed all rewards; see the notes."""
+    def _with_shared_level(self, theta: Float64, inverse: Float64) -> tuple[Float64, Float64]:
+        """Return theta[K, d] and A^-1[K, d, d] after s was estimated from all rewards."""
         compared, moment = self.duels.level_sums(self.clock)
-        pull, told, known = compared.copy(), float((compared * theta).sum() - moment.sum()), 0.0
+        pull, precision = compared.copy(), 0.0
+        total = float((compared * theta).sum() - moment.sum())
         if self.support > 0.0:
             prior = self.ridge.precision[:, -1]
             pull[:, -1] += prior
-            told += float((prior * (theta[:, -1] - self.ridge.mean[:, -1])).sum())
-            known = self.params.level / self.support
-        swing = np.matmul(inverse, pull[:, :, None])[:, :, 0]
-        known += float((pull[:, -1] - (pull * swing).sum(axis=1)).sum())
-        # What is not known of s is not known of the arms either, as far as comparisons hold them.
-        held = np.matmul(inverse, compared[:, :, None])
-        return theta + told / known * swing, inverse + held @ held.transpose(0, 2, 1) / known
+            total += float((prior * (theta[:, -1] - self.ridge.mean[:, -1])).sum())
+            precision = self.params.level / self.support
+        step = np.matmul(inverse, pull[:, :, None])[:, :, 0]
+        precision += float((pull[:, -1] - (pull * step).sum(axis=1)).sum())
+        # Uncertainty about s is uncertainty about the arms, in proportion to their comparisons.
+        share = np.matmul(inverse, compared[:, :, None])
+        inverse = inverse + share @ share.transpose(0, 2, 1) / precision
+        return theta + total / precision * step, inverse
 
 
 _TINY, _LEAST = 1e-12, 1e-6
 
 
 def _checked(prior: Mapping[str, NDArray[Any]], dim: int) -> dict[str, Float64]:
-    """Return the numbers of a prior as float64, or raise a ValueError that says what is wrong."""
+    """Return the numbers of a fit as float64, or raise a ValueError that says what is wrong."""
     sizes = {"M": prior["arms"].size, "d": dim, "m": len(np.atleast_1d(prior["projection"]))}
-    known = {}
-    for name, axes in _KEYS.items():
-        shape = tuple(sizes[axis] for axis in axes)
-        if name not in prior or prior[name].shape != shape:
-            found = list(prior[name].shape) if name in prior else "nothing"
-            raise ValueError(f"prior: {name} of shape {list(shape)}, not {found}")
-        if prior[name].dtype.kind not in "fiu" or not np.isfinite(prior[name]).all():
-            raise ValueError(f"prior: {name}: every number finite")
-        known[name] = prior[name].astype(np.float64)
+    fit = {}
+    for name, axes in _SHAPES.items():
+        fit[name] = params.checked_array(prior, name, tuple(sizes[axis] for axis in axes))
     for name in ("temperature", "accuracy"):
-        if not (known[name] >= _LEAST).all():
+        if not (fit[name] >= _LEAST).all():
             raise ValueError(f"prior: {name}: at least {_LEAST:g}")
     if len(set(prior["arms"].tolist())) < prior["arms"].size:
         raise ValueError("prior: a model is there twice")
     for name in ("context", "support"):
-        if not 0.0 <= known[name] <= 1.0:
+        if not 0.0 <= fit[name] <= 1.0:
             raise ValueError(f"prior: {name}: in [0, 1]")
-    return known
+    return fit

@@ -142,16 +142,15 @@ class RidgeArms:
         clock : int
             Fold position, a count of outcomes.
         """
-        solution = self._solved[arm]
+        solved = self._solved[arm]
         self._age(arm, clock)
         wide = x.astype(np.float64)
         dsyr(1.0, wide, a=self.gram[arm].T, overwrite_a=1)
         self.moment[arm] += value * wide
         self.square[arm] += value * value
         self.count[arm] += 1.0
-        may_step = self.steps and solution is not None and self.gamma == 1.0
-        if may_step and self.count[arm] % self.steps:
-            self._solved[arm] = _stepped(*solution, wide, value)
+        if self.steps and solved is not None and self.gamma == 1.0 and self.count[arm] % self.steps:
+            self._solved[arm] = _stepped(*solved, wide, value)
 
     def update_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64, clock: int) -> None:
         """Add n outcomes in order; without `steps` the result is that of `update` to the bit.

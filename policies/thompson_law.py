@@ -71,6 +71,7 @@ def best_of(
     utility = np.where(eligible, mean - penalty, -np.inf)
     shift = utility.max(axis=1, keepdims=True, initial=-1e300)
     middle, reach = utility - shift, REACH * scale
+    # The lid of an arm is its utility at the cap.
     lid = np.where(eligible, cap - penalty - shift, -np.inf)
     top = np.minimum(middle + reach, lid)
     floor = np.minimum(middle - reach, lid).max(axis=1, keepdims=True, initial=-np.inf)
@@ -86,12 +87,12 @@ def best_of(
     step = max(_BLOCK // most, 1)
     for start in range(0, len(contested), step):
         rows = contested[start : start + step]
-        at: tuple[Any, ...] = (rows,)
+        index: tuple[Any, ...] = (rows,)
         if most < mean.shape[1]:
             # Arms that cannot win are sorted last and left out, which changes no bit.
-            at = rows[:, None], np.argsort(~alive[rows], axis=1, kind="stable")[:, :most]
-        pmf[at] = _race(
-            middle[at], scale[at], lid[at], floor[rows], ceiling[rows], arms=mean.shape[1]
+            index = rows[:, None], np.argsort(~alive[rows], axis=1, kind="stable")[:, :most]
+        pmf[index] = _race(
+            middle[index], scale[index], lid[index], floor[rows], ceiling[rows], arms=mean.shape[1]
         )
     total: Float64 = pmf.sum(axis=1, keepdims=True)
     return pmf / np.where(total > 0.0, total, 1.0)
@@ -144,25 +145,25 @@ def _panels(
     pieces = np.ceil(width / step).astype(np.intp)
     # A row of width 0, with all of its mass at the lids, has one panel that adds exact zeros.
     pieces[~pieces.any(axis=1), 0] = 1
-    at = np.repeat(np.arange(pieces.size), pieces.ravel())
-    part = width.ravel()[at] / pieces.ravel()[at]
-    before = np.arange(len(at)) - (pieces.cumsum() - pieces.ravel())[at]
-    return left.ravel()[at] + before * part, part, pieces.sum(axis=1)
+    owner = np.repeat(np.arange(pieces.size), pieces.ravel())
+    part = width.ravel()[owner] / pieces.ravel()[owner]
+    before = np.arange(len(owner)) - (pieces.cumsum() - pieces.ravel())[owner]
+    return left.ravel()[owner] + before * part, part, pieces.sum(axis=1)
 
 
 def _at_lids(mean: Float64, inverse: Float64, lid: Float64, arms: int) -> Float64:
     """Return the probability[r, k] that an arm wins with a score at its lid."""
     reached = np.where(lid > -np.inf, ndtr((mean - lid) * inverse), 0.0)
     # Axes: row, arm, rival.
-    at, rival = lid[:, :, None], lid[:, None, :]
-    z = np.where(at < rival, (at - mean[:, None, :]) * inverse[:, None, :], np.inf)
+    own, rival = lid[:, :, None], lid[:, None, :]
+    z = np.where(own < rival, (own - mean[:, None, :]) * inverse[:, None, :], np.inf)
     won: Float64 = reached * ndtr(z).prod(axis=2)
-    tied = (at == rival) & (reached[:, None, :] > 0.0) & ~np.eye(len(lid[0]), dtype=np.bool_)
+    tied = (own == rival) & (reached[:, None, :] > 0.0) & ~np.eye(len(lid[0]), dtype=np.bool_)
     rows = tied.any(axis=(1, 2))
     if rows.any():
-        held = np.where(tied[rows], reached[rows, None, :], 0.0)
+        mass = np.where(tied[rows], reached[rows, None, :], 0.0)
         nodes, weights = _unit_nodes(arms // 2 + 1)
-        won[rows] *= ((1.0 - held * (1.0 - nodes)).prod(axis=3) * weights).sum(axis=0)
+        won[rows] *= ((1.0 - mass * (1.0 - nodes)).prod(axis=3) * weights).sum(axis=0)
     return won
 
 

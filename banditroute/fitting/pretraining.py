@@ -20,7 +20,7 @@ from banditroute.learn.learner import EventLog, counting
 from banditroute.learn.prior import arrays_of
 from policies import Outcome
 from policies.barp import Barp
-from policies.barp_net import Lessons
+from policies.barp_net import Minibatch
 from policies.base import Arrays, Float32, Float64, Sums
 from policies.ridge import RidgeArms
 
@@ -156,7 +156,7 @@ class _School:
         theta, spend = (one.solve(self.count)[0] for one in (self.policy.ridge, self.policy.spend))
         self.means = np.stack([theta, -spend], axis=1)
 
-    def lessons(self, net: dict[str, Any], rows: Integers, rng: np.random.Generator) -> Lessons:
+    def lessons(self, net: dict[str, Any], rows: Integers, rng: np.random.Generator) -> Minibatch:
         """Return a minibatch, each row under a preference of its own."""
         share = rng.random(len(rows))
         w, x = np.column_stack([1.0 - share, share]), self.answers.x[rows].astype(np.float64)
@@ -179,7 +179,7 @@ class _School:
         better = self.answers.quality[rows, arm] - quality[every, arm]
         surprise = w[:, 0] * better - w[:, 1] * dearer
         reward = w[:, :1] * quality - w[:, 1:] * fine
-        return Lessons(x, w, reward, arm[:, None], propensity[:, None], surprise[:, None])
+        return Minibatch(x, w, reward, arm[:, None], propensity[:, None], surprise[:, None])
 
 
 def log_law(torch: Any, net: dict[str, Any], x: Any, w: Any, *, beta: float) -> Any:
@@ -189,7 +189,7 @@ def log_law(torch: Any, net: dict[str, Any], x: Any, w: Any, *, beta: float) -> 
     return torch.log_softmax((phi[:, None, :] * value).sum(dim=2) / beta, dim=1)
 
 
-def loss(torch: Any, net: dict[str, Any], seen: Lessons, *, beta: float, clip: float) -> Any:
+def loss(torch: Any, net: dict[str, Any], seen: Minibatch, *, beta: float, clip: float) -> Any:
     """Return minus the mean of ``sum_k pi_k r_k + sum_m rho_m e_m log pi(a_m) + beta H(pi)``.
 
     The importance weights rho are held fixed; see `policies.barp_net.gradient`.

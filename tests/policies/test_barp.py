@@ -156,7 +156,7 @@ def test_an_outcome_is_worth_its_quality_and_cost_beyond_what_was_believed() -> 
     theta, spend = policy.ridge.solve(600)[0], policy.spend.solve(600)[0]
     x = np.array([0.4, -0.2, 1.0], dtype=np.float32)
     policy._keep(x, (1, -1), (0.5, 1.0), (0.9, 0.3))
-    seen = policy._judged(np.array([600]), w, theta, spend)
+    seen = policy._minibatch(np.array([600]), w, theta, spend)
     quality, cost = theta @ x, spend @ x
     np.testing.assert_allclose(seen.reward[0], 0.75 * quality - 0.25 * cost)
     expected = 0.75 * (0.9 - quality[1]) - 0.25 * (0.3 - cost[1])
@@ -203,8 +203,8 @@ def test_a_pair_is_worth_its_surprise_and_at_most_its_gain() -> None:
     found = {}
     for winner, loser in ((2, 0), (0, 2)):
         policy._keep(x, (winner, loser), (0.5, 0.25), (0.0, 0.0))
-        slot = np.array([(policy.heard - 1) % policy.memory])
-        seen = policy._judged(slot, w, theta, spend)
+        slot = np.array([(policy.examples - 1) % policy.memory])
+        seen = policy._minibatch(slot, w, theta, spend)
         assert seen.arms.tolist() == [[winner, loser]]
         assert seen.propensity.tolist() == [[0.5, 0.25]]
         assert seen.surprise[0, 1] == -seen.surprise[0, 0]
@@ -223,7 +223,7 @@ def test_pairs_are_part_of_the_state() -> None:
     for policy in (one, two):
         policy.learn(log(60, seed=5))
         pairs(policy, 60)
-    assert same_bits(one.state(), two.state()) and one.heard == 270
+    assert same_bits(one.state(), two.state()) and one.examples == 270
 
 
 # --- arms ----------------------------------------------------------------------------------------

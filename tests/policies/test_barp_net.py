@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policies import barp_net as net
-from policies.barp_net import Adam, Lessons, Net
+from policies.barp_net import Adam, Minibatch, Net
 
 K, DIM, N, BETA = 4, 3, 12, 0.3
 
@@ -19,12 +19,12 @@ def some_net(seed: int = 0) -> Net:
     return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in made.items()}
 
 
-def some_lessons(seed: int = 0) -> Lessons:
+def some_lessons(seed: int = 0) -> Minibatch:
     """Return rows of one outcome, and in the second half of a pair."""
     rng = np.random.default_rng([2, seed])
     share, arms = rng.random(N), np.column_stack([rng.integers(K, size=N), np.full(N, -1)])
     arms[N // 2 :, 1] = (arms[N // 2 :, 0] + 1) % K
-    return Lessons(
+    return Minibatch(
         x=rng.normal(size=(N, DIM)),
         w=np.column_stack([1.0 - share, share]),
         reward=rng.normal(size=(N, K)),
@@ -34,7 +34,7 @@ def some_lessons(seed: int = 0) -> Lessons:
     )
 
 
-def objective(at: Net, seen: Lessons, weights: np.ndarray) -> float:
+def objective(at: Net, seen: Minibatch, weights: np.ndarray) -> float:
     """Return what is climbed, with the importance weights[n, 2] held fixed."""
     pi, log_pi = net.softmax(net.logits(at, seen.x, seen.w, beta=BETA))
     rows = np.arange(N)[:, None]

@@ -68,7 +68,7 @@ def test_a_later_cost_moves_the_cost_model_alone() -> None:
     one.apply(event(2, x, "small", "cost", 0.004, 0.004))
     after = policy(one).state()
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
-    assert one.cost.clock == 1 and policy(one).heard == 1
+    assert one.cost.clock == 1 and policy(one).examples == 1
 
 
 def test_a_missing_cost_is_what_the_cost_model_predicts() -> None:
