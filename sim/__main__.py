@@ -1,6 +1,9 @@
 """Entry point of ``python -m sim``."""
 
-from sim.cli import main
+from sim.commands.interrupts import exit_on_interrupt
 
 if __name__ == "__main__":
-    main()
+    with exit_on_interrupt():
+        from sim.cli import main
+
+        main()

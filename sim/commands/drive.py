@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sim.commands import options
+from sim.commands.interrupts import left_to_asyncio
 
 
 def command(
@@ -62,7 +63,7 @@ def command(
         timeout=timeout,
         acked=acked,
     )
-    with progress(min(limit or len(dataset), len(dataset))) as advance:
+    with left_to_asyncio(), progress(min(limit or len(dataset), len(dataset))) as advance:
         report = run_drive(plan, on_done=advance)
     show(console(), report)
     if json_path is not None:

@@ -1,7 +1,7 @@
 """Many runs at once: in processes of this machine, or on a Ray cluster.
 
 A run is a pure function of what all runs share and of its own task, so where it runs changes
-nothing. The parent alone answers Ctrl-C: it stops its workers and starts no further ones.
+nothing. Only the parent answers Ctrl-C: it stops its workers and starts no further ones.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from sim.errors import InputError
@@ -59,14 +62,33 @@ def each(
             results.append(function(shared, task))
             on_done(task, results[-1])
         return results
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "shared.pickle"
+        path.write_bytes(pickle.dumps((function, shared)))
+        return _in_processes(path, tasks, workers=min(jobs, len(tasks)), on_done=on_done)
+
+
+def _in_processes(
+    shared: Path, tasks: Sequence[Task], *, workers: int, on_done: Callable[[Task, Any], None]
+) -> list[Any]:
+    """Work on tasks in processes of this machine.
+
+    Parameters
+    ----------
+    shared : Path
+        File with the function and what all tasks share. By a pipe it would take longer: a worker
+        reads that only after all imports, and the next one starts only then.
+    """
     executor = ProcessPoolExecutor(
-        max_workers=min(jobs, len(tasks)),
+        max_workers=workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_enter,
-        initargs=(function, shared),
+        initargs=(shared,),
     )
     try:
-        futures = {executor.submit(_work, task): task for task in tasks}
+        with _interrupts_held():
+            # The first one starts all workers.
+            futures = {executor.submit(_work, task): task for task in tasks}
         for future in as_completed(futures):
             on_done(futures[future], future.result())
         return [future.result() for future in futures]
@@ -76,6 +98,16 @@ def each(
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back interrupts of this thread; processes that are started meanwhile get none ever."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_all(
@@ -120,10 +152,10 @@ def _replay(experiments: Sequence[Experiment], task: tuple[int, Candidate, int])
 _entered: tuple[Callable[[Any, Any], Any], Any] | None = None
 
 
-def _enter(function: Callable[[Any, Any], Any], shared: Any) -> None:
+def _enter(shared: Path) -> None:
+    """Set up a worker."""
     global _entered
-    _entered = function, shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _entered = pickle.loads(shared.read_bytes())
 
 
 def _work(task: Any) -> Any:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +21,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from support.commands import started
 
+from sim.data.dataset import save
 from sim.data.prices import draw_prices
 from sim.data.synthetic import generate
 from sim.drive import Drive, run_drive, show
@@ -153,3 +158,19 @@ def test_daemon_that_is_not_there_is_told_by_option() -> None:
         port = free.getsockname()[1]
     with pytest.raises(InputError, match=f"--url: http://127.0.0.1:{port}: no answer"):
         run_drive(plan(f"http://127.0.0.1:{port}", retry_for=0.1))
+
+
+def test_interrupt_ends_a_drive_without_a_traceback(
+    daemon: tuple[Daemon, str], tmp_path: Path
+) -> None:
+    stand_in, url = daemon
+    stand_in.busy = 10**9
+    save(generate(rows=40, seed=6).dataset, tmp_path / "data.parquet")
+    with started("drive", tmp_path / "data.parquet", "--url", url, "--retry-for", "600") as process:
+        deadline = time.monotonic() + 60.0
+        while stand_in.busy == 10**9:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from banditroute.features.embedding import make_embedder
@@ -45,6 +47,15 @@ def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
     )
     assert results == [8, 2, 4]
     assert sorted(told) == [(1, 2), (2, 4), (3, 8)]
+
+
+def interrupts_blocked(_: None, task: int) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_interrupts_reach_this_process_alone() -> None:
+    assert each(interrupts_blocked, None, [1, 2], jobs=2) == [True, True]
+    assert not interrupts_blocked(None, 0)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
