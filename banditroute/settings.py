@@ -21,7 +21,7 @@ from banditroute.core.pool import ModelSpec, Name, PoolOptions
 from banditroute.core.yaml_file import DuplicateKeyError, YamlError, YamlFile, read_yaml
 from banditroute.features.embedding import FEATURES
 from banditroute.features.projection import HASHING_DIM
-from banditroute.learn.prior import fitting
+from banditroute.learn.prior import configured_prior
 from policies import make_policy
 from policies.params import nearest
 
@@ -260,7 +260,7 @@ def _check_prior(
 ) -> None:
     """Raise SettingsError for a prior that a pool of these options and models could not use."""
     try:
-        prior = fitting(options)
+        prior = configured_prior(options)
         arms = [] if prior is None else prior.arrays["arms"].tolist()
         if arms and models and not set(arms) & set(models):
             raise ValueError(f"it knows none of the pool's models, but {', '.join(arms[:4])}")

@@ -79,7 +79,7 @@ async def decision(request: Request, service: Service) -> Any:
         row = await run_in_threadpool(service.pools.log.decision, decision_id)
     if row is None:
         raise UnknownDecision(decision_id)
-    return decision_view(row, await run_in_threadpool(service.pools.log.said, row))
+    return decision_view(row, await run_in_threadpool(service.pools.log.history_of, row))
 
 
 async def cancel(request: Request, service: Service) -> Any:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.fitting.autograd import check_limits, one_thread
-from banditroute.learn.learner import EventLog, counting
+from banditroute.learn.learner import EventLog, effective_events
 from banditroute.learn.prior import arrays_of
 from policies import Outcome
 from policies.barp import Barp
@@ -222,7 +222,7 @@ def logged(log: EventLog, pool: str) -> tuple[PolicyIdentity, Answers]:
     policy_identity = found[1]
     told: list[Outcome] = []
     cost: dict[str, float] = {}
-    for event in counting(log, pool):
+    for event in effective_events(log, pool):
         one = event.outcome
         if one is None or event.embedder != policy_identity.embedder:
             continue

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
-from banditroute.learn.learner import EventLog, counting
-from banditroute.learn.prior import arrays_of, parsed
+from banditroute.learn.learner import EventLog, effective_events
+from banditroute.learn.prior import arrays_of, parse_prior
 from policies.base import Arrays, Float32, Float64, Sums
 from policies.models.cost import lesson, log_ratio
 
@@ -198,7 +198,7 @@ def logged(
     policy_identity = found[1]
     rows: list[Float32] = []
     labels: list[tuple[str, str, float]] = []
-    for event in counting(log, pool):
+    for event in effective_events(log, pool):
         one = event.outcome
         if one is None or event.embedder != policy_identity.embedder or one.field == "latency":
             continue
@@ -225,5 +225,5 @@ def basis_arrays(policy_identity: PolicyIdentity) -> dict[str, NDArray[Any]]:
     """Return the arrays of the fitted basis that a policy's embedder has, if it has one."""
     if not policy_identity.prior:
         return {}
-    known = parsed(policy_identity.prior).arrays
+    known = parse_prior(policy_identity.prior).arrays
     return {name: array for name, array in known.items() if name.startswith("basis_")}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.decide.columns import Snapshot
-from banditroute.learn.prior import pack, parsed, unpack
+from banditroute.learn.prior import pack, parse_prior, unpack
 from policies import Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Sums, sums_of
 from policies.models.cost import CostModel, LatencyModel
@@ -52,7 +52,7 @@ class Fold:
         self.policy = _policy(policy_identity)
         self.cost = CostModel(dim=policy_identity.dim)
         if policy_identity.prior:
-            self.cost.adopt(parsed(policy_identity.prior).arrays)
+            self.cost.adopt(parse_prior(policy_identity.prior).arrays)
         self.latency = LatencyModel()
         self.drift = Drift(dim=policy_identity.dim)
 
@@ -92,7 +92,7 @@ class Fold:
                 level = min(self.rewards / self.policy.clock + optimism, 1.0)
                 self.policy.teach(arm, _rewards(HOPES, level, dim=self.policy_identity.dim))
             return
-        fitted = parsed(prior)
+        fitted = parse_prior(prior)
         if fitted.embedder != self.policy_identity.embedder:
             self.skipped += 1
             return
@@ -202,7 +202,7 @@ def _policy(policy_identity: PolicyIdentity) -> Policy:
     )
     policy.tau_cost_usd = policy_identity.tau_cost_usd
     if policy_identity.prior:
-        policy.adopt(parsed(policy_identity.prior).arrays)
+        policy.adopt(parse_prior(policy_identity.prior).arrays)
     return policy
 
 

@@ -111,7 +111,7 @@ def _fold(
     return fold
 
 
-def counting(log: EventLog, pool: str) -> Iterator[Event]:
+def effective_events(log: EventLog, pool: str) -> Iterator[Event]:
     """Yield the events of `pool` that no rollback has undone, in order."""
     until = log.end()
     for after, end in reversed(list(_pieces(log.rollbacks(pool, until=until), until))):

@@ -95,7 +95,7 @@ class Prior:
             return None
         return Basis(self.arrays["basis_mean"], self.arrays["basis_matrix"])
 
-    def belongs_to(self, identity: str) -> None:
+    def check_embedder(self, identity: str) -> None:
         """Raise ValueError where `identity` is not that of the embedder it was fitted on."""
         if identity != self.embedder:
             raise ValueError(
@@ -103,7 +103,7 @@ class Prior:
             )
 
 
-def fitting(options: PoolOptions) -> Prior | None:
+def configured_prior(options: PoolOptions) -> Prior | None:
     """Return the prior that a pool of these options starts from, None without one.
 
     Raises
@@ -124,9 +124,9 @@ def fitting(options: PoolOptions) -> Prior | None:
     kind = options.embedder
     if kind in ("hashing", "precomputed"):
         made = make_embedder(kind, dim=options.embedding_dim, basis=prior.basis)
-        prior.belongs_to(identity(made.identity, options.tasks))
+        prior.check_embedder(identity(made.identity, options.tasks))
     elif not prior.embedder.startswith(f"{kind.rpartition('/')[2]}-"):
-        prior.belongs_to(kind)
+        prior.check_embedder(kind)
     return prior
 
 
@@ -177,7 +177,7 @@ def _check_basis(mean: NDArray[Any], matrix: NDArray[Any]) -> None:
 
 
 @lru_cache(maxsize=16)
-def parsed(text: str) -> Prior:
+def parse_prior(text: str) -> Prior:
     """Return the prior that `Prior.text` gave as text."""
     try:
         return Prior.load(base64.b64decode(text, validate=True))

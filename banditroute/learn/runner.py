@@ -73,10 +73,10 @@ class LearnerLoop:
         log: EventLog,
         *,
         keeper: Keeper,
-        published: Callable[[str, Fold], None],
-        every: float,
+        publish: Callable[[str, Fold], None],
+        interval_s: float,
     ) -> None:
-        self._log, self._keeper, self._published, self._every = log, keeper, published, every
+        self._log, self._keeper, self._publish, self._interval_s = log, keeper, publish, interval_s
         self._lock = threading.Lock()
         self._awake = threading.Event()
         self._stopping = threading.Event()
@@ -89,7 +89,7 @@ class LearnerLoop:
         self._awake.set()
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         """Whether it runs, and did not fail the last time that it looked at the log."""
         return self.thread.is_alive() and not self._failing
 
@@ -125,10 +125,10 @@ class LearnerLoop:
             for pool in changed:
                 fold = learner.fold(pool)
                 if fold is not None:
-                    self._published(pool, fold)
+                    self._publish(pool, fold)
             if changed:
-                time.sleep(self._every)
-            self._awake.wait(self._every)
+                time.sleep(self._interval_s)
+            self._awake.wait(self._interval_s)
             self._awake.clear()
             with self._lock:
                 changed = learner.catch_up()

@@ -53,7 +53,7 @@ class LocalLearner:
     def __init__(self, log: Log, *, keeper: Keeper, every_s: float) -> None:
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._deliver: Deliver | None = None
-        self._learner = LearnerLoop(log, keeper=keeper, published=self._publish, every=every_s)
+        self._learner = LearnerLoop(log, keeper=keeper, publish=self._publish, interval_s=every_s)
 
     async def start(self, deliver: Deliver) -> None:
         """See `LearnerLink.start`."""
@@ -70,7 +70,7 @@ class LocalLearner:
 
     def alive(self) -> bool:
         """See `LearnerLink.alive`."""
-        return self._learner.well
+        return self._learner.healthy
 
     async def stop(self) -> None:
         """See `LearnerLink.stop`."""

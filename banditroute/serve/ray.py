@@ -84,7 +84,7 @@ class LearnerActor:
 
         lease = CheckpointLease(write)
         self._learner = LearnerLoop(
-            Log(engine), keeper=lease, published=self._publish, every=every_s
+            Log(engine), keeper=lease, publish=self._publish, interval_s=every_s
         )
         self._learner.thread.start()
 

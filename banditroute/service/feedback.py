@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 
 from banditroute.contract.schemas import FeedbackRequest
 from banditroute.core.errors import InvalidValue
-from banditroute.store.comparisons import Preferred, prefer
-from banditroute.store.feedback import Became, Post, record
-from banditroute.store.sessions import SessionQuality, judge
+from banditroute.store.comparisons import Preferred, record_comparisons
+from banditroute.store.feedback import FeedbackResult, Post, record
+from banditroute.store.sessions import SessionQuality, record_session
 
 Posted = Post | Preferred | SessionQuality
 
@@ -39,7 +39,7 @@ def read(request: FeedbackRequest) -> Posted:
     )
 
 
-def store(connection: Connection, posts: Sequence[Posted], *, now: int) -> list[Became]:
+def store(connection: Connection, posts: Sequence[Posted], *, now: int) -> list[FeedbackResult]:
     """Store `posts` in order; return what became of each.
 
     Raises
@@ -52,7 +52,7 @@ def store(connection: Connection, posts: Sequence[Posted], *, now: int) -> list[
         return _store_alike(connection, runs[0], now)
     # A mistake in a later run undoes the earlier ones, and no neighbour of this call.
     with connection.begin_nested():
-        became: list[Became] = []
+        became: list[FeedbackResult] = []
         for run in runs:
             try:
                 became += _store_alike(connection, run, now)
@@ -63,17 +63,19 @@ def store(connection: Connection, posts: Sequence[Posted], *, now: int) -> list[
         return became
 
 
-def _store_alike(connection: Connection, posts: Sequence[Posted], now: int) -> list[Became]:
+def _store_alike(connection: Connection, posts: Sequence[Posted], now: int) -> list[FeedbackResult]:
     """Store posts of one kind."""
     plain = [post for post in posts if isinstance(post, Post)]
     if plain:
         statuses = record(connection, plain, now_us=now)
-        return [Became(status, _BLAMED.get(status)) for status in statuses]
+        return [FeedbackResult(status, _BLAMED.get(status)) for status in statuses]
     pairs = [post for post in posts if isinstance(post, Preferred)]
     if pairs:
-        return prefer(connection, pairs, now_us=now)
+        return record_comparisons(connection, pairs, now_us=now)
     return [
-        judge(connection, post, now_us=now) for post in posts if isinstance(post, SessionQuality)
+        record_session(connection, post, now_us=now)
+        for post in posts
+        if isinstance(post, SessionQuality)
     ]
 
 

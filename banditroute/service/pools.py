@@ -19,7 +19,7 @@ from banditroute.core.clock import now_us
 from banditroute.core.errors import Unavailable, UnknownModel, UnknownPool
 from banditroute.core.pool import Model, ModelSpec, PoolOptions
 from banditroute.features.embedding import Embedder, make_embedder
-from banditroute.learn.prior import Prior, fitting
+from banditroute.learn.prior import Prior, configured_prior
 from banditroute.learn.runner import LearnerLink
 from banditroute.service.policies import Policies
 from banditroute.service.pool import Pool
@@ -252,10 +252,10 @@ class Pools:
     def _open(self, name: str, revision: int, options: PoolOptions, models: list[Model]) -> Pool:
         """Return a pool with its embedder and its prior; one that does not fit is a ValueError."""
         try:
-            prior = fitting(options)
+            prior = configured_prior(options)
             pool = Pool(name, revision, options, models, self._embedder(options, prior), prior)
             if prior is not None:
-                prior.belongs_to(pool.features)
+                prior.check_embedder(pool.features)
         except ValueError as error:
             about_prior = str(error).startswith("prior: ")
             raise ValueError(f"pools.{name}{'.' if about_prior else ': '}{error}") from error

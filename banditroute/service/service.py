@@ -28,7 +28,7 @@ from banditroute.service.pool import Pool
 from banditroute.service.pools import Pools
 from banditroute.service.routing import RouteCall, Routing
 from banditroute.settings import Settings
-from banditroute.store.feedback import DEFAULTS_AT_ONCE, Became, default_expired
+from banditroute.store.feedback import DEFAULTS_AT_ONCE, FeedbackResult, default_expired
 from banditroute.store.idempotency import forget
 from banditroute.store.log import Log, append_resets
 from banditroute.store.writer import Writer
@@ -130,7 +130,7 @@ class Service:
         call = RouteCall(requests, batch=batch, request_id=request_id, key=idempotency_key)
         return await self._routing.route(call)
 
-    async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[Became]:
+    async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[FeedbackResult]:
         """Store feedback and return what became of each, once durable.
 
         Raises
@@ -147,7 +147,7 @@ class Service:
                     raise
         posts = [posting.read(request) for request in requests]
 
-        def work(connection: Connection) -> list[Became] | RouterFault:
+        def work(connection: Connection) -> list[FeedbackResult] | RouterFault:
             # Returned, not raised: a caller's mistake must not undo its neighbours' group.
             try:
                 return posting.store(connection, posts, now=now_us())

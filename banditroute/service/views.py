@@ -15,7 +15,7 @@ from banditroute.core.policy_identity import digest
 from banditroute.core.pool import NANO, Model, ModelSpec
 from banditroute.decide.columns import Decisions, Snapshot
 from banditroute.store.decision_row import decode
-from banditroute.store.feedback import Became
+from banditroute.store.feedback import FeedbackResult
 from banditroute.store.ledger import BudgetSums
 
 
@@ -159,13 +159,13 @@ def decision_view(row: Mapping[str, Any], history: Mapping[str, Any]) -> dict[st
     return {**shown, **history}
 
 
-def outcome_view(outcome: Became) -> dict[str, Any]:
+def outcome_view(outcome: FeedbackResult) -> dict[str, Any]:
     """Return what became of one piece of feedback; of a session's, how many decisions it rated."""
     counted = {} if outcome.decisions is None else {"decisions": outcome.decisions}
     return {"status": outcome.status} | counted
 
 
-def result_view(request: FeedbackRequest, outcome: Became) -> dict[str, Any]:
+def result_view(request: FeedbackRequest, outcome: FeedbackResult) -> dict[str, Any]:
     """Return what became of one row of a batch of feedback, with the name it was sent under."""
     subject: dict[str, Any]
     if request.session_id:

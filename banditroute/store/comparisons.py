@@ -15,7 +15,12 @@ from sqlalchemy import Connection, bindparam, select
 
 from banditroute.core.errors import InvalidValue
 from banditroute.store.bulk import columns, insert_many
-from banditroute.store.feedback import Became, append_outcomes, decisions_of, outcome_columns
+from banditroute.store.feedback import (
+    FeedbackResult,
+    append_outcomes,
+    decisions_of,
+    outcome_columns,
+)
 from banditroute.store.tables import comparisons
 
 _ROW = columns(comparisons)
@@ -34,7 +39,9 @@ class Preferred:
     source: str | None = None
 
 
-def prefer(connection: Connection, posts: Sequence[Preferred], *, now_us: int) -> list[Became]:
+def record_comparisons(
+    connection: Connection, posts: Sequence[Preferred], *, now_us: int
+) -> list[FeedbackResult]:
     """Store `posts` in order and append their events; return what became of each.
 
     Returns
@@ -55,11 +62,11 @@ def prefer(connection: Connection, posts: Sequence[Preferred], *, now_us: int) -
     }
     rows: list[dict[str, Any]] = []
     learned: list[dict[str, Any]] = []
-    became: list[Became] = []
+    became: list[FeedbackResult] = []
     for position, post in enumerate(posts):
         winner, loser = found.get(post.decision_id), found.get(post.over)
         if winner is None or loser is None:
-            became.append(Became("unknown", "preferred_over" if winner else "decision_id"))
+            became.append(FeedbackResult("unknown", "preferred_over" if winner else "decision_id"))
             continue
         problem = _incomparable(winner, loser)
         if problem is not None:
@@ -67,7 +74,9 @@ def prefer(connection: Connection, posts: Sequence[Preferred], *, now_us: int) -
         named = post.decision_id, post.over, post.key
         if named in sources:
             same = sources[named] == post.source
-            became.append(Became("duplicate") if same else Became("conflict", "key"))
+            became.append(
+                FeedbackResult("duplicate") if same else FeedbackResult("conflict", "key")
+            )
             continue
         sources[named] = post.source
         late = now_us > min(winner["expires_at"], loser["expires_at"])
@@ -82,7 +91,7 @@ def prefer(connection: Connection, posts: Sequence[Preferred], *, now_us: int) -
                 "received_at": now_us,
             }
         )
-        became.append(Became(rows[-1]["status"]))
+        became.append(FeedbackResult(rows[-1]["status"]))
         others = winner["overridden_by"] or loser["overridden_by"]
         unused = winner["cancelled_at"] or loser["cancelled_at"]
         if not (late or others or unused) and winner["model"] != loser["model"]:

@@ -56,7 +56,7 @@ DEFAULTS_AT_ONCE = 512
 _IDS_AT_ONCE = 10_000  # SQLite allows some 32,000 variables in a statement
 
 
-class Became(NamedTuple):
+class FeedbackResult(NamedTuple):
     """What became of a post: its status, the field that is to blame for it, and how many
     decisions of a session learned from it."""
 
@@ -196,7 +196,7 @@ def _row(
         "key": post.key,
         "source": post.source,
         "quality": post.quality,
-        "cost_nano": None if cost is None else nano(cost),
+        "cost_nano": None if cost is None else ceil_nano(cost),
         "input_tokens": post.input_tokens,
         "output_tokens": post.output_tokens,
         "latency_ms": post.latency_ms,
@@ -207,7 +207,7 @@ def _row(
     }
 
 
-def nano(cost: float) -> int:
+def ceil_nano(cost: float) -> int:
     """Return US dollars as nano-dollars, rounded up but for the noise of the product."""
     return math.ceil(round(cost * NANO, 3))
 
@@ -297,7 +297,7 @@ def default_expired(
         .limit(limit)
     )
     found = connection.execute(expired).mappings().all()
-    costs = known_costs(connection, [row["id"] for row in found])
+    costs = known_costs_usd(connection, [row["id"] for row in found])
     told = {"kind": "default", "field": "quality", "value": quality, "created_at": now_us}
     append_outcomes(
         connection,
@@ -306,7 +306,7 @@ def default_expired(
     return len(found)
 
 
-def known_costs(connection: Connection, ids: Sequence[str]) -> dict[str, float]:
+def known_costs_usd(connection: Connection, ids: Sequence[str]) -> dict[str, float]:
     """Return the US dollars that accepted feedback told first of decisions, where any did."""
     told = (
         select(feedback.c.decision_id, feedback.c.cost_nano)

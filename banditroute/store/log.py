@@ -196,7 +196,7 @@ class Log:
             row = connection.execute(query).mappings().first()
         return dict(row) if row else None
 
-    def said(self, decision: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    def history_of(self, decision: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         """Return what was sent about a decision, in order, and what was learned from it."""
         one, pool, session = (decision[name] for name in ("id", "pool", "session_id"))
         pair, verdict = comparisons.c, session_feedback.c

@@ -14,9 +14,9 @@ from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 from banditroute.store.feedback import (
     DECISION,
     WAITING,
-    Became,
+    FeedbackResult,
     append_outcomes,
-    known_costs,
+    known_costs_usd,
     outcome_columns,
 )
 from banditroute.store.tables import decisions, session_feedback
@@ -51,7 +51,7 @@ class SessionQuality:
     source: str | None = None
 
 
-def judge(connection: Connection, post: SessionQuality, *, now_us: int) -> Became:
+def record_session(connection: Connection, post: SessionQuality, *, now_us: int) -> FeedbackResult:
     """Store `post` and append its events; return what became of it.
 
     Returns
@@ -63,13 +63,13 @@ def judge(connection: Connection, post: SessionQuality, *, now_us: int) -> Becam
     known = connection.execute(_KNOWN, named).first()
     if known is not None:
         if (known.quality, known.source) != (post.quality, post.source):
-            return Became("conflict", "key")
-        return Became("duplicate", decisions=known.decisions)
+            return FeedbackResult("conflict", "key")
+        return FeedbackResult("duplicate", decisions=known.decisions)
     last = connection.execute(_LAST, named).scalar()
     if last is None:
-        return Became("unknown", "session_id")
+        return FeedbackResult("unknown", "session_id")
     rows = connection.execute(_OPEN, named | {"now": now_us}).mappings().all()
-    costs = known_costs(connection, [row["id"] for row in rows])
+    costs = known_costs_usd(connection, [row["id"] for row in rows])
     told = {"kind": "feedback", "field": "quality", "value": post.quality, "created_at": now_us}
     append_outcomes(
         connection,
@@ -86,4 +86,4 @@ def judge(connection: Connection, post: SessionQuality, *, now_us: int) -> Becam
     }
     connection.execute(insert(session_feedback), stored)
     status = "late" if last < now_us else "accepted" if rows else "superseded"
-    return Became(status, decisions=len(rows))
+    return FeedbackResult(status, decisions=len(rows))

@@ -19,7 +19,7 @@ from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import NANO, Model
 from banditroute.decide.columns import RequestBatch
 from banditroute.decide.reasons import REASONS
-from banditroute.learn.learner import counting
+from banditroute.learn.learner import effective_events
 from banditroute.store.decision_row import Logged, decode
 from banditroute.store.log import Log
 from banditroute.store.pools import load_pools
@@ -89,7 +89,7 @@ def read(
         requests=_requests(kept, decoded, models),
         ids=[row["id"] for row in kept],
         policy_identity=policy_identity,
-        events=list(counting(store, pool)),
+        events=list(effective_events(store, pool)),
     )
 
 

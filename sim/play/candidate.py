@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from banditroute.core.mistakes import explain
 from banditroute.core.pool import PolicySpec, PoolOptions, Preference
 from banditroute.core.yaml_file import YamlError, read_yaml
-from banditroute.learn.prior import Prior, parsed
+from banditroute.learn.prior import Prior, parse_prior
 from policies import make_policy
 from sim.errors import InputError
 from sim.play import libraries
@@ -118,8 +118,8 @@ class Candidate:
         try:
             policy = make_policy(self.name, dim=dim, params=self.params)
             if self.prior:
-                prior = parsed(self.prior)
-                prior.belongs_to(embedder)
+                prior = parse_prior(self.prior)
+                prior.check_embedder(embedder)
                 policy.adopt(prior.arrays)
             for model in models:
                 policy.add_arm(model)

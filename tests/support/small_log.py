@@ -21,7 +21,7 @@ from banditroute.store import pools
 from banditroute.store.comparisons import Preferred
 from banditroute.store.decision_row import Note, as_rows, encode
 from banditroute.store.engine import WRITER
-from banditroute.store.feedback import Became, Post
+from banditroute.store.feedback import FeedbackResult, Post
 from banditroute.store.log import Entry, Log, append_event, log_decisions
 from banditroute.store.tables import events
 from policies import full_params
@@ -124,7 +124,7 @@ class Book:
             log_decisions(connection, [Entry(row) for row in as_rows(encoded)])
         return decided, list(encoded["id"])
 
-    def tell(self, *posts: Posted) -> list[Became]:
+    def tell(self, *posts: Posted) -> list[FeedbackResult]:
         with self.begin() as connection:
             return store(connection, posts, now=self.now)
 

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from banditroute.learn.learner import counting
+from banditroute.learn.learner import effective_events
 from banditroute.store.log import Log
 from sim.data.database import open_log
 from sim.data.dataset import Dataset
@@ -57,7 +57,7 @@ def _pool_of(log: Log, pool: str | None) -> str:
 
 def _dataset(log: Log, pool: str) -> Dataset:
     learned: dict[str, dict[str, float]] = defaultdict(dict)
-    for event in counting(log, pool):
+    for event in effective_events(log, pool):
         if event.kind == "feedback" and event.outcome is not None:
             learned[event.outcome.decision_id][event.outcome.field] = event.outcome.value
     left_out: Counter[str] = Counter()

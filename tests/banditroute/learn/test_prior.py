@@ -16,7 +16,7 @@ from banditroute.core.pool import PoolOptions
 from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
 from banditroute.fitting.warm_start import fit
-from banditroute.learn.prior import Prior, arrays_of, fitting, pack, parsed
+from banditroute.learn.prior import Prior, arrays_of, configured_prior, pack, parse_prior
 from policies.base import Sums, sums_of
 
 HASHING = make_embedder().identity
@@ -37,7 +37,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     for name, array in prior.arrays.items():
         assert np.array_equal(again.arrays[name], array)
     assert again.dump() == prior.dump() == path.read_bytes()
-    assert parsed(prior.text()).dump() == prior.dump()
+    assert parse_prior(prior.text()).dump() == prior.dump()
 
 
 def test_the_same_content_has_the_same_bytes() -> None:
@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"prior: .*nothing: No such file"):
         Prior.read(tmp_path / "nothing")
     with pytest.raises(ValueError, match="not base64"):
-        parsed("%")
+        parse_prior("%")
 
 
 def test_the_basis_comes_along() -> None:
@@ -150,9 +150,11 @@ def test_a_prior_fits_the_pool_that_it_was_made_for(
     tmp_path: Path, prior: Prior, options: dict[str, Any]
 ) -> None:
     prior.write(tmp_path / "prior.npz")
-    found = fitting(PoolOptions.model_validate(options | {"prior": str(tmp_path / "prior.npz")}))
+    found = configured_prior(
+        PoolOptions.model_validate(options | {"prior": str(tmp_path / "prior.npz")})
+    )
     assert found is not None and found.dump() == prior.dump()
-    assert fitting(PoolOptions.model_validate(options)) is None
+    assert configured_prior(PoolOptions.model_validate(options)) is None
 
 
 @pytest.mark.parametrize(
@@ -175,4 +177,6 @@ def test_a_prior_that_was_made_for_another_is_refused(
 ) -> None:
     prior.write(tmp_path / "prior.npz")
     with pytest.raises(ValueError, match=message):
-        fitting(PoolOptions.model_validate(options | {"prior": str(tmp_path / "prior.npz")}))
+        configured_prior(
+            PoolOptions.model_validate(options | {"prior": str(tmp_path / "prior.npz")})
+        )

@@ -57,7 +57,7 @@ def loop(book: Book, published: list[tuple[str, int]]) -> Iterator[LearnerLoop]:
     def note(pool: str, fold: Fold) -> None:
         published.append((pool, fold.version))
 
-    made = LearnerLoop(book.log, keeper=Refusing(), published=note, every=0.005)
+    made = LearnerLoop(book.log, keeper=Refusing(), publish=note, interval_s=0.005)
     yield made
     made.stop()
 
@@ -152,7 +152,7 @@ def test_the_lease_is_renewed_and_what_was_missed_is_kept_once_it_is_there(
     monkeypatch.setattr(learner_module, "CHECKPOINT_EVERY", 2)
     book.feed(1)
     keeper = Late(wait=5)
-    loop = LearnerLoop(book.log, keeper=keeper, published=lambda *_: None, every=0.001)
+    loop = LearnerLoop(book.log, keeper=keeper, publish=lambda *_: None, interval_s=0.001)
     loop.thread.start()
     until(lambda: len(keeper.calls) > 8)
     loop.stop()
@@ -163,7 +163,7 @@ def test_the_lease_is_renewed_and_what_was_missed_is_kept_once_it_is_there(
 
 
 def test_stop_before_the_start_is_harmless(book: Book) -> None:
-    LearnerLoop(book.log, keeper=Refusing(), published=lambda *_: None, every=0.01).stop()
+    LearnerLoop(book.log, keeper=Refusing(), publish=lambda *_: None, interval_s=0.01).stop()
 
 
 def test_the_local_learner_delivers_in_the_event_loop(book: Book) -> None:

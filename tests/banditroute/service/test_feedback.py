@@ -11,7 +11,7 @@ from banditroute.contract.schemas import FeedbackRequest
 from banditroute.core.errors import InvalidValue
 from banditroute.service.feedback import Posted, read, store
 from banditroute.store.comparisons import Preferred
-from banditroute.store.feedback import Became, Post
+from banditroute.store.feedback import FeedbackResult, Post
 from banditroute.store.sessions import SessionQuality
 
 
@@ -39,7 +39,7 @@ def test_whoever_is_to_blame_is_named(book: Book) -> None:
         Post("nobody", "k", quality=1.0),
     )
     assert book.tell(*posts) == [
-        Became("accepted"), Became("conflict", "key"), Became("unknown", "decision_id"),
+        FeedbackResult("accepted"), FeedbackResult("conflict", "key"), FeedbackResult("unknown", "decision_id"),
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.served_daemon import Served, assert_error, serve
 
-from banditroute.learn.prior import parsed
+from banditroute.learn.prior import parse_prior
 from banditroute.store.engine import open_engine
 from banditroute.store.log import Log
 from banditroute.store.verify import audit
@@ -98,7 +98,7 @@ def test_the_prior_stands_right_behind_its_model_and_survives(
         assert (added["kind"], prior["kind"]) == ("model_added", "prior")
         assert (added["seq"] + 1, added["created_at"]) == (prior["seq"], prior["created_at"])
         payload = json.loads(prior["payload"])
-        fitted = parsed(payload["prior"])
+        fitted = parse_prior(payload["prior"])
         assert payload["arm"] == "new" and fitted.arrays["arms"].tolist() == ["new"]
         assert fitted.arrays["count"].tolist() == [50.0]
         answered(daemon, 4)

@@ -13,7 +13,7 @@ from banditroute.core.errors import InvalidValue
 from banditroute.learn import learner as learner_module
 from banditroute.learn.learner import Learner, rebuild
 from banditroute.store.comparisons import Preferred
-from banditroute.store.feedback import Became, Post
+from banditroute.store.feedback import FeedbackResult, Post
 from banditroute.store.log import keep_checkpoint
 from banditroute.store.tables import comparisons, decisions
 from banditroute.store.verify import audit
@@ -42,7 +42,7 @@ def alter(book: Book, one: str, **values: Any) -> None:
 def test_an_event_holds_all_that_the_fold_may_know(book: Book) -> None:
     won, lost = pair(book)
     alter(book, lost, propensity=0.25)
-    assert book.tell(Preferred(won, lost, "k", "judge")) == [Became("accepted")]
+    assert book.tell(Preferred(won, lost, "k", "judge")) == [FeedbackResult("accepted")]
     (event,), (row,) = told(book), stored(book)
     found = book.log.decision(won)
     assert found is not None
@@ -65,14 +65,14 @@ def test_an_event_holds_all_that_the_fold_may_know(book: Book) -> None:
 def test_exactly_once_by_pair_and_key(book: Book, together: bool) -> None:
     a, b = pair(book)
     steps = [
-        (Preferred(a, b, "k", "judge"), Became("accepted")),
-        (Preferred(a, b, "k", "judge"), Became("duplicate")),
-        (Preferred(a, b, "k", "user"), Became("conflict", "key")),
-        (Preferred(a, b, "k"), Became("conflict", "key")),
-        (Preferred(a, b, "other", "judge"), Became("accepted")),
-        (Preferred(b, a, "k", "judge"), Became("accepted")),
-        (Preferred("nobody", b, "k"), Became("unknown", "decision_id")),
-        (Preferred(a, "nobody", "k"), Became("unknown", "preferred_over")),
+        (Preferred(a, b, "k", "judge"), FeedbackResult("accepted")),
+        (Preferred(a, b, "k", "judge"), FeedbackResult("duplicate")),
+        (Preferred(a, b, "k", "user"), FeedbackResult("conflict", "key")),
+        (Preferred(a, b, "k"), FeedbackResult("conflict", "key")),
+        (Preferred(a, b, "other", "judge"), FeedbackResult("accepted")),
+        (Preferred(b, a, "k", "judge"), FeedbackResult("accepted")),
+        (Preferred("nobody", b, "k"), FeedbackResult("unknown", "decision_id")),
+        (Preferred(a, "nobody", "k"), FeedbackResult("unknown", "preferred_over")),
     ]
     posts = [post for post, _ in steps]
     became = book.tell(*posts) if together else [one for post in posts for one in book.tell(post)]
@@ -137,7 +137,10 @@ def test_what_cannot_be_compared_refuses_the_whole_batch(engine: Engine) -> None
             book.tell(*posts)
         assert (caught.value.row, caught.value.param) == (2, "preferred_over")
     assert stored(book) == told(book) == []
-    assert book.log.said({"id": good[0], "pool": "default", "session_id": None})["feedback"] == []
+    assert (
+        book.log.history_of({"id": good[0], "pool": "default", "session_id": None})["feedback"]
+        == []
+    )
 
 
 def test_no_hash_on_either_side_is_no_match(book: Book) -> None:
@@ -152,7 +155,7 @@ def test_a_decision_shows_what_was_said_of_it_either_way(book: Book) -> None:
     for one in (a, b):
         found = book.log.decision(one)
         assert found is not None
-        said = book.log.said(found)
+        said = book.log.history_of(found)
         assert said["comparisons"] == [
             {
                 "decision_id": a,

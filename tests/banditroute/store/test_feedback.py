@@ -16,7 +16,7 @@ from support.small_log import TTL, Book
 from banditroute.core.errors import InvalidValue
 from banditroute.core.pool import NANO, ModelSpec
 from banditroute.store import pools
-from banditroute.store.feedback import Post, default_expired, nano
+from banditroute.store.feedback import Post, ceil_nano, default_expired
 from banditroute.store.tables import decisions, events, feedback
 
 Step = tuple[str, dict[str, Any]]
@@ -178,7 +178,7 @@ def test_tokens_cost_what_the_price_row_of_the_decision_says(book: Book) -> None
     assert event.input_cost == pytest.approx(read, rel=1e-12)
     output_prior = row.cost_prior - row.input_cost
     assert event.cost_prior == pytest.approx(read + output_prior, rel=1e-9)
-    assert stored(book)[0].cost_nano == nano(event.value)
+    assert stored(book)[0].cost_nano == ceil_nano(event.value)
 
 
 def test_a_cost_that_was_sent_outranks_the_tokens(book: Book) -> None:
@@ -208,11 +208,11 @@ def test_tokens_of_a_model_that_came_later_cost_its_newest_price(book: Book) -> 
 
 
 def test_money_is_rounded_up_to_nano_dollars() -> None:
-    assert nano(0.0) == 0
-    assert nano(26e-6) == 26_000
-    assert nano(1.1e-9) == 2
-    assert nano(0.1) == 100_000_000
-    assert nano(0.29) == 290_000_000
+    assert ceil_nano(0.0) == 0
+    assert ceil_nano(26e-6) == 26_000
+    assert ceil_nano(1.1e-9) == 2
+    assert ceil_nano(0.1) == 100_000_000
+    assert ceil_nano(0.29) == 290_000_000
 
 
 def test_an_unknown_model_refuses_the_whole_batch(book: Book) -> None:

@@ -137,7 +137,7 @@ def test_decisions_and_feedback_are_found_by_id(book: Book) -> None:
     found = book.log.decision(ids[1])
     assert found is not None and found["id"] == ids[1]
     assert book.log.decision("nobody") is None
-    said = book.log.said(found)
+    said = book.log.history_of(found)
     (sent,) = said["feedback"]
     assert sent["key"] == "default" and sent["status"] == "accepted"
     assert [one["field"] for one in said["learned"]] == ["quality", "cost", "latency"]

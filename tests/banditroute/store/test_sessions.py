@@ -12,7 +12,7 @@ from support.small_log import TTL, Book
 
 from banditroute.service.feedback import Posted
 from banditroute.store import sessions
-from banditroute.store.feedback import Became, Post, default_expired
+from banditroute.store.feedback import FeedbackResult, Post, default_expired
 from banditroute.store.sessions import SessionQuality
 from banditroute.store.tables import session_feedback
 
@@ -39,7 +39,7 @@ def stored(book: Book) -> list[tuple[str, float, int]]:
 def test_every_decision_of_the_session_learns_the_same(book: Book) -> None:
     _, ids = book.decide(3, session="s")
     book.decide(1, session="t"), book.decide(1)
-    assert book.tell(verdict(0.25)) == [Became("accepted", decisions=3)]
+    assert book.tell(verdict(0.25)) == [FeedbackResult("accepted", decisions=3)]
     assert qualities(book) == dict.fromkeys(ids, 0.25)
     for event in book.events()[-3:]:
         found = book.log.decision(event.decision_id)
@@ -56,14 +56,14 @@ def test_every_decision_of_the_session_learns_the_same(book: Book) -> None:
 def test_exactly_once_by_session_and_key(book: Book) -> None:
     book.decide(2, session="s")
     steps = [
-        (verdict(0.5), Became("accepted", decisions=2)),
-        (verdict(0.5), Became("duplicate", decisions=2)),
-        (verdict(0.6), Became("conflict", "key")),
-        (verdict(0.5, source="judge"), Became("conflict", "key")),
-        (verdict(0.9, key="l"), Became("superseded", decisions=0)),
-        (verdict(0.9, key="l"), Became("duplicate", decisions=0)),
-        (verdict(0.5, session_id="nobody"), Became("unknown", "session_id")),
-        (verdict(0.5, pool="nowhere"), Became("unknown", "session_id")),
+        (verdict(0.5), FeedbackResult("accepted", decisions=2)),
+        (verdict(0.5), FeedbackResult("duplicate", decisions=2)),
+        (verdict(0.6), FeedbackResult("conflict", "key")),
+        (verdict(0.5, source="judge"), FeedbackResult("conflict", "key")),
+        (verdict(0.9, key="l"), FeedbackResult("superseded", decisions=0)),
+        (verdict(0.9, key="l"), FeedbackResult("duplicate", decisions=0)),
+        (verdict(0.5, session_id="nobody"), FeedbackResult("unknown", "session_id")),
+        (verdict(0.5, pool="nowhere"), FeedbackResult("unknown", "session_id")),
     ]
     end = book.log.end()
     assert book.tell(*(post for post, _ in steps)) == [expected for _, expected in steps]
@@ -74,8 +74,8 @@ def test_what_came_later_needs_another_key(book: Book) -> None:
     _, (first,) = book.decide(1, session="s")
     book.send(verdict(0.5))
     _, (second,) = book.decide(1, session="s")
-    assert book.tell(verdict(0.5)) == [Became("duplicate", decisions=1)]
-    assert book.tell(verdict(0.75, key="end")) == [Became("accepted", decisions=1)]
+    assert book.tell(verdict(0.5)) == [FeedbackResult("duplicate", decisions=1)]
+    assert book.tell(verdict(0.75, key="end")) == [FeedbackResult("accepted", decisions=1)]
     assert qualities(book) == {first: 0.5, second: 0.75}
 
 
@@ -86,7 +86,7 @@ def test_a_quality_of_its_own_stands(book: Book) -> None:
     other = "large" if chosen["model"] != "large" else "small"
     book.send(Post(rated, "a", quality=1.0), Post(foreign, "a", model=other))
     book.send(Post(cheap, "gateway", cost_usd=0.25), Post(cheap, "b", cost_usd=0.75, latency_ms=1))
-    assert book.tell(verdict(0.0)) == [Became("accepted", decisions=2)]
+    assert book.tell(verdict(0.0)) == [FeedbackResult("accepted", decisions=2)]
     assert qualities(book) == {rated: 1.0, cheap: 0.0, silent: 0.0}
     known = {e.decision_id: e.cost for e in book.events() if e.field == "quality"}
     assert (known[cheap], known[silent]) == (0.25, None)
@@ -110,11 +110,11 @@ def test_the_expired_take_nothing(book: Book) -> None:
     book.now += 10
     _, (young,) = book.decide(1, session="s")
     book.now += TTL - 9  # the old one's last moment is over
-    assert book.tell(verdict(0.5)) == [Became("accepted", decisions=1)]
+    assert book.tell(verdict(0.5)) == [FeedbackResult("accepted", decisions=1)]
     assert qualities(book) == {young: 0.5}
     book.now += TTL
     assert book.tell(verdict(1.0, "l"), verdict(1.0, "l")) == [
-        Became("late", decisions=0), Became("duplicate", decisions=0),
+        FeedbackResult("late", decisions=0), FeedbackResult("duplicate", decisions=0),
     ]  # fmt: skip
     with book.begin() as connection:
         assert default_expired(connection, pool="default", quality=0.125, now_us=book.now) == 1
@@ -124,13 +124,13 @@ def test_the_expired_take_nothing(book: Book) -> None:
 def test_at_its_last_moment_a_decision_still_learns(book: Book) -> None:
     book.decide(1, session="s")
     book.now += TTL
-    assert book.tell(verdict(0.5)) == [Became("accepted", decisions=1)]
+    assert book.tell(verdict(0.5)) == [FeedbackResult("accepted", decisions=1)]
 
 
 def test_a_session_is_one_of_its_pool(engine: Engine) -> None:
     book, other = Book(engine), Book(engine, pool="other")
     book.decide(1, session="s"), other.decide(2, session="s")
-    assert book.tell(verdict(0.5, pool="other")) == [Became("accepted", decisions=2)]
+    assert book.tell(verdict(0.5, pool="other")) == [FeedbackResult("accepted", decisions=2)]
     assert qualities(book) == {} and len(qualities(other)) == 2
 
 
@@ -148,7 +148,7 @@ def test_a_session_is_found_without_reading_its_pool(book: Book, query: Any) -> 
 def test_a_session_of_thousands_is_rated_whole(book: Book) -> None:
     for _ in range(3):
         book.decide(1_000, session="s")
-    assert book.tell(verdict(0.5)) == [Became("accepted", decisions=3_000)]
+    assert book.tell(verdict(0.5)) == [FeedbackResult("accepted", decisions=3_000)]
 
 
 def test_a_decision_shows_the_verdict_and_what_it_learned(book: Book) -> None:
@@ -156,7 +156,7 @@ def test_a_decision_shows_the_verdict_and_what_it_learned(book: Book) -> None:
     book.send(verdict(0.5, source="csat"), Post(one, "a", quality=1.0))
     found = book.log.decision(one)
     assert found is not None
-    said = book.log.said(found)
+    said = book.log.history_of(found)
     assert said["session_feedback"] == [
         {"key": "k", "source": "csat", "quality": 0.5, "decisions": 1}
     ]

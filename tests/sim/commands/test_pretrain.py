@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from banditroute.core.pool import PoolOptions
 from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
-from banditroute.learn.prior import Prior, fitting
+from banditroute.learn.prior import Prior, configured_prior
 from sim.cli import app as sim_app
 from sim.commands.pretrain import command
 from sim.data.dataset import Dataset, save
@@ -88,12 +88,14 @@ def test_a_replay_and_a_pool_start_from_it(data: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(sim_app, [*words, "--budget-rate", "0.0004"])
     assert result.exit_code == 0, result.output
     options = PoolOptions.model_validate({"policy": "barp", "prior": str(out)})
-    prior = fitting(options)
+    prior = configured_prior(options)
     assert prior is not None and prior.kind == "barp"
     for name in ("linucb", "thompson"):  # the sums in it are worth as much to them
-        assert fitting(PoolOptions.model_validate({"policy": name, "prior": str(out)}))
+        assert configured_prior(PoolOptions.model_validate({"policy": name, "prior": str(out)}))
     with pytest.raises(ValueError, match="^prior: head of shape"):
-        fitting(PoolOptions.model_validate({"policy": "barp", "prior": str(out), "tasks": ["a"]}))
+        configured_prior(
+            PoolOptions.model_validate({"policy": "barp", "prior": str(out), "tasks": ["a"]})
+        )
 
 
 def test_without_torch_the_extra_is_named(
