@@ -20,8 +20,9 @@ from policies.thompson_law import best_of
 PRECISIONS = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Candidates for the prior precision of the slopes, in units of the noise's."""
 
-_NOISE, _WEIGHT, _SHARED_WEIGHT = 0.09, 4.0, 16.0
-_SHARED = 0.3
+_NOISE, _WEIGHT = 0.09, 4.0  # prior variance of residuals, and the residuals that it is worth
+_SHARED_WEIGHT = 16.0  # residuals that the variance over all arms is worth for one arm
+_SHARED = 0.3  # prior precision of the shared slopes, as a part of K lam
 
 
 class Thompson(Policy):

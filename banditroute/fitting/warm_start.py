@@ -19,7 +19,7 @@ from banditroute.core.pool import PRIOR_OUTPUT_TOKENS, ModelSpec
 from banditroute.learn.learner import EventLog, effective_events
 from banditroute.learn.prior import arrays_of, parse_prior
 from policies.base import Arrays, Float32, Float64, Sums
-from policies.models.cost import lesson, log_ratio
+from policies.models.cost import log_ratio, log_ratio_of
 
 SEED = 0
 ROUNDS = 100
@@ -202,7 +202,7 @@ def logged(
         one = event.outcome
         if one is None or event.embedder != policy_identity.embedder or one.field == "latency":
             continue
-        value = lesson(one) if one.field == "cost" else one.value
+        value = log_ratio_of(one) if one.field == "cost" else one.value
         if value is not None:
             rows.append(one.x)
             labels.append((one.field, one.arm, value))

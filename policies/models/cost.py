@@ -1,8 +1,8 @@
-"""What a request will cost and how long it will take: models beside the quality model.
+"""Models of the cost and the latency of a request, beside the policy's model of quality.
 
-Both learn from the same log as the policy and are part of the same fold, but never meet quality
-in one number. The cost model keeps money out of its statistics: it learns how many times the
-prior output tokens a model really writes, so a new price row moves its prediction at once.
+Both learn from the same log as the policy, in the same fold. Neither is ever mixed with quality in
+one number. The statistics of the cost model hold no money: it learns the output tokens of a model
+as a multiple of the prior's, so a new price row moves its prediction at once.
 """
 
 from __future__ import annotations
@@ -18,28 +18,35 @@ from policies.base import Arrays, Float32, Float64, Outcome, Sums, sums_of
 from policies.ridge import RidgeArms, next_position
 
 MOST_TIMES_PRIOR = 64.0
-LEAST_TIMES_PRIOR = 1.0 / 64.0
-"""What one outcome may claim: a single wrong bill must not price a model out for good."""
+"""Largest multiple of the prior that one outcome may report.
 
-_SLOPES, _PSEUDO, _VARIANCE, _MOST_VARIANCE = 30.0, 3.0, 0.25, 1.0
-_LEVEL = -0.5 * _VARIANCE
+Without it a single wrong bill could price a model out for good.
+"""
+LEAST_TIMES_PRIOR = 1.0 / 64.0
+"""Smallest multiple."""
+
+_SLOPES = 30.0  # prior precision of the slopes
+_PSEUDO = 3.0  # observations that the prior of the level, and that of the variance, are worth
+_VARIANCE, _MOST_VARIANCE = 0.25, 1.0  # of the residuals: prior, and largest
+_LEVEL = -0.5 * _VARIANCE  # with it the mean of the lognormal is the prior's
 
 
 class CostModel:
-    """Input tokens x price, plus a regression on the features of output tokens x price.
+    """Cost of a request: its input tokens at their price, plus a regression of its output tokens.
 
     Parameters
     ----------
-    dim : number of features; the last one is the intercept.
+    dim : int
+        Number of features d; the last one is the intercept.
 
     Notes
     -----
-    y = log(output tokens / the prior's output tokens) is a ridge per arm on the features of the
-    request: precision 30 on slopes, around the slopes that arms have in common, and 3
-    pseudo-observations of the prior on the level. With v_a the residual variance (3
-    pseudo-observations of .25, at most 1), the prediction is the mean of a lognormal,
-    ``exp(theta_a.x + v_a / 2)``: the prior's before anything is learned. The common slopes,
-    weighted by outcomes, are taken anew at fixed positions of this model's own count.
+    Each arm has a ridge regression of y = log(output tokens / the prior's output tokens) on the
+    features of the request. The prior precision of the slopes is 30, around the slopes that arms
+    have in common; the prior of the level is worth 3 observations. With v_a the residual variance
+    (with 3 pseudo-observations of .25, at most 1), the prediction is the mean of a lognormal,
+    ``exp(theta_a.x + v_a / 2)``. Before anything is learned it is the prior's. The common slopes,
+    weighted by outcomes, are computed again at fixed positions of this model's own count.
     """
 
     def __init__(self, *, dim: int) -> None:
@@ -50,28 +57,53 @@ class CostModel:
         self.common = np.zeros(dim)
         self.common[-1] = _LEVEL
         self.ridge = RidgeArms(precision=precision, mean=self.common)
-        self.lessons: dict[str, Sums] = {}
+        self.prior_sums: dict[str, Sums] = {}
         self.view: Arrays = {}
 
     def add_arm(self, name: str) -> None:
-        """Add an arm; one that was here before keeps what it has learned."""
+        """Add an arm; an arm that was added before keeps what it has learned.
+
+        Parameters
+        ----------
+        name : str
+            The arm.
+        """
         if name not in self.arms:
             self.arms.append(name)
             self.ridge.grow()
-            if name in self.lessons:
-                self.teach(name, self.lessons[name])
+            if name in self.prior_sums:
+                self.teach(name, self.prior_sums[name])
 
     def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
-        """Start from the ``cost_`` sums of a fitted prior, where it has any; see `sums_of`."""
-        self.lessons = sums_of(prior, prefix="cost_")
+        """Start from the sums of cost in a fitted prior, if it has any.
+
+        Parameters
+        ----------
+        prior : mapping from str to array
+            The arrays of `sums_of` under the prefix ``cost_``.
+        """
+        self.prior_sums = sums_of(prior, prefix="cost_")
 
     def learn(self, outcome: Outcome) -> None:
-        """Fold one realised cost; where output is free of charge there is nothing to learn."""
+        """Fold one reported cost; where output is free of charge there is nothing to learn.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            Of field ``cost``.
+
+        Raises
+        ------
+        KeyError
+            For an arm that was not added.
+        ValueError
+            For a value that is not finite.
+        """
         if outcome.arm not in self.arms:
             raise KeyError(outcome.arm)
         if not math.isfinite(outcome.value):
             raise ValueError(f"value: finite, not {outcome.value}")
-        y = lesson(outcome)
+        y = log_ratio_of(outcome)
         if y is not None:
             self.clock += 1
             self.ridge.update(self.arms.index(outcome.arm), outcome.x, y, self.clock)
@@ -80,7 +112,22 @@ class CostModel:
                 self.due = next_position(self.clock)
 
     def teach(self, name: str, sums: Sums) -> None:
-        """Add to an arm what imaginary outcomes have taught of y; unknown arms are a KeyError."""
+        """Add prior knowledge of y to an arm.
+
+        Parameters
+        ----------
+        name : str
+            The arm.
+        sums : Sums
+            The knowledge.
+
+        Raises
+        ------
+        KeyError
+            For an arm that was not added.
+        ValueError
+            For sums of another number of features, or that are not finite.
+        """
         if name not in self.arms:
             raise KeyError(name)
         sums.check(len(self.common))
@@ -88,19 +135,25 @@ class CostModel:
         self._align()
 
     def _align(self) -> None:
-        """Draw all arms to the slopes that they have in common."""
+        """Compute the common slopes, and make them the prior mean of all arms."""
         theta, _ = self.ridge.solve(self.clock)
         self.common = self.ridge.count @ theta / max(float(self.ridge.count.sum()), 1.0)
         self.common[-1] = _LEVEL
         self.ridge.anchor(precision=self.ridge.fresh[0], mean=self.common)
 
     def state(self) -> Arrays:
-        """Return the sums as plain arrays."""
+        """Return everything learned as plain arrays."""
         own: Arrays = {"arms": np.array(self.arms, dtype=np.str_), "common": self.common.copy()}
         return own | {"at": np.array([self.clock, self.due])} | self.ridge.state()
 
     def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over a `state`."""
+        """Take over a state.
+
+        Parameters
+        ----------
+        state : mapping from str to array
+            What `state` returned.
+        """
         self.arms = [str(name) for name in state["arms"]]
         self.common = np.array(state["common"], dtype=np.float64)
         self.clock, self.due = (int(position) for position in state["at"])
@@ -108,14 +161,20 @@ class CostModel:
         self.ridge.anchor(precision=self.ridge.fresh[0], mean=self.common)
 
     def publish(self) -> Arrays:
-        """Return theta[K, d] and half the residual variance[K], all that prediction reads."""
+        """Return the arrays that prediction reads: theta[K, d], half the residual variance[K]."""
         smear = _smear(*self.ridge.cached_residuals(self.clock))
         thetas = [self.ridge.solve_one(arm, self.clock)[0] for arm in range(len(self.arms))]
         theta = np.array(thetas, dtype=np.float32).reshape(-1, len(self.common))
         return {"theta": theta, "smear": smear.astype(np.float32)}
 
     def install(self, view: Arrays) -> None:
-        """Predict from a published `view`."""
+        """Predict from published arrays.
+
+        Parameters
+        ----------
+        view : dict from str to array
+            What `publish` returned.
+        """
         self.view = view
 
     def refresh(self) -> None:
@@ -123,11 +182,22 @@ class CostModel:
         self.install(self.publish())
 
     def expect(self, outcome: Outcome) -> float:
-        """Return the US dollars that what was learned by now predicts for a decision."""
+        """Return the cost of a decision that the outcomes learned so far predict.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            An outcome of that decision; its value is not read.
+
+        Returns
+        -------
+        float
+            US dollars.
+        """
         arm = self.arms.index(outcome.arm)
         theta, inverse = self.ridge.solve_one(arm, self.clock)
-        left = self.ridge.residuals(theta[None], inverse[None], slice(arm, arm + 1))
-        power = float(outcome.x @ theta + _smear(*left)[0])
+        residuals = self.ridge.residuals(theta[None], inverse[None], slice(arm, arm + 1))
+        power = float(outcome.x @ theta + _smear(*residuals)[0])
         output = outcome.cost_prior_usd - outcome.input_cost_usd
         return outcome.input_cost_usd + math.exp(min(max(power, _LEAST), _MOST)) * output
 
@@ -139,14 +209,23 @@ class CostModel:
         *,
         columns: NDArray[np.intp] | None = None,
     ) -> Float64:
-        """Return predicted US dollars[n, K].
+        """Return the predicted cost of n requests.
 
         Parameters
         ----------
-        x : float32[n, d], features of the requests.
-        input_cost_usd : float64[n, K], US dollars for the input tokens.
-        output_prior_usd : float64[K], US dollars for the prior's output tokens.
-        columns : int[K], the arms asked about; None means all, in order.
+        x : float32[n, d]
+            Features.
+        input_cost_usd : float64[n, K]
+            Cost of the input tokens.
+        output_prior_usd : float64[K]
+            Cost of the prior's output tokens.
+        columns : int[K] or None
+            Positions of the K arms; None for all arms in order.
+
+        Returns
+        -------
+        float64[n, K]
+            US dollars.
         """
         theta, smear = self.view["theta"], self.view["smear"]
         if columns is not None:
@@ -158,7 +237,7 @@ class CostModel:
 def _smear(error: Float64, freedom: Float64) -> Float64:
     """Return half the residual variance[K] of squared residuals over their degrees of freedom."""
     variance = (error + _PSEUDO * _VARIANCE) / (freedom + _PSEUDO)
-    # Answers that cost nothing are no lognormal: they must not make a model look dear.
+    # Answers that cost nothing do not fit a lognormal; the cap keeps the prediction from growing.
     smear: Float64 = 0.5 * np.minimum(variance, _MOST_VARIANCE)
     return smear
 
@@ -167,18 +246,40 @@ _LEAST, _MOST = math.log(LEAST_TIMES_PRIOR), math.log(MOST_TIMES_PRIOR)
 
 
 def log_ratio(ratio: float) -> float:
-    """Return the logarithm of a multiple of the prior, held between the two limits."""
+    """Return the logarithm of a multiple of the prior.
+
+    Parameters
+    ----------
+    ratio : float
+        The multiple; it is clipped to [`LEAST_TIMES_PRIOR`, `MOST_TIMES_PRIOR`].
+
+    Returns
+    -------
+    float
+        The logarithm.
+    """
     return math.log(min(max(ratio, LEAST_TIMES_PRIOR), MOST_TIMES_PRIOR))
 
 
-def lesson(outcome: Outcome) -> float | None:
-    """Return what a realised cost teaches, the y of `CostModel`; None where output is free."""
+def log_ratio_of(outcome: Outcome) -> float | None:
+    """Return the y of `CostModel` for a reported cost.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        Of field ``cost``.
+
+    Returns
+    -------
+    float or None
+        None where output tokens are free of charge.
+    """
     output = outcome.cost_prior_usd - outcome.input_cost_usd
     return log_ratio((outcome.value - outcome.input_cost_usd) / output) if output > 0.0 else None
 
 
 class LatencyModel:
-    """The mean latency of each arm in milliseconds, 0 before the first observation."""
+    """Mean latency of each arm in milliseconds, 0 before its first observation."""
 
     def __init__(self) -> None:
         self.arms: list[str] = []
@@ -186,13 +287,30 @@ class LatencyModel:
         self.view: Float64 = np.zeros(0)
 
     def add_arm(self, name: str) -> None:
-        """Add an arm; one that was here before keeps what it has learned."""
+        """Add an arm; an arm that was added before keeps what it has learned.
+
+        Parameters
+        ----------
+        name : str
+            The arm.
+        """
         if name not in self.arms:
             self.arms.append(name)
             self.total, self.count = np.append(self.total, 0.0), np.append(self.count, 0.0)
 
     def learn(self, outcome: Outcome) -> None:
-        """Fold one observed latency."""
+        """Fold one observed latency.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            Of field ``latency``.
+
+        Raises
+        ------
+        KeyError
+            For an arm that was not added.
+        """
         if outcome.arm not in self.arms:
             raise KeyError(outcome.arm)
         arm = self.arms.index(outcome.arm)
@@ -205,17 +323,29 @@ class LatencyModel:
         return {"arms": names, "total": self.total.copy(), "count": self.count.copy()}
 
     def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over a `state`."""
+        """Take over a state.
+
+        Parameters
+        ----------
+        state : mapping from str to array
+            What `state` returned.
+        """
         self.arms = [str(name) for name in state["arms"]]
         self.total = np.array(state["total"], dtype=np.float64)
         self.count = np.array(state["count"], dtype=np.float64)
 
     def publish(self) -> Arrays:
-        """Return the mean of each arm, the only thing that prediction reads."""
+        """Return the mean of each arm, the only array that prediction reads."""
         return {"mean": self.total / np.maximum(self.count, 1.0)}
 
     def install(self, view: Arrays) -> None:
-        """Predict from a published `view`."""
+        """Predict from published arrays.
+
+        Parameters
+        ----------
+        view : dict from str to array
+            What `publish` returned.
+        """
         self.view = np.asarray(view["mean"], dtype=np.float64)
 
     def refresh(self) -> None:
@@ -223,7 +353,18 @@ class LatencyModel:
         self.install(self.publish())
 
     def predict(self, n: int) -> Float64:
-        """Return predicted milliseconds[n, K]."""
+        """Return the predicted latency of n requests.
+
+        Parameters
+        ----------
+        n : int
+            Number of requests.
+
+        Returns
+        -------
+        float64[n, K]
+            Milliseconds; 0 for an arm without an observation.
+        """
         filled = np.empty((n, len(self.view)))
         filled[:] = self.view
         return filled

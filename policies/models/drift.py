@@ -1,8 +1,10 @@
-"""Whether the arms are still as good as they were: a change detector beside every policy.
+"""A detector of changes in the quality of arms, beside every policy.
 
-It compares each reward with what a regression of its own expected of that arm, and adds up what
-is left in a CUSUM in either direction. Everything here is a fold over the log. An alarm changes
-nothing by itself: it stands until a reset event is in the log, or until too little speaks for it.
+An alarm must never change a policy by itself. It stands until the log has a reset event, or until
+the evidence for it has gone.
+
+The detector has its own regression of each arm's quality. It adds up the residuals in CUSUM
+statistics, in both directions. Everything here is a fold over the log.
 """
 
 from __future__ import annotations
@@ -17,21 +19,26 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from policies.base import Arrays, Outcome
+from policies.params import arm_prior
 from policies.ridge import RidgeArms, next_position
 
 FALSE_ALARM_EVERY = 10_000
-"""Outcomes of an arm from one false alarm to the next, by Siegmund's formula; see `Drift`."""
+"""Mean number of outcomes of an arm between false alarms, by Siegmund's formula; see `Drift`."""
 
-_WARM, _CLIP, _VARIANCE, _WEIGHT = 20, 3.0, 0.09, 4.0
-_SLOPES, _LEVEL, _PRIOR = 100.0, 1.0, 0.7
-_WAVES, _REGAINED = 50.0, 2.0 / 3.0
-_MANY, _SOME = 512, 4
 TILTS = (-1.0, 1.0, -0.25, 0.25)
-_TILTS, _OVERSHOOT = len(TILTS), 1.166
+"""The t of the four statistics of an arm; below 0 for a change to the worse."""
+
+_TILTS, _OVERSHOOT = len(TILTS), 1.166  # the second is of Siegmund's formula
+_WARM, _CLIP = 20, 3.0  # outcomes before an arm is compared; largest z
+_VARIANCE, _WEIGHT = 0.09, 4.0  # prior variance of residuals, and the outcomes that it is worth
+_SLOPES, _LEVEL, _PRIOR = 100.0, 1.0, 0.7  # prior of the regression, see `params.arm_prior`
+_WAVES = 50.0  # outcomes that the prior of exp(t z) is worth
+_REGAINED = 2.0 / 3.0  # part of a fall whose return ends the suspicion
+_MANY, _SOME = 512, 4  # from so many outcomes on, only one in so many updates the regression
 
 
 def _threshold(tilt: float) -> float:
-    """Return the h of a tilt on normal residuals, a quarter of the false alarms its own."""
+    """Return the threshold h of a tilt on normal residuals; it may raise 1/4 of false alarms."""
     k = 0.5 * abs(tilt)
     outcomes = _TILTS * FALSE_ALARM_EVERY
 
@@ -46,26 +53,27 @@ THRESHOLDS = tuple(_threshold(tilt) for tilt in TILTS)
 
 
 class Drift:
-    """Four CUSUMs per arm on standardised residuals: worse or better, and much or a little.
+    """Four CUSUM statistics of each arm's standardised residuals, for small and large changes.
 
     Parameters
     ----------
-    dim : number of features; the last one is the intercept.
+    dim : int
+        Number of features d; the last one is the intercept.
 
     Notes
     -----
-    With z a residual over its own standard deviation, at most 3 either way, and tilts t of -+1 and
+    With z a residual over its own standard deviation, clipped to [-3, 3], and tilts t of -+1 and
     -+1/4, the statistics are ``g = max(0, g + t z - k)`` and an alarm is ``g >= h``. The allowance
-    is ``k = log(mean of exp(t z)) + |t| / sqrt(n)``: the first part makes exp(g) a martingale
-    whatever the shape of the arm's rewards (of normal ones it is t^2 / 2), the second is what n
-    outcomes leave open of the arm's level. [2]_ gives h: each tilt may raise a false alarm in
-    40,000 outcomes, so all four one in 10,000. Changes of half a deviation are the forte of the
-    smaller tilts, of one and more that of the larger ones.
+    is ``k = log(mean of exp(t z)) + |t| / sqrt(n)``. Its first term makes exp(g) a martingale for
+    any distribution of the arm's rewards (for normal ones it is t^2 / 2). The second term is the
+    uncertainty about the arm's level after n outcomes. [2]_ gives h: each tilt may raise one false
+    alarm in 40,000 outcomes, so all four raise one in 10,000. The smaller tilts detect changes of
+    half a deviation best, the larger ones those of one deviation and more.
 
-    What is expected, its deviation and k are taken anew when an arm has 4, 8, 16, 32, 64, .. of
-    its outcomes, unless a statistic is above h / 2: a change must not explain itself away. From
-    512 on every fourth outcome is enough to expect by. An arm is watched from its 20th outcome
-    on, and at once after a reset.
+    The expected quality, its deviation and k are updated when an arm has 4, 8, 16, 32, 64, .. of
+    its outcomes, unless a statistic is above h / 2: otherwise a change would become the new
+    expectation before it is detected. From 512 outcomes on every fourth one updates the regression.
+    An arm is compared from its 20th outcome on, and at once after a reset.
 
     References
     ----------
@@ -87,15 +95,20 @@ class Drift:
     """
 
     def __init__(self, *, dim: int) -> None:
-        precision, mean = np.full(dim, _SLOPES), np.zeros(dim)
-        precision[-1], mean[-1] = _LEVEL, _PRIOR
+        precision, mean = arm_prior(dim, ridge=_SLOPES, level=_LEVEL, prior=_PRIOR)
         self.arms: list[str] = []
         self.ridge = RidgeArms(precision=precision, mean=mean)
         self.expected = np.zeros((0, dim), dtype=np.float32)
         self._watches: list[_Watch] = []
 
     def add_arm(self, name: str) -> None:
-        """Add an arm; one that was here before keeps what it has learned."""
+        """Add an arm; an arm that was added before keeps what it has learned.
+
+        Parameters
+        ----------
+        name : str
+            The arm.
+        """
         if name not in self.arms:
             self.arms.append(name)
             self.ridge.grow()
@@ -105,56 +118,83 @@ class Drift:
             self._expect(len(self.arms) - 1)
 
     def learn(self, outcome: Outcome) -> None:
-        """Compare one quality with what was expected, then expect it a little more."""
+        """Compare one quality with the expected one, then learn from it.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            Of field ``quality``.
+
+        Raises
+        ------
+        KeyError
+            For an arm that was not added.
+        """
         if outcome.arm not in self.arms:
             raise KeyError(outcome.arm)
         arm = self.arms.index(outcome.arm)
         watch = self._watches[arm]
         learns = watch.age < _MANY or watch.age % _SOME == 0
         error = outcome.value - float(self.expected[arm].dot(outcome.x))
-        watch.look(error, outcome.seq, learns=learns)
+        watch.compare(error, outcome.seq, learns=learns)
         if learns:
             self.ridge.update(arm, outcome.x, outcome.value, 0)
-        if watch.age >= watch.due and watch.calm():
+        if watch.age >= watch.due and watch.is_calm():
             watch.due = next_position(watch.age)
             self._expect(arm)
 
     def _expect(self, arm: int) -> None:
-        """Take anew what is expected of an arm, its deviation and the allowances."""
+        """Update the expected quality of an arm, its deviation and the allowances."""
         self.expected[arm] = self.ridge.solve_one(arm, 0)[0]
-        known = float(self.ridge.level_counts(0)[arm]) + _LEVEL
-        self._watches[arm].settle(float(self.expected[arm, -1]), known)
+        count = float(self.ridge.level_counts(0)[arm]) + _LEVEL
+        self._watches[arm].update(float(self.expected[arm, -1]), count)
 
     def alarms(self) -> dict[str, int]:
-        """Return the arms whose alarm stands, and the log position that raised it."""
+        """Return the arms whose alarm stands, with the log position that raised it."""
         pairs = zip(self.arms, self._watches, strict=True)
         return {name: watch.trigger for name, watch in pairs if watch.trigger}
 
     def reset(self, name: str, trigger_seq: int = 0) -> tuple[float, float] | None:
-        """Start anew from where an arm is now; return (shift, worth) for `Policy.reset_arm`.
+        """Reset an arm: expect its present quality from now on.
 
-        The shift is the mean residual since the statistic was last 0, worth that many outcomes.
-        Without a trigger all is unsure, whatever stands. An answer to an alarm that does not
-        stand any more comes too late: None, and nothing has changed.
+        Parameters
+        ----------
+        name : str
+            The arm.
+        trigger_seq : int, default 0
+            Log position of the alarm that the reset answers; 0 for a reset without an alarm.
+
+        Returns
+        -------
+        tuple of float or None
+            The shift and the worth for `Policy.reset_arm`. The shift is the mean residual since the
+            statistic of the alarm was last 0, and its worth is the number of these outcomes.
+            Without an alarm they are 0 and 2. None where the alarm does not stand any more; then
+            nothing has changed.
+
+        Raises
+        ------
+        KeyError
+            For an arm that was not added.
         """
         if name not in self.arms:
             raise KeyError(name)
         arm = self.arms.index(name)
         if trigger_seq and trigger_seq != self._watches[arm].trigger:
             return None
-        shift, worth = self._watches[arm].answer(told=trigger_seq > 0)
+        shift, worth = self._watches[arm].restart(by_alarm=trigger_seq > 0)
         self.ridge.forget_level(arm, shift=shift, worth=worth, clock=0)
         self._watches[arm].fallen_to = float(self.ridge.solve_one(arm, 0)[0][-1])
         self._expect(arm)
         return shift, worth
 
     def withdraw(self) -> None:
-        """Let no alarm stand, and add up from 0 again."""
+        """Withdraw all alarms, and set all statistics to 0."""
         for watch in self._watches:
             watch.clear()
 
     def state(self) -> Arrays:
-        """Return everything as plain arrays."""
+        """Return everything learned as plain arrays."""
         own: Arrays = {"arms": np.array(self.arms, dtype=np.str_), "expected": self.expected.copy()}
         for name, (kind, shape) in _FIELDS.items():
             values = [getattr(watch, name) for watch in self._watches]
@@ -162,7 +202,13 @@ class Drift:
         return own | {f"ridge_{name}": array for name, array in self.ridge.state().items()}
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a `state`."""
+        """Take over a state.
+
+        Parameters
+        ----------
+        state : mapping from str to array
+            What `state` returned.
+        """
         self.arms = [str(name) for name in state["arms"]]
         self.expected = np.array(state["expected"], dtype=np.float32)
         self._watches = [_Watch() for _ in self.arms]
@@ -172,11 +218,15 @@ class Drift:
         self.ridge.load({name: state[f"ridge_{name}"] for name in self.ridge.state()})
 
     def publish(self) -> Arrays:
-        """Return, per arm, what a router and an operator have to know.
+        """Return what a router and an operator read of each arm.
 
-        ``level`` float64[K]: the largest g / h, negative for the worse: an alarm from 1 on.
-        ``trigger`` int64[K]: the event whose alarm stands, 0 for none.
-        ``suspect`` bool[K]: found worse, and neither found better since nor two thirds back.
+        Returns
+        -------
+        dict from str to array
+            ``level`` float64[K], the largest g / h, negative for a change to the worse; an alarm
+            is at least 1 in size. ``trigger`` int64[K], the log position of the alarm that stands,
+            0 for none. ``suspect`` bool[K], whether an alarm found the arm worse, and it has
+            neither regained two thirds of the fall nor been found better since.
         """
         return {
             "level": np.array([watch.level() for watch in self._watches]),
@@ -189,17 +239,42 @@ class Drift:
 class _Watch:
     """The statistics of one arm; plain numbers, since calls into numpy would take far longer.
 
+    The names of its fields are the names of the arrays of `Drift.state`.
+
     Attributes
     ----------
-    excess, run, moved : per tilt g, the outcomes since it was last 0 and the sum of their errors.
-    waves, weight : per tilt the sum of exp(t z), and over how many.
-    allow : per tilt k.
-    square, freedom, deviation : sum of squared errors, over how many, and the deviation in force.
-    age, due : outcomes, and how many there will be when expectations are taken anew.
-    blind : outcomes that are not compared yet.
-    trigger : the event whose alarm stands, 0 for none.
-    suspect : whether it was found worse, and not better since.
-    fall, fallen_to : how much worse, and the level after that.
+    excess : list of float
+        The statistic g of each tilt.
+    run : list of float
+        Outcomes since g of each tilt was last 0.
+    moved : list of float
+        Sum of the residuals of these outcomes.
+    waves : list of float
+        Sum of exp(t z) of each tilt.
+    weight : float
+        Number of outcomes in that sum.
+    allow : list of float
+        The allowance k of each tilt.
+    square : float
+        Sum of squared residuals.
+    freedom : float
+        Number of outcomes in that sum.
+    deviation : float
+        Standard deviation by which residuals are divided.
+    age : int
+        Outcomes so far.
+    due : int
+        Number of outcomes at which expectations are updated next.
+    blind : int
+        Number of further outcomes that are not compared.
+    trigger : int
+        Log position of the alarm that stands, 0 for none.
+    suspect : bool
+        Whether the arm was found worse, and not better since.
+    fall : float
+        By how much it became worse.
+    fallen_to : float
+        Its level after that.
     """
 
     excess: list[float] = field(default_factory=lambda: [0.0] * _TILTS)
@@ -221,8 +296,8 @@ class _Watch:
     fall: float = 0.0
     fallen_to: float = 0.0
 
-    def look(self, error: float, seq: int, *, learns: bool) -> None:
-        """Take in the error of one outcome, and learn from it what errors are like."""
+    def compare(self, error: float, seq: int, *, learns: bool) -> None:
+        """Add the residual of one outcome to the statistics and, if it `learns`, to its scale."""
         self.age += 1
         if learns and self.age > _WEIGHT:
             self.square += error * error
@@ -247,20 +322,20 @@ class _Watch:
                 self.excess[i] = self.run[i] = self.moved[i] = 0.0
         if alarm and not self.trigger:
             self.trigger = seq
-        elif self.trigger and self.calm():
+        elif self.trigger and self.is_calm():
             self.trigger = 0
 
-    def calm(self) -> bool:
-        """Whether nothing speaks of a change that must not explain itself away."""
+    def is_calm(self) -> bool:
+        """Return whether no statistic is above half its threshold."""
         return abs(self.level()) <= 0.5
 
-    def settle(self, level: float, known: float) -> None:
-        """Take deviation and allowances anew, at a level that `known` outcomes tell."""
+    def update(self, level: float, count: float) -> None:
+        """Update the deviation and the allowances, at a level that rests on `count` outcomes."""
         if self.suspect and level - self.fallen_to >= _REGAINED * self.fall:
-            self.suspect = False  # so much of a fall comes back where there was none
+            self.suspect = False  # so much of a fall is regained after a false alarm
         self.deviation = math.sqrt(self.square / self.freedom)
         for i, tilt in enumerate(TILTS):
-            self.allow[i] = math.log(self.waves[i] / self.weight) + abs(tilt) / math.sqrt(known)
+            self.allow[i] = math.log(self.waves[i] / self.weight) + abs(tilt) / math.sqrt(count)
 
     def level(self) -> float:
         """Return the largest g / h, negative for a tilt to the worse."""
@@ -270,10 +345,10 @@ class _Watch:
     def _largest(self) -> int:
         return max(range(_TILTS), key=lambda i: self.excess[i] / THRESHOLDS[i])
 
-    def answer(self, *, told: bool) -> tuple[float, float]:
-        """Return (shift, worth) of a reset and start anew; `told` by the alarm that stands."""
+    def restart(self, *, by_alarm: bool) -> tuple[float, float]:
+        """Start again after a reset, and return its (shift, worth) as the alarm measured them."""
         shift, worth = 0.0, 2.0
-        if told:
+        if by_alarm:
             i = self._largest()
             shift, worth = self.moved[i] / self.run[i], self.run[i]
             self.suspect, self.fall = TILTS[i] < 0.0, -shift
@@ -282,7 +357,7 @@ class _Watch:
         return shift, worth
 
     def clear(self) -> None:
-        """Add up from 0 again, and let no alarm stand."""
+        """Set the statistics to 0, and withdraw the alarm."""
         for statistic in (self.excess, self.run, self.moved):
             statistic[:] = [0.0] * _TILTS
         self.trigger = 0
