@@ -24,27 +24,12 @@ from banditroute.client.messages import (
     RouteError,
     Verdict,
 )
-from banditroute.client.retry import RetryPolicy
 
 
-class AsyncClient(BaseClient):
+class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
     """See `Client`; methods are awaited, and `transport` is an ``httpx.AsyncBaseTransport``."""
 
-    def __init__(
-        self,
-        base_url: str = "http://127.0.0.1:8000",
-        *,
-        api_key: str | None = None,
-        timeout: float = 10.0,
-        retries: int = 3,
-        retry_for: float | None = None,
-        default_model: str | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        super().__init__(RetryPolicy(timeout, retries, retry_for, default_model))
-        self._http = httpx.AsyncClient(
-            transport=transport, **endpoints.connection(base_url, api_key)
-        )
+    _connect = httpx.AsyncClient
 
     async def __aenter__(self) -> Self:
         """Return the client; it is closed at the end of the block."""
@@ -160,11 +145,10 @@ class AsyncClient(BaseClient):
     async def _send(self, endpoint: Endpoint[Answer]) -> Answer:
         exchange = Exchange(self, endpoint)
         while (request := exchange.next_request()) is not None:
-            outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = await self._http.request(**request)
+                wait_s = exchange.receive(await self._http.request(**request))
             except httpx.TransportError as error:
-                outcome = error
-            if (wait_s := exchange.receive(outcome)) > 0.0:
+                wait_s = exchange.receive(error)
+            if wait_s > 0.0:
                 await asyncio.sleep(wait_s)
         return exchange.answer

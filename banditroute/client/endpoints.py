@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -31,9 +31,11 @@ from banditroute.client.messages import (
     RouterError,
     Verdict,
 )
-from banditroute.client.retry import RetryPolicy
+from banditroute.client.retry import Attempts, RetryPolicy
 
 Answer = TypeVar("Answer")
+Http = TypeVar("Http")
+Transport = TypeVar("Transport")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +104,26 @@ class Endpoint(Generic[Answer]):
     instead: Callable[[RetryPolicy, RouterError], Answer] | None = None
 
 
-class BaseClient:
-    """What both clients have in common: all but the connection and the waiting.
+class BaseClient(Generic[Http, Transport]):
+    """See `Client`; this is what both clients have in common, all but the waiting."""
 
-    Parameters
-    ----------
-    retry : RetryPolicy
-        How to retry, and which model to fall back to.
+    _connect: ClassVar[Callable[..., Any]]
+    """The class of the HTTP client."""
 
-    Attributes
-    ----------
-    retried : int
-        Requests that were sent again since the client was made.
-    """
-
-    def __init__(self, retry: RetryPolicy) -> None:
-        self._retry = retry
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        retries: int = 3,
+        retry_for: float | None = None,
+        default_model: str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._http: Http = self._connect(base_url=base_url, headers=headers, transport=transport)
+        self._retry = RetryPolicy(timeout, retries, retry_for, default_model)
         self.retried = 0
 
 
@@ -139,9 +145,9 @@ class Exchange(Generic[Answer]):
 
     answer: Answer
 
-    def __init__(self, client: BaseClient, endpoint: Endpoint[Answer]) -> None:
+    def __init__(self, client: BaseClient[Any, Any], endpoint: Endpoint[Answer]) -> None:
         self._client, self._endpoint = client, endpoint
-        self._attempts = client._retry.attempts(routing=endpoint.routing, once=endpoint.once)
+        self._attempts = Attempts(client._retry, routing=endpoint.routing, once=endpoint.once)
         self._request = endpoint.request
         if endpoint.request is None:
             self.answer = endpoint.read(None)
@@ -175,20 +181,6 @@ class Exchange(Generic[Answer]):
 
 
 _NOT_SENT: Endpoint[str] = Endpoint(None, lambda answer: IGNORED)
-
-
-def connection(base_url: str, api_key: str | None) -> dict[str, Any]:
-    """Return the arguments with which ``httpx.Client`` connects to a router.
-
-    Parameters
-    ----------
-    base_url : str
-        URL of the daemon.
-    api_key : str or None
-        Sent as a bearer token.
-    """
-    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-    return {"base_url": base_url, "headers": headers}
 
 
 def route(ask: Ask, key: str | None) -> Endpoint[Route]:
@@ -298,9 +290,9 @@ def set_price(name: str, pool: str, properties: Properties) -> Endpoint[dict[str
     return Endpoint(request, _read_object)
 
 
-def drain_model(name: str, pool: str) -> Endpoint[None]:
+def drain_model(name: str, pool: str) -> Endpoint[dict[str, Any]]:
     """See `Client.drain_model`."""
-    return Endpoint(Request("DELETE", _path("models", name), pool=pool), _read_nothing)
+    return Endpoint(Request("DELETE", _path("models", name), pool=pool), _read_object)
 
 
 def budgets(pool: str) -> Endpoint[list[dict[str, Any]]]:
@@ -325,9 +317,9 @@ def change_budget(name: str, pool: str, change: BudgetChangeFields) -> Endpoint[
     return Endpoint(request, _read_object, once="top_up_usd" in change)
 
 
-def drop_budget(name: str, pool: str) -> Endpoint[None]:
+def drop_budget(name: str, pool: str) -> Endpoint[dict[str, Any]]:
     """See `Client.drop_budget`."""
-    return Endpoint(Request("DELETE", _path("budgets", name), pool=pool), _read_nothing)
+    return Endpoint(Request("DELETE", _path("budgets", name), pool=pool), _read_object)
 
 
 def policy(pool: str) -> Endpoint[dict[str, Any]]:
@@ -359,10 +351,6 @@ def _is_ignored(item: Mapping[str, Any]) -> bool:
     fields = _without_none(item).keys()
     preference_lost = "preferred_over" in item and fields <= {"decision_id", "source", "key"}
     return preference_lost or not fields & {"decision_id", "session_id"}
-
-
-def _read_nothing(answer: Any) -> None:
-    pass
 
 
 def _read_object(answer: Any) -> dict[str, Any]:

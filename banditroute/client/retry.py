@@ -27,19 +27,18 @@ class Attempts:
     ----------
     policy : RetryPolicy
         How the client retries.
-    limit_s : float or None
-        Time limit of the whole call, attempts and waits; None for no limit but that of `policy`.
+    routing : bool
+        Whether the call asks for decisions. With a default model, which replaces them in time, its
+        attempts and waits together have the time limit of one attempt.
     once : bool
         If True, there is only one attempt.
     """
 
-    def __init__(
-        self, policy: RetryPolicy, *, limit_s: float | None = None, once: bool = False
-    ) -> None:
+    def __init__(self, policy: RetryPolicy, *, routing: bool, once: bool) -> None:
         self._policy, self._once = policy, once
         self._failures = 0
-        self._limited = limit_s is not None
-        limit_s = policy.retry_for_s if limit_s is None else limit_s
+        self._limited = routing and policy.default_model is not None
+        limit_s = policy.timeout_s if self._limited else policy.retry_for_s
         self._deadline_s = None if limit_s is None else time.monotonic() + limit_s
 
     def timeout_s(self) -> float:
@@ -87,19 +86,6 @@ class RetryPolicy:
     retries: int
     retry_for_s: float | None
     default_model: str | None
-
-    def attempts(self, *, routing: bool = False, once: bool = False) -> Attempts:
-        """Return the attempts of one call.
-
-        Parameters
-        ----------
-        routing : bool
-            Whether the call asks for decisions, which a default model replaces in time.
-        once : bool
-            If True, there is only one attempt.
-        """
-        limited = routing and self.default_model is not None
-        return Attempts(self, limit_s=self.timeout_s if limited else None, once=once)
 
     def default_route(self, failure: RouterError) -> Route:
         """Return the route to the default model if the router is unavailable, or raise `failure`.

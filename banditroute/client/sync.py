@@ -24,10 +24,9 @@ from banditroute.client.messages import (
     RouteError,
     Verdict,
 )
-from banditroute.client.retry import RetryPolicy
 
 
-class Client(BaseClient):
+class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
     """A client that blocks; several threads may share one.
 
     Parameters
@@ -59,19 +58,7 @@ class Client(BaseClient):
     Every method raises `RouterError` if the router refuses the request or stays unavailable.
     """
 
-    def __init__(
-        self,
-        base_url: str = "http://127.0.0.1:8000",
-        *,
-        api_key: str | None = None,
-        timeout: float = 10.0,
-        retries: int = 3,
-        retry_for: float | None = None,
-        default_model: str | None = None,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        super().__init__(RetryPolicy(timeout, retries, retry_for, default_model))
-        self._http = httpx.Client(transport=transport, **endpoints.connection(base_url, api_key))
+    _connect = httpx.Client
 
     def __enter__(self) -> Self:
         """Return the client; it is closed at the end of the block."""
@@ -407,11 +394,10 @@ class Client(BaseClient):
     def _send(self, endpoint: Endpoint[Answer]) -> Answer:
         exchange = Exchange(self, endpoint)
         while (request := exchange.next_request()) is not None:
-            outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = self._http.request(**request)
+                wait_s = exchange.receive(self._http.request(**request))
             except httpx.TransportError as error:
-                outcome = error
-            if (wait_s := exchange.receive(outcome)) > 0.0:
+                wait_s = exchange.receive(error)
+            if wait_s > 0.0:
                 time.sleep(wait_s)
         return exchange.answer
