@@ -13,7 +13,7 @@ from banditroute.cli.console import DEFAULT_URL, PoolName, Url, call, fail
 
 budgets_app = typer.Typer(help="The budgets of a running daemon.", no_args_is_help=True)
 
-Cap = Annotated[float, typer.Option("--cap", help="US dollars that one window may cost.")]
+CAP = typer.Option("--cap", help="US dollars that one window may cost.")
 Ceiling = Annotated[
     float | None,
     typer.Option("--request-ceiling", help="US dollars that a single request may reserve."),
@@ -33,8 +33,9 @@ Floor = Annotated[
 
 @budgets_app.command("create")
 def create(
+    context: typer.Context,
     name: str,
-    cap_usd: Cap,
+    cap_usd: Annotated[float, CAP],
     window: Annotated[
         str, typer.Option(help="total, hour, day, month (calendar, UTC) or rolling.")
     ] = "total",
@@ -53,18 +54,17 @@ def create(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Add a budget; it applies from the next decision on."""
-    key, value = _tag(tag)
-    terms = _terms(cap_usd, request_ceiling_usd, pacing, expected_requests, rate_usd, quality_floor)
-    terms |= {"window": window, "rolling_s": rolling_s, "tag": key, "value": value}
+    terms = _terms(context)
+    if tag is not None:
+        terms["tag"], terms["value"] = _tag(tag)
     _print([call(url, "add_budget", name, pool=pool, **terms)])
 
 
 @budgets_app.command("change")
 def change(
+    context: typer.Context,
     name: str,
-    cap_usd: Annotated[
-        float | None, typer.Option("--cap", help="US dollars that one window may cost.")
-    ] = None,
+    cap_usd: Annotated[float | None, CAP] = None,
     request_ceiling_usd: Ceiling = None,
     pacing: Pacing = None,
     expected_requests: Requests = None,
@@ -74,7 +74,7 @@ def change(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Change a budget; a cap below what is spent, reserved or leased is refused."""
-    terms = _terms(cap_usd, request_ceiling_usd, pacing, expected_requests, rate_usd, quality_floor)
+    terms = _terms(context)
     if not terms:
         fail("nothing to change; see --help")
     _print([call(url, "change_budget", name, pool=pool, **terms)])
@@ -82,14 +82,14 @@ def change(
 
 @budgets_app.command("topup")
 def topup(
+    context: typer.Context,
     name: str,
-    usd: Annotated[float, typer.Option(help="US dollars to add to the cap.")],
+    top_up_usd: Annotated[float, typer.Option("--usd", help="US dollars to add to the cap.")],
     pool: PoolName = "default",
     url: Url = DEFAULT_URL,
 ) -> None:
     """Add to the cap of a budget."""
-    _finite(usd=usd)
-    _print([call(url, "change_budget", name, pool=pool, top_up_usd=usd)])
+    _print([call(url, "change_budget", name, pool=pool, **_terms(context))])
 
 
 @budgets_app.command("list")
@@ -114,43 +114,21 @@ def delete(name: str, pool: PoolName = "default", url: Url = DEFAULT_URL) -> Non
     typer.echo(f"dropped {name} of pool {pool}")
 
 
-def _terms(
-    cap_usd: float | None,
-    request_ceiling_usd: float | None,
-    pacing: str | None,
-    expected_requests: int | None,
-    rate_usd: float | None,
-    quality_floor: float | None,
-) -> dict[str, Any]:
-    """Return those terms of a budget that the command line names."""
-    _finite(
-        cap=cap_usd,
-        request_ceiling=request_ceiling_usd,
-        rate=rate_usd,
-        quality_floor=quality_floor,
-    )
-    terms = {
-        "cap_usd": cap_usd,
-        "request_ceiling_usd": request_ceiling_usd,
-        "pacing": pacing,
-        "expected_requests": expected_requests,
-        "rate_usd": rate_usd,
-        "quality_floor": quality_floor,
-    }
-    return {key: value for key, value in terms.items() if value is not None}
+def _terms(context: typer.Context) -> dict[str, Any]:
+    """Return the terms of a budget that were given as options, by their names in the HTTP API."""
+    terms = {}
+    for option in context.command.params:
+        name = str(option.name)
+        value = context.params[name]
+        if isinstance(value, float) and not math.isfinite(value):
+            fail(f"{option.opts[0]}: a number is expected, not {value}")
+        if value is not None and name not in ("name", "pool", "url"):
+            terms[name] = value
+    return terms
 
 
-def _finite(**amounts: float | None) -> None:
-    """End the program if an option, named with underscores, is not a finite number."""
-    for name, value in amounts.items():
-        if value is not None and not math.isfinite(value):
-            fail(f"--{name.replace('_', '-')}: a number is expected, not {value}")
-
-
-def _tag(text: str | None) -> tuple[str | None, str | None]:
+def _tag(text: str) -> tuple[str, str]:
     """Return the key and the value of ``KEY=VALUE``."""
-    if text is None:
-        return None, None
     key, equals, value = text.partition("=")
     if not (key and equals and value):
         fail(f"--tag: KEY=VALUE is expected, not {text!r}")

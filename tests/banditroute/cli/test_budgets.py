@@ -63,7 +63,7 @@ MISTAKES = [
     (["create", "b", "--cap", "1", "--tag", "team"], "--tag: KEY=VALUE is expected"),
     (["create", "b", "--cap", "1", "--tag", "=a"], "--tag: KEY=VALUE is expected"),
     (["create", "b", "--cap", "-1"], "cap_usd"),
-    (["create", "b", "--cap", "nan"], ""),
+    (["create", "b", "--cap", "nan"], "--cap: a number is expected"),
     (["create", "b", "--cap", "1", "--window", "week"], "window"),
     (["create", "b", "--cap", "1", "--window", "rolling"], "rolling_s"),
     (["create", "b", "--cap", "1", "--pool", "nowhere"], "'nowhere'"),
