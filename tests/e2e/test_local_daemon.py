@@ -108,7 +108,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with daemon(tmp_path, "--local", port=port) as running:
-            assert running.process.wait(20.0) == 2
+            assert running.process.wait(60.0) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in running.text
     assert "Traceback" not in running.text
 
@@ -126,6 +126,6 @@ def test_what_cannot_be_is_said_in_one_line(
     tmp_path: Path, flags: tuple[str, ...], said: str
 ) -> None:
     with daemon(tmp_path, "--local", *flags, port=free_port()) as running:
-        assert running.process.wait(20.0) == 2
+        assert running.process.wait(60.0) == 2
     assert running.text.startswith(f"banditroute: {said}"), running.text
     assert "Traceback" not in running.text

@@ -79,7 +79,7 @@ class Daemon:
     def text(self) -> str:
         return self.output.read_text()
 
-    def greeted(self, seconds: float = 30.0) -> str:
+    def greeted(self, seconds: float = 60.0) -> str:
         """Return what it printed once it says that it can be stopped."""
 
         def done() -> bool:

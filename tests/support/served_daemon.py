@@ -35,7 +35,7 @@ TABLES = (
     "leases",
     "reservations",
 )
-LEARNED_WITHIN_S = 5.0
+LEARNED_WITHIN_S = 60.0
 
 
 class LocalClient:

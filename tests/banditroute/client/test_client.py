@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,7 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route as HttpRoute
 from support.scripted_client import CALLERS, DECISION, Caller, Wire, client, fault, routed
 
-from banditroute.client import AsyncClient, Client, Route, RouteError, RouterError, retry
+from banditroute.client import AsyncClient, Client, Route, RouteError, RouterError, retry, sync
 
 
 @pytest.fixture(params=CALLERS)
@@ -39,10 +40,10 @@ def test_both_clients_have_the_same_methods_and_parameters() -> None:
     public = {name for name in dir(Client) if not name.startswith("_")}
     assert public == {name for name in dir(AsyncClient) if not name.startswith("_")}
     for name in public:
-        sync, aio = signature(getattr(Client, name)), signature(getattr(AsyncClient, name))
-        assert sync.parameters == aio.parameters
+        blocking, aio = signature(getattr(Client, name)), signature(getattr(AsyncClient, name))
+        assert blocking.parameters == aio.parameters
         if name != "decide":
-            assert sync.return_annotation == aio.return_annotation
+            assert blocking.return_annotation == aio.return_annotation
 
 
 def test_route_sends_what_was_asked_and_returns_the_decision(call: Caller) -> None:
@@ -138,16 +139,25 @@ def test_retries_are_counted_and_bounded(call: Caller) -> None:
     assert len(wire.requests) == 3
 
 
-def test_retry_for_outlasts_the_number_of_retries() -> None:
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Waits of the blocking client, in seconds; nothing else moves its clock."""
+    waits_s: list[float] = []
+    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: sum(waits_s)))
+    monkeypatch.setattr(sync, "time", SimpleNamespace(sleep=waits_s.append))
+    return waits_s
+
+
+def test_retry_for_outlasts_the_number_of_retries(waits: list[float]) -> None:
     wire = Wire(*[fault(503, "unavailable")] * 20, routed())
     with client(wire, retries=1, retry_for=20.0) as router:
         assert router.route(prompt="p").decision_id == "d1"
         assert router.retried == 20
     wire = Wire(fault(503, "unavailable"))
-    begun = time.monotonic()
+    waits.clear()
     with client(wire, retry_for=0.05) as router, pytest.raises(RouterError):
         router.route(prompt="p")
-    assert time.monotonic() - begun < 1.0
+    assert sum(waits) <= 0.05
     assert len(wire.requests) > 2
 
 
@@ -179,12 +189,11 @@ def test_default_model_does_not_hide_a_refusal(call: Caller) -> None:
             call(Wire(fault(status, code)), "route", prompt="p", options=options)
 
 
-def test_default_model_comes_within_the_timeout() -> None:
+def test_default_model_comes_within_the_timeout(waits: list[float]) -> None:
     wire = Wire(fault(503, "unavailable", **{"Retry-After": "5"}))
-    begun = time.monotonic()
     with client(wire, default_model="safe", timeout=0.2, retry_for=60.0) as router:
         assert router.route(prompt="p").degraded
-    assert time.monotonic() - begun < 1.0
+    assert sum(waits) <= 0.2
 
 
 def test_batch_rows_are_decisions_or_errors(call: Caller) -> None:
@@ -322,13 +331,15 @@ def test_call_survives_a_daemon_that_starts_later() -> None:
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
         answers: list[Route] = []
-        with Client(url, retry_for=20.0) as router:
+        with Client(url, retry_for=60.0) as router:
             caller = threading.Thread(target=lambda: answers.append(router.route(prompt="p")))
             caller.start()
-            time.sleep(0.3)
+            deadline_s = time.monotonic() + 60.0
+            while router.retried == 0:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
             reserved.listen()
             with serving(app, reserved):
-                caller.join(timeout=20.0)
-            assert router.retried > 0
+                caller.join(timeout=60.0)
     assert [answer.decision_id for answer in answers] == ["d1"]
     assert len(decided) == 1

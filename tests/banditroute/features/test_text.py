@@ -135,9 +135,9 @@ def test_every_code_word_counts() -> None:
 def test_a_megabyte_keeps_the_hashes_and_takes_linear_time() -> None:
     phrase = "alpha beta gamma delta "
     short = row(text.analyse(text.encode([phrase]))[0], 0)
-    started = time.perf_counter()
+    started_s = time.process_time()
     long = row(text.analyse(text.encode([phrase * 45_000]))[0], 0)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started_s < 2.0
     assert set(short) <= set(long)
     # One bigram more: the last word now also stands before the first.
     assert len(long) == len(short) + 1

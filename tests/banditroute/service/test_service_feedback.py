@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.served_budgets import set_all
 from support.served_daemon import Served, assert_error, serve
 
+from banditroute.core.clock import now_us
+from banditroute.store.tables import decisions
+
 ONE, MANY = "/v1/feedback", "/v1/feedback/batch"
+
+
+def expire_decisions(daemon: Served) -> None:
+    """Let the time for feedback on all decisions so far end now."""
+    set_all(daemon, decisions, expires_at=now_us())
 
 
 def test_the_same_twice_is_a_duplicate_and_another_a_conflict(served: Served) -> None:
@@ -98,10 +107,10 @@ def test_rows_of_a_batch_have_their_own_status(served: Served) -> None:
 
 
 def test_late_feedback_is_stored_and_not_learned(database: Path) -> None:
-    with serve(database, defaults={"feedback_ttl_s": 0.05}) as daemon:
+    with serve(database) as daemon:
         early, late = (daemon.route(models=["small"])["decision_id"] for _ in range(2))
         assert daemon.feedback(early, quality=1.0) == "accepted"
-        time.sleep(0.06)
+        expire_decisions(daemon)
         assert daemon.feedback(late, quality=0.0, input_tokens=10, output_tokens=10) == "late"
         assert daemon.feedback(late, quality=0.0, input_tokens=10, output_tokens=10) == "duplicate"
         rows = [{"decision_id": late, "latency_ms": 1, "key": "b"}]
@@ -133,15 +142,15 @@ def test_the_chosen_model_by_name_is_no_override(served: Served) -> None:
 
 
 def test_a_quality_that_never_came_is_given_once(database: Path) -> None:
-    pool = {"default_quality": 0.25, "feedback_ttl_s": 0.5}
-    with serve(database, defaults=pool) as daemon:
+    with serve(database, defaults={"default_quality": 0.25}) as daemon:
         heard, silent = daemon.route()["decision_id"], daemon.route()["decision_id"]
         foreign = daemon.route(models=["small"])["decision_id"]
         daemon.feedback(heard, quality=1.0)
         daemon.feedback(silent, latency_ms=10.0)
         daemon.feedback(foreign, model="large")
-        deadline = time.monotonic() + 5.0
-        while len(daemon.learned()) < 3 and time.monotonic() < deadline:
+        expire_decisions(daemon)
+        deadline_s = time.monotonic() + 60.0
+        while len(daemon.learned()) < 3 and time.monotonic() < deadline_s:
             time.sleep(0.02)
         assert daemon.feedback(silent, quality=0.9, key="too late") == "late"
         daemon.client.portal.call(daemon.client.app.state.service._default, pool_of(daemon))
@@ -261,9 +270,9 @@ def test_without_hashes_of_prompts_the_setting_is_named(served: Served) -> None:
 
 
 def test_a_late_preference_is_202(database: Path) -> None:
-    with serve(database, hash_key="secret", defaults={"feedback_ttl_s": 0.05}) as daemon:
+    with serve(database, hash_key="secret") as daemon:
         won, lost = duel(daemon)
-        time.sleep(0.06)
+        expire_decisions(daemon)
         assert daemon.feedback(won, preferred_over=lost) == "late"
         assert daemon.learned() == []
 
@@ -287,9 +296,9 @@ def test_a_session_is_judged_once(served: Served) -> None:
 
 
 def test_a_late_session_is_202(database: Path) -> None:
-    with serve(database, defaults={"feedback_ttl_s": 0.05}) as daemon:
+    with serve(database) as daemon:
         daemon.route(session_id="s")
-        time.sleep(0.06)
+        expire_decisions(daemon)
         answer = daemon.post(ONE, {"session_id": "s", "quality": 1})
         assert (answer.status_code, answer.json()) == (202, {"status": "late", "decisions": 0})
 

@@ -336,7 +336,7 @@ def check_retries(
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(posts=POSTS, data=st.data())
 def test_exactly_once_whatever_the_order_and_the_retries(
@@ -351,7 +351,7 @@ def test_exactly_once_whatever_the_order_and_the_retries(
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(posts=POSTS, data=st.data())
 def test_exactly_once_whatever_the_order_and_the_retries_on_postgresql(

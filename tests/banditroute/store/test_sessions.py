@@ -235,7 +235,7 @@ def check_sequence(
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     steps=st.lists(STEP, min_size=1, max_size=20), cut=st.integers(1, 20), split=st.integers(0, 4)
@@ -252,7 +252,7 @@ def test_a_quality_is_learned_once_and_from_whoever_came_first(
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     steps=st.lists(STEP, min_size=1, max_size=20), cut=st.integers(1, 20), split=st.integers(0, 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -103,7 +103,7 @@ events = st.one_of(
 
 
 @given(st.lists(events, max_size=6), st.integers(1, 40), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_composition_leaves_a_world(told: list[WorldEvent], rows: int, seed: int) -> None:
     then = World.from_dataset(generate(rows=rows, seed=seed).dataset, np.arange(rows))
     for event in told:
