@@ -42,6 +42,7 @@ class LinUCBParams(LinearParams):
     bound: float = 1.0
 
     def __post_init__(self) -> None:
+        """Check all parameters."""
         params.one_of("practical", "theoretical", width=self.width)
         params.not_negative(noise=self.noise, bound=self.bound)
         if not 0.0 < self.delta < 1.0:

@@ -280,6 +280,7 @@ class LinearParams:
     half_life: float = 0.0
 
     def __post_init__(self) -> None:
+        """Check all parameters."""
         not_negative(alpha=self.alpha)
         positive(ridge=self.ridge, level=self.level)
         share(prior=self.prior)

@@ -61,6 +61,7 @@ class PilotParams(LinearParams):
     gain: float = 0.2
 
     def __post_init__(self) -> None:
+        """Check all parameters."""
         params.one_of(*SCORES, score=self.score)
         params.not_negative(gain=self.gain)
         params.positive(trust=self.trust, slopes=self.slopes)

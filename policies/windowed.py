@@ -126,6 +126,7 @@ class SWLinUCBParams(LinUCBParams):
     half_life: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
+        """Check all parameters."""
         super().__post_init__()
         params.between(1, 1_000_000, window=self.window)
 

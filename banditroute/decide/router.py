@@ -25,7 +25,7 @@ from banditroute.decide.reasons import BUDGET, CODES
 from policies.base import Bools, Float32, Float64
 from policies.exploration import exploration_usd, shares, trial_shares
 from policies.laws import draw
-from policies.pacing.price import Price, cheapest, poor, priced
+from policies.pacing.price import Price, below_gain, cheapest, priced
 from policies.preference import penalty
 
 
@@ -274,7 +274,7 @@ class Router:
         scores = {name: value[rows] for name, value in scored.scores.items()}
         cost_usd, fine = scored.cost_usd[rows], scored.penalty[rows]
         reasons = reasons.copy()
-        reasons[poor(scored.mean[rows], cost_usd, reasons == 0, price.gain)] = CODES[
+        reasons[below_gain(scored.mean[rows], cost_usd, reasons == 0, price.gain)] = CODES[
             "price_of_money"
         ]
         pmf = exploit = priced(kind, scores, reasons == 0, fine, cost_usd, price)

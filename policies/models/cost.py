@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Arrays, Float32, Float64, Outcome, Sums, sums_of
+from policies.params import arm_prior
 from policies.ridge import RidgeArms, next_position
 
 MOST_TIMES_PRIOR = 64.0
@@ -50,12 +51,9 @@ class CostModel:
     """
 
     def __init__(self, *, dim: int) -> None:
-        precision = np.full(dim, _SLOPES)
-        precision[-1] = _PSEUDO
+        precision, self.common = arm_prior(dim, ridge=_SLOPES, level=_PSEUDO, prior=_LEVEL)
         self.arms: list[str] = []
         self.clock, self.due = 0, next_position(0)
-        self.common = np.zeros(dim)
-        self.common[-1] = _LEVEL
         self.ridge = RidgeArms(precision=precision, mean=self.common)
         self.prior_sums: dict[str, Sums] = {}
         self.view: Arrays = {}

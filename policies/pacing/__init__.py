@@ -1,1 +1,4 @@
-"""Pacing: the price of money, and the modes that set it."""
+"""Pacing: the price of money of a budget, and the modes that set it.
+
+Nothing here may know a clock, a ledger or a label.
+"""

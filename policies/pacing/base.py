@@ -1,10 +1,12 @@
-"""The price of money, set online: what a budget asks of the requests that it still has to serve.
+"""Pacing: the price of money, set online from a budget and its recent requests.
 
-Three interchangeable modes. `history` looks back: at which price would the recent requests, seen
-with what is known now, have cost what the next ones may? `zcl` filters by a threshold that rises
-with what is spent, for the worst case. `pacer` moves a price by every bill and needs neither a
-horizon nor feedback. None knows a clock, a ledger or a label: its owner tells it what money is
-left and hands it the recent requests, scored anew, whenever `due` says so or a price row changes.
+No mode may know a clock, a ledger or a label. Its owner passes it the money left and the recent
+requests, scored again, whenever `Pacing.due` is true or a price row changes.
+
+The three modes are interchangeable. `history` finds the price at which the recent requests, as the
+present snapshot sees them, would have cost what the next ones may cost. `zcl` filters models by a
+threshold that rises with the money spent, for the worst case. `pacer` moves a price by every bill
+and needs neither a horizon nor feedback.
 """
 
 from __future__ import annotations
@@ -16,33 +18,39 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.base import Bools, Float32, Float64, Policy
 from policies.pacing.price import Price, cheapest, priced
 
 WINDOW = 128
-"""How many recent requests an owner keeps for a window."""
+"""Number of recent requests that an owner keeps for a window."""
 
 WARM = 64
-"""Requests over which prices are solved more often than later."""
+"""Number of first requests over which prices are solved more often than later."""
 
-WARM_EVERY, _EVERY = 4, 16
-_NEAR, _FAR, _CLOSE = 1.1, 4.0, 0.1
+WARM_EVERY, _EVERY = 4, 16  # requests between two solves, among the first and later
+_NEAR, _FAR = 1.1, 4.0  # factors by which a search for a price widens: near a guess, and beyond
+_CLOSE = 0.1  # relative distance of two prices that are mixed
 LEAST, MOST = 1e-4, 1e6
-"""Prices of money are looked for between these multiples of a dear one."""
+"""Prices of money are searched between these multiples of a scale, see `price_where`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """What a budget knows, in US dollars.
+    """The money of a budget's window.
 
     Attributes
     ----------
-    left : what may still be spent in the window: the cap minus what is settled and minus open
+    left_usd : float
+        What may still be spent in the window: the cap minus settled costs and minus open
         reservations at their expected cost; inf where only a rate binds.
-    cap : of the window.
-    requests : still to come in the window, the next one included; inf when not known.
-    rate : per request, NaN when none was set; what counts where `requests` is not known.
+    cap_usd : float
+        Cap of the window.
+    requests : float
+        Requests still to come in the window, including the next one; inf where it is unknown.
+    rate_usd : float
+        US dollars per request, NaN where none is set; it counts where `requests` is unknown.
     """
 
     left_usd: float
@@ -53,10 +61,23 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class PriceTerms:
-    """What the next decisions have to pay; see `policies.pacing.price.Price` for the attributes.
+    """The price of the next decisions.
 
-    `keep` is what reservations of all models but the cheapest must leave in the budget, in US
-    dollars, for the cheapest answers to requests still to come.
+    Attributes
+    ----------
+    low : float
+        The lower of two prices, in quality units per US dollar.
+    high : float
+        The higher price, in quality units per US dollar.
+    share : float
+        Probability of `low`.
+    gain : float
+        Threshold in quality units per US dollar, see `policies.pacing.price.Price`.
+    rate_usd : float
+        US dollars that a request may cost on the average, NaN where no budget sets it.
+    keep_usd : float
+        US dollars that a reservation must leave in the budget, unless it is of a request's
+        cheapest model: they pay for the cheapest answers to requests still to come.
     """
 
     low: float = 0.0
@@ -67,7 +88,18 @@ class PriceTerms:
     keep_usd: float = 0.0
 
     def rows(self, n: int) -> Price:
-        """Return these terms for n decisions."""
+        """Return these terms for n decisions.
+
+        Parameters
+        ----------
+        n : int
+            Number of decisions.
+
+        Returns
+        -------
+        Price
+            The price, without `keep_usd`.
+        """
         return Price.flat(
             n, self.low, self.high, share=self.share, gain=self.gain, rate_usd=self.rate_usd
         )
@@ -75,15 +107,24 @@ class PriceTerms:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Recent requests, as the snapshot and the price rows of now see them.
+    """Recent requests, scored with the present snapshot and price rows.
 
     Attributes
     ----------
-    kind : the policy's class, whose law turns scores into probabilities.
-    scores, mean : float32[n, K], what the law reads, and expected quality.
-    eligible : bool[n, K], before any budget.
-    penalty : float64[n, K], in quality units, without money.
-    cost, worst : float64[n, K], US dollars: predicted, and to be reserved.
+    kind : type of Policy
+        The policy's class, whose law turns scores into probabilities.
+    scores : dict from str to float32[n, K]
+        What the law reads.
+    eligible : bool[n, K]
+        Eligible models, before any budget.
+    penalty : float64[n, K]
+        Cost and latency in quality units, without the price of money.
+    mean : float32[n, K]
+        Expected quality.
+    cost_usd : float64[n, K]
+        Predicted cost.
+    reservation_usd : float64[n, K]
+        What would be reserved.
     """
 
     kind: type[Policy]
@@ -95,81 +136,168 @@ class Window:
     reservation_usd: Float64
 
     def law(self, price: float, eligible: Bools | None = None) -> Float64:
-        """Return the pmf[n, K] at a price in quality units per US dollar."""
-        open_to = self.eligible if eligible is None else eligible
+        """Return the law at a price of money.
+
+        Parameters
+        ----------
+        price : float
+            Quality units per US dollar.
+        eligible : bool[n, K] or None
+            Models to choose from; None for all eligible ones.
+
+        Returns
+        -------
+        float64[n, K]
+            Probability of every model.
+        """
+        eligible = self.eligible if eligible is None else eligible
         flat = Price.flat(len(self.cost_usd), price)
-        return priced(self.kind, self.scores, open_to, self.penalty, self.cost_usd, flat)
+        return priced(self.kind, self.scores, eligible, self.penalty, self.cost_usd, flat)
 
     def expected_usd(self, price: float, eligible: Bools | None = None) -> float:
-        """Return the expected US dollars per request at a price."""
+        """Return the expected cost of a request at a price of money.
+
+        Parameters
+        ----------
+        price : float
+            Quality units per US dollar.
+        eligible : bool[n, K] or None
+            Models to choose from; None for all eligible ones.
+
+        Returns
+        -------
+        float
+            US dollars per request.
+        """
         return float((self.law(price, eligible) * self.cost_usd).sum() / len(self.cost_usd))
 
     def outcome(self, price: float, eligible: Bools) -> tuple[float, float]:
-        """Return (quality less penalty, US dollars) that a request is expected to come to."""
+        """Return the expected utility and cost of a request at a price of money.
+
+        Parameters
+        ----------
+        price : float
+            Quality units per US dollar.
+        eligible : bool[n, K]
+            Models to choose from.
+
+        Returns
+        -------
+        utility : float
+            Mean of quality minus penalty, in quality units.
+        cost_usd : float
+            Mean cost in US dollars.
+        """
         law = self.law(price, eligible)
         worth = np.clip(self.mean, 0.0, 1.0) - self.penalty
         return float((law * worth).sum() / len(law)), float((law * self.cost_usd).sum() / len(law))
 
     def quality(self, price: float) -> float:
-        """Return the expected mean quality at a price."""
+        """Return the expected mean quality at a price of money.
+
+        Parameters
+        ----------
+        price : float
+            Quality units per US dollar.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
         return float((self.law(price) * np.clip(self.mean, 0.0, 1.0)).sum() / len(self.cost_usd))
 
     def least_usd(self) -> Float64:
-        """Return the least predicted US dollars[m] of the requests that have a model."""
+        """Return the lowest predicted cost[m] in US dollars of requests with an eligible model."""
         rows = self.eligible.any(axis=1)
         least: Float64 = np.where(self.eligible, self.cost_usd, np.inf)[rows].min(axis=1)
         return least
 
     def reserves(self) -> tuple[float, float]:
-        """Return what cheapest models reserve at most, and what others give back on the average.
+        """Return what reservations take and give back.
 
-        The first is the largest reservation in US dollars of a request's cheapest model; the
-        second the mean over requests of ``worst - cost``, the least of the other models.
+        Returns
+        -------
+        most_usd : float
+            The largest reservation of a request's cheapest model.
+        back_usd : float
+            What a settled reservation of another model gives back: the smallest
+            ``reservation_usd - cost_usd`` of each request, averaged over the requests.
         """
-        at = np.arange(len(self.cost_usd)), cheapest(self.cost_usd, self.eligible)
-        most = float(np.where(self.eligible[at], self.reservation_usd[at], 0.0).max(initial=0.0))
-        back = np.where(self.eligible, self.reservation_usd - self.cost_usd, np.inf)
-        back[at] = np.inf
-        least = back.min(axis=1)
-        return most, float(least[least < np.inf].mean()) if (least < np.inf).any() else 0.0
+        least = self._cheapest()
+        eligible, reservation_usd = self.eligible[least], self.reservation_usd[least]
+        most_usd = float(np.where(eligible, reservation_usd, 0.0).max(initial=0.0))
+        back_usd = np.where(self.eligible, self.reservation_usd - self.cost_usd, np.inf)
+        back_usd[least] = np.inf
+        smallest = back_usd.min(axis=1)
+        some = smallest < np.inf
+        return most_usd, float(smallest[some].mean()) if some.any() else 0.0
 
     def only(self, models: Bools) -> Bools:
-        """Return `eligible` for some models[K] alone; the cheapest of a request stays."""
-        open_to = self.eligible & models
-        at = np.arange(len(self.cost_usd)), cheapest(self.cost_usd, self.eligible)
-        open_to[at] = self.eligible[at]
-        return open_to
+        """Return which models are eligible when only some may be chosen.
+
+        Parameters
+        ----------
+        models : bool[K] or bool[n, K]
+            The models that may be chosen, beside the cheapest eligible one of each request.
+
+        Returns
+        -------
+        bool[n, K]
+            The eligible models among them.
+        """
+        least, remaining = self._cheapest(), self.eligible & models
+        remaining[least] = self.eligible[least]
+        return remaining
 
     def within(self, money_usd: float) -> Bools:
-        """Return `eligible` without what `money` does not cover; the cheapest model stays."""
-        open_to = self.eligible & (self.reservation_usd <= money_usd)
-        at = np.arange(len(self.cost_usd)), cheapest(self.cost_usd, self.eligible)
-        open_to[at] = self.eligible[at]
-        return open_to
+        """Return which models are eligible when a reservation may take so much money.
+
+        Parameters
+        ----------
+        money_usd : float
+            Largest reservation; the cheapest eligible model of each request may exceed it.
+
+        Returns
+        -------
+        bool[n, K]
+            The eligible models.
+        """
+        return self.only(self.reservation_usd <= money_usd)
+
+    def _cheapest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the index of each request's cheapest eligible model into arrays[n, K]."""
+        return np.arange(len(self.cost_usd)), cheapest(self.cost_usd, self.eligible)
 
 
 class Pacing(ABC):
-    """Base of the modes: what was spent, and what must be kept for cheap answers.
+    """Base of the modes: the money spent, and the money to keep for cheap answers.
 
     Attributes
     ----------
-    terms : of the next decision. `solve` sets them; `charge` and `settle` may move them.
+    mode : str
+        Name of the mode in `PACINGS`.
+    terms : PriceTerms
+        Terms of the next decision. `solve` sets them; `charge` and `settle` may change them.
+    count : int
+        Decisions that were charged.
 
     Notes
     -----
-    With m and s the mean and the deviation of what a request's cheapest model costs, n requests
-    still to come after the next and w that model's largest reservation, other models must leave
-    ``m n + max(2 s sqrt(n) + w - r, 0)``: a request at the end that finds no money for any model is
-    worth far less than a better model for one of the others. r is what a reservation of another
-    model gives back when it is settled, which is money that no such model can have any more.
+    Let m and s be the mean and the standard deviation of the cost of a request's cheapest model, w
+    the largest reservation of such a model, and n the number of requests after the next one. Then
+    reservations of other models must leave ``m n + max(2 s sqrt(n) + w - r, 0)`` US dollars. The
+    reason: a request at the end of the window without money for any model loses far more than a
+    better model gains on another request. r is what a reservation of another model gives back when
+    it is settled; no such model can spend that any more.
 
-    What was spent is what was settled, and for open reservations what was predicted of a dollar
-    reserved on the average.
+    Money spent is the sum of settled costs and of open reservations at their expected cost. That
+    is the reserved amount times the mean ratio of predicted costs to reservations.
     """
 
     mode: ClassVar[str]
     moves: ClassVar[bool] = False
-    """Whether every charge moves the price; else an owner may bring them before a solve."""
+    """Whether every charge moves the price; if not, an owner may pass charges before a solve."""
 
     def __init__(self) -> None:
         self.terms = PriceTerms()
@@ -182,12 +310,23 @@ class Pacing(ABC):
     def _solve(self, window: Window, money: Money) -> PriceTerms: ...
 
     def _cold(self, rate_usd: float) -> PriceTerms:
-        """Return the terms before any request was seen: a request's money for all of quality."""
+        """Return the terms before any request: a request's money is worth a quality of 1."""
         price = 1.0 / rate_usd if rate_usd > 0.0 and math.isfinite(rate_usd) else 0.0
         return PriceTerms(price, price)
 
     def due(self, count: int) -> bool:
-        """Return whether to solve anew when `count` decisions were charged since this was made."""
+        """Return whether to solve again.
+
+        Parameters
+        ----------
+        count : int
+            Number of decisions that were charged so far.
+
+        Returns
+        -------
+        bool
+            True every 4 decisions up to the 64th, then every 16.
+        """
         return count % (WARM_EVERY if count <= WARM else _EVERY) == 0
 
     def solve(self, window: Window | None, money: Money) -> PriceTerms:
@@ -195,9 +334,17 @@ class Pacing(ABC):
 
         Parameters
         ----------
-        window : the last `WINDOW` requests or fewer, or before any the next one; None when there
-            are none: money then is as dear as it can be at its rate, and nothing is learned of it.
-        money : what is left now.
+        window : Window or None
+            At most the last `WINDOW` requests, or the next request before any was decided. None
+            where there is no request: the price is then the highest that the rate allows, and
+            nothing is learned.
+        money : Money
+            The money left now.
+
+        Returns
+        -------
+        PriceTerms
+            The terms, which `terms` keeps.
         """
         rate_usd = usd_per_request(money)
         if window is None or not window.eligible.any():
@@ -208,14 +355,22 @@ class Pacing(ABC):
         keep_usd = 0.0
         if math.isfinite(money.requests) and math.isfinite(money.left_usd):
             after = max(money.requests - 1.0, 0.0)
-            most, back = window.reserves()
-            margin = 2.0 * float(floor.std()) * math.sqrt(after) + most - back
+            most_usd, back_usd = window.reserves()
+            margin = 2.0 * float(floor.std()) * math.sqrt(after) + most_usd - back_usd
             keep_usd = self._floor_usd * after + max(margin, 0.0) * (after > 0.0)
         self.terms = replace(self._solve(window, money), rate_usd=rate_usd, keep_usd=keep_usd)
         return self.terms
 
     def charge(self, cost_usd: float, reserved_usd: float) -> None:
-        """Take in one decision, its predicted cost and its reservation in US dollars."""
+        """Add a decision.
+
+        Parameters
+        ----------
+        cost_usd : float
+            Its predicted cost.
+        reserved_usd : float
+            Its reservation.
+        """
         self.count += 1
         self._predicted_usd += cost_usd
         self._reserved_usd += reserved_usd
@@ -226,62 +381,125 @@ class Pacing(ABC):
             )
 
     def settle(self, reserved_usd: float, cost_usd: float) -> None:
-        """Take in the true cost of a decision that was charged; an expired one costs `reserved`."""
+        """Add the true cost of a decision that was charged.
+
+        Parameters
+        ----------
+        reserved_usd : float
+            Its reservation.
+        cost_usd : float
+            Its cost; that of an expired decision is its reservation.
+        """
         self._open_usd = max(self._open_usd - reserved_usd, 0.0)
         self._settled_usd += cost_usd
 
     @property
     def expected_share(self) -> float:
-        """How much of what is reserved is expected to be paid, 1 before anything was charged."""
+        """Part of a reservation that is expected to be paid, 1 before any charge."""
         return self._predicted_usd / self._reserved_usd if self._reserved_usd else 1.0
 
     @property
     def spent_usd(self) -> float:
-        """US dollars since this was made, open reservations at what they are expected to cost."""
+        """US dollars spent on all charged decisions, open reservations at their expected cost."""
         return self._settled_usd + self._open_usd * self.expected_share
 
 
 def usd_per_request(money: Money) -> float:
-    """Return the US dollars per request that may be spent, NaN where nothing says."""
+    """Return what a request may cost on the average.
+
+    Parameters
+    ----------
+    money : Money
+        The money of a budget's window.
+
+    Returns
+    -------
+    float
+        US dollars per request, NaN where neither the number of requests nor a rate is known.
+    """
     if math.isfinite(money.requests) and math.isfinite(money.left_usd):
         return max(money.left_usd, 0.0) / max(money.requests, 1.0)
     return money.rate_usd
 
 
-def price_where(
-    spend: Callable[[float], float], target: float, *, guess: float, scale: float
+def price_of_spending(
+    window: Window, target_usd: float, *, left_usd: float, guess: float
 ) -> tuple[float, float, float]:
-    """Return (low, high, share): prices that enclose a target, and the mix that meets it.
+    """Return the prices at which recent requests would have cost a target.
 
     Parameters
     ----------
-    spend : a falling function of the price.
-    target : the value to meet.
-    guess : where to look first, 0 for anywhere.
-    scale : a price that is dear; nothing is looked for beyond 1e6 of it.
+    window : Window
+        The recent requests.
+    target_usd : float
+        US dollars per request, above 0.
+    left_usd : float
+        Money left: models whose reservation exceeds it are left out.
+    guess : float
+        Price at which the search starts, 0 for none.
+
+    Returns
+    -------
+    low, high, share : float
+        See `price_where`.
+    """
+    eligible = window.within(left_usd)
+    return price_where(
+        lambda price: window.expected_usd(price, eligible),
+        target_usd,
+        guess=guess,
+        scale=1.0 / target_usd,
+    )
+
+
+def price_where(
+    value_at: Callable[[float], float], target: float, *, guess: float, scale: float
+) -> tuple[float, float, float]:
+    """Return two prices around the price at which a function meets a target.
+
+    Parameters
+    ----------
+    value_at : callable
+        A decreasing function of the price.
+    target : float
+        The value to meet.
+    guess : float
+        Price at which the search starts; 0 to start from `scale`.
+    scale : float
+        A high price: the search ends at 0 and at 1e6 times this price.
+
+    Returns
+    -------
+    low : float
+        A price at which the value is above the target.
+    high : float
+        A price at which it is at most the target.
+    share : float
+        Weight of `low` in the mixture of both values that meets the target. Where the search ends
+        at a bound, `low` and `high` are that bound and the share is 1.
     """
     least, limit = LEAST * scale, MOST * scale
-    at = min(max(guess or scale, least), limit)
-    low = high = at
-    above = below = spend(at)
+    start = min(max(guess or scale, least), limit)
+    low = high = start
+    above = below = value_at(start)
     step = _NEAR if guess else _FAR
     while below > target and high < limit:
         low, above = high, below
         high = min(step * high, limit)
-        below, step = spend(high), _FAR
+        below, step = value_at(high), _FAR
     while above <= target and low > 0.0:
         high, below = low, above
         low = low / step if low > least else 0.0
-        above, step = spend(low), _FAR
+        above, step = value_at(low), _FAR
     if above <= target:
         return low, low, 1.0
     if below > target:
         return high, high, 1.0
     while high - low > _CLOSE * high and high > least:
         middle = math.sqrt(low * high) if low > 0.0 else 0.5 * high
-        found = spend(middle)
-        if found > target:
-            low, above = middle, found
+        value = value_at(middle)
+        if value > target:
+            low, above = middle, value
         else:
-            high, below = middle, found
+            high, below = middle, value
     return low, high, (target - below) / (above - below)

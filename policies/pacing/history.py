@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache, partial
+from operator import itemgetter
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from policies.pacing.base import (
     Pacing,
     PriceTerms,
     Window,
+    price_of_spending,
     price_where,
     usd_per_request,
 )
@@ -23,39 +25,44 @@ _TIE = 1e-3
 """Plans whose worth differs by no more than this part count as equal."""
 
 _NEGLIGIBLE = 0.02
+"""Part of the free money below which no phase is planned."""
 
 
 class History(Pacing):
-    """The threshold that would have met the target on the recent requests (S-MCKP [1]_).
+    """The price that would have met the target on the recent requests (S-MCKP [1]_).
 
     Parameters
     ----------
-    carry : without a horizon, how many requests' worth of unspent money is remembered.
-    debt : and of overspent money.
-    horizon : over how many requests either is made up for.
-    quality_floor : mean quality that is to be met at the least cost, in [0, 1]; 0 for none. The
-        highest price at which the window still meets it is taken, unless the budget wants a higher.
+    carry : float, default 12.0
+        Without a horizon, how much unspent money is remembered, in requests' worth, at least 0.
+    debt : float, default 60.0
+        How much overspent money is remembered, likewise.
+    horizon : float, default 75.0
+        Number of requests over which either is made up for, above 0.
+    quality_floor : float, default 0.0
+        Mean quality that is met at the least cost, in [0, 1]; 0 for none. The mode takes the
+        highest price at which the window still meets it, unless the budget needs a higher one.
 
     Notes
     -----
-    The price of money is the knapsack's least efficiency ``dv / dc``: the law at a price takes
-    every request's last increment above it. Expected spend of the window at a price is exact, the
-    law having no draw in it; between two prices that enclose the target their laws are mixed.
+    The price of money is the least efficiency ``dv / dc`` of the knapsack: the law at a price takes
+    every request's last increment above it. The expected cost of the window at a price is exact,
+    since laws are not sampled. Between two prices that enclose the target, their laws are mixed.
 
-    With n requests to come, free money ``F = left - n m`` is spent in phases: a model whose
-    reservation is above what is free is out of reach from there on. For each phase there is a price
-    at which the money up to its end lasts for just n requests; the last of those worth most is
-    taken. So dear models are bought early, while they can be afforded, where that pays; and nothing
-    is planned for that no reservation will let through.
+    With n requests to come, the free money ``F = left - n m`` is spent in phases, m being the mean
+    cost of the cheapest models. A model whose reservation exceeds the free money is out of reach
+    from then on. For each phase there is a price at which the money up to its end lasts for exactly
+    n requests; the last phase of the highest worth is taken. So expensive models are bought early,
+    while they are within reach, where that pays, and no plan needs a reservation that is refused.
 
-    Without a horizon the target is the rate, and a part of what was saved or overspent. It is at
-    least 1.02 of what the cheapest models cost: no price can do better, and a router that pays any
-    price not to try the others would never learn that one of them is cheaper. With neither horizon
-    nor rate there is nothing to aim at, and money costs nothing.
+    Without a horizon the target is the rate, plus a part of what was saved and minus a part of what
+    was overspent. It is at least 1.02 of the cost of the cheapest models: no price can reach less,
+    and a router that pays any price to avoid the other models would never learn that one of them is
+    cheaper. With neither horizon nor rate there is no target, and money costs nothing.
 
-    Cold start: before the first request the window is that request, as the prior sees it; then all
-    requests so far, seen anew every 4 until there are 64. The price itself rations what is dear and
-    not known, so nothing is forced.
+    Cold start: before the first request the window is that request, as the prior sees it. Then it
+    holds all requests so far, scored again every 4 until there are 64. The price alone rations
+    models that are expensive and uncertain; no choice is forced.
 
     References
     ----------
@@ -85,10 +92,21 @@ class History(Pacing):
         self._solved = (0, 0.0)
 
     def due(self, count: int) -> bool:
-        """Return whether to solve anew: also when half the money of a phase has gone since."""
-        since, spent = count - self._solved[0], self.spent_usd - self._solved[1]
-        gone = spent - self._floor_usd * since > 0.5 * self._phase_usd
-        return super().due(count) or (gone and since >= WARM_EVERY)
+        """Return whether to solve again, also after half the money of a phase was spent.
+
+        Parameters
+        ----------
+        count : int
+            Number of decisions that were charged so far.
+
+        Returns
+        -------
+        bool
+            See `Pacing.due`.
+        """
+        since, spent_usd = count - self._solved[0], self.spent_usd - self._solved[1]
+        is_half_spent = spent_usd - self._floor_usd * since > 0.5 * self._phase_usd
+        return super().due(count) or (is_half_spent and since >= WARM_EVERY)
 
     def _solve(self, window: Window, money: Money) -> PriceTerms:
         rate_usd = usd_per_request(money)
@@ -99,98 +117,95 @@ class History(Pacing):
             if math.isfinite(money.requests) and math.isfinite(money.left_usd):
                 low, high, share = self._lasting(window, money, guess)
             else:
-                target = max(rate_usd + self._owed(rate_usd) / self.horizon, 1.02 * self._floor_usd)
-                open_to = window.within(money.left_usd)
-                low, high, share = price_where(
-                    lambda price: window.expected_usd(price, open_to),
-                    target,
+                target_usd = rate_usd + self._saved_usd(rate_usd) / self.horizon
+                low, high, share = price_of_spending(
+                    window,
+                    max(target_usd, 1.02 * self._floor_usd),
+                    left_usd=money.left_usd,
                     guess=guess,
-                    scale=1.0 / target,
                 )
         if self.quality_floor > 0.0:
             scale = 1.0 / float(np.where(window.eligible, window.cost_usd, 0.0).max(initial=1e-12))
-            lenient = price_where(window.quality, self.quality_floor, guess=guess, scale=scale)
-            low, high, share = max((low, high, share), lenient, key=lambda one: one[1])
+            for_quality = price_where(window.quality, self.quality_floor, guess=guess, scale=scale)
+            low, high, share = max((low, high, share), for_quality, key=itemgetter(1))
         return PriceTerms(low, high, share)
 
-    def _owed(self, rate_usd: float) -> float:
-        """Return what was saved (or, below 0, overspent) against the rate, in US dollars."""
-        saved = rate_usd * (self.count - self._counted) - (self.spent_usd - self._seen_usd)
-        self._balance_usd = min(
-            max(self._balance_usd + saved, -self.debt * rate_usd), self.carry * rate_usd
-        )
+    def _saved_usd(self, rate_usd: float) -> float:
+        """Return the US dollars that were saved (below 0: overspent) against the rate."""
+        saved_usd = rate_usd * (self.count - self._counted) - (self.spent_usd - self._seen_usd)
+        least, most = -self.debt * rate_usd, self.carry * rate_usd
+        self._balance_usd = min(max(self._balance_usd + saved_usd, least), most)
         self._counted, self._seen_usd = self.count, self.spent_usd
         return self._balance_usd
 
     def _lasting(self, window: Window, money: Money, guess: float) -> tuple[float, float, float]:
         """Return the prices at which free money lasts for the requests to come."""
-        free = money.left_usd - self._floor_usd * money.requests
-        dear = 1.0 / max(usd_per_request(money), 1e-12)
-        stages = _stages(window, free)
-        self._phase_usd = stages[0][1] if stages else math.inf
-        if not stages:
-            price = max(guess, dear)
+        free_usd = money.left_usd - self._floor_usd * money.requests
+        scale = 1.0 / max(usd_per_request(money), 1e-12)
+        phases = _phases(window, free_usd)
+        self._phase_usd = phases[0][1] if phases else math.inf
+        if not phases:
+            price = max(guess, scale)
             return price, price, 1.0
 
         @cache
-        def outcome(price: float, stage: int) -> tuple[float, float]:
-            # Plans look at the same prices, and some laws are slow to evaluate.
-            return window.outcome(price, stages[stage][0])
+        def outcome(price: float, phase: int) -> tuple[float, float]:
+            # Plans evaluate the same prices, and some laws are slow.
+            return window.outcome(price, phases[phase][0])
 
-        def pace(price: float, count: int) -> float:
-            """Return requests to come over those that the money of some stages lasts for."""
-            lasts = 0.0
-            for stage in range(count):
-                more = outcome(price, stage)[1] - self._floor_usd
-                if more * money.requests <= 1e-9 * stages[stage][1]:
+        def shortage(price: float, count: int) -> float:
+            """Return the requests to come over those that the money of some phases lasts for."""
+            requests = 0.0
+            for phase in range(count):
+                more_usd = outcome(price, phase)[1] - self._floor_usd
+                if more_usd * money.requests <= 1e-9 * phases[phase][1]:
                     return 0.0
-                lasts += stages[stage][1] / more
-            return money.requests / lasts
+                requests += phases[phase][1] / more_usd
+            return money.requests / requests
 
         def worth(price: float) -> float:
-            """Return what all requests to come are worth at a price, as the stages pass."""
-            left, total = money.requests, 0.0
-            for stage, (_, amount) in enumerate(stages):
-                value, cost = outcome(price, stage)
-                lasts = min(amount / max(cost - self._floor_usd, 1e-300), left)
-                total, left = total + lasts * value, left - lasts
-            return total + left * cheap
+            """Return the utility of all requests to come, at a price, over the phases."""
+            requests, total = money.requests, 0.0
+            for phase, (_, amount_usd) in enumerate(phases):
+                utility, cost_usd = outcome(price, phase)
+                served = min(amount_usd / max(cost_usd - self._floor_usd, 1e-300), requests)
+                total, requests = total + served * utility, requests - served
+            return total + requests * cheapest_utility
 
         plans = [
-            price_where(partial(pace, count=count), 1.0, guess=guess, scale=dear)
-            for count in range(1, len(stages) + 1)
+            price_where(partial(shortage, count=count), 1.0, guess=guess, scale=scale)
+            for count in range(1, len(phases) + 1)
         ]
         if len(plans) == 1:
             return plans[0]
-        cheap, _ = window.outcome(
-            dear, window.only(np.zeros(window.cost_usd.shape[1], dtype=np.bool_))
-        )
+        no_models = np.zeros(window.cost_usd.shape[1], dtype=np.bool_)
+        cheapest_utility, _ = window.outcome(scale, window.only(no_models))
         values = [worth(high) for _, high, _ in plans]
-        # Worth is an estimate; money that is left over is worth nothing for sure.
+        # Worth is an estimate, but money that is left over is certainly worth nothing.
         enough = max(values) - _TIE * abs(max(values))
         return plans[max(k for k, value in enumerate(values) if value >= enough)]
 
 
-def _stages(window: Window, free: float) -> list[tuple[Bools, float]]:
-    """Return, first to last, which models are in reach and how much of the free money that is for.
+def _phases(window: Window, free_usd: float) -> list[tuple[Bools, float]]:
+    """Return the phases in order: which models are within reach, and the free money spent in it.
 
-    A model's last purchase is made with no more free than its reservation, and what that gives
-    back is what it cannot spend. The purchase may take more than what was left for its phase, so
-    one is put by: a later phase that is short of money costs more than one that has some over.
-    Less than a fiftieth of the free money counts as nothing: it binds at the very end, for which
-    no plan is worth the time it takes.
+    A model's last purchase is made when the free money equals its reservation. What that
+    reservation gives back can no longer be spent on the model. The purchase may cost more than what
+    is left for its phase, so the cost of one is set aside: a shortage in a later phase costs more
+    than a surplus. Less than a fiftieth of the free money is ignored: it binds only at the very
+    end, and no plan for that is worth its time.
     """
     count = np.maximum(window.eligible.sum(axis=0), 1)
-    cost = np.where(window.eligible, window.cost_usd, 0.0).sum(axis=0) / count
-    back = np.where(window.eligible, window.reservation_usd, 0.0).sum(axis=0) / count - cost
-    reach = np.where(window.eligible.any(axis=0), back, np.inf)
-    reach[reach < _NEGLIGIBLE * free] = 0.0
-    stages: list[tuple[Bools, float]] = []
-    upper = free
-    for mark in sorted({0.0, *reach[reach < free].tolist()}, reverse=True):
-        open_to = window.only(reach <= mark)
-        if upper > mark and (open_to.sum(axis=1) > 1).any():
-            stages.append((open_to, upper - mark))
-            last = float(cost[reach == mark].max(initial=0.0)) if mark > 0.0 else 0.0
-            upper = max(mark - last, 0.0)
-    return stages
+    cost_usd = np.where(window.eligible, window.cost_usd, 0.0).sum(axis=0) / count
+    back_usd = np.where(window.eligible, window.reservation_usd, 0.0).sum(axis=0) / count - cost_usd
+    reach_usd = np.where(window.eligible.any(axis=0), back_usd, np.inf)
+    reach_usd[reach_usd < _NEGLIGIBLE * free_usd] = 0.0
+    phases: list[tuple[Bools, float]] = []
+    upper_usd = free_usd
+    for end_usd in sorted({0.0, *reach_usd[reach_usd < free_usd].tolist()}, reverse=True):
+        eligible = window.only(reach_usd <= end_usd)
+        if upper_usd > end_usd and (eligible.sum(axis=1) > 1).any():
+            phases.append((eligible, upper_usd - end_usd))
+            last_usd = float(cost_usd[reach_usd == end_usd].max(initial=0.0))
+            upper_usd = max(end_usd - last_usd, 0.0)
+    return phases

@@ -1,7 +1,9 @@
-"""The multi-choice knapsack, offline: the best choice of a model for every request of a list.
+"""The multiple-choice knapsack, offline: the best choice of a model for every request of a list.
 
-Values and costs are all known here, so this is what nobody can do online: the simulator's oracle,
-and what the online modes are held to in tests. Pure functions of arrays.
+It needs all values and costs in advance, so no online mode may use it. It is the simulator's
+oracle, and tests compare the online modes with it. All are pure functions of arrays.
+
+Values and costs have any unit; the simulator passes quality and US dollars.
 """
 
 from __future__ import annotations
@@ -19,15 +21,22 @@ REFUSED = -1
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What each request gets; one request may be split between two models.
+    """The choice for each request; one request may be split between two models.
 
     Attributes
     ----------
-    choice : int[n], column of the model, `REFUSED` for none.
-    split : row of the request that gets a better model with probability `share`; -1 for none.
-    better : column of that model.
-    share : in [0, 1).
-    value, cost : of the whole list, the split request by its expectation.
+    choice : int[n]
+        Column of the model, `REFUSED` for none.
+    split : int
+        Row of the request that gets a better model with probability `share`; -1 for none.
+    better : int
+        Column of that model, -1 for none.
+    share : float
+        Probability in [0, 1).
+    value : float
+        Value of the whole list; the split request counts by its expectation.
+    cost : float
+        Cost of the whole list, likewise.
     """
 
     choice: NDArray[np.intp]
@@ -44,10 +53,20 @@ class Increments:
 
     Attributes
     ----------
-    base : int[n], where each request starts: its cheapest eligible model, the best among equals.
-    value, cost : of all bases together.
-    row, model : int[m], which request an increment moves, and to which model.
-    more_value, more_cost : float64[m], above 0; of one request in the order of its corners.
+    base : int[n]
+        First choice of each request: its cheapest eligible model, the best among equals.
+    value : float
+        Value of all first choices.
+    cost : float
+        Cost of all first choices.
+    row : int[m]
+        The request that an increment changes.
+    model : int[m]
+        The model that it changes to.
+    more_value : float64[m]
+        Value that it adds, above 0; increments of one request are in the order of its corners.
+    more_cost : float64[m]
+        Cost that it adds, above 0.
     """
 
     base: NDArray[np.intp]
@@ -62,12 +81,23 @@ class Increments:
     def of(
         cls, value: Float64, cost: Float64, eligible: Bools | None = None, *, refusable: bool
     ) -> Increments:
-        """Return the increments of value[n, K] and cost[n, K] >= 0.
+        """Return the increments of a list of requests.
 
         Parameters
         ----------
-        eligible : bool[n, K]; None for all. A request without any is refused.
-        refusable : whether each request may also have no model, of value and cost 0.
+        value : float64[n, K]
+            Value of each model for each request.
+        cost : float64[n, K]
+            Its cost, at least 0.
+        eligible : bool[n, K] or None
+            Models to choose from, None for all. A request without any is refused.
+        refusable : bool
+            Whether each request may also have no model, of value and cost 0.
+
+        Returns
+        -------
+        Increments
+            In order of falling efficiency.
         """
         n, k = value.shape
         barred = np.zeros(value.shape, dtype=np.bool_) if eligible is None else ~eligible
@@ -76,7 +106,7 @@ class Increments:
         worth = np.hstack([np.where(barred, -np.inf, value), np.where(closed, -np.inf, none)])
         price = np.hstack([np.where(barred, np.inf, cost), np.where(closed, np.inf, none)])
         order = np.lexsort((-worth, price), axis=1)
-        at = order[:, 0]
+        first = order[:, 0]
         rows = np.arange(n)
         corners: list[tuple[float, int, int, int, float, float]] = []
         hulls = zip(
@@ -90,13 +120,13 @@ class Increments:
             for step, (a, b) in enumerate(zip(hull, hull[1:], strict=False)):
                 dv, dc = values[b] - values[a], costs[b] - costs[a]
                 corners.append((-dv / dc, i, step, models[b], dv, dc))
-        # Of equals the earlier request goes first, and of one request the earlier corner.
+        # Equal increments are sorted by request, and those of one request by corner.
         corners.sort()
         columns = list(zip(*corners, strict=True)) if corners else [()] * 6
         return cls(
-            base=np.where(at == k, REFUSED, at),
-            value=float(worth[rows, at].sum()),
-            cost=float(price[rows, at].sum()),
+            base=np.where(first == k, REFUSED, first),
+            value=float(worth[rows, first].sum()),
+            cost=float(price[rows, first].sum()),
             row=np.array(columns[1], dtype=np.intp),
             model=np.array(columns[3], dtype=np.intp),
             more_value=np.array(columns[4], dtype=np.float64),
@@ -104,8 +134,21 @@ class Increments:
         )
 
     def take(self, amount: float, of: Float64) -> Plan:
-        """Return the plan that takes increments until they sum to `amount` of `of`[m]."""
-        # A tolerance far below any increment: rounding must not take a part of one more.
+        """Return the plan that takes increments in order, up to an amount.
+
+        Parameters
+        ----------
+        amount : float
+            Sum at which it stops, within an increment if need be.
+        of : float64[m]
+            What is summed, `more_value` or `more_cost`.
+
+        Returns
+        -------
+        Plan
+            The last increment is taken in part.
+        """
+        # The tolerance is far below any increment: rounding must not take a part of another one.
         sums = of.cumsum()
         whole = int(np.searchsorted(sums, amount * (1.0 + 1e-12), side="right"))
         choice = self.base.copy()
@@ -153,23 +196,34 @@ def best_value(
 
     Parameters
     ----------
-    value, cost : float64[n, K]; cost at least 0.
-    budget : for the whole list, in the unit of cost.
-    eligible : bool[n, K]; None for all. A request without any is refused.
-    refusable : whether each request may also have no model, of value and cost 0.
+    value : float64[n, K]
+        Value of each model for each request.
+    cost : float64[n, K]
+        Its cost, at least 0.
+    budget : float
+        Largest cost of the whole list.
+    eligible : bool[n, K] or None
+        Models to choose from, None for all. A request without any is refused.
+    refusable : bool, default False
+        Whether each request may also have no model, of value and cost 0.
+
+    Returns
+    -------
+    Plan
+        The choices.
 
     Raises
     ------
     ValueError
-        When the cheapest models alone cost more than the budget; not where `refusable`.
+        When the cheapest models alone cost more than the budget; never where `refusable`.
 
     Notes
     -----
-    The linear relaxation of the multi-choice knapsack [1]_. Per request the corners of the upper
-    hull of (cost, value), from the cheapest eligible model on, are increments of falling
+    The linear relaxation of the multiple-choice knapsack [1]_. For each request the corners of the
+    upper hull of (cost, value), from the cheapest eligible model on, are increments of falling
     efficiency ``dv / dc``; a corner that loses value is not on the hull. Increments of all requests
-    are taken greedily, the last one in part. Without that part the plan is whole, and its value is
-    short of the best whole plan's by at most that one increment.
+    are taken greedily, the last one in part. Without that part every choice is whole, and the value
+    is below that of the best whole plan by at most one increment.
 
     References
     ----------
@@ -194,8 +248,19 @@ def least_cost(value: Float64, cost: Float64, floor: float, eligible: Bools | No
 
     Parameters
     ----------
-    value, cost, eligible : see `best_value`.
-    floor : for the whole list, in the unit of value.
+    value : float64[n, K]
+        See `best_value`.
+    cost : float64[n, K]
+        See `best_value`.
+    floor : float
+        Smallest value of the whole list.
+    eligible : bool[n, K] or None
+        See `best_value`.
+
+    Returns
+    -------
+    Plan
+        The choices.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The mode `pacer`: a price that every bill moves; no horizon and no feedback needed."""
+"""The mode `pacer`: a price that every bill moves. It needs neither a horizon nor feedback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policies.pacing.base import (
     Pacing,
     PriceTerms,
     Window,
-    price_where,
+    price_of_spending,
     usd_per_request,
 )
 
@@ -22,21 +22,24 @@ _TINY = 1e-12
 
 
 class Pacer(Pacing):
-    """A price that every bill moves: online mirror descent on the budget's dual [1]_.
+    """Online mirror descent on the dual of the budget [1]_: every bill moves the price.
 
     Parameters
     ----------
-    step : of the price's logarithm, per budgeted request of money.
+    step : float, default 0.03
+        Step of the logarithm of the price, per request's worth of money, above 0.
 
     Notes
     -----
-    ``log lambda += step (x / target - 1)``, x the reservation when a request is charged, corrected
-    to its bill when that is known: feedback that never comes leaves money unspent, never a budget
-    broken. Steps are relative, so no scale of money or quality has to be known; over T requests
-    mean spend is off the target by ``log(lambda_T / lambda_0) / (step T)`` of it and no more.
+    ``log lambda += step (x / target - 1)``. When a request is charged, x is its reservation; when
+    its bill is known, the step is corrected to the bill. So where feedback never comes, money stays
+    unspent, and the budget holds. Steps are relative, so no scale of money or quality has to be
+    known. Over T requests the mean cost differs from the target by the part
+    ``log(lambda_T / lambda_0) / (step T)`` of it, and no more.
 
-    Cold start: at each solve of the first 64 requests, the price at which those so far, as now
-    seen, would have cost the target; without a window one quality per target. Then bills decide.
+    Cold start: each solve within the first 64 requests sets the price at which all requests so far,
+    as the present snapshot sees them, would have cost the target. Before any request the price is
+    one quality per target. After that only bills move it.
 
     References
     ----------
@@ -60,22 +63,22 @@ class Pacer(Pacing):
             return PriceTerms()
         self._target_usd = max(rate_usd, _TINY)
         if self._log is None or self.count < WARM:
-            target_usd = max(self._target_usd, 1.02 * self._floor_usd)
-            open_to = window.within(money.left_usd)
-            _, price, _ = price_where(
-                lambda price: window.expected_usd(price, open_to),
-                target_usd,
+            _, price, _ = price_of_spending(
+                window,
+                max(self._target_usd, 1.02 * self._floor_usd),
+                left_usd=money.left_usd,
                 guess=self.terms.high,
-                scale=1.0 / target_usd,
             )
             self._log = math.log(max(price, self._bounds()[0]))
         return self._terms()
 
     def charge(self, cost_usd: float, reserved_usd: float) -> None:
+        """See `Pacing.charge`."""
         super().charge(cost_usd, reserved_usd)
         self._move(reserved_usd / self._target_usd - 1.0)
 
     def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        """See `Pacing.settle`."""
         super().settle(reserved_usd, cost_usd)
         self._move((cost_usd - reserved_usd) / self._target_usd)
 

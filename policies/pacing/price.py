@@ -1,7 +1,9 @@
 """The price of money: what a binding budget adds to the penalty, before the pmf.
 
-A price between two values is a mix of two laws, so propensities stay exact; a threshold leaves
-out what gains too little quality for its money. Pure functions, row by row.
+All are pure functions, and no row depends on another row of its batch.
+
+A price between two values is a mixture of two laws, so propensities stay exact. A threshold leaves
+out models that gain too little quality for their cost.
 """
 
 from __future__ import annotations
@@ -18,15 +20,21 @@ from policies.base import Bools, Float32, Float64, Policy
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What money costs in n decisions; every attribute is float64[n, 1].
+    """The price of money in n decisions.
 
     Attributes
     ----------
-    low, high : two prices in quality units per US dollar, low <= high.
-    share : probability of `low`; anything where both are equal.
-    gain : least quality per US dollar, both over the cheapest eligible model, that a model must
-        be expected to bring; 0 leaves nothing out.
-    rate : US dollars that a request may spend on the average, NaN where no budget says.
+    low : float64[n, 1]
+        The lower of two prices, in quality units per US dollar.
+    high : float64[n, 1]
+        The higher price, in quality units per US dollar.
+    share : float64[n, 1]
+        Probability of `low`; any value where both prices are equal.
+    gain : float64[n, 1]
+        Threshold in quality units per US dollar: what a model must be expected to gain. Quality
+        and cost are counted over those of the cheapest eligible model. 0 leaves no model out.
+    rate_usd : float64[n, 1]
+        US dollars that a request may cost on the average, NaN where no budget sets it.
     """
 
     low: Float64
@@ -46,18 +54,61 @@ class Price:
         gain: float = 0.0,
         rate_usd: float = np.nan,
     ) -> Price:
-        """Return the same price for n decisions; without `high` it is `low`."""
+        """Return the same price for n decisions.
+
+        Parameters
+        ----------
+        n : int
+            Number of decisions.
+        low : float, default 0.0
+            Quality units per US dollar.
+        high : float or None
+            Quality units per US dollar; None for `low`.
+        share : float, default 1.0
+            Probability of `low`.
+        gain : float, default 0.0
+            Threshold in quality units per US dollar.
+        rate_usd : float, default NaN
+            US dollars per request.
+
+        Returns
+        -------
+        Price
+            A price of n equal rows.
+        """
         values = low, low if high is None else high, share, gain, rate_usd
         return cls(*(np.full((n, 1), value, dtype=np.float64) for value in values))
 
     @classmethod
     @lru_cache(maxsize=64)
     def none(cls, n: int) -> Price:
-        """Return the price of n decisions for which money costs nothing; not to be written to."""
+        """Return the price of n decisions without a budget; its arrays must not be written to.
+
+        Parameters
+        ----------
+        n : int
+            Number of decisions.
+
+        Returns
+        -------
+        Price
+            Prices of 0; calls of the same n may return the same object.
+        """
         return cls.flat(n)
 
     def take(self, rows: slice) -> Price:
-        """Return the price of some of the decisions."""
+        """Return the price of some of the decisions.
+
+        Parameters
+        ----------
+        rows : slice
+            The decisions.
+
+        Returns
+        -------
+        Price
+            Views of these rows.
+        """
         parts = self.low, self.high, self.share, self.gain, self.rate_usd
         return Price(*(part[rows] for part in parts))
 
@@ -71,12 +122,29 @@ def priced(
     price: Price,
     explore: Float64 | None = None,
 ) -> Float64:
-    """Return the pmf[n, K] of a kind of policy at a price of money, mixed where the price is.
+    """Return the law of a policy at a price of money.
 
     Parameters
     ----------
-    scores, eligible, penalty, explore : see `Policy.pmf`; the penalty without money's part.
-    cost : float64[n, K], predicted US dollars.
+    kind : type of Policy
+        The policy's class.
+    scores : mapping from str to float32[n, K]
+        See `Policy.pmf`.
+    eligible : bool[n, K]
+        See `Policy.pmf`.
+    penalty : float64[n, K]
+        See `Policy.pmf`, without the price of money.
+    cost_usd : float64[n, K]
+        Predicted cost.
+    price : Price
+        The price; a mixed price gives a mixture of the laws at its two prices.
+    explore : float64[n, K] or None
+        See `Policy.pmf`.
+
+    Returns
+    -------
+    float64[n, K]
+        Probability of every arm.
     """
     low = kind.pmf(scores, eligible, penalty + price.low * cost_usd, explore)
     if np.array_equal(price.low, price.high):
@@ -89,29 +157,52 @@ def priced(
 
 
 def cheapest(cost_usd: Float64, eligible: Bools) -> NDArray[np.intp]:
-    """Return the column[n] of the least predicted cost[n, K] among the eligible models."""
-    found: NDArray[np.intp] = np.where(eligible, cost_usd, np.inf).argmin(axis=1)
-    return found
-
-
-def poor(mean: Float32, cost_usd: Float64, eligible: Bools, gain: Float64) -> Bools:
-    """Return the eligible models[n, K] that gain too little for their money.
+    """Return the eligible model of the lowest predicted cost.
 
     Parameters
     ----------
-    mean : float32[n, K], expected quality.
-    cost : float64[n, K], predicted US dollars.
-    gain : float64[n, 1], see `Price`.
+    cost_usd : float64[n, K]
+        Predicted cost.
+    eligible : bool[n, K]
+        Eligible models.
+
+    Returns
+    -------
+    int[n]
+        Its column; 0 where no model is eligible.
+    """
+    columns: NDArray[np.intp] = np.where(eligible, cost_usd, np.inf).argmin(axis=1)
+    return columns
+
+
+def below_gain(mean: Float32, cost_usd: Float64, eligible: Bools, gain: Float64) -> Bools:
+    """Return the eligible models that gain too little quality for their cost.
+
+    Parameters
+    ----------
+    mean : float32[n, K]
+        Expected quality.
+    cost_usd : float64[n, K]
+        Predicted cost.
+    eligible : bool[n, K]
+        Eligible models.
+    gain : float64[n, 1]
+        Threshold in quality units per US dollar, see `Price`.
+
+    Returns
+    -------
+    bool[n, K]
+        True for a model that the threshold leaves out.
 
     Notes
     -----
-    Gains are counted from the cheapest eligible model, the one that every request can have: it is
-    never left out, whatever its quality, so no threshold leaves a request without a model.
+    Gains are counted over the cheapest eligible model. It is never left out, so no threshold leaves
+    a request without a model.
     """
     if not mean.size or not gain.any():
         return np.zeros(mean.shape, dtype=np.bool_)
-    at = np.arange(len(cost_usd)), cheapest(cost_usd, eligible)
-    more = np.where(eligible, cost_usd - cost_usd[at][:, None], 0.0)
-    better = np.asarray(mean - mean[at][:, None], dtype=np.float64)
-    # A model at the very cost of the cheapest costs nothing more: there is no ratio to refuse.
-    return eligible & (more > 0.0) & (better < gain * more)
+    least = np.arange(len(cost_usd)), cheapest(cost_usd, eligible)
+    more_usd = np.where(eligible, cost_usd - cost_usd[least][:, None], 0.0)
+    better = np.asarray(mean - mean[least][:, None], dtype=np.float64)
+    # A model of the same cost as the cheapest has no gain per dollar that could be too small.
+    return eligible & (more_usd > 0.0) & (better < gain * more_usd)

@@ -14,7 +14,7 @@ from policies.linucb import LinUCB
 from policies.pacing.base import WINDOW, Money, PriceTerms, Window, price_where
 from policies.pacing.history import History
 from policies.pacing.knapsack import best_value, least_cost
-from policies.pacing.price import cheapest, poor, priced
+from policies.pacing.price import below_gain, cheapest, priced
 from policies.pacing.zcl import psi
 
 NEVER = Money(left_usd=math.inf, cap_usd=math.inf, requests=math.inf, rate_usd=math.nan)
@@ -66,7 +66,7 @@ class Stream:
             room = np.full(cost.shape, left - terms.keep_usd)
             room[0, cheapest(cost, at.eligible)] = left
             open_to = at.eligible & (cost <= room + 1e-12)
-            open_to &= ~poor(at.mean, cost, open_to, np.array([[terms.gain]]))
+            open_to &= ~below_gain(at.mean, cost, open_to, np.array([[terms.gain]]))
             pmf = priced(LinUCB, at.scores, open_to, at.penalty, cost, terms.rows(1))[0]
             if not pmf.any():
                 continue
@@ -159,7 +159,7 @@ def test_before_any_request_only_the_cheapest_is_bought() -> None:
         terms = make_pacing(mode).solve(None, money)
         assert terms.rate_usd == 1e-3
         at, price = window_of(value, cost), terms.rows(1)
-        open_to = at.eligible & ~poor(at.mean, cost, at.eligible, price.gain)
+        open_to = at.eligible & ~below_gain(at.mean, cost, at.eligible, price.gain)
         law = priced(LinUCB, at.scores, open_to, at.penalty, cost, price)
         assert law.tolist() == [[1.0, 0.0]]
 
@@ -301,5 +301,5 @@ def test_zcl_has_an_answer_where_every_model_is_worth_less_than_nothing() -> Non
     window = window_of(value, cost)
     pacing = make_pacing("zcl", lower=1e3, upper=1e6)
     terms = pacing.solve(window, Money(0.5, 1.0, 1000, math.nan))
-    left = ~poor(window.mean, cost, window.eligible, terms.rows(1).gain)
+    left = ~below_gain(window.mean, cost, window.eligible, terms.rows(1).gain)
     assert left.tolist() == [[True, False, False]]

@@ -7,7 +7,7 @@ import pytest
 
 from policies.base import Float64
 from policies.linucb import LinUCB
-from policies.pacing.price import Price, poor, priced
+from policies.pacing.price import Price, below_gain, priced
 from policies.thompson import Thompson
 
 COST = np.array([[0.001, 0.01, 0.1], [0.001, 0.01, 0.1]])
@@ -71,13 +71,13 @@ def test_a_row_alone_has_the_bits_that_it_has_in_a_batch() -> None:
 )
 def test_a_threshold_counts_gains_over_the_cheapest(gain: float, expected: list[bool]) -> None:
     mean = np.array([[0.5, 0.7, 0.79]], dtype=np.float32)
-    found = poor(mean, COST[:1], OPEN[:1], np.array([[gain]]))
+    found = below_gain(mean, COST[:1], OPEN[:1], np.array([[gain]]))
     assert found.tolist() == [expected]
 
 
 def test_the_cheapest_eligible_model_is_never_left_out() -> None:
     mean = np.array([[0.9, -0.5, -0.7]], dtype=np.float32)
     open_to = np.array([[False, True, True]])
-    assert poor(mean, COST[:1], open_to, np.array([[1e3]])).tolist() == [[False, False, True]]
+    assert below_gain(mean, COST[:1], open_to, np.array([[1e3]])).tolist() == [[False, False, True]]
     nothing = np.zeros((1, 3), dtype=np.bool_)
-    assert not poor(mean, COST[:1], nothing, np.array([[1e3]])).any()
+    assert not below_gain(mean, COST[:1], nothing, np.array([[1e3]])).any()
