@@ -33,7 +33,6 @@ _ONCE = {
     "description": "The same key gets the same answer for 24 hours.",
     "schema": {"type": "string", "maxLength": 255},
 }
-_OK = {200: "Success"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class Endpoint:
     answer: type[BaseModel] | None = None
     parameters: tuple[Mapping[str, Any], ...] = ()
     errors: tuple[int, ...] = ()
-    successes: Mapping[int, str] = field(default_factory=lambda: _OK)
+    successes: Mapping[int, str] = field(default_factory=lambda: {200: "Success"})
     batch: bool = False
     texts: str = ""
 

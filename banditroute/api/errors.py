@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from banditroute.api.answers import json_answer
 from banditroute.core.errors import (
     BudgetExceeded,
     Conflict,
@@ -45,7 +45,7 @@ async def on_fault(request: Request, error: Exception) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
-    return _answer(status_of(error), fault_view(error), headers)
+    return json_answer(fault_view(error), status_of(error), headers)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
@@ -58,7 +58,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         methods = sorted(set().union(*(r.methods for r in routes)))
         headers["allow"] = ", ".join(methods)
     family = NotFound.type if status == 404 else InvalidRequest.type
-    return _answer(status, error_body(error.detail, type=family, code=code), headers)
+    return json_answer(error_body(error.detail, type=family, code=code), status, headers)
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
@@ -69,7 +69,7 @@ async def on_disconnect(request: Request, error: Exception) -> Response:
 async def on_failure(request: Request, error: Exception) -> Response:
     """Answer a defect of the daemon; the server logs its traceback."""
     body = error_body("internal error; see the log", type=Unavailable.type, code="internal")
-    return _answer(500, body, {"x-request-id": request.scope["request_id"]})
+    return json_answer(body, 500, {"x-request-id": request.scope["request_id"]})
 
 
 HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
@@ -79,7 +79,3 @@ HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
     Exception: on_failure,
 }
 """The handler of each class of exception, for `starlette.applications.Starlette`."""
-
-
-def _answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
-    return Response(to_json(body), status, headers=headers, media_type="application/json")

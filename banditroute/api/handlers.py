@@ -31,21 +31,12 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 async def route(request: Request, service: Service, body: schemas.RouteRequest) -> bytes:
     """POST /v1/route."""
-    return await service.route(
-        [body],
-        request_id=request.scope["request_id"],
-        idempotency_key=_idempotency_key(request),
-    )
+    return await service.route([body], **_ids(request))
 
 
 async def route_batch(request: Request, service: Service, body: schemas.RouteBatch) -> bytes:
     """POST /v1/route/batch."""
-    return await service.route(
-        body.requests,
-        batch=True,
-        request_id=request.scope["request_id"],
-        idempotency_key=_idempotency_key(request),
-    )
+    return await service.route(body.requests, batch=True, **_ids(request))
 
 
 async def feedback(request: Request, service: Service, body: schemas.FeedbackRequest) -> Any:
@@ -169,8 +160,9 @@ def _name(request: Request) -> str:
     return str(request.path_params["name"])
 
 
-def _idempotency_key(request: Request) -> str | None:
+def _ids(request: Request) -> dict[str, Any]:
+    """Return the id of a request and its idempotency key, as `Service.route` takes them."""
     key = request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= 255:
         raise InvalidValue("1 to 255 characters are expected", param="Idempotency-Key")
-    return key
+    return {"request_id": request.scope["request_id"], "idempotency_key": key}
