@@ -34,14 +34,14 @@ def prior_fit(
     from banditroute.features.embedding import make_embedder, require
     from banditroute.fitting import pairwise
     from banditroute.fitting.autograd import require_torch
-    from banditroute.fitting.pairs import read
+    from banditroute.fitting.pairs import read_pairs
     from banditroute.learn.prior import Prior
 
     try:
         options = pairwise.PairwiseOptions(dims=dims, margin=margin, epochs=epochs, seed=seed)
         if not out.parent.is_dir():
             raise ValueError(f"--out: there is no directory {out.parent}")
-        comparisons = read(pairs)
+        comparisons = read_pairs(pairs)
         require_torch()
         require(embedder)
         maker = make_embedder(embedder)
@@ -57,6 +57,7 @@ def prior_fit(
         f"{len(comparisons.models)} models, embedder {maker.identity}"
     )
     typer.echo(
-        f"log loss outside the fit {fitted.loss:.4f}, of models' levels alone {fitted.plain:.4f}, "
-        f"of nothing 0.6931; {float(fitted.arrays['context']):.0%} of the context is kept"
+        f"log loss outside the fit {fitted.loss:.4f}, "
+        f"of models' levels alone {fitted.loss_of_levels:.4f}, of nothing 0.6931; "
+        f"{float(fitted.arrays['context']):.0%} of the context is kept"
     )

@@ -1,1 +1,4 @@
-"""Fitting: priors made ahead of time from labelled prompts, pairs and logs. Nothing here serves."""
+"""Fitting: priors from labelled prompts, pairs and logs, made before a policy serves.
+
+Nothing here serves, and torch is imported only where a fit needs it.
+"""

@@ -1,11 +1,9 @@
-"""What all fitting beforehand shares: torch, imported when it is needed and never at serving time,
-and the limits of options.
-"""
+"""torch, for the fits that need derivatives: imported when one starts, never at serving time."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +20,7 @@ def require_torch() -> Any:
 
 @contextmanager
 def one_thread() -> Iterator[Any]:
-    """Yield torch, held to one thread: sums of several differ in their last bits."""
+    """Yield torch, limited to one thread: sums of several threads differ in their last bits."""
     torch = require_torch()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -30,11 +28,3 @@ def one_thread() -> Iterator[Any]:
         yield torch
     finally:
         torch.set_num_threads(threads)
-
-
-def check_limits(options: object, limits: Mapping[str, tuple[float, float]]) -> None:
-    """Raise a ValueError for an attribute of `options` that is not within its (low, high)."""
-    for name, (low, high) in limits.items():
-        value = getattr(options, name)
-        if not low <= value <= high:
-            raise ValueError(f"{name}: {low:g} to {high:g}, not {value:g}")

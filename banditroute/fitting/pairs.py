@@ -1,6 +1,6 @@
-"""Read pairwise preferences: which of two models' answers to a prompt somebody liked better.
+"""Read pairwise preferences: which of two models' answers to a prompt was preferred.
 
-Nothing is guessed: what is missing or impossible is refused with the file, row and column.
+Nothing is guessed: a missing or impossible value is refused with the file, row and column.
 """
 
 from __future__ import annotations
@@ -22,11 +22,18 @@ class Pairs:
 
     Attributes
     ----------
-    prompts : Q different prompts, as they first come.
-    models : M names, sorted.
-    row : int[n], which prompt.
-    a, b : int[n], which models.
-    won : float64[n], 1 where a won, 0 where b did and 0.5 for a tie.
+    prompts : tuple[str, ...]
+        Q different prompts, in the order of the file.
+    models : tuple[str, ...]
+        M names, sorted.
+    row : int[n]
+        The prompt of each comparison.
+    a : int[n]
+        The first model.
+    b : int[n]
+        The second model.
+    won : float64[n]
+        1 where a won, 0 where b won, 0.5 for a tie.
     """
 
     prompts: tuple[str, ...]
@@ -37,16 +44,34 @@ class Pairs:
     won: NDArray[np.float64]
 
     def __len__(self) -> int:
+        """Return the number of comparisons."""
         return len(self.row)
 
     def take(self, chosen: NDArray[np.bool_]) -> Pairs:
-        """Return some of the comparisons, of the same prompts and models."""
+        """Return some of the comparisons.
+
+        Parameters
+        ----------
+        chosen : bool[n]
+            True for those to keep.
+
+        Returns
+        -------
+        Pairs
+            Of the same prompts and models.
+        """
         return replace(
             self, row=self.row[chosen], a=self.a[chosen], b=self.b[chosen], won=self.won[chosen]
         )
 
     def strength(self) -> NDArray[np.float64]:
-        """Return the share[M] of its comparisons that each model won, drawn to 0.5 by one tie."""
+        """Return the share of its comparisons that each model won.
+
+        Returns
+        -------
+        float64[M]
+            One more tie is counted, so that few comparisons are near 0.5.
+        """
         size = len(self.models)
         wins = np.bincount(self.a, self.won, size) + np.bincount(self.b, 1.0 - self.won, size)
         count = np.bincount(self.a, minlength=size) + np.bincount(self.b, minlength=size)
@@ -54,8 +79,18 @@ class Pairs:
         return share
 
 
-def read(path: Path) -> Pairs:
+def read_pairs(path: Path) -> Pairs:
     """Read a parquet file with columns ``prompt, model_a, model_b, winner`` (a, b or tie).
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Pairs
+        A comparison for each row.
 
     Raises
     ------
@@ -81,13 +116,13 @@ def read(path: Path) -> Pairs:
     columns = {name: table[name].to_pylist() for name in COLUMNS}
     for name in COLUMNS:
         for number, value in enumerate(columns[name], start=1):
-            fault = _fault(name, value)
-            if fault:
+            if fault := _fault(name, value):
                 raise ValueError(f"{path}: row {number}, column {name!r}: {fault}")
-    return _coded(path, columns)
+    return _encode(path, columns)
 
 
 def _fault(name: str, value: Any) -> str:
+    """Return what is wrong with a value, "" for nothing."""
     if not isinstance(value, str):
         return "not a text"
     if name == "winner" and value not in WINNERS:
@@ -95,7 +130,7 @@ def _fault(name: str, value: Any) -> str:
     return "" if value or name == "prompt" else "empty"
 
 
-def _coded(path: Path, columns: dict[str, list[str]]) -> Pairs:
+def _encode(path: Path, columns: dict[str, list[str]]) -> Pairs:
     first, second = columns["model_a"], columns["model_b"]
     for number, (a, b) in enumerate(zip(first, second, strict=True), start=1):
         if a == b:

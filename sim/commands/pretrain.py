@@ -127,12 +127,12 @@ def _of_data(
 
 
 def _of_log(url: str, pool: str) -> tuple[str, Answers, Arrays, float]:
-    from banditroute.fitting.pretraining import logged
+    from banditroute.fitting.pretraining import answers_of_log
     from banditroute.fitting.warm_start import basis_arrays
     from sim.data.database import open_log
 
     with open_log(url) as log:
-        policy_identity, answers = logged(log, pool)
+        policy_identity, answers = answers_of_log(log, pool)
     return (
         policy_identity.embedder,
         answers,

@@ -188,12 +188,12 @@ def features(kind: str, prompts: Sequence[str]) -> tuple[Embedder, Float32, Basi
 def _from_log(
     url: str, pool: str, groups: int | None, n_effective: float
 ) -> tuple[Prior, dict[str, Float64]]:
-    from banditroute.fitting.warm_start import basis_arrays, clusters, fit, logged
+    from banditroute.fitting.warm_start import basis_arrays, clusters, fit, labels_of_log
     from banditroute.learn.prior import Prior
     from sim.data.database import open_log
 
     with open_log(url) as log:
-        policy_identity, x, quality, ratios = logged(log, pool)
+        policy_identity, x, quality, ratios = labels_of_log(log, pool)
     cluster = clusters(x, groups) if groups else None
     arrays = fit(x, quality, n_effective=n_effective, ratios=ratios, cluster=cluster)
     return Prior("sums", policy_identity.embedder, arrays | basis_arrays(policy_identity)), quality

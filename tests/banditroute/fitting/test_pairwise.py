@@ -20,9 +20,9 @@ from banditroute.fitting.pairwise import (
     Fitted,
     PairwiseOptions,
     calibrate,
-    candidates,
     draw_triplets,
     fit,
+    triplet_candidates,
 )
 from banditroute.learn.prior import Prior
 from policies.pilot import Pilot
@@ -65,7 +65,7 @@ def test_hard_negatives_are_upsets() -> None:
         (0, 1, 2, 1.0), (1, 1, 2, 1.0), (2, 1, 2, 0.5),
     )  # fmt: skip
     assert np.argsort(-pairs.strength()).tolist() == [0, 1, 2]
-    found = candidates(pairs)
+    found = triplet_candidates(pairs)
     # mid lost only to the best; low has beaten somebody on one prompt only.
     assert [(won.tolist(), hard.tolist()) for won, hard in found] == [([0, 1, 3], [2])]
 
@@ -205,7 +205,7 @@ def test_one_step_draws_the_winner_to_the_prompt() -> None:
 def rates(fitted: Fitted, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return log-odds[n, M] of each model against the first."""
     arrays = fitted.arrays
-    odds = preferences.place(x, arrays["projection"]) @ arrays["embeddings"].T
+    odds = preferences.map_prompts(x, arrays["projection"]) @ arrays["embeddings"].T
     return (odds - odds[:, :1]) / arrays["temperature"]
 
 
@@ -221,7 +221,7 @@ def test_the_fit_recovers_planted_preferences() -> None:
     expected = -6.0 * np.tanh(new[:, 0])
     assert np.corrcoef(odds[:, 1], expected)[0, 1] > 0.9
     assert (odds[:, 2] > odds[:, 1])[new[:, 0] > 0.5].all()
-    assert fitted.loss < fitted.plain - 0.1
+    assert fitted.loss < fitted.loss_of_levels - 0.1
     assert fitted.arrays["context"] > 0.7 and fitted.arrays["support"] > 0.7
     assert (fitted.arrays["accuracy"] > 0.7).all() and fitted.arrays["temperature"] < 1.0
     np.testing.assert_allclose(np.linalg.norm(fitted.arrays["embeddings"], axis=1), 1.0)
@@ -330,10 +330,10 @@ def test_the_command_writes_a_prior(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dims", "2"], "dims: 3 to 1024, not 2"),
-        (["--margin", "nan"], "margin: 0 to 2, not nan"),
-        (["--epochs", "-1"], "epochs: 0 to 100000, not -1"),
-        (["--seed", "-1"], "seed: 0 to 4.29497e+09, not -1"),
+        (["--dims", "2"], "dims: in [3, 1024], not 2"),
+        (["--margin", "nan"], "margin: in [0, 2], not nan"),
+        (["--epochs", "-1"], "epochs: in [0, 100000], not -1"),
+        (["--seed", "-1"], "seed: in [0, 4.29497e+09], not -1"),
     ],
 )
 def test_the_command_refuses_bad_options(tmp_path: Path, words: list[str], message: str) -> None:

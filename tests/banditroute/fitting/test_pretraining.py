@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.fitting import pretraining
-from banditroute.fitting.pretraining import Answers, PretrainingOptions, fit, logged
+from banditroute.fitting.pretraining import Answers, PretrainingOptions, answers_of_log, fit
 from banditroute.learn.fold import Event
 from banditroute.learn.prior import Prior
 from policies import Outcome
@@ -90,7 +90,7 @@ def test_rewards_alone_train_the_net() -> None:
 def test_what_is_masked_is_never_read() -> None:
     answers = masked(planted())
     first, count = fit(answers, PretrainingOptions(epochs=2), tau_cost_usd=TAU)
-    other = np.arange(3) != np.asarray(answers.given)[:, None]
+    other = np.arange(3) != np.asarray(answers.logged_arm)[:, None]
     noise = np.random.default_rng(1).random(other.shape)
     changed = replace(
         answers,
@@ -200,7 +200,7 @@ def told(decision: str, arm: str, field: str, value: float, cost: float | None =
 
 
 def test_a_log_is_one_answer_per_decision() -> None:
-    policy_identity, answers = logged(  # type: ignore[arg-type]
+    policy_identity, answers = answers_of_log(  # type: ignore[arg-type]
         Logbook(
             told("a", "large", "quality", 0.9, 0.02),
             told("b", "small", "quality", 0.4),
@@ -213,7 +213,7 @@ def test_a_log_is_one_answer_per_decision() -> None:
         "p",
     )
     assert policy_identity is IDENTITY and list(answers.models) == ["large", "small"]
-    assert answers.given is not None and answers.given.tolist() == [0, 1, 1]
+    assert answers.logged_arm is not None and answers.logged_arm.tolist() == [0, 1, 1]
     assert answers.propensity is not None and answers.propensity.tolist() == [0.25] * 3
     np.testing.assert_array_equal(answers.quality, [[0.9, np.nan], [np.nan, 0.4], [np.nan, 0.3]])
     np.testing.assert_array_equal(answers.cost_usd, [[0.02, np.nan], [np.nan, 0.001], [np.nan] * 2])
@@ -232,7 +232,7 @@ def test_a_log_is_one_answer_per_decision() -> None:
 )
 def test_a_log_without_lessons_is_refused(log: Logbook, message: str) -> None:
     with pytest.raises(ValueError, match=f"^pool: .*{message}"):
-        logged(log, "p")  # type: ignore[arg-type]
+        answers_of_log(log, "p")  # type: ignore[arg-type]
 
 
 @needs_torch

@@ -17,8 +17,8 @@ from banditroute.fitting.warm_start import (
     clusters,
     default_clusters,
     fit,
+    labels_of_log,
     log_ratios,
-    logged,
     regression,
 )
 from banditroute.learn.learner import rebuild
@@ -196,7 +196,7 @@ def test_a_cost_prior_predicts_what_it_was_fitted_on() -> None:
 def test_a_log_teaches_what_its_fold_has_learned(engine: Engine) -> None:
     book = Book(engine)
     book.feed(40)
-    policy_identity, x, quality, ratios = logged(book.log, "default")
+    policy_identity, x, quality, ratios = labels_of_log(book.log, "default")
     assert policy_identity.embedder == "words" and basis_arrays(policy_identity) == {}
     built = rebuild(book.log, "default")
     assert built is not None
@@ -221,7 +221,7 @@ def test_a_model_whose_output_is_free_teaches_nothing_about_costs(engine: Engine
     for arm in ("free", "paid"):
         _, ids = book.decide(3, models=[frozenset({arm})] * 3)
         book.send(*(Post(one, "default", quality=0.5, cost_usd=0.01) for one in ids))
-    _, x, quality, ratios = logged(book.log, "default")
+    _, x, quality, ratios = labels_of_log(book.log, "default")
     assert sorted(quality) == ["free", "paid"] and list(ratios) == ["paid"] and len(x) == 9
     costs = sums_of(fit(x, quality, n_effective=9.0, ratios=ratios), prefix="cost_")
     assert (costs["free"].count, costs["paid"].count) == (0.0, 3.0)
@@ -235,10 +235,10 @@ def test_of_a_log_only_what_counts_is_taken(engine: Engine) -> None:
     book.feed(9)
     book.append("rollback", version=version)
     book.feed(2)
-    _, x, quality, _ = logged(book.log, "default")
+    _, x, quality, _ = labels_of_log(book.log, "default")
     assert sum(int((~np.isnan(values)).sum()) for values in quality.values()) == 7
     book.start("linucb", embedder="others")
     with pytest.raises(ValueError, match="no outcome to learn from"):
-        logged(book.log, "default")
+        labels_of_log(book.log, "default")
     with pytest.raises(ValueError, match="'nowhere' never started"):
-        logged(book.log, "nowhere")
+        labels_of_log(book.log, "nowhere")

@@ -128,8 +128,8 @@ def test_data_without_costs_is_refused(data: Path, tmp_path: Path) -> None:
     [
         ([], "one of DATA and --log is expected"),
         (["DATA", "--log", "sqlite:///x.db"], "one of DATA and --log is expected"),
-        (["DATA", "--epochs", "0"], "epochs: 1 to 100000, not 0"),
-        (["DATA", "--seed", "-1"], "seed: 0 to 4.29497e+09, not -1"),
+        (["DATA", "--epochs", "0"], "epochs: in [1, 100000], not 0"),
+        (["DATA", "--seed", "-1"], "seed: in [0, 4.29497e+09], not -1"),
         (["DATA", "--tau-cost", "0"], "--tau-cost: above 0, not 0"),
         (["DATA", "--out", "/nowhere/p"], "--out: there is no directory /nowhere"),
         (["DATA", "--task", "a", "--task", "a"], "--task: given twice"),
