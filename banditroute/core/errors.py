@@ -169,7 +169,7 @@ class BudgetExceeded(RouterFault):
 
 
 class Unavailable(RouterFault):
-    """The daemon cannot answer now; nothing was written, and another try may succeed."""
+    """The daemon cannot answer now; another try may succeed."""
 
     type = "server_error"
     code = "unavailable"

@@ -45,7 +45,7 @@ def make_service(settings: Settings, learner: Callable[[Engine, Writer], Learner
     except BaseException:
         engine.dispose()
         raise
-    claimed_file = claim(engine, patience=CLAIM_WAIT_S)
+    claimed_file = claim(engine, patience_s=CLAIM_WAIT_S)
     # The writer wakes the learner, which needs the writer: the list lets the writer come first.
     links: list[LearnerLink] = []
     writer = Writer(

@@ -243,7 +243,7 @@ def _prepare(settings: Settings, *, patience_s: float) -> None:
         raise StartError(f"database: {error}") from None
     _wait_for_port(settings.host, settings.port, patience_s)
     try:
-        claimed_file = claim(engine, patience=patience_s)
+        claimed_file = claim(engine, patience_s=patience_s)
     except ValueError as error:
         raise StartError(str(error)) from None
     if claimed_file is not None:

@@ -1,9 +1,9 @@
-"""Inserting many rows as few statements.
+"""Insert many rows with few statements.
 
-A driver hands the interpreter lock back and forth once per statement, and under load each hand-over
-waits for the event loop; one statement with many rows pays that once. On SQLite chunks are powers
-of two, so that a handful of prepared statements serves every batch size. PostgreSQL is sent a COPY,
-which takes 500 decisions a tenth of the time that as many placeholders take.
+A driver releases and takes the interpreter lock once per statement, and under load it waits for
+the event loop each time; one statement with many rows waits once. On SQLite the numbers of rows
+are powers of two, so that a few prepared statements serve every batch size. PostgreSQL gets a
+COPY: for 500 decisions it takes a tenth of the time of one INSERT with placeholders.
 """
 
 from __future__ import annotations
@@ -20,24 +20,35 @@ _MAX_VARIABLES = 32_000  # SQLite allows 32,766
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-    """Insert `rows`, each a sequence in the order of `columns(table)`, in the transaction begun."""
+    """Insert rows in the current transaction.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction.
+    table : Table
+        The table.
+    rows : sequence of sequence
+        Values of each row in the order of `columns(table)`.
+    """
     names = columns(table)
     if connection.dialect.name == "postgresql":
         if rows:
             _copy(connection, f"COPY {table.name} ({', '.join(names)}) FROM STDIN", rows)
         return
     largest = 1 << ((_MAX_VARIABLES // len(names)).bit_length() - 1)
-    at = 0
-    while at < len(rows):
-        size = min(largest, 1 << ((len(rows) - at).bit_length() - 1))
+    start = 0
+    while start < len(rows):
+        size = min(largest, 1 << ((len(rows) - start).bit_length() - 1))
         statement = _statement(table.name, names, size)
-        connection.exec_driver_sql(statement, tuple(chain.from_iterable(rows[at : at + size])))
-        at += size
+        values = tuple(chain.from_iterable(rows[start : start + size]))
+        connection.exec_driver_sql(statement, values)
+        start += size
 
 
 @cache
 def columns(table: Table) -> tuple[str, ...]:
-    """Return the columns that an insert sets: all but a serial primary key."""
+    """Return the columns that an insert sets: all except a serial primary key."""
     return tuple(
         column.name
         for column in table.columns
@@ -47,8 +58,8 @@ def columns(table: Table) -> tuple[str, ...]:
 
 @cache
 def _statement(table: str, names: tuple[str, ...], rows: int) -> str:
-    one = f"({', '.join('?' * len(names))})"
-    return f"INSERT INTO {table} ({', '.join(names)}) VALUES {', '.join([one] * rows)}"
+    row = f"({', '.join('?' * len(names))})"
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES {', '.join([row] * rows)}"
 
 
 def _copy(connection: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -61,9 +72,9 @@ def _copy(connection: Connection, statement: str, rows: Sequence[Sequence[Any]])
             for row in rows:
                 copy.write_row(row)
     except Error as error:
-        # What SQLAlchemy does for a statement that it runs itself.
-        lost = raw.closed or raw.broken
-        if lost:
+        # As SQLAlchemy does for a statement that it runs itself.
+        broken = raw.closed or raw.broken
+        if broken:
             connection.invalidate(error)
         raise DBAPIError.instance(
             statement,
@@ -71,6 +82,6 @@ def _copy(connection: Connection, statement: str, rows: Sequence[Sequence[Any]])
             error,
             Error,
             hide_parameters=True,
-            connection_invalidated=lost,
+            connection_invalidated=broken,
             dialect=connection.dialect,
         ) from error

@@ -1,7 +1,8 @@
-"""Comparisons: whose answer to the same prompt was preferred, stored once and learned once.
+"""Comparisons: which of two answers to the same prompt was preferred, stored and learned once.
 
-Exactly-once by (decision, the other decision, key). Two opinions may contradict each other, and
-both are learned; late ones, and those about an answer that another model gave, are only stored.
+Exactly-once by (preferred decision, other decision, key). Comparisons that contradict each other
+are all learned. Those that are late, or about an answer that another model gave or that was never
+used, are only stored.
 """
 
 from __future__ import annotations
@@ -31,7 +32,17 @@ Decision = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Preferred:
-    """That the answer of one decision was preferred over that of another."""
+    """A comparison as the caller sent it.
+
+    Attributes
+    ----------
+    decision_id, over : str
+        The decisions of the preferred answer and of the other one.
+    key : str
+        A comparison of the same two under the same key is the same piece of feedback.
+    source : str or None
+        Who judged.
+    """
 
     decision_id: str
     over: str
@@ -42,31 +53,42 @@ class Preferred:
 def record_comparisons(
     connection: Connection, posts: Sequence[Preferred], *, now_us: int
 ) -> list[FeedbackResult]:
-    """Store `posts` in order and append their events; return what became of each.
+    """Store comparisons in order and append their events.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction.
+    posts : sequence of Preferred
+        The comparisons.
+    now_us : int
+        The time.
 
     Returns
     -------
-    list of ``accepted``, ``duplicate``, ``late``, ``unknown`` (and which id) or ``conflict``.
+    list of FeedbackResult
+        What became of each.
 
     Raises
     ------
     InvalidValue
-        For decisions that cannot be compared, with the row of their post; nothing has been
+        For decisions that cannot be compared, with the row of their post. Nothing has been
         written then.
     """
     ids = {post.decision_id for post in posts}
-    found = decisions_of(connection, list(ids | {post.over for post in posts}))
+    decisions_by_id = decisions_of(connection, list(ids | {post.over for post in posts}))
     sources = {
         (row.decision_id, row.preferred_over, row.key): row.source
         for row in connection.execute(_SENT, {"ids": list(ids)})
     }
     rows: list[dict[str, Any]] = []
-    learned: list[dict[str, Any]] = []
-    became: list[FeedbackResult] = []
+    outcomes: list[dict[str, Any]] = []
+    results: list[FeedbackResult] = []
     for position, post in enumerate(posts):
-        winner, loser = found.get(post.decision_id), found.get(post.over)
+        winner, loser = decisions_by_id.get(post.decision_id), decisions_by_id.get(post.over)
         if winner is None or loser is None:
-            became.append(FeedbackResult("unknown", "preferred_over" if winner else "decision_id"))
+            param = "preferred_over" if winner else "decision_id"
+            results.append(FeedbackResult("unknown", param))
             continue
         problem = _incomparable(winner, loser)
         if problem is not None:
@@ -74,9 +96,8 @@ def record_comparisons(
         named = post.decision_id, post.over, post.key
         if named in sources:
             same = sources[named] == post.source
-            became.append(
-                FeedbackResult("duplicate") if same else FeedbackResult("conflict", "key")
-            )
+            result = FeedbackResult("duplicate") if same else FeedbackResult("conflict", "key")
+            results.append(result)
             continue
         sources[named] = post.source
         late = now_us > min(winner["expires_at"], loser["expires_at"])
@@ -91,14 +112,14 @@ def record_comparisons(
                 "received_at": now_us,
             }
         )
-        became.append(FeedbackResult(rows[-1]["status"]))
-        others = winner["overridden_by"] or loser["overridden_by"]
-        unused = winner["cancelled_at"] or loser["cancelled_at"]
-        if not (late or others or unused) and winner["model"] != loser["model"]:
-            learned.append(_event(winner, loser, now_us))
+        results.append(FeedbackResult(rows[-1]["status"]))
+        overridden = winner["overridden_by"] or loser["overridden_by"]
+        cancelled = winner["cancelled_at"] or loser["cancelled_at"]
+        if not (late or overridden or cancelled) and winner["model"] != loser["model"]:
+            outcomes.append(_event(winner, loser, now_us))
     insert_many(connection, comparisons, [[row[name] for name in _ROW] for row in rows])
-    append_outcomes(connection, learned)
-    return became
+    append_outcomes(connection, outcomes)
+    return results
 
 
 def _incomparable(winner: Decision, loser: Decision) -> str | None:
@@ -116,6 +137,6 @@ def _incomparable(winner: Decision, loser: Decision) -> str | None:
 
 
 def _event(winner: Decision, loser: Decision, now_us: int) -> dict[str, Any]:
-    known = {"over": loser["id"], "arm": loser["model"], "propensity": loser["propensity"]}
-    own = {"kind": "comparison", "created_at": now_us, "payload": json.dumps(known)}
+    payload = {"over": loser["id"], "arm": loser["model"], "propensity": loser["propensity"]}
+    own = {"kind": "comparison", "created_at": now_us, "payload": json.dumps(payload)}
     return outcome_columns(winner) | own

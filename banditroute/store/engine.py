@@ -1,9 +1,9 @@
-"""Opening a database, and knowing whether its schema is ours.
+"""Open a database and check the revision of its schema.
 
-A fresh database is built at once; one of another revision is refused with the command that
-upgrades it, never changed silently. Writers go one at a time, whatever the database: on SQLite by
-its own lock, on PostgreSQL by an advisory one, so that positions in the log grow in the order of
-commits and nobody who reads on from a position misses what commits late.
+The schema of an empty database is built at once. A database of another revision is refused with
+the command that upgrades it; it is never changed silently. Only one writer writes at a time: SQLite
+has a lock of its own, on PostgreSQL it is an advisory lock. So positions in the log grow in the
+order of commits, and a reader that continues from a position misses no event that commits later.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ HEAD = "0004"
 """The revision that this code needs."""
 
 WRITER = {"banditroute_writer": True}
-"""Execution options of a connection that will write."""
+"""Execution options of a connection that writes."""
 
 _PSYCOPG = "postgresql+psycopg"
 _WRITERS = 0x62616E646974  # the advisory lock of all writers; any constant would do
-# A writer that is stopped inside a transaction loses it, so that the others can go on; one that
-# waits for its turn gives up when SQLite would. In one statement: a round trip for each group.
-_TURN = (
+# A writer that hangs in a transaction loses it, so that the others can go on. A writer that waits
+# for the lock gives up after the time that SQLite waits. One statement saves every group two round
+# trips.
+_TAKE_TURN = (
     "SELECT set_config('idle_in_transaction_session_timeout', '5s', true), "
     f"set_config('lock_timeout', '10s', true), pg_advisory_xact_lock({_WRITERS})"
 )
-# A server that is gone must be noticed in seconds, not after the two hours of TCP.
-_PATIENCE = {
+# Detect a server that is gone within seconds; the default of TCP is two hours.
+_TIMEOUTS = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -41,14 +42,28 @@ _PATIENCE = {
 
 
 class SchemaMismatch(RuntimeError):
-    """The database is of another revision than this code."""
+    """The schema of the database is of another revision than this code needs."""
 
 
 def open_engine(url: str) -> Engine:
-    """Return an engine for `url`; a URL that cannot be used is a ValueError.
+    """Return an engine.
 
-    Readers see one consistent state per transaction while the writer writes: of SQLite's WAL, or
-    a snapshot of PostgreSQL's.
+    Each transaction of a reader sees one consistent state while the writer writes.
+
+    Parameters
+    ----------
+    url : str
+        URL of the database, as SQLAlchemy reads it.
+
+    Returns
+    -------
+    Engine
+        Not connected yet.
+
+    Raises
+    ------
+    ValueError
+        When the URL cannot be used, or its driver is not installed.
     """
     try:
         parsed = make_url(url)
@@ -59,7 +74,7 @@ def open_engine(url: str) -> Engine:
         memory = parsed.database in (None, "", ":memory:") or parsed.query.get("mode") == "memory"
         if parsed.get_backend_name() == "sqlite" and memory:
             raise ValueError("database: an in-memory SQLite database cannot be shared; use a file")
-        # A failed statement is logged without its parameters: they are the callers' data.
+        # A failed statement is logged without its parameters, which are data of callers.
         engine = create_engine(parsed, hide_parameters=True, **_options(parsed))
     except ImportError as error:
         if not url.startswith("postgres"):
@@ -79,48 +94,51 @@ def open_engine(url: str) -> Engine:
 
 
 def _options(url: URL) -> dict[str, Any]:
-    """Return what `create_engine` is told beside the URL."""
+    """Return options of `create_engine`."""
     if url.drivername != _PSYCOPG:
         return {}
-    patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
-    return {"pool_pre_ping": True, "connect_args": patience}
+    timeouts = {name: value for name, value in _TIMEOUTS.items() if name not in url.query}
+    return {"pool_pre_ping": True, "connect_args": timeouts}
 
 
 def shown(url: str | URL) -> str:
-    """Return a database URL without its passwords."""
+    """Return a database URL without its passwords, for a person."""
     parsed = make_url(url)
     secret = [name for name in parsed.query if "password" in name]
     return parsed.difference_update_query(secret).render_as_string(hide_password=True)
 
 
-def claim(engine: Engine, *, patience: float) -> IO[bytes] | None:
-    """Claim a SQLite file for one daemon; another database can be shared and needs no claim.
+def claim(engine: Engine, *, patience_s: float) -> IO[bytes] | None:
+    """Claim a SQLite file for one daemon; a server's database can be shared and needs no claim.
 
     Parameters
     ----------
-    engine : the database.
-    patience : seconds to wait for a daemon that is just ending.
+    engine : Engine
+        The database.
+    patience_s : float
+        Seconds to wait for a daemon that is just ending.
 
     Returns
     -------
-    A file to close when the daemon ends; the death of the process closes it too.
+    file or None
+        A file that holds the claim until it is closed, or the process ends.
 
     Raises
     ------
     ValueError
-        Another daemon has the file.
+        When another daemon has the claim.
     """
     if engine.dialect.name != "sqlite":
         return None
     path = f"{engine.url.database}.lock"
-    deadline = time.monotonic() + patience
+    deadline_s = time.monotonic() + patience_s
     lock = open(path, "ab")  # noqa: SIM115 - it stays open for as long as the daemon lives
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
         except OSError:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline_s:
                 lock.close()
                 raise ValueError(
                     f"database: another daemon uses {engine.url.database}; SQLite serves one"
@@ -147,18 +165,26 @@ def _begin_postgresql(connection: Connection) -> None:
 
     writes = connection.get_execution_options().get("banditroute_writer")
     raw: Any = connection.connection.driver_connection
-    # A writer must see what was committed while it waited; a reader's queries belong together.
+    # A writer must see what was committed while it waited. All queries of a reader must see the
+    # same state.
     level = IsolationLevel.READ_COMMITTED if writes else IsolationLevel.REPEATABLE_READ
     if raw.isolation_level != level:
         raw.isolation_level = level
     if writes:
-        connection.exec_driver_sql(_TURN)
+        connection.exec_driver_sql(_TAKE_TURN)
 
 
 def set_durability(connection: Connection, *, full: bool) -> None:
-    """Choose what the next commit survives: power loss, or only the death of this process.
+    """Choose whether the next commits survive a power loss, or only the death of this process.
 
-    Must be called outside a transaction. On PostgreSQL every commit is a full one.
+    It must be called outside a transaction. On PostgreSQL every commit survives a power loss.
+
+    Parameters
+    ----------
+    connection : Connection
+        Of the writer.
+    full : bool
+        Whether commits must survive a power loss.
     """
     if connection.dialect.name == "sqlite":
         raw: Any = connection.connection.driver_connection
@@ -166,8 +192,8 @@ def set_durability(connection: Connection, *, full: bool) -> None:
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the schema to the revision of this code."""
-    # A fifth of a daemon's start, and most starts need no migration.
+    """Bring the schema to the revision that this code needs."""
+    # These imports take a fifth of a daemon's start, and most starts need no migration.
     from alembic import command
     from alembic.config import Config
 
@@ -179,12 +205,12 @@ def upgrade(engine: Engine) -> None:
 
 
 def prepare(engine: Engine) -> None:
-    """Build an empty database; refuse one of another revision.
+    """Build the schema of an empty database; refuse a database of another revision.
 
     Raises
     ------
     SchemaMismatch
-        With the command to run.
+        With the command that upgrades it.
     """
     with engine.connect() as connection:
         tables = inspect(connection).get_table_names()

@@ -1,9 +1,9 @@
-"""Feedback: what the caller sent is stored once, and what may be learned becomes events.
+"""Feedback on single decisions: stored once, and learned through events of the log.
 
 Exactly-once by (decision, key). Each of quality, cost and latency is learned from the first
-accepted row that carries it; late, superseded and overridden feedback is stored, never learned.
-Money settles with the first cost that is told, learned or not.
-What is said of two decisions is in comparisons.py, of a whole session in sessions.py.
+accepted row that carries it. Late, superseded and overridden feedback is stored, never learned.
+The first cost that is sent settles the decision's reservations, whether it is learned or not.
+Comparisons of two decisions are in comparisons.py, feedback on sessions in sessions.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, exists, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, exists, select, update
 
 from banditroute.core.errors import InvalidValue
 from banditroute.core.pool import NANO
@@ -39,15 +39,15 @@ _OWN = ("id", "model", "expires_at", "arms", "prices", "overridden_by", "cancell
 _LINKS = ("prompt_hash", "session_id")
 _FEEDBACK, _EVENT = columns(feedback), columns(events)
 DECISION = [decisions.c[name] for name in (*_OWN, *_LINKS, *_COPIED)]
-"""What feedback and its events need of a decision."""
+"""The columns of a decision that feedback and its events need."""
 _BY_ID = select(*DECISION).where(decisions.c.id.in_(bindparam("ids", expanding=True)))
 _SENT = select(feedback).where(feedback.c.decision_id.in_(bindparam("ids", expanding=True)))
-WAITING = (
+UNRATED = (
     decisions.c.overridden_by.is_(None),
     decisions.c.cancelled_at.is_(None),
     ~exists().where(events.c.decision_id == decisions.c.id, events.c.field == "quality"),
 )
-"""Conditions of a decision that has something to learn from a quality, and has none yet."""
+"""Conditions of a decision that can learn a quality and has learned none."""
 _RATED = select(events.c.decision_id).where(
     events.c.decision_id.in_(bindparam("ids", expanding=True)), events.c.field == "quality"
 )
@@ -57,8 +57,17 @@ _IDS_AT_ONCE = 10_000  # SQLite allows some 32,000 variables in a statement
 
 
 class FeedbackResult(NamedTuple):
-    """What became of a post: its status, the field that is to blame for it, and how many
-    decisions of a session learned from it."""
+    """What became of a piece of feedback.
+
+    Attributes
+    ----------
+    status : str
+        ``accepted``, ``duplicate``, ``superseded``, ``late``, ``unknown`` or ``conflict``.
+    param : str or None
+        The field that is the reason for ``unknown`` or ``conflict``.
+    decisions : int or None
+        Decisions of a session that learned from it.
+    """
 
     status: str
     param: str | None = None
@@ -67,7 +76,27 @@ class FeedbackResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One piece of feedback as sent; None is a field that was not."""
+    """Feedback on a decision as the caller sent it; None stands for a field that was not sent.
+
+    Attributes
+    ----------
+    decision_id : str
+        The decision.
+    key : str
+        Feedback under the same key is the same piece of feedback.
+    source : str or None
+        Who judged.
+    quality : float or None
+        In [0, 1].
+    cost_usd : float or None
+        US dollars.
+    input_tokens, output_tokens : int or None
+        Tokens, from which the cost is computed if it was not sent.
+    latency_ms : float or None
+        Milliseconds.
+    model : str or None
+        The model that answered, if it is not the chosen one.
+    """
 
     decision_id: str
     key: str
@@ -80,7 +109,7 @@ class Post:
     model: str | None = None
 
     def digest(self) -> str:
-        """Return a digest of the payload, to tell a retry from a contradiction."""
+        """Return a digest of the payload: a retry has the same one, a contradiction another."""
         payload = (
             self.source,
             self.quality,
@@ -94,46 +123,56 @@ class Post:
 
     @property
     def has_cost(self) -> bool:
-        """Whether it says what the answer cost, in dollars or in tokens."""
+        """Whether the cost was sent, in US dollars or in tokens."""
         tokens = self.input_tokens is not None and self.output_tokens is not None
         return self.cost_usd is not None or tokens
 
 
 def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> list[str]:
-    """Store `posts` in order and append their events; return the status of each.
+    """Store feedback in order and append its events.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction.
+    posts : sequence of Post
+        The feedback.
+    now_us : int
+        The time.
 
     Returns
     -------
-    list of ``accepted``, ``duplicate``, ``superseded``, ``late``, ``unknown`` or ``conflict``.
+    list of str
+        The status of each, see `FeedbackResult`.
 
     Raises
     ------
     InvalidValue
-        For a model that the pool does not have, with the row of its post; nothing has been
+        For a model that the pool does not have, with the row of its post. Nothing has been
         written then.
     """
     ids = list({post.decision_id for post in posts})
-    found = decisions_of(connection, ids)
-    rated = _rated_by_session(connection, posts, found)
-    sent: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in connection.execute(_SENT.order_by(feedback.c.id), {"ids": ids}).mappings():
-        sent[row["decision_id"]].append(dict(row))
-    rates = _Prices(connection)
+    decisions_by_id = decisions_of(connection, ids)
+    rated = _rated_by_session(connection, posts, decisions_by_id)
+    earlier_by_id: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for stored in connection.execute(_SENT.order_by(feedback.c.id), {"ids": ids}).mappings():
+        earlier_by_id[stored["decision_id"]].append(dict(stored))
+    price_rows = _Prices(connection)
     rows: list[dict[str, Any]] = []
-    learned: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
     statuses: list[str] = []
     overridden: dict[str, str] = {}
-    paid: dict[str, int] = {}
+    costs_nano: dict[str, int] = {}
     for position, post in enumerate(posts):
-        decision = found.get(post.decision_id)
+        decision = decisions_by_id.get(post.decision_id)
         if decision is None:
             statuses.append("unknown")
             continue
-        earlier = sent[post.decision_id]
+        earlier = earlier_by_id[post.decision_id]
         digest = post.digest()
-        same = next((row for row in earlier if row["key"] == post.key), None)
-        if same is not None:
-            statuses.append("duplicate" if same["digest"] == digest else "conflict")
+        same_key = next((row for row in earlier if row["key"] == post.key), None)
+        if same_key is not None:
+            statuses.append("duplicate" if same_key["digest"] == digest else "conflict")
             continue
         if post.model is not None and post.model != decision["model"]:
             _check_model(connection, decision, post.model, position)
@@ -141,62 +180,67 @@ def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> lis
         fresh = _fresh_fields(post, earlier)
         if post.decision_id in rated and "quality" in fresh:
             fresh.remove("quality")
-        late = now_us > decision["expires_at"]
         carries = post.quality is not None or post.has_cost or post.latency_ms is not None
-        unused = decision["cancelled_at"] is not None
-        known = unused or (carries and not fresh)
-        status = "late" if late else "superseded" if known else "accepted"
-        cost, input_cost = _cost(post, decision, rates)
-        stored = _row(post, cost, digest=digest, status=status, now_us=now_us)
+        cancelled = decision["cancelled_at"] is not None
+        if now_us > decision["expires_at"]:
+            status = "late"
+        elif cancelled or (carries and not fresh):
+            status = "superseded"
+        else:
+            status = "accepted"
+        cost_usd, input_cost_usd = _cost_usd(post, decision, price_rows)
+        row = _row(post, cost_usd, digest=digest, status=status, now_us=now_us)
         if status == "accepted" and decision["overridden_by"] is None:
-            learned += _outcomes(post, decision, fresh, cost, input_cost, earlier, now_us)
-        if stored["cost_nano"] is not None:
-            # Whoever tells first; even what is too late to be learned was paid.
-            paid.setdefault(post.decision_id, stored["cost_nano"])
-        rows.append(stored)
-        earlier.append(stored)
+            outcomes += _outcomes(post, decision, fresh, cost_usd, input_cost_usd, earlier, now_us)
+        if row["cost_nano"] is not None:
+            # The first cost settles; even one that is too late to be learned was paid.
+            costs_nano.setdefault(post.decision_id, row["cost_nano"])
+        rows.append(row)
+        earlier.append(row)
         statuses.append(status)
     for decision_id, model in overridden.items():
-        at = decisions.c.id == decision_id
-        connection.execute(update(decisions).where(at).values(overridden_by=model))
+        override = update(decisions).where(decisions.c.id == decision_id)
+        connection.execute(override.values(overridden_by=model))
     insert_many(connection, feedback, [[row[name] for name in _FEEDBACK] for row in rows])
-    append_outcomes(connection, learned)
-    settle(connection, paid)
+    append_outcomes(connection, outcomes)
+    settle(connection, costs_nano)
     return statuses
 
 
 def decisions_of(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the decisions by id, each with the columns of `DECISION`; unknown ids are left out."""
+    """Return {id: row} with the columns of `DECISION`, without ids that do not exist."""
     rows = connection.execute(_BY_ID, {"ids": ids}).mappings()
     return {row["id"]: dict(row) for row in rows}
 
 
 def _rated_by_session(
-    connection: Connection, posts: Sequence[Post], found: Mapping[str, Mapping[str, Any]]
+    connection: Connection, posts: Sequence[Post], by_id: Mapping[str, Mapping[str, Any]]
 ) -> set[str]:
-    """Return the decisions whose quality is learned, of those that a session may have given it.
+    """Return the rated decisions of sessions that get a quality now.
 
-    Without sessions the rows of feedback tell all, and nothing is asked.
+    Only feedback on a session rates a decision without a row of feedback of its own, so the
+    database is not asked about decisions without a session.
     """
-    asked = {post.decision_id for post in posts if post.quality is not None}
-    ids = [one for one in asked if one in found and found[one]["session_id"] is not None]
+    get_quality = {post.decision_id for post in posts if post.quality is not None}
+    in_session = {name for name, row in by_id.items() if row["session_id"] is not None}
+    ids = list(get_quality & in_session)
     return set(connection.execute(_RATED, {"ids": ids}).scalars()) if ids else set()
 
 
 def append_outcomes(connection: Connection, outcomes: Sequence[Mapping[str, Any]]) -> None:
-    """Append events that are outcomes; each has the columns that `outcome_columns` begins."""
+    """Append events of decisions; each has the columns of `outcome_columns` and its own."""
     insert_many(connection, events, [[row.get(name) for name in _EVENT] for row in outcomes])
 
 
 def _row(
-    post: Post, cost: float | None, *, digest: str, status: str, now_us: int
+    post: Post, cost_usd: float | None, *, digest: str, status: str, now_us: int
 ) -> dict[str, Any]:
     return {
         "decision_id": post.decision_id,
         "key": post.key,
         "source": post.source,
         "quality": post.quality,
-        "cost_nano": None if cost is None else ceil_nano(cost),
+        "cost_nano": None if cost_usd is None else ceil_nano(cost_usd),
         "input_tokens": post.input_tokens,
         "output_tokens": post.output_tokens,
         "latency_ms": post.latency_ms,
@@ -207,9 +251,12 @@ def _row(
     }
 
 
-def ceil_nano(cost: float) -> int:
-    """Return US dollars as nano-dollars, rounded up but for the noise of the product."""
-    return math.ceil(round(cost * NANO, 3))
+def ceil_nano(cost_usd: float) -> int:
+    """Return US dollars as nano-dollars, rounded up.
+
+    A fraction below 0.0005 nano-dollars is taken for rounding noise and dropped.
+    """
+    return math.ceil(round(cost_usd * NANO, 3))
 
 
 def _fresh_fields(post: Post, earlier: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -225,48 +272,50 @@ def _fresh_fields(post: Post, earlier: Iterable[Mapping[str, Any]]) -> list[str]
     return fields
 
 
-def _cost(
-    post: Post, decision: Mapping[str, Any], rates: _Prices
+def _cost_usd(
+    post: Post, decision: Mapping[str, Any], price_rows: _Prices
 ) -> tuple[float | None, float | None]:
     """Return (cost, its input part if tokens were sent) in US dollars."""
     if post.input_tokens is None or post.output_tokens is None:
         return post.cost_usd, None
-    name = decision["overridden_by"] or decision["model"]
-    input_price, output_price = rates.of(decision, name)
-    input_cost = post.input_tokens * input_price / 1e6
-    by_tokens = input_cost + post.output_tokens * output_price / 1e6
-    return by_tokens if post.cost_usd is None else post.cost_usd, input_cost
+    model = decision["overridden_by"] or decision["model"]
+    input_price, output_price = price_rows.of(decision, model)
+    input_cost_usd = post.input_tokens * input_price / 1e6
+    by_tokens_usd = input_cost_usd + post.output_tokens * output_price / 1e6
+    return by_tokens_usd if post.cost_usd is None else post.cost_usd, input_cost_usd
 
 
 def _outcomes(
     post: Post,
     decision: Mapping[str, Any],
     fresh: Sequence[str],
-    cost: float | None,
-    input_cost: float | None,
+    cost_usd: float | None,
+    input_cost_usd: float | None,
     earlier: Iterable[Mapping[str, Any]],
     now_us: int,
 ) -> list[dict[str, Any]]:
-    sent = (row for row in earlier if row["status"] == "accepted")
-    known = next((row["cost_nano"] / NANO for row in sent if row["cost_nano"] is not None), cost)
-    values = {"quality": post.quality, "cost": cost, "latency": post.latency_ms}
-    shared = outcome_columns(decision) | {"kind": "feedback", "created_at": now_us, "cost": known}
-    if input_cost is not None:
-        # The tokens that were really read tell the output part of the cost exactly.
-        output_prior = decision["cost_prior"] - decision["input_cost"]
-        shared |= {"input_cost": input_cost, "cost_prior": input_cost + output_prior}
+    """Return an event for each field of `post` in `fresh`, with the cost known so far."""
+    accepted = (row["cost_nano"] for row in earlier if row["status"] == "accepted")
+    first_usd = next((nano / NANO for nano in accepted if nano is not None), cost_usd)
+    values = {"quality": post.quality, "cost": cost_usd, "latency": post.latency_ms}
+    shared = outcome_columns(decision)
+    shared |= {"kind": "feedback", "created_at": now_us, "cost": first_usd}
+    if input_cost_usd is not None:
+        # With the real number of input tokens the rest of the cost is exactly the output's.
+        output_prior_usd = decision["cost_prior"] - decision["input_cost"]
+        shared |= {"input_cost": input_cost_usd, "cost_prior": input_cost_usd + output_prior_usd}
     return [shared | {"field": field, "value": values[field]} for field in fresh]
 
 
 def outcome_columns(decision: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of an event that come from its decision: the row is self-contained."""
+    """Return the columns of an event that it copies, so that a fold need not read decisions."""
     own = {"decision_id": decision["id"], "arm": decision["model"]}
     return own | {name: decision[name] for name in _COPIED}
 
 
 def _check_model(connection: Connection, decision: Mapping[str, Any], model: str, row: int) -> None:
-    known = select(models.c.name).where(models.c.pool == decision["pool"], models.c.name == model)
-    if connection.execute(known).first() is None:
+    named = (models.c.pool == decision["pool"], models.c.name == model)
+    if connection.execute(select(models.c.name).where(*named)).first() is None:
         raise InvalidValue(f"pool has no model {model!r}", param="model", row=row)
 
 
@@ -281,9 +330,23 @@ def default_expired(
 ) -> int:
     """Append a ``default`` event for decisions that expired without a quality.
 
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction.
+    pool : str
+        The pool of the decisions.
+    quality : float
+        Value of the events, in [0, 1].
+    now_us, since_us : int
+        Decisions are looked for that expired in [`since_us`, `now_us`).
+    limit : int
+        Events to append at most.
+
     Returns
     -------
-    How many; fewer than `limit` means that all that expired in [`since_us`, `now_us`) have one.
+    int
+        Number of events; fewer than `limit` means that no such decision is left.
     """
     expired = (
         select(*DECISION)
@@ -291,24 +354,36 @@ def default_expired(
             decisions.c.pool == pool,
             decisions.c.expires_at >= since_us,
             decisions.c.expires_at < now_us,
-            *WAITING,
+            *UNRATED,
         )
         .order_by(decisions.c.expires_at, decisions.c.id)
         .limit(limit)
     )
-    found = connection.execute(expired).mappings().all()
-    costs = known_costs_usd(connection, [row["id"] for row in found])
-    told = {"kind": "default", "field": "quality", "value": quality, "created_at": now_us}
+    rows = connection.execute(expired).mappings().all()
+    append_qualities(connection, rows, kind="default", quality=quality, now_us=now_us)
+    return len(rows)
+
+
+def append_qualities(
+    connection: Connection,
+    rows: Sequence[RowMapping],
+    *,
+    kind: str,
+    quality: float,
+    now_us: int,
+) -> None:
+    """Append an event of the same quality for decisions, given as rows with `DECISION`."""
+    costs_usd = _costs_usd(connection, [row["id"] for row in rows])
+    event = {"kind": kind, "field": "quality", "value": quality, "created_at": now_us}
     append_outcomes(
         connection,
-        [outcome_columns(dict(row)) | told | {"cost": costs.get(row["id"])} for row in found],
+        [outcome_columns(dict(row)) | event | {"cost": costs_usd.get(row["id"])} for row in rows],
     )
-    return len(found)
 
 
-def known_costs_usd(connection: Connection, ids: Sequence[str]) -> dict[str, float]:
-    """Return the US dollars that accepted feedback told first of decisions, where any did."""
-    told = (
+def _costs_usd(connection: Connection, ids: Sequence[str]) -> dict[str, float]:
+    """Return {decision id: cost} of the first accepted feedback with a cost, in US dollars."""
+    newest_first = (
         select(feedback.c.decision_id, feedback.c.cost_nano)
         .where(
             feedback.c.decision_id.in_(bindparam("ids", expanding=True)),
@@ -317,19 +392,20 @@ def known_costs_usd(connection: Connection, ids: Sequence[str]) -> dict[str, flo
         )
         .order_by(feedback.c.id.desc())
     )
-    costs: dict[str, float] = {}
-    for at in range(0, len(ids), _IDS_AT_ONCE):
-        for row in connection.execute(told, {"ids": list(ids[at : at + _IDS_AT_ONCE])}):
-            costs[row.decision_id] = row.cost_nano / NANO
-    return costs
+    costs_usd: dict[str, float] = {}
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        some = list(ids[start : start + _IDS_AT_ONCE])
+        for row in connection.execute(newest_first, {"ids": some}):
+            costs_usd[row.decision_id] = row.cost_nano / NANO
+    return costs_usd
 
 
 class _Prices:
-    """Price rows by decision; a row never changes, so each is read once per batch."""
+    """Prices of models at the time of a decision; a price row never changes, so it is read once."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._known: dict[int, tuple[float, float]] = {}
+        self._by_id: dict[int, tuple[float, float]] = {}
 
     def of(self, decision: Mapping[str, Any], model: str) -> tuple[float, float]:
         """Return (input, output) US dollars per million tokens of `model` for a decision."""
@@ -342,7 +418,7 @@ class _Prices:
             )
             latest = newest.order_by(prices.c.valid_from.desc(), prices.c.id.desc())
             price_id = self._connection.execute(latest).scalars().first()
-        if price_id not in self._known:
+        if price_id not in self._by_id:
             row = self._connection.execute(select(prices).where(prices.c.id == price_id)).one()
-            self._known[price_id] = (row.input_price, row.output_price)
-        return self._known[price_id]
+            self._by_id[price_id] = (row.input_price, row.output_price)
+        return self._by_id[price_id]

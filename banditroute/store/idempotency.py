@@ -1,4 +1,4 @@
-"""Answers kept under the caller's ``Idempotency-Key`` for 24 hours: a retry gets the same one."""
+"""Answers stored under an ``Idempotency-Key`` for 24 hours: a retry gets the same answer."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ def recall(
     """Return {(key, endpoint): (payload digest, response)} of keys younger than 24 hours."""
     named = idempotency_keys.c.key.in_(keys)
     rows = connection.execute(select(idempotency_keys).where(named)).all()
-    oldest = now_us - IDEMPOTENCY_TTL_US
-    if any(row.created_at < oldest for row in rows):
-        old = idempotency_keys.c.created_at < oldest
+    oldest_us = now_us - IDEMPOTENCY_TTL_US
+    if any(row.created_at < oldest_us for row in rows):
+        old = idempotency_keys.c.created_at < oldest_us
         connection.execute(idempotency_keys.delete().where(named, old))
     return {
         (row.key, row.endpoint): (row.digest, row.response)
         for row in rows
-        if row.created_at >= oldest
+        if row.created_at >= oldest_us
     }
 
 
 def remember(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
-    """Keep answers; each row is (key, endpoint, payload digest, response, time)."""
+    """Store answers, each a row (key, endpoint, payload digest, response, microseconds)."""
     insert_many(connection, idempotency_keys, rows)
 
 
 def forget(connection: Connection, *, now_us: int, limit: int = 2_000) -> int:
-    """Drop idempotency keys older than 24 hours, some `limit` at a time; return how many."""
-    age = idempotency_keys.c.created_at
-    oldest = now_us - IDEMPOTENCY_TTL_US
-    nth = select(age).where(age < oldest).order_by(age).offset(limit - 1).limit(1)
-    last = connection.execute(nth).scalar()
-    old = age < oldest if last is None else age <= last
+    """Delete about `limit` keys that are older than 24 hours; return how many were deleted."""
+    created_at = idempotency_keys.c.created_at
+    oldest_us = now_us - IDEMPOTENCY_TTL_US
+    too_old = select(created_at).where(created_at < oldest_us).order_by(created_at)
+    last = connection.execute(too_old.offset(limit - 1).limit(1)).scalar()
+    old = created_at < oldest_us if last is None else created_at <= last
     return connection.execute(idempotency_keys.delete().where(old)).rowcount

@@ -1,4 +1,4 @@
-"""The log: decisions and the sequenced events that policies fold. Feedback is in feedback.py."""
+"""The log: decisions, and the events that policies fold in order. Feedback is in feedback.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from policies import Comparison, Outcome
 
 PAGE = 4096
 _FLOAT32 = np.dtype(np.float32)
-_ASKED = ("features", "w_quality", "w_cost", "w_latency", "input_tokens", "tags")
+_REQUEST = ("features", "w_quality", "w_cost", "w_latency", "input_tokens", "tags")
 
 
 def _columns(table: Table, names: str) -> list[Column[Any]]:
@@ -37,14 +37,14 @@ _SENT = _columns(
     feedback, "key source quality cost_nano input_tokens output_tokens latency_ms model status"
 )
 _COMPARED = _columns(comparisons, "decision_id preferred_over key source status")
-_JUDGED = _columns(session_feedback, "key source quality decisions")
+_OF_SESSION = _columns(session_feedback, "key source quality decisions")
 _LEARNED = _columns(events, "seq kind field value")
 
 
 def append_event(
     connection: Connection, *, pool: str, kind: str, payload: Mapping[str, Any], now_us: int
 ) -> int:
-    """Append an event that is not an outcome and return its position."""
+    """Append an event that is neither an outcome nor a comparison and return its position."""
     row = {"pool": pool, "kind": kind, "payload": json.dumps(payload), "created_at": now_us}
     return int(connection.execute(insert(events).returning(events.c.seq), row).scalar_one())
 
@@ -65,59 +65,83 @@ def policy_identity(
 def append_resets(
     connection: Connection, *, pool: str, policy: str, alarms: Mapping[str, int], now_us: int
 ) -> list[int]:
-    """Append a reset for each alarm {arm: trigger_seq} that has none; return their positions.
+    """Append a reset for each drift alarm that has none.
 
     Parameters
     ----------
-    policy : identity of the policy whose detector raised them.
+    connection : Connection
+        In a transaction.
+    pool : str
+        The pool.
+    policy : str
+        Identity of the policy whose detector raised the alarms.
+    alarms : mapping
+        Position of the event that raised it, by arm.
+    now_us : int
+        The time.
+
+    Returns
+    -------
+    list of int
+        Positions of the resets.
     """
-    alike = (events.c.pool == pool, events.c.policy == policy, events.c.trigger_seq.is_not(None))
-    answered = select(events.c.arm, events.c.trigger_seq).where(*alike)
-    known = {(row.arm, row.trigger_seq) for row in connection.execute(answered)}
+    of_policy = (
+        events.c.pool == pool,
+        events.c.policy == policy,
+        events.c.trigger_seq.is_not(None),
+    )
+    answered = select(events.c.arm, events.c.trigger_seq).where(*of_policy)
+    has_reset = {(row.arm, row.trigger_seq) for row in connection.execute(answered)}
     rows = [
         {"pool": pool, "kind": "reset", "created_at": now_us, "policy": policy}
         | {"arm": arm, "trigger_seq": trigger}
         | {"payload": json.dumps({"arm": arm, "trigger_seq": trigger})}
         for arm, trigger in alarms.items()
-        if (arm, trigger) not in known
+        if (arm, trigger) not in has_reset
     ]
     appended = insert(events).returning(events.c.seq)
     return [int(connection.execute(appended, row).scalar_one()) for row in rows]
 
 
 class Entry(NamedTuple):
-    """A decision to be logged: its row from `decision_row.as_rows`, and what it reserves."""
+    """A decision to be logged: its row from `decision_row.as_rows`, and its reservations."""
 
     row: Sequence[Any]
     reservations: Sequence[ledger.Reservation] = ()
 
 
 def log_decisions(connection: Connection, entries: Sequence[Entry]) -> None:
-    """Log decisions and reserve what they may cost, all of them or none.
+    """Log decisions and write their reservations, all of them or none.
 
     Raises
     ------
     LeaseLost
-        When a reservation is not covered any more.
+        When a lease does not cover a reservation any more.
     """
     ledger.reserve(connection, [one for entry in entries for one in entry.reservations])
     insert_many(connection, decisions, [entry.row for entry in entries])
 
 
 def keep_checkpoint(connection: Connection, checkpoint: Checkpoint, *, now_us: int) -> None:
-    """Store a checkpoint; one that is there already is the same by construction."""
-    at = (
+    """Store a checkpoint; if one of its position is stored, it has the same bytes."""
+    same_position = (
         (checkpoints.c.pool == checkpoint.pool)
         & (checkpoints.c.policy_seq == checkpoint.policy_seq)
         & (checkpoints.c.seq == checkpoint.seq)
     )
-    if connection.execute(select(checkpoints.c.seq).where(at)).first() is None:
+    if connection.execute(select(checkpoints.c.seq).where(same_position)).first() is None:
         row = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
         connection.execute(insert(checkpoints), row | {"created_at": now_us})
 
 
 class Log:
-    """Reads of the log, each on a connection of its own; implements `learner.EventLog`."""
+    """Reads of the log, each on a connection of its own; implements `learner.EventLog`.
+
+    Parameters
+    ----------
+    engine : Engine
+        The database.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -190,25 +214,39 @@ class Log:
         return (row.seq, row.state) if row else None
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
-        """Return a decision row by column name, None when there is none."""
+        """Return the row of a decision by column name, None if there is no such decision."""
         query = select(decisions).where(decisions.c.id == decision_id)
         with self.engine.connect() as connection:
             row = connection.execute(query).mappings().first()
         return dict(row) if row else None
 
     def history_of(self, decision: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-        """Return what was sent about a decision, in order, and what was learned from it."""
-        one, pool, session = (decision[name] for name in ("id", "pool", "session_id"))
-        pair, verdict = comparisons.c, session_feedback.c
+        """Return what was sent about a decision and what was learned from it.
+
+        Parameters
+        ----------
+        decision : mapping
+            Its row.
+
+        Returns
+        -------
+        dict of list of dict
+            Rows by column name, in order: ``feedback``, ``comparisons``, ``session_feedback`` and
+            ``learned``.
+        """
+        decision_id, pool, session_id = (decision[name] for name in ("id", "pool", "session_id"))
+        pair, session = comparisons.c, session_feedback.c
+        of_decision = feedback.c.decision_id == decision_id
+        learned = events.c.decision_id == decision_id
         queries = {
-            "feedback": select(*_SENT).where(feedback.c.decision_id == one).order_by(feedback.c.id),
+            "feedback": select(*_SENT).where(of_decision).order_by(feedback.c.id),
             "comparisons": select(*_COMPARED)
-            .where((pair.decision_id == one) | (pair.preferred_over == one))
+            .where((pair.decision_id == decision_id) | (pair.preferred_over == decision_id))
             .order_by(pair.id),
-            "session_feedback": select(*_JUDGED)
-            .where(verdict.pool == pool, verdict.session_id == session)
-            .order_by(verdict.id),
-            "learned": select(*_LEARNED).where(events.c.decision_id == one).order_by(events.c.seq),
+            "session_feedback": select(*_OF_SESSION)
+            .where(session.pool == pool, session.session_id == session_id)
+            .order_by(session.id),
+            "learned": select(*_LEARNED).where(learned).order_by(events.c.seq),
         }
         with self.engine.connect() as connection:
             return {
@@ -217,11 +255,11 @@ class Log:
             }
 
     def recent(self, pool: str, *, embedder: str, before_us: int, limit: int) -> list[Any]:
-        """Return what was asked in a pool's last decisions before a time, the newest first."""
-        asked = [decisions.c[name] for name in _ASKED]
+        """Return the requests of a pool's last decisions before a time, the newest first."""
+        columns = [decisions.c[name] for name in _REQUEST]
         earlier = decisions.c.created_at < before_us
-        alike = (decisions.c.pool == pool, decisions.c.embedder == embedder, earlier)
-        query = select(*asked).where(*alike).order_by(decisions.c.id.desc()).limit(limit)
+        comparable = (decisions.c.pool == pool, decisions.c.embedder == embedder, earlier)
+        query = select(*columns).where(*comparable).order_by(decisions.c.id.desc()).limit(limit)
         with self.engine.connect() as connection:
             return list(connection.execute(query))
 
@@ -239,11 +277,12 @@ _EVENT = _columns(
     "seq pool kind payload decision_id arm embedder features field value cost propensity"
     " w_quality w_cost w_latency cost_prior input_cost",
 )
-"""What a fold may read of an event, in the order in which `_event` unpacks it."""
+"""The columns of an event that a fold may read, in the order in which `_event` unpacks them."""
 
 
 def _event(row: Sequence[Any]) -> Event:
-    # Unpacked in one go: attributes of a row take ten times as long, and a rebuild reads millions.
+    """Return a row with the columns `_EVENT` as an event."""
+    # Unpacked at once: attributes of a row take several times as long, in a rebuild for each event.
     (
         seq, pool, kind, payload, decision_id, arm, embedder, features, field, value, cost,
         propensity, w_quality, w_cost, w_latency, cost_prior, input_cost,

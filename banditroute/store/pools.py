@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
 
 from banditroute.core.pool import Model, ModelSpec
 from banditroute.store.log import append_event
@@ -15,21 +15,33 @@ from banditroute.store.tables import models, pools, prices
 def ensure_pool(
     connection: Connection, name: str, *, options: dict[str, Any] | None, now_us: int
 ) -> bool:
-    """Create the pool if it is missing, else set its options; return whether it was created.
+    """Create a pool if it is missing, else set its options.
 
     Parameters
     ----------
-    options : None leaves those of a pool that is there, and gives a new one none.
+    connection : Connection
+        In a transaction.
+    name : str
+        The pool.
+    options : dict or None
+        Options that differ from the defaults; None leaves those of an existing pool as they are.
+    now_us : int
+        The time.
+
+    Returns
+    -------
+    bool
+        Whether the pool was created.
     """
     text = json.dumps(options or {})
-    at = pools.c.name == name
-    known = connection.execute(select(pools.c.options).where(at)).first()
-    if known is None:
+    named = pools.c.name == name
+    current = connection.execute(select(pools.c.options).where(named)).first()
+    if current is None:
         row = {"name": name, "options": text, "revision": 1, "created_at": now_us}
         connection.execute(insert(pools), row)
-    elif options is not None and known.options != text:
-        connection.execute(update(pools).where(at).values(options=text))
-    return known is None
+    elif options is not None and current.options != text:
+        connection.execute(update(pools).where(named).values(options=text))
+    return current is None
 
 
 def add_model(
@@ -42,44 +54,51 @@ def add_model(
     prior: str = "",
     optimism: float = 0.0,
 ) -> bool:
-    """Add a model with its first price and its event; one that drains comes back.
+    """Add a model with its price and its event, or take up a drained one again.
 
     Parameters
     ----------
-    prior : text of a `banditroute.learn.prior.Prior` that teaches it; "" for none.
-    optimism : without one, how much better than the mean a model that was never here is taken
-        for; 0 says nothing of it.
+    connection : Connection
+        In a transaction.
+    pool : str
+        The pool.
+    spec : ModelSpec
+        The model.
+    source : str
+        Where the price comes from: ``file`` or ``api``.
+    now_us : int
+        The time.
+    prior : str
+        Text of a `banditroute.learn.prior.Prior` that teaches the model; "" for none.
+    optimism : float
+        Quality above the mean that a new model without a prior is expected to have; 0 for none.
 
     Returns
     -------
-    False if the model is there and active; nothing has changed then.
+    bool
+        False if the pool has the model and it is not drained; nothing has changed then.
     """
-    at = and_(models.c.pool == pool, models.c.name == spec.name)
-    known = connection.execute(select(models.c.draining).where(at)).first()
-    if known is not None and not known.draining:
+    named = _named(pool, spec.name)
+    current = connection.execute(select(models.c.draining).where(named)).first()
+    if current is not None and not current.draining:
         return False
-    columns = {
-        "max_output_tokens": spec.max_output_tokens,
-        "context_length": spec.context_length,
-        "capabilities": json.dumps(sorted(spec.capabilities)),
-        "draining": False,
-    }
-    if known is None:
+    columns = _properties(spec) | {"draining": False}
+    if current is None:
         row = columns | {"pool": pool, "name": spec.name, "created_at": now_us}
         connection.execute(insert(models), row)
     else:
-        connection.execute(update(models).where(at).values(**columns))
+        connection.execute(update(models).where(named).values(**columns))
     set_price(connection, pool, spec, source=source, now_us=now_us)
     append_event(
         connection, pool=pool, kind="model_added", payload={"name": spec.name}, now_us=now_us
     )
-    told: dict[str, object] = {}
+    lesson: dict[str, object] = {}
     if prior:
-        told = {"prior": prior}
-    elif optimism and known is None:
-        told = {"optimism": optimism}
-    if told:
-        payload = {"arm": spec.name} | told
+        lesson = {"prior": prior}
+    elif optimism and current is None:
+        lesson = {"optimism": optimism}
+    if lesson:
+        payload = {"arm": spec.name} | lesson
         append_event(connection, pool=pool, kind="prior", payload=payload, now_us=now_us)
     return True
 
@@ -87,7 +106,7 @@ def add_model(
 def set_price(
     connection: Connection, pool: str, spec: ModelSpec, *, source: str, now_us: int
 ) -> None:
-    """Add a dated price row that holds from now on."""
+    """Add a price row that is in force from now on."""
     row = {
         "pool": pool,
         "model": spec.name,
@@ -101,27 +120,21 @@ def set_price(
 
 
 def describe_model(connection: Connection, pool: str, spec: ModelSpec) -> None:
-    """Set what a model can do; its price and its learning stay."""
-    at = and_(models.c.pool == pool, models.c.name == spec.name)
-    values = {
-        "max_output_tokens": spec.max_output_tokens,
-        "context_length": spec.context_length,
-        "capabilities": json.dumps(sorted(spec.capabilities)),
-    }
-    connection.execute(update(models).where(at).values(**values))
+    """Set the properties of a model; its price and what was learned of it stay."""
+    described = update(models).where(_named(pool, spec.name)).values(**_properties(spec))
+    connection.execute(described)
     _touch(connection, pool)
 
 
 def drain_model(connection: Connection, pool: str, name: str, *, now_us: int) -> None:
-    """Choose the model no more; what it has taught stays."""
-    at = and_(models.c.pool == pool, models.c.name == name)
-    connection.execute(update(models).where(at).values(draining=True))
+    """Stop choosing a model; what was learned of it stays."""
+    connection.execute(update(models).where(_named(pool, name)).values(draining=True))
     append_event(connection, pool=pool, kind="model_drained", payload={"name": name}, now_us=now_us)
     _touch(connection, pool)
 
 
 def file_price(connection: Connection, pool: str, name: str) -> tuple[float, float] | None:
-    """Return the price that the settings file set last, None if it never did."""
+    """Return the (input, output) price that the settings file set last, None if it set none."""
     query = (
         select(prices.c.input_price, prices.c.output_price)
         .where(prices.c.pool == pool, prices.c.model == name, prices.c.source == "file")
@@ -137,7 +150,7 @@ def load_pools(connection: Connection) -> dict[str, tuple[int, dict[str, Any], l
     joined = select(models, prices.c.id, prices.c.input_price, prices.c.output_price).join(
         prices, and_(prices.c.pool == models.c.pool, prices.c.model == models.c.name)
     )
-    found: dict[str, list[Model]] = {}
+    models_by_pool: dict[str, list[Model]] = {}
     for row in connection.execute(joined.where(prices.c.id.in_(newest)).order_by(models.c.id)):
         model = Model(
             name=row.name,
@@ -149,18 +162,30 @@ def load_pools(connection: Connection) -> dict[str, tuple[int, dict[str, Any], l
             capabilities=frozenset(json.loads(row.capabilities)),
             draining=row.draining,
         )
-        found.setdefault(row.pool, []).append(model)
+        models_by_pool.setdefault(row.pool, []).append(model)
     return {
-        row.name: (row.revision, json.loads(row.options), found.get(row.name, []))
+        row.name: (row.revision, json.loads(row.options), models_by_pool.get(row.name, []))
         for row in connection.execute(select(pools))
     }
 
 
 def revisions(connection: Connection) -> dict[str, int]:
-    """Return the revision of each pool, to see cheaply whether any changed."""
+    """Return the revision of each pool, which is a cheap way to detect changes."""
     return {row.name: row.revision for row in connection.execute(select(pools))}
 
 
 def _touch(connection: Connection, pool: str) -> None:
-    at = pools.c.name == pool
-    connection.execute(update(pools).where(at).values(revision=pools.c.revision + 1))
+    newer = update(pools).where(pools.c.name == pool).values(revision=pools.c.revision + 1)
+    connection.execute(newer)
+
+
+def _named(pool: str, model: str) -> ColumnElement[bool]:
+    return and_(models.c.pool == pool, models.c.name == model)
+
+
+def _properties(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "max_output_tokens": spec.max_output_tokens,
+        "context_length": spec.context_length,
+        "capabilities": json.dumps(sorted(spec.capabilities)),
+    }

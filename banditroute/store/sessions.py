@@ -1,8 +1,8 @@
-"""Sessions: one verdict on a conversation, given to every decision of it that has none yet.
+"""Feedback on sessions: one quality for a conversation, learned by each unrated decision of it.
 
-Exactly-once by (pool, session, key). A verdict becomes a quality event of each decision that is
-neither expired nor overridden nor rated; what is said of a single decision afterwards comes too
-late, what was said before stands. Decisions to come take nothing from it.
+Exactly-once by (pool, session, key). The quality becomes an event of each decision that is not
+expired, overridden, cancelled or rated. An earlier quality of a single decision stands; a later
+one is superseded. Later decisions of the session learn nothing from it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 
 from banditroute.store.feedback import (
     DECISION,
-    WAITING,
+    UNRATED,
     FeedbackResult,
-    append_outcomes,
-    known_costs_usd,
-    outcome_columns,
+    append_qualities,
 )
 from banditroute.store.tables import decisions, session_feedback
 
@@ -25,15 +23,15 @@ _INSIDE = (
     decisions.c.pool == bindparam("pool"),
     decisions.c.session_id == bindparam("session"),
 )
-# The sum keeps SQLite from the index on the end of life, by which it would read the whole pool.
-_END = decisions.c.expires_at + 0
-_LAST = select(func.max(_END)).where(*_INSIDE)
+# The sum keeps SQLite from the index on expires_at, by which it would read the whole pool.
+_EXPIRES = decisions.c.expires_at + 0
+_LAST_EXPIRES = select(func.max(_EXPIRES)).where(*_INSIDE)
 _OPEN = (
     select(*DECISION)
-    .where(*_INSIDE, bindparam("now", type_=BigInteger) <= _END, *WAITING)
+    .where(*_INSIDE, bindparam("now", type_=BigInteger) <= _EXPIRES, *UNRATED)
     .order_by(decisions.c.id)
 )
-_KNOWN = select(session_feedback).where(
+_EARLIER = select(session_feedback).where(
     session_feedback.c.pool == bindparam("pool"),
     session_feedback.c.session_id == bindparam("session"),
     session_feedback.c.key == bindparam("key"),
@@ -42,7 +40,19 @@ _KNOWN = select(session_feedback).where(
 
 @dataclass(frozen=True, slots=True)
 class SessionQuality:
-    """How good a whole session was."""
+    """The quality of a session, as the caller sent it.
+
+    Attributes
+    ----------
+    pool, session_id : str
+        The session.
+    key : str
+        Feedback under the same key is the same piece of feedback.
+    quality : float
+        In [0, 1].
+    source : str or None
+        Who judged.
+    """
 
     pool: str
     session_id: str
@@ -52,29 +62,33 @@ class SessionQuality:
 
 
 def record_session(connection: Connection, post: SessionQuality, *, now_us: int) -> FeedbackResult:
-    """Store `post` and append its events; return what became of it.
+    """Store feedback on a session and append its events.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction.
+    post : SessionQuality
+        The feedback.
+    now_us : int
+        The time.
 
     Returns
     -------
-    ``accepted``, ``duplicate``, ``superseded`` (no decision was left to rate) or ``late`` (all
-    have expired), with how many decisions it rated; ``unknown`` or ``conflict``.
+    FeedbackResult
+        ``superseded`` if no decision was left to rate, ``late`` if all have expired.
     """
     named = {"pool": post.pool, "session": post.session_id, "key": post.key}
-    known = connection.execute(_KNOWN, named).first()
-    if known is not None:
-        if (known.quality, known.source) != (post.quality, post.source):
+    earlier = connection.execute(_EARLIER, named).first()
+    if earlier is not None:
+        if (earlier.quality, earlier.source) != (post.quality, post.source):
             return FeedbackResult("conflict", "key")
-        return FeedbackResult("duplicate", decisions=known.decisions)
-    last = connection.execute(_LAST, named).scalar()
-    if last is None:
+        return FeedbackResult("duplicate", decisions=earlier.decisions)
+    last_expires_us = connection.execute(_LAST_EXPIRES, named).scalar()
+    if last_expires_us is None:
         return FeedbackResult("unknown", "session_id")
     rows = connection.execute(_OPEN, named | {"now": now_us}).mappings().all()
-    costs = known_costs_usd(connection, [row["id"] for row in rows])
-    told = {"kind": "feedback", "field": "quality", "value": post.quality, "created_at": now_us}
-    append_outcomes(
-        connection,
-        [outcome_columns(dict(row)) | told | {"cost": costs.get(row["id"])} for row in rows],
-    )
+    append_qualities(connection, rows, kind="feedback", quality=post.quality, now_us=now_us)
     stored = {
         "pool": post.pool,
         "session_id": post.session_id,
@@ -85,5 +99,5 @@ def record_session(connection: Connection, post: SessionQuality, *, now_us: int)
         "received_at": now_us,
     }
     connection.execute(insert(session_feedback), stored)
-    status = "late" if last < now_us else "accepted" if rows else "superseded"
+    status = "late" if last_expires_us < now_us else "accepted" if rows else "superseded"
     return FeedbackResult(status, decisions=len(rows))

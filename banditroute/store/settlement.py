@@ -1,7 +1,7 @@
-"""How reservations end: settled to what was paid, or given back.
+"""The end of reservations: settled to the real cost, or given back.
 
-One that nobody settles in time needs no hand to end it: it goes on counting in full, and is shown
-as expired, until somebody settles it after all.
+A reservation that has not settled in time is shown as expired and goes on counting in full. No
+clock ends it; feedback may settle it at any later time.
 """
 
 from __future__ import annotations
@@ -23,48 +23,58 @@ from banditroute.store.tables import (
     reservations,
 )
 
-_lease, _held = leases.c, reservations.c
+_lease, _reservation = leases.c, reservations.c
 
 
-def settle(connection: Connection, costs: Mapping[str, int]) -> None:
-    """Settle what decisions have reserved to what they cost, {decision id: nano-dollars}.
+def settle(connection: Connection, costs_nano: Mapping[str, int]) -> None:
+    """Settle the reservations of decisions to what they cost.
 
-    A decision settles once; what it reserved and did not cost goes back to the window that it was
-    taken from. What it cost above that is an overrun, and so is all of what one cost that had been
-    cancelled: its reservation was given back long ago.
+    A decision settles once. What it reserved and did not cost goes back to the window that it came
+    from. What it cost above its reservation is an overrun. The whole cost of a cancelled decision
+    is an overrun, because its reservation was given back when it was cancelled.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction.
+    costs_nano : mapping
+        Cost in nano-dollars by decision id.
     """
-    if not costs:
+    if not costs_nano:
         return
-    found = connection.execute(
+    rows = connection.execute(
         select(reservations).where(
-            _held.decision_id.in_(list(costs)), _held.status.in_((OPEN, CANCELLED))
+            _reservation.decision_id.in_(list(costs_nano)),
+            _reservation.status.in_((OPEN, CANCELLED)),
         )
     ).all()
-    ended = []
-    for row in found:
-        cost = costs[row.decision_id]
-        covered = 0 if row.status == CANCELLED else row.reserved_nano
-        ended.append(_End(row, SETTLED, cost, overrun=max(cost - covered, 0), back=covered - cost))
-    _write(connection, ended)
+    ends = []
+    for row in rows:
+        cost_nano = costs_nano[row.decision_id]
+        covered_nano = 0 if row.status == CANCELLED else row.reserved_nano
+        overrun_nano = max(cost_nano - covered_nano, 0)
+        ends.append(_End(row, SETTLED, cost_nano, overrun_nano, covered_nano - cost_nano))
+    _write(connection, ends)
 
 
 def cancel(connection: Connection, decision_id: str, *, now_us: int) -> str:
-    """Give back what a decision reserved that was never used; return what became of that.
+    """Cancel a decision that was never used: give back what it reserved.
 
     Returns
     -------
-    ``cancelled``; ``duplicate`` when it is already; ``unknown``; ``conflict`` when feedback says
-    that it was used.
+    str
+        ``cancelled``; ``duplicate`` if it is cancelled already; ``unknown``; ``conflict`` if
+        feedback shows that it was used.
     """
-    known = select(decisions.c.cancelled_at).where(decisions.c.id == decision_id)
-    row = connection.execute(known).first()
+    cancelled_at = select(decisions.c.cancelled_at).where(decisions.c.id == decision_id)
+    row = connection.execute(cancelled_at).first()
     if row is None:
         return "unknown"
     if row.cancelled_at is not None:
         return "duplicate"
-    said = (
+    uses = (
         select(feedback.c.id).where(feedback.c.decision_id == decision_id),
-        # Of it alone, in a comparison, or with its session; a default is nobody's word.
+        # Events of its own, of a comparison or of its session; a default is not feedback.
         select(events.c.seq).where(events.c.decision_id == decision_id, events.c.kind != "default"),
         select(comparisons.c.id).where(
             or_(
@@ -73,66 +83,84 @@ def cancel(connection: Connection, decision_id: str, *, now_us: int) -> str:
             )
         ),
     )
-    if any(connection.execute(one.limit(1)).first() is not None for one in said):
+    if any(connection.execute(use.limit(1)).first() is not None for use in uses):
         return "conflict"
-    at = decisions.c.id == decision_id
-    connection.execute(update(decisions).where(at).values(cancelled_at=now_us))
-    held = select(reservations).where(_held.decision_id == decision_id, _held.status == OPEN)
-    _write(
-        connection,
-        [
-            _End(row, CANCELLED, 0, overrun=0, back=row.reserved_nano)
-            for row in connection.execute(held).all()
-        ],
+    unused = update(decisions).where(decisions.c.id == decision_id)
+    connection.execute(unused.values(cancelled_at=now_us))
+    reserved = select(reservations).where(
+        _reservation.decision_id == decision_id, _reservation.status == OPEN
     )
+    rows = connection.execute(reserved).all()
+    _write(connection, [_End(row, CANCELLED, 0, 0, row.reserved_nano) for row in rows])
     return "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How a reservation ended: at which cost, how far above it, and what went back."""
+    """How a reservation ends.
+
+    Attributes
+    ----------
+    row : row of `reservations`
+        The reservation as it was.
+    status : str
+        What it is now.
+    cost_nano : int
+        What the answer cost.
+    overrun_nano : int
+        The part of the cost that was not reserved.
+    back_nano : int
+        What goes back to the lease; below 0 for an overrun.
+    """
 
     row: Any
     status: str
-    cost: int
-    overrun: int
-    back: int
+    cost_nano: int
+    overrun_nano: int
+    back_nano: int
 
 
-def _write(connection: Connection, ended: Sequence[_End]) -> None:
-    if not ended:
+def _write(connection: Connection, ends: Sequence[_End]) -> None:
+    """Write how reservations end, and add that to the counts of their leases."""
+    if not ends:
         return
-    back: dict[int, int] = defaultdict(int)
-    over: dict[int, int] = defaultdict(int)
-    for one in ended:
-        back[one.row.lease_id] += one.back
-        if one.row.status != CANCELLED:
-            over[one.row.lease_id] += one.row.reserved_nano
+    back_nano: dict[int, int] = defaultdict(int)
+    ended_nano: dict[int, int] = defaultdict(int)
+    for end in ends:
+        back_nano[end.row.lease_id] += end.back_nano
+        if end.row.status != CANCELLED:
+            ended_nano[end.row.lease_id] += end.row.reserved_nano
     rows = [
         {
-            "decision": one.row.decision_id,
-            "budget": one.row.budget_id,
-            "status": one.status,
-            "settled_nano": one.cost,
-            "overrun_nano": one.overrun,
+            "decision": end.row.decision_id,
+            "budget": end.row.budget_id,
+            "status": end.status,
+            "settled_nano": end.cost_nano,
+            "overrun_nano": end.overrun_nano,
         }
-        for one in ended
+        for end in ends
     ]
-    connection.execute(_ENDED, rows)
-    returned = [{"lease": at, "nano": nano, "ended": over[at]} for at, nano in back.items()]
-    connection.execute(_RETURNED, returned)
+    connection.execute(_END, rows)
+    counts = [
+        {"lease": lease_id, "back": nano, "ended": ended_nano[lease_id]}
+        for lease_id, nano in back_nano.items()
+    ]
+    connection.execute(_COUNT, counts)
 
 
-_ENDED = (
+_END = (
     update(reservations)
-    .where(_held.decision_id == bindparam("decision"), _held.budget_id == bindparam("budget"))
+    .where(
+        _reservation.decision_id == bindparam("decision"),
+        _reservation.budget_id == bindparam("budget"),
+    )
     .values({name: bindparam(name) for name in ("status", "settled_nano", "overrun_nano")})
 )
-_RETURNED = (
+_COUNT = (
     update(leases)
     .where(_lease.id == bindparam("lease"))
     .values(
-        returned_nano=_lease.returned_nano + bindparam("nano"),
+        returned_nano=_lease.returned_nano + bindparam("back"),
         ended_nano=_lease.ended_nano + bindparam("ended"),
     )
 )

@@ -1,7 +1,7 @@
-"""Every table of banditroute. Migrations build them; a test holds the two together.
+"""All tables. Migrations build them, and a test checks that both are the same.
 
-Times are integer microseconds since the epoch, UTC. Money that is kept is integer nano-dollars.
-Arrays are raw little-endian bytes, never pickles.
+Times are integer microseconds since the epoch. Money of the ledger is integer nano-dollars; other
+costs and prices are US dollars. Arrays are raw little-endian bytes, never pickles.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ metadata = MetaData(
     }
 )
 
-# SQLite only numbers rows by itself in a column that is INTEGER to the letter.
+# SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer, "sqlite")
 
 pools = Table(
     "pools",
     metadata,
     Column("name", String(200), primary_key=True),
-    Column("options", Text, nullable=False),  # JSON: what was set, defaults left out
-    Column("revision", Integer, nullable=False),  # grows with every change of models or prices
+    Column("options", Text, nullable=False),  # JSON object, without defaults
+    Column("revision", Integer, nullable=False),  # grows with each change of models or prices
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -85,19 +85,19 @@ decisions = Table(
     Column("w_cost", Float, nullable=False),
     Column("w_latency", Float, nullable=False),
     Column("tau_cost", Float, nullable=False),
-    Column("lambda_low", Float, nullable=False),  # price of money; a mixed one has two
+    Column("lambda_low", Float, nullable=False),  # prices of money, quality units per US dollar
     Column("lambda_high", Float, nullable=False),
-    Column("lambda_mix", Float, nullable=False),  # probability of the low one
-    Column("lambda_gain", Float, nullable=False, server_default="0"),  # see policies/price.py
+    Column("lambda_mix", Float, nullable=False),  # probability of lambda_low
+    Column("lambda_gain", Float, nullable=False, server_default="0"),  # see pacing/price.py
     Column("spend_rate", Float, nullable=False),
     Column("reserved_nano", BigInteger, nullable=False),
     Column("max_output_tokens", Integer, nullable=False),
     Column("input_tokens", Float, nullable=False),
     Column("cost_prior", Float, nullable=False),  # of the chosen model, before learning
     Column("input_cost", Float, nullable=False),
-    Column("arms", Text, nullable=False),  # JSON list: the columns of everything below
+    Column("arms", Text, nullable=False),  # JSON list: names of the K models
     Column("prices", Text, nullable=False),  # JSON list of price row ids
-    Column("verdict", LargeBinary, nullable=False),  # uint8[K], index into router.REASONS
+    Column("verdict", LargeBinary, nullable=False),  # uint8[K], index into decide/reasons.py
     Column("features", LargeBinary, nullable=False),  # float32[d]
     Column("score_names", Text, nullable=False),  # comma-separated
     Column("scores", LargeBinary, nullable=False),  # float32[S, K]
@@ -108,8 +108,8 @@ decisions = Table(
     Column("task", String(200)),
     Column("tags", Text),  # JSON object
     Column("request_id", String(200)),
-    Column("overridden_by", String(200)),  # the model that answered instead
-    Column("cancelled_at", BigInteger),  # it was never used
+    Column("overridden_by", String(200)),  # the model that answered instead of the chosen one
+    Column("cancelled_at", BigInteger),  # None: not cancelled
     Index(None, "pool", "expires_at"),
     Index(None, "pool", "session_id"),
 )
@@ -120,26 +120,26 @@ events = Table(
     Column("seq", _Serial, primary_key=True, autoincrement=True),
     Column("pool", String(200), nullable=False),
     Column("kind", String(20), nullable=False),
-    Column("created_at", BigInteger, nullable=False),  # for people; the fold reads no clock
-    Column("payload", Text),  # JSON; of outcomes none, of a comparison what is known of the loser
+    Column("created_at", BigInteger, nullable=False),  # for persons; a fold reads no clock
+    Column("payload", Text),  # JSON; None for outcomes, the other decision for comparisons
     Column("decision_id", String(32)),
     Column("arm", String(200)),
     Column("embedder", String(80)),
     Column("features", LargeBinary),
     Column("field", String(10)),
     Column("value", Float),
-    Column("cost", Float),  # known when the event was written
+    Column("cost", Float),  # US dollars, if known when the event was written
     Column("propensity", Float),
     Column("w_quality", Float),
     Column("w_cost", Float),
     Column("w_latency", Float),
     Column("cost_prior", Float),
     Column("input_cost", Float),
-    Column("policy", String(80)),  # of a reset: the policy whose detector raised the alarm
-    Column("trigger_seq", BigInteger),  # and the event that did
+    Column("policy", String(80)),  # of a reset: identity of the policy that raised the alarm
+    Column("trigger_seq", BigInteger),  # of a reset: position of the event that raised the alarm
     UniqueConstraint("decision_id", "field"),  # each field of a decision is learned once
     Index(None, "pool", "kind"),
-    Index(None, "pool", "policy", "arm", "trigger_seq", unique=True),  # an alarm resets once
+    Index(None, "pool", "policy", "arm", "trigger_seq", unique=True),  # each alarm resets once
     sqlite_autoincrement=True,
 )
 
@@ -151,12 +151,12 @@ feedback = Table(
     Column("key", String(200), nullable=False),
     Column("source", String(200)),
     Column("quality", Float),
-    Column("cost_nano", BigInteger),  # as sent, or from tokens at the price row of the decision
+    Column("cost_nano", BigInteger),  # as sent, or of the tokens at the decision's prices
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("latency_ms", Float),
     Column("model", String(200)),
-    Column("digest", String(32), nullable=False),  # of the payload: same key, same payload?
+    Column("digest", String(32), nullable=False),  # of the payload, see feedback.Post.digest
     Column("status", String(12), nullable=False),  # accepted | superseded | late
     Column("received_at", BigInteger, nullable=False),
     UniqueConstraint("decision_id", "key"),
@@ -186,7 +186,7 @@ session_feedback = Table(
     Column("key", String(200), nullable=False),
     Column("source", String(200)),
     Column("quality", Float, nullable=False),
-    Column("decisions", Integer, nullable=False),  # how many it said something new of
+    Column("decisions", Integer, nullable=False),  # number of decisions that it rated
     Column("received_at", BigInteger, nullable=False),
     UniqueConstraint("pool", "session_id", "key"),
 )
@@ -208,7 +208,7 @@ learner_leases = Table(
     metadata,
     Column("name", String(40), primary_key=True),
     Column("holder", String(80), nullable=False),
-    Column("epoch", BigInteger, nullable=False),  # grows with every change of the holder
+    Column("epoch", BigInteger, nullable=False),  # grows with each change of the holder
     Column("expires_at", BigInteger, nullable=False),
 )
 
@@ -221,7 +221,7 @@ budgets = Table(
     Column("cap_nano", BigInteger, nullable=False),
     Column("period", String(20), nullable=False),  # total | hour | day | month | rolling
     Column("rolling_s", BigInteger),
-    Column("scope_tag", String(200)),  # None: global
+    Column("scope_tag", String(200)),  # None: every request
     Column("scope_value", String(200)),
     Column("request_ceiling_nano", BigInteger),
     Column("created_at", BigInteger, nullable=False),
@@ -230,7 +230,7 @@ budgets = Table(
     Column("rate_nano", BigInteger),  # per request
     Column("quality_floor", Float),
     UniqueConstraint("pool", "name"),
-    sqlite_autoincrement=True,  # an id that was given out keeps its meaning
+    sqlite_autoincrement=True,  # no id is given out twice
 )
 
 reservations = Table(
@@ -239,14 +239,14 @@ reservations = Table(
     Column("decision_id", String(32), primary_key=True),
     Column("budget_id", BigInteger, primary_key=True),
     Column("lease_id", BigInteger),
-    Column("window_start", BigInteger, nullable=False),  # on a rolling window: of the decision
+    Column("window_start", BigInteger, nullable=False),  # rolling: time of the decision
     Column("reserved_nano", BigInteger, nullable=False),
     Column("settled_nano", BigInteger),
     Column("overrun_nano", BigInteger, nullable=False, server_default="0"),
     Column("status", String(12), nullable=False),  # open | settled | cancelled
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "budget_id", "window_start"),
-    sqlite_with_rowid=False,  # one tree less to write to with every decision
+    sqlite_with_rowid=False,  # one B-tree less to write to for each decision
 )
 
 leases = Table(
@@ -255,19 +255,19 @@ leases = Table(
     Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("budget_id", BigInteger, nullable=False),
     Column("holder", String(200), nullable=False),
-    Column("boot", String(40), nullable=False),  # of the holder's machine
+    Column("boot", String(40), nullable=False),  # identity of the boot of the holder's machine
     Column("window_start", BigInteger, nullable=False),  # 0 on a rolling window
     Column("amount_nano", BigInteger, nullable=False),
-    Column("drawn_nano", BigInteger, nullable=False),  # by reservations
-    Column("requests", BigInteger, nullable=False),  # that reserved
-    Column("ended_nano", BigInteger, nullable=False),  # what settled ones had reserved
-    Column("returned_nano", BigInteger, nullable=False),  # and did not cost
+    Column("drawn_nano", BigInteger, nullable=False),  # taken by reservations
+    Column("requests", BigInteger, nullable=False),  # number of decisions that reserved
+    Column("ended_nano", BigInteger, nullable=False),  # reserved by decisions that ended
+    Column("returned_nano", BigInteger, nullable=False),  # reserved and not spent by them
     Column("opened_at", BigInteger, nullable=False),
     Column("reclaim_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
     Index(None, "budget_id", "window_start", "holder", unique=True),
     Index(None, "closed_at"),
-    sqlite_autoincrement=True,  # a draw from a lease that was dropped must find none
+    sqlite_autoincrement=True,  # a reservation from a deleted lease must fail
 )
 
 idempotency_keys = Table(

@@ -1,10 +1,10 @@
-"""One writer thread with one connection per process: everything that is written goes through it.
+"""The writer: one thread with one connection per process, through which every write goes.
 
-Waiting work is committed in groups, and a caller hears of success only after the commit. A group
-that holds feedback, money or settings commits with full durability; one of decisions alone
-survives the death of the process but perhaps not of the machine. One failing piece of work never
-takes its neighbours down: the group is rolled back and each piece runs again by itself. A group
-whose connection breaks is refused whole, and the next one opens another.
+Waiting work is committed in groups, and a caller gets its result only after the commit. A group
+with feedback, money or settings survives a power loss. A group of decisions alone survives the
+death of the process, but perhaps not a power loss. A piece of work that fails never fails its
+neighbours: the group is rolled back, and each piece runs again by itself. If the connection breaks,
+the whole group is refused, and the next group opens another connection.
 """
 
 from __future__ import annotations
@@ -32,9 +32,25 @@ Rows = Sequence[Any]
 
 @dataclass(slots=True)
 class _Item:
+    """A piece of work, and how its caller gets the result.
+
+    Attributes
+    ----------
+    work : callable or rows
+        What to run in the transaction, or rows to insert.
+    durable : bool
+        Whether the commit must survive a power loss.
+    resolve : callable
+        Takes the result and the error, in the caller's event loop.
+    loop : event loop or None
+        The caller's; None for a thread without one.
+    result, error : object, exception or None
+        What became of the work.
+    """
+
     work: Callable[[Connection], Any] | Rows
     durable: bool
-    settle: Callable[[Any, BaseException | None], None]
+    resolve: Callable[[Any, BaseException | None], None]
     loop: asyncio.AbstractEventLoop | None
     result: Any = None
     error: BaseException | None = None
@@ -45,11 +61,16 @@ class Writer:
 
     Parameters
     ----------
-    engine : the database.
-    insert_rows : inserts the rows given to `append`; those of one group go in together.
-    capacity : pieces of work that may wait; more are refused with HTTP 503.
-    group : most pieces in one transaction.
-    on_durable : called in the writer thread after a durable commit.
+    engine : Engine
+        The database.
+    insert_rows : callable
+        Inserts the rows given to `append`, those of one group together.
+    capacity : int
+        Pieces of work that may wait; more are refused as `Unavailable`.
+    group : int
+        Largest number of pieces in one transaction.
+    on_durable : callable
+        Called in the writer thread after a commit that survives a power loss.
     """
 
     def __init__(
@@ -65,24 +86,24 @@ class Writer:
         self._insert_rows = insert_rows
         self._on_durable = on_durable
         self._queue: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
-        # What the event loop gathers while a group is being committed. One hand-over per group
-        # and direction keeps the threads from fighting over the interpreter lock.
-        self._gathered: list[_Item] = []
+        # Work that arrives while a group is being committed. One hand-over per group and direction
+        # keeps the threads from competing for the interpreter lock.
+        self._pending: list[_Item] = []
         self._committing = False
         self._lock = threading.Lock()
-        self._full: bool | None = None
+        self._set_durable: bool | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Pieces of work that wait for a commit."""
-        return self._queue.qsize() + len(self._gathered)
+        """Number of pieces of work that wait for a commit."""
+        return self._queue.qsize() + len(self._pending)
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread runs and takes work."""
         return self._thread.is_alive() and not self._ended
 
     async def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
@@ -90,21 +111,36 @@ class Writer:
 
         Parameters
         ----------
-        work : writes through the connection it is given; it may be run twice, never half.
-        durable : whether the commit must survive power loss.
+        work : callable
+            Writes through the connection that it is given. It may run twice; only one run is
+            committed.
+        durable : bool
+            Whether the commit must survive a power loss.
+
+        Returns
+        -------
+        T
+            What `work` returned.
+
+        Raises
+        ------
+        Unavailable
+            When too much waits, the writer has stopped or the database does not take a write.
+        Exception
+            What `work` raised; nothing of it is written then.
         """
         result: T = await self._wait(work, durable)
         return result
 
     async def append(self, rows: Rows) -> None:
-        """Insert `rows`; return once they are committed, though not safe from power loss."""
+        """Insert rows and return once they are committed; a power loss may undo that."""
         await self._wait(rows, False)
 
     async def _wait(self, work: Callable[[Connection], Any] | Rows, durable: bool) -> Any:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
 
-        def settle(result: Any, error: BaseException | None) -> None:
+        def resolve(result: Any, error: BaseException | None) -> None:
             if future.done():
                 return
             if error is None:
@@ -112,25 +148,25 @@ class Writer:
             else:
                 future.set_exception(error)
 
-        self._put(_Item(work, durable, settle, loop))
+        self._put(_Item(work, durable, resolve, loop))
         return await future
 
     def write_now(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
-        """Do the same from a thread without an event loop."""
+        """Run `work` as `write` does, from a thread without an event loop."""
         future: Future[T] = Future()
 
-        def settle(result: Any, error: BaseException | None) -> None:
+        def resolve(result: Any, error: BaseException | None) -> None:
             if error is None:
                 future.set_result(result)
             else:
                 future.set_exception(error)
 
-        self._put(_Item(work, durable, settle, None))
+        self._put(_Item(work, durable, resolve, None))
         return future.result()
 
     def close(self) -> None:
-        """Commit what waits and stop; what comes later is refused."""
-        while self._gathered and not self._ended:
+        """Commit what waits, then stop; later work is refused."""
+        while self._pending and not self._ended:
             self._send()
         self._queue.put(None)
         self._thread.join()
@@ -144,25 +180,26 @@ class Writer:
             self._queue.put([item])
         else:
             with self._lock:
-                self._gathered.append(item)
+                self._pending.append(item)
                 idle, self._committing = not self._committing, True
             if idle:
-                # Requests that are ready in this very turn of the loop join the group.
+                # Requests that are ready in this turn of the event loop join the group.
                 item.loop.call_soon(self._send)
-        if self._ended:  # perhaps after the thread looked for the last time
+        if self._ended:  # perhaps after the thread looked at the queue for the last time
             self._refuse([])
 
     def _send(self) -> None:
         with self._lock:
-            items, self._gathered = self._gathered[: self._group], self._gathered[self._group :]
+            items, self._pending = self._pending[: self._group], self._pending[self._group :]
             self._committing = bool(items)
         if items:
             self._queue.put(items)
         if self._ended:
             self._refuse([])
 
-    def _landed(self, items: list[_Item]) -> None:
-        _settle(items)
+    def _finish(self, items: list[_Item]) -> None:
+        """Resolve a group in the event loop, then send the next one."""
+        _resolve(items)
         self._send()
 
     def _run(self) -> None:
@@ -182,7 +219,7 @@ class Writer:
                     if last:
                         return
         finally:
-            # Whatever ended this thread, nobody may wait for it for ever.
+            # Whatever ended this thread, no caller may wait for ever.
             self._ended = True
             self._refuse(group)
 
@@ -198,12 +235,12 @@ class Writer:
         durable = any(item.durable for item in group)
         begun = False
         try:
-            if durable != self._full:
+            if durable != self._set_durable:
                 set_durability(connection, full=durable)
-                self._full = durable
+                self._set_durable = durable
             with connection.begin():
                 begun = True
-                # Rows first: feedback in this very group may be about them.
+                # Rows first: feedback in the same group may be about them.
                 rows = [row for item in group if not callable(item.work) for row in item.work]
                 if rows:
                     self._insert_rows(connection, rows)
@@ -212,13 +249,13 @@ class Writer:
                         item.result = item.work(connection)
         except Exception as error:
             if isinstance(error, DBAPIError) and (error.connection_invalidated or not begun):
-                # Nobody's fault, and no piece would fare better alone. Whether a commit that was
-                # cut off came through is not known, so nothing runs again here.
-                for item, away in zip(group, _away(error, len(group)), strict=True):
-                    item.error = away
+                # No piece of work is the reason, and none would succeed alone. A commit that was
+                # cut off may have succeeded, so nothing runs again here.
+                for item, fault in zip(group, _refused(error, len(group)), strict=True):
+                    item.error = fault
             elif len(group) == 1:
                 (item,) = group
-                item.error = _away(error, 1)[0] if isinstance(error, OperationalError) else error
+                item.error = _refused(error, 1)[0] if isinstance(error, OperationalError) else error
             else:
                 for item in group:
                     self._commit(connection, [item])
@@ -227,31 +264,31 @@ class Writer:
             try:
                 self._on_durable()
             except Exception:
-                logger.exception("nobody could be told of a commit")
+                logger.exception("a commit could not be announced")
         self._answer(group)
 
     def _answer(self, items: list[_Item]) -> None:
-        """Let the callers know, each in its own event loop."""
+        """Give the callers their results, each in its own event loop."""
         by_loop: dict[asyncio.AbstractEventLoop | None, list[_Item]] = {}
         for item in items:
             by_loop.setdefault(item.loop, []).append(item)
         for loop, group in by_loop.items():
             if loop is None:
-                _settle(group)
+                _resolve(group)
             else:
                 try:
-                    loop.call_soon_threadsafe(self._landed, group)
+                    loop.call_soon_threadsafe(self._finish, group)
                 except RuntimeError:  # the loop is closed
                     self._send()
 
 
-def _away(error: DBAPIError, pieces: int) -> list[Unavailable]:
-    """Locked, full or gone: nothing was written, and the callers may try again."""
+def _refused(error: DBAPIError, pieces: int) -> list[Unavailable]:
+    """Log that the database is locked, full or gone; return a fault for each piece of work."""
     why = f"the database does not take a write: {str(error.orig).splitlines()[0]}"
     logger.error(why)
     return [Unavailable(why) for _ in range(pieces)]
 
 
-def _settle(items: list[_Item]) -> None:
+def _resolve(items: list[_Item]) -> None:
     for item in items:
-        item.settle(item.result, item.error)
+        item.resolve(item.result, item.error)

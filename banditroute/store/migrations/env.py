@@ -1,6 +1,7 @@
-"""Alembic's entry: migrations run on the engine that `banditroute.store.engine` hands over.
+"""Alembic's entry: migrations run on the engine that `banditroute.store.engine.upgrade` sets.
 
-The connection is a writer's: whoever comes second waits, and then finds nothing left to do.
+The connection is a writer's, so that of two processes that upgrade at once the second one waits,
+and then finds the schema up to date.
 """
 
 from alembic import context

@@ -194,12 +194,12 @@ def test_durability_is_chosen_per_commit(engine: Engine) -> None:
 
 @SQLITE
 def test_a_file_is_claimed_by_one_daemon_at_a_time(engine: Engine) -> None:
-    held = claim(engine, patience=0.0)
+    held = claim(engine, patience_s=0.0)
     assert held is not None
     with pytest.raises(ValueError, match="database: another daemon uses .*test.db"):
-        claim(engine, patience=0.0)
+        claim(engine, patience_s=0.0)
     held.close()
-    again = claim(engine, patience=0.0)
+    again = claim(engine, patience_s=0.0)
     assert again is not None
     again.close()
 
@@ -284,7 +284,9 @@ def test_a_writer_that_waits_too_long_gives_up(
 ) -> None:
     with engine.connect().execution_options(**WRITER) as holding, holding.begin():
         holding.execute(text("SELECT 1"))
-        monkeypatch.setattr(engine_module, "_TURN", engine_module._TURN.replace("10s", "50ms"))
+        monkeypatch.setattr(
+            engine_module, "_TAKE_TURN", engine_module._TAKE_TURN.replace("10s", "50ms")
+        )
         with engine.connect().execution_options(**WRITER) as waiting:
             with pytest.raises(OperationalError, match="lock timeout"):
                 waiting.begin()
@@ -297,7 +299,9 @@ def test_a_writer_that_waits_too_long_gives_up(
 def test_a_writer_that_sleeps_in_its_turn_loses_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_TURN", engine_module._TURN.replace("'5s'", "'50ms'"))
+    monkeypatch.setattr(
+        engine_module, "_TAKE_TURN", engine_module._TAKE_TURN.replace("'5s'", "'50ms'")
+    )
     with engine.connect().execution_options(**WRITER) as asleep:
         asleep.begin()
         with engine.connect().execution_options(**WRITER) as other, other.begin():

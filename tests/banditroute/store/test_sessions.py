@@ -135,7 +135,7 @@ def test_a_session_is_one_of_its_pool(engine: Engine) -> None:
 
 
 @SQLITE  # whose planner needs the help; the plan of PostgreSQL depends on statistics
-@pytest.mark.parametrize("query", [sessions._LAST, sessions._OPEN])
+@pytest.mark.parametrize("query", [sessions._LAST_EXPIRES, sessions._OPEN])
 def test_a_session_is_found_without_reading_its_pool(book: Book, query: Any) -> None:
     statement = str(query.compile(book.engine))
     with book.engine.connect() as connection:
