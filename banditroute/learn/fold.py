@@ -23,6 +23,7 @@ from policies.base import Arrays, Sums, sums_of
 from policies.models.cost import CostModel, LatencyModel
 from policies.models.drift import Drift
 
+PARTS = ("policy", "cost", "latency", "drift")
 HOPES = 2.0
 """Imaginary rewards that an optimistic prior is worth."""
 
@@ -118,22 +119,12 @@ class Fold:
             self.latency.learn(outcome)
 
     def _parts(self) -> dict[str, Policy | CostModel | LatencyModel | Drift]:
-        return {
-            "policy": self.policy,
-            "cost": self.cost,
-            "latency": self.latency,
-            "drift": self.drift,
-        }
+        return {part: getattr(self, part) for part in PARTS}
 
     def state(self) -> Arrays:
         """Return everything learned, as plain arrays."""
-        names = ("learned", "skipped", "rewards")
-        own: Arrays = {name: np.array(getattr(self, name)) for name in names}
-        return own | {
-            f"{part}/{name}": array
-            for part, owner in self._parts().items()
-            for name, array in owner.state().items()
-        }
+        own = {name: np.array(getattr(self, name)) for name in ("learned", "skipped", "rewards")}
+        return own | _join({part: owner.state() for part, owner in self._parts().items()})
 
     def digest(self) -> str:
         """Return the SHA-256 of `state`: equal digests, equal bits."""
@@ -161,35 +152,32 @@ class Fold:
 
     def publish(self) -> Arrays:
         """Return the arrays that scoring reads."""
-        return {
-            f"{part}/{name}": array
-            for part, owner in self._parts().items()
-            for name, array in owner.publish().items()
-        }
+        return _join(self._views())
 
     def snapshot(self) -> Snapshot:
         """Publish, as a snapshot for a router."""
         # Scoring reads nothing but the view that is installed: a shallow copy is a fresh scorer.
         scorers = copy(self.policy), copy(self.cost), copy(self.latency)
-        views = {part: owner.publish() for part, owner in self._parts().items()}
-        return _snapshot(self.policy_identity, self.version, *scorers, views)
+        return _snapshot(self.policy_identity, self.version, scorers, self._views())
+
+    def _views(self) -> dict[str, Arrays]:
+        return {part: owner.publish() for part, owner in self._parts().items()}
 
 
 def install(policy_identity: PolicyIdentity, version: int, view: Arrays) -> Snapshot:
     """Return the snapshot that scores from a published `view`."""
     scorers = _policy(policy_identity), CostModel(dim=policy_identity.dim), LatencyModel()
-    views = {part: _below(part, view) for part in ("policy", "cost", "latency", "drift")}
-    return _snapshot(policy_identity, version, *scorers, views)
+    views = {part: _below(part, view) for part in PARTS}
+    return _snapshot(policy_identity, version, scorers, views)
 
 
 def _snapshot(
     policy_identity: PolicyIdentity,
     version: int,
-    policy: Policy,
-    cost: CostModel,
-    latency: LatencyModel,
+    scorers: tuple[Policy, CostModel, LatencyModel],
     views: Mapping[str, Arrays],
 ) -> Snapshot:
+    policy, cost, latency = scorers
     policy.install(views["policy"])
     cost.install(views["cost"])
     latency.install(views["latency"])
@@ -211,6 +199,11 @@ def _rewards(count: float, level: float, *, dim: int) -> Sums:
     gram, moment = np.zeros((dim, dim)), np.zeros(dim)
     gram[-1, -1], moment[-1] = count, count * level
     return Sums(gram, moment, count * level**2, count)
+
+
+def _join(arrays: Mapping[str, Arrays]) -> Arrays:
+    """Return the arrays of all parts by one name each; `_below` takes those of one part out."""
+    return {f"{part}/{name}": array for part in arrays for name, array in arrays[part].items()}
 
 
 def _below(part: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:

@@ -78,26 +78,15 @@ def rebuild(
     if started is None:
         return None
     policy_seq, policy_identity = started
-    return policy_seq, _fold(log, pool, policy_seq, policy_identity, until, checkpoints)
-
-
-def _fold(
-    log: EventLog,
-    pool: str,
-    policy_seq: int,
-    policy_identity: PolicyIdentity,
-    until: int,
-    fast: bool,
-) -> Fold:
-    kept: tuple[int, bytes] | None = None
+    fold = Fold(policy_identity)
     pieces: list[tuple[int, int]] = []
     for after, end in _pieces(log.rollbacks(pool, until=until), until):
-        pieces.append((after, end))
-        found = log.checkpoint(pool, policy_seq=policy_seq, until=end) if fast else None
-        if found is not None and found[0] >= after:
-            kept, pieces[-1] = found, (found[0], end)
+        stored = log.checkpoint(pool, policy_seq=policy_seq, until=end) if checkpoints else None
+        if stored is not None and stored[0] >= after:
+            fold = Fold.restore(policy_identity, *stored)
+            pieces.append((fold.version, end))
             break
-    fold = Fold(policy_identity) if kept is None else Fold.restore(policy_identity, *kept)
+        pieces.append((after, end))
     for after, end in reversed(pieces):
         # A rollback forgets what was learned, not which models there are; the reset of an alarm
         # that still stood may lie in what it has undone.
@@ -108,7 +97,7 @@ def _fold(
         fold.version = after
         for event in log.events(after=after, until=end, pool=pool):
             fold.apply(event)
-    return fold
+    return policy_seq, fold
 
 
 def effective_events(log: EventLog, pool: str) -> Iterator[Event]:
