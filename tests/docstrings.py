@@ -28,6 +28,7 @@ MODULES = [
     "banditroute.features.basis",
     "banditroute.features.projection",
     "banditroute.serve",
+    "sim.data.dataset",
     "sim.data.formats",
     "sim.worlds.event",
     "sim.worlds.events",

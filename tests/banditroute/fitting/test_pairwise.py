@@ -66,7 +66,7 @@ def test_hard_negatives_are_upsets() -> None:
     )  # fmt: skip
     assert np.argsort(-pairs.strength()).tolist() == [0, 1, 2]
     found = triplet_candidates(pairs)
-    # mid lost only to the best; low has beaten somebody on one prompt only.
+    # mid lost only to the best; low has won on one prompt only.
     assert [(won.tolist(), hard.tolist()) for won, hard in found] == [([0, 1, 3], [2])]
 
 

@@ -168,20 +168,20 @@ class Logbook:
     """An event log in memory, with no rollback in it."""
 
     def __init__(self, *outcomes: Outcome, policy_identity: PolicyIdentity | None = None) -> None:
-        self.told = [
+        self.events_of_log = [
             Event(k, "p", "feedback", o, "other" if o.decision_id == "o" else "e")
             for k, o in enumerate(outcomes)
         ]
         self.own = policy_identity
 
     def end(self) -> int:
-        return len(self.told)
+        return len(self.events_of_log)
 
     def rollbacks(self, pool: str, *, until: int) -> list[tuple[int, int]]:
         return []
 
     def events(self, **_: object) -> Iterator[Event]:
-        yield from self.told
+        yield from self.events_of_log
 
     def policy_identity(
         self, pool: str, *, until: int | None = None
@@ -195,19 +195,21 @@ IDENTITY = PolicyIdentity(
 X = np.array([0.5, 1.0], dtype=np.float32)
 
 
-def told(decision: str, arm: str, field: str, value: float, cost: float | None = None) -> Outcome:
+def outcome(
+    decision: str, arm: str, field: str, value: float, cost: float | None = None
+) -> Outcome:
     return Outcome(1, decision, arm, X, field, value, cost, propensity=0.25)
 
 
 def test_a_log_is_one_answer_per_decision() -> None:
     policy_identity, answers = answers_of_log(  # type: ignore[arg-type]
         Logbook(
-            told("a", "large", "quality", 0.9, 0.02),
-            told("b", "small", "quality", 0.4),
-            told("b", "small", "latency", 99.0),
-            told("b", "small", "cost", 0.001, 0.001),
-            told("c", "small", "quality", 0.3),
-            told("o", "small", "quality", 0.0),
+            outcome("a", "large", "quality", 0.9, 0.02),
+            outcome("b", "small", "quality", 0.4),
+            outcome("b", "small", "latency", 99.0),
+            outcome("b", "small", "cost", 0.001, 0.001),
+            outcome("c", "small", "quality", 0.3),
+            outcome("o", "small", "quality", 0.0),
             policy_identity=IDENTITY,
         ),
         "p",
@@ -225,7 +227,7 @@ def test_a_log_is_one_answer_per_decision() -> None:
         (Logbook(), "the policy of 'p' never started"),
         (Logbook(policy_identity=IDENTITY), "the log of 'p' has no outcome to learn from"),
         (
-            Logbook(told("a", "s", "quality", 0.5), policy_identity=IDENTITY),
+            Logbook(outcome("a", "s", "quality", 0.5), policy_identity=IDENTITY),
             "'p' has no cost to learn from",
         ),
     ],

@@ -41,7 +41,7 @@ def test_what_no_daemon_made_is_refused_and_left_as_it_was(tmp_path: Path, conte
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("log:postgresql://me:s:3cret@host:5432/db", "log:postgresql://me:***@host:5432/db"),
         (
@@ -53,5 +53,5 @@ def test_what_no_daemon_made_is_refused_and_left_as_it_was(tmp_path: Path, conte
         ("fixed:arm=a@b", "fixed:arm=a@b"),
     ],
 )
-def test_a_password_is_not_shown(text: str, told: str) -> None:
-    assert without_passwords(text) == told
+def test_a_password_is_not_shown(text: str, expected: str) -> None:
+    assert without_passwords(text) == expected

@@ -104,9 +104,9 @@ events = st.one_of(
 
 @given(st.lists(events, max_size=6), st.integers(1, 40), st.integers(0, 9))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_composition_leaves_a_world(told: list[WorldEvent], rows: int, seed: int) -> None:
+def test_any_composition_leaves_a_world(events: list[WorldEvent], rows: int, seed: int) -> None:
     then = World.from_dataset(generate(rows=rows, seed=seed).dataset, np.arange(rows))
-    for event in told:
+    for event in events:
         try:
             then = event.apply(then, np.random.default_rng(seed))
         except InputError as error:  # a mix may lack rows

@@ -38,17 +38,19 @@ def test_an_exponential_delay_has_its_mean() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "exponential", "exponential:0", "nan", "log:"])
-def test_what_is_no_delay_is_told(text: str) -> None:
+def test_what_is_no_delay_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--delay: .*: seconds, exponential:SECONDS or log:URL"):
         parse_delay(text)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [({"missing": 1.5}, "--missing: a share"), ({"judge_noise": 0.0}, "--judge-noise: above 0")],
 )
-def test_shares_and_deviations_out_of_range_are_told(options: dict[str, float], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_shares_and_deviations_out_of_range_are_refused(
+    options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
         with_feedback(STILL, **options)  # type: ignore[arg-type]
 
 
@@ -76,8 +78,8 @@ def log_of(path: Path, waits: list[int]) -> str:
     with database.begin() as connection:
         for k, wait in enumerate(waits):
             connection.execute(insert(decisions), blank | {"id": f"d{k}", "created_at": 1_000 * k})
-            told = {"decision_id": f"d{k}", "key": "default", "received_at": 1_000 * k + wait}
-            connection.execute(insert(feedback), other | told)
+            row = {"decision_id": f"d{k}", "key": "default", "received_at": 1_000 * k + wait}
+            connection.execute(insert(feedback), other | row)
     database.dispose()
     return url
 

@@ -45,7 +45,7 @@ def test_missing_labels_are_nan_and_a_small_overshoot_is_clipped(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"quality:a": [0.5, 7.0]}, r"row 2, column 'quality:a': 7 is not in \[0, 1\]"),
         ({"quality:a": [-0.5, 1.0]}, "row 1, column 'quality:a'"),
@@ -58,8 +58,10 @@ def test_missing_labels_are_nan_and_a_small_overshoot_is_clipped(tmp_path: Path)
         ({"quality:d": [0.1, 0.2]}, "column 'cost:d' is missing"),
     ],
 )
-def test_bad_values_are_refused_by_name(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_bad_values_are_refused_by_name(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         load(parquet(tmp_path, GOOD | change))
     assert "data.parquet" in str(caught.value)
     assert "\n" not in str(caught.value)

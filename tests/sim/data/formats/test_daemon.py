@@ -72,15 +72,15 @@ def test_which_pool_is_said_or_asked_for(book: Book, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("sqlite:///nothing.db", "DATA: there is no file nothing.db"),
         ("nonsense://x", "DATA: database: "),
         ("sqlite://", "DATA: database: an in-memory"),
     ],
 )
-def test_a_database_that_is_not_there(url: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_a_database_that_is_not_there(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         load(url)
     with pytest.raises(InputError, match="--format: of a file"):
         load(url, format="litellm")

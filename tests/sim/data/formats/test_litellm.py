@@ -100,7 +100,7 @@ def test_what_the_gateway_writes_for_nothing_is_no_prompt(tmp_path: Path, messag
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"request_id": "r3"}, "row 2, column 'request_id': 'r3' appears twice"),
         ({"cache_hit": "maybe"}, "row 2, column 'cache_hit': 'maybe' is neither true nor false"),
@@ -111,8 +111,8 @@ def test_what_the_gateway_writes_for_nothing_is_no_prompt(tmp_path: Path, messag
         ({"completion_tokens": "x"}, "row 2, column 'completion_tokens': 'x' is not a number"),
     ],
 )
-def test_bad_rows_are_refused(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_rows_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         load(written(tmp_path, [ROWS[0], ROWS[1] | change], ".csv"))
 
 

@@ -68,7 +68,7 @@ def test_score_lists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told"),
+    ("first", "second", "message"),
     [
         (routed("q", "a", 1.0), routed("q", "", 1.0), "row 2, column 'model_name': empty"),
         (routed("q", "a", 1.0), {"query": "q"}, "row 2, column 'model_name': missing"),
@@ -86,7 +86,7 @@ def test_score_lists(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_bad_rows_are_refused_by_row_and_column(
-    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], told: str
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load(jsonl(tmp_path, first, second))

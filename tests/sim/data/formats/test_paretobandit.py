@@ -36,7 +36,7 @@ def test_line_separators_in_texts_and_uneven_arms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ({"arms": {}}, "row 2, column 'prompt': missing"),
         ({"prompt": 3, "arms": {}}, "row 2, column 'prompt': not a text"),
@@ -52,7 +52,7 @@ def test_line_separators_in_texts_and_uneven_arms(tmp_path: Path) -> None:
         ([], "row 2: not an object"),
     ],
 )  # fmt: skip
-def test_bad_rows_are_refused_by_row_and_column(tmp_path: Path, row: object, told: str) -> None:
+def test_bad_rows_are_refused_by_row_and_column(tmp_path: Path, row: object, message: str) -> None:
     good = {"prompt": "p", "arms": {"x": {"reward": 0.5, "cost": 0.1}}}
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load(jsonl(tmp_path, good, row))

@@ -42,7 +42,7 @@ def test_costs_from_a_price_list_are_called_estimates(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("prompt,a\np,Tru\n", "row 1, column 'a': 'Tru' is not a number"),
         ("prompt,a\np,True\nq,7\n", r"row 2, column 'a': 7 is not in \[0, 1\]"),
@@ -55,8 +55,8 @@ def test_costs_from_a_price_list_are_called_estimates(tmp_path: Path) -> None:
         ("", "no rows"),
     ],
 )
-def test_what_is_wrong_is_told_by_row(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(InputError, match=f"mmlu.csv: {told}"):
+def test_what_is_wrong_is_refused_by_row(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"mmlu.csv: {message}"):
         load(csv(tmp_path, text))
 
 

@@ -55,7 +55,7 @@ def test_a_model_a_row_failures_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"success": "yes"}, "row 2, column 'success': neither true nor false"),
         ({"global_index": None}, "row 2, column 'global_index': missing"),
@@ -71,8 +71,8 @@ def test_a_model_a_row_failures_left_out(tmp_path: Path) -> None:
         ({"llm_selected": ""}, "row 2, column 'llm_selected': empty"),
     ],
 )
-def test_bad_rows_are_refused(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_rows_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         load(jsonl(tmp_path, row("A_1", "a", 1.0), row("A_2", "a", 1.0) | change))
 
 

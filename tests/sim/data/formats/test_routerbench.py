@@ -67,7 +67,7 @@ def test_scores_and_costs_are_paired_by_name(tmp_path: Path, suffix: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"a": "good"}, "row 2, column 'a': 'good' is not a number"),
         ({"a": 4}, r"row 2, column 'a': 4 is not in \[0, 1\]"),
@@ -76,9 +76,9 @@ def test_scores_and_costs_are_paired_by_name(tmp_path: Path, suffix: str) -> Non
     ],
 )
 def test_bad_cells_are_refused_by_row_and_column(
-    tmp_path: Path, change: dict[str, Any], told: str
+    tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load(written(tmp_path, [ROWS[0], ROWS[1] | change]))
 
 

@@ -32,7 +32,7 @@ def test_scores_are_found_by_name_whatever_their_order(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('[{"question": "q", "scores": {"a": 1}}, {"question": "q", "sco', "row 2: not JSON"),
         ('[{"question": "q", "scores": {"a": 1}}', "row 1: the array does not end after it"),
@@ -49,8 +49,8 @@ def test_scores_are_found_by_name_whatever_their_order(
         ("{}", "unknown format: json with the columns none"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_by_row(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_wrong_is_refused_by_row(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "train.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=f"train.json: {told}"):
+    with pytest.raises(InputError, match=f"train.json: {message}"):
         load(path)

@@ -16,7 +16,7 @@ def written(folder: Path, name: str, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("a.csv", b"prompt,a\np,True\n\xff,True\n", "a.csv: line 3: not UTF-8 text"),
         ("a.csv", "prompt,a\np,True\n".encode("utf-16"), "a.csv: line 1: not UTF-8 text"),
@@ -30,8 +30,10 @@ def written(folder: Path, name: str, content: bytes) -> Path:
         ("a", b"", "a: no rows"),
     ],
 )  # fmt: skip
-def test_unreadable_files_are_refused(tmp_path: Path, name: str, content: bytes, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_unreadable_files_are_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
         load(written(tmp_path, name, content))
 
 

@@ -65,7 +65,7 @@ def test_without_a_price_there_is_no_cost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"granite": [answer(3.0, 1, 1), None]}, r"row 1, column 'quality:granite': 3 is not in"),
         (
@@ -81,6 +81,8 @@ def test_without_a_price_there_is_no_cost(tmp_path: Path) -> None:
         ({"prompt": ["p", None]}, "row 2, column 'prompt': not a text"),
     ],
 )
-def test_bad_values_are_refused_by_name(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_values_are_refused_by_name(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
         load(parquet(tmp_path, GOOD | change))
