@@ -1,6 +1,7 @@
 """The endpoints, one row each: the application and the OpenAPI document are made from this table.
 
-To add one, write its handler in `handlers` and its row here.
+To add one, write its body and its answer in `contract.schemas`, its handler in `handlers`, and its
+row here.
 """
 
 from __future__ import annotations

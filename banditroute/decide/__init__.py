@@ -1,1 +1,5 @@
-"""Decide: requests in, laws and draws out. Pure: no log, no money, no clock of its own."""
+"""Decide: requests in, laws and draws out.
+
+Pure: it reads no log and no clock. What a request may reserve comes from a `Purse`, which the caller
+passes in; the rows of reservations are made in `store`.
+"""

@@ -2,6 +2,7 @@
 
 The content of a file says which format it is, since names are given by hand. A loader must never
 guess a value: what is missing stays NaN, what is impossible is refused with file, row and column.
+To add a format, write its module and name it in `FORMATS`.
 """
 
 from __future__ import annotations
