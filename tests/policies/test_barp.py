@@ -19,7 +19,7 @@ FREE = np.zeros((1, 3))
 def log(
     n: int, *, seed: int = 0, arms: tuple[str, ...] = ("small", "odd", "large")
 ) -> list[Outcome]:
-    """Return a uniform log: large is best and dear, odd is good where the first feature is high."""
+    """Return a uniform log: large is best and costs most, odd is good at a high first feature."""
     rng, made = np.random.default_rng([1, seed]), []
     for i in range(n):
         x = np.array([*rng.normal(size=DIM - 1), 1.0], dtype=np.float32)
@@ -89,7 +89,7 @@ def test_without_quality_cost_decides() -> None:
 
 
 def test_rewards_alone_teach_the_net() -> None:
-    """Without an anchor nothing but the policy gradient moves the head."""
+    """Without an anchor only the policy gradient moves the head."""
     policy = taught(1_500, anchor=0.0, rate=0.01, beta=0.02)
     assert pmf(policy, 0.0, 1.0, 0.0, 0.0).argmax() == 2
     assert pmf(policy, 0.0, 0.5, 0.5, 0.0)[2] < 0.05
@@ -97,7 +97,7 @@ def test_rewards_alone_teach_the_net() -> None:
 
 
 def test_the_gradient_corrects_what_the_ridge_believes() -> None:
-    """A belief that outcomes contradict, as after a prior of the wrong models, does not stand."""
+    """An expectation that outcomes contradict, as after a prior of other models, is corrected."""
     policy, sums = Barp(dim=DIM, anchor=0.0, rate=0.01, beta=0.05, clip=10.0), {}
     for name, level in (("good", 0.2), ("bad", 0.9)):
         policy.add_arm(name)
@@ -143,7 +143,7 @@ def test_only_the_newest_lessons_are_remembered() -> None:
     assert same_bits(one.kept, two.kept) and not same_bits(one.net, two.net)
 
 
-def test_a_cost_that_is_not_known_is_as_believed() -> None:
+def test_a_cost_that_was_not_reported_is_the_expected_one() -> None:
     policy = taught()
     before = policy.spend.state()
     policy.learn([replace(one, cost_usd=None) for one in log(64, seed=3)])
@@ -165,9 +165,9 @@ def test_an_outcome_is_worth_its_quality_and_cost_beyond_what_was_believed() -> 
 
 def test_cost_counts_up_to_tau() -> None:
     heads = []
-    for dear in (0.01, 5.0):
+    for cost_usd in (0.01, 5.0):
         policy = taught(0)
-        policy.learn([replace(one, cost_usd=dear) for one in log(64)])
+        policy.learn([replace(one, cost_usd=cost_usd) for one in log(64)])
         heads.append(policy.net["head"])
     assert heads[0].tobytes() == heads[1].tobytes()
 
@@ -364,14 +364,14 @@ def test_a_parameter_that_makes_no_sense_is_named(field: str, value: float) -> N
         Barp(dim=DIM, **{field: value})  # type: ignore[arg-type]
 
 
-def test_an_arm_that_nothing_is_known_of_is_believed_to_be_like_the_others() -> None:
-    """Neither good nor free of charge: drawn to bare priors it would get all requests."""
+def test_an_arm_without_outcomes_is_expected_to_be_like_the_others() -> None:
+    """With bare priors it would be good and free of charge, and would get all requests."""
     policy = taught()
     policy.add_arm("late")
-    heard = log(400)
-    policy.learn(heard)
+    outcomes = log(400)
+    policy.learn(outcomes)
     policy.refresh()
-    x = np.stack([o.x for o in heard[:50]])
+    x = np.stack([o.x for o in outcomes[:50]])
     w = np.tile([[0.5, 0.5, 0.0]], (50, 1))
     pmf = policy.pmf(policy.score(x, w), np.ones((50, 4), np.bool_), np.zeros((50, 4)))
     assert pmf[:, 3].mean() < 0.3

@@ -19,8 +19,8 @@ def some_net(seed: int = 0) -> Net:
     return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in made.items()}
 
 
-def some_lessons(seed: int = 0) -> Minibatch:
-    """Return rows of one outcome, and in the second half of a pair."""
+def some_rows(seed: int = 0) -> Minibatch:
+    """Return rows of one outcome each; those of the second half are of a pair."""
     rng = np.random.default_rng([2, seed])
     share, arms = rng.random(N), np.column_stack([rng.integers(K, size=N), np.full(N, -1)])
     arms[N // 2 :, 1] = (arms[N // 2 :, 0] + 1) % K
@@ -35,16 +35,16 @@ def some_lessons(seed: int = 0) -> Minibatch:
 
 
 def objective(at: Net, seen: Minibatch, weights: np.ndarray) -> float:
-    """Return what is climbed, with the importance weights[n, 2] held fixed."""
+    """Return what is maximised, with the importance weights[n, 2] held fixed."""
     pi, log_pi = net.softmax(net.logits(at, seen.x, seen.w, beta=BETA))
     rows = np.arange(N)[:, None]
-    told = np.where(seen.arms >= 0, weights * seen.surprise * log_pi[rows, seen.arms], 0.0)
+    observed = np.where(seen.arms >= 0, weights * seen.surprise * log_pi[rows, seen.arms], 0.0)
     believed = (pi * (seen.reward - BETA * log_pi)).sum(axis=1)
-    return float((believed + told.sum(axis=1)).mean())
+    return float((believed + observed.sum(axis=1)).mean())
 
 
 def test_the_gradient_is_that_of_differences() -> None:
-    at, seen = some_net(), some_lessons()
+    at, seen = some_net(), some_rows()
     pi = net.softmax(net.logits(at, seen.x, seen.w, beta=BETA))[0]
     weights = np.minimum(pi[np.arange(N)[:, None], seen.arms] / seen.propensity, 0.7)
     found = net.gradient(at, seen, beta=BETA, clip=0.7)
@@ -64,7 +64,7 @@ def test_the_gradient_is_that_of_autograd() -> None:
 
     from banditroute.fitting.pretraining import loss
 
-    at, seen = some_net(3), some_lessons(3)
+    at, seen = some_net(3), some_rows(3)
     tensors = {name: torch.tensor(array, requires_grad=True) for name, array in at.items()}
     loss(torch, tensors, seen, beta=BETA, clip=0.7).backward()
     for name, g in net.gradient(at, seen, beta=BETA, clip=0.7).items():
@@ -79,7 +79,7 @@ def test_steps_are_those_of_torch() -> None:
     tensors = {name: torch.tensor(array, requires_grad=True) for name, array in at.items()}
     theirs, ours = torch.optim.Adam(tensors.values(), lr=0.01, maximize=True), Adam.of(at)
     for seed in range(5):
-        found = net.gradient(at, some_lessons(seed), beta=BETA, clip=5.0)
+        found = net.gradient(at, some_rows(seed), beta=BETA, clip=5.0)
         for name, tensor in tensors.items():
             tensor.grad = torch.tensor(found[name])
         theirs.step()
@@ -89,8 +89,8 @@ def test_steps_are_those_of_torch() -> None:
 
 
 def test_beliefs_do_not_change_the_mean_of_the_gradient() -> None:
-    """Over the draw of the arm, any belief gives the gradient of the true rewards."""
-    at, seen = some_net(), some_lessons()
+    """On average over the draw, any baseline gives the gradient of the true rewards."""
+    at, seen = some_net(), some_rows()
     true = np.random.default_rng(5).normal(size=(N, K))
     logged = np.random.default_rng(6).dirichlet(np.ones(K), size=N)
     expected = net.gradient(
@@ -100,7 +100,7 @@ def test_beliefs_do_not_change_the_mean_of_the_gradient() -> None:
         total = {name: np.zeros_like(array) for name, array in at.items()}
         for arm in range(K):
             p = logged[:, arm]
-            told = replace(
+            observed = replace(
                 seen,
                 reward=belief,
                 arms=np.column_stack([np.full(N, arm), np.full(N, -1)]),
@@ -108,14 +108,14 @@ def test_beliefs_do_not_change_the_mean_of_the_gradient() -> None:
                 # The mean over arms, each K p times, is the expectation over the draw.
                 surprise=np.column_stack([K * p * (true[:, arm] - belief[:, arm])] * 2),
             )
-            for name, g in net.gradient(at, told, beta=BETA, clip=1e9).items():
+            for name, g in net.gradient(at, observed, beta=BETA, clip=1e9).items():
                 total[name] += g / K
         for name, g in expected.items():
             np.testing.assert_allclose(total[name], g, rtol=0, atol=1e-12)
 
 
 def test_an_importance_weight_is_clipped() -> None:
-    at, seen = some_net(), some_lessons()
+    at, seen = some_net(), some_rows()
     rare, rarer = (
         net.gradient(at, replace(seen, propensity=np.full((N, 2), p)), beta=BETA, clip=2.0)
         for p in (1e-6, 1e-9)

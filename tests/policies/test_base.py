@@ -1,4 +1,4 @@
-"""The base class and the two laws that it lends: greedy choice and the draw."""
+"""The base class of policies, and its defaults."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_dim_is_at_least_one() -> None:
 
 
 class _Means(Policy):
-    """The least that a policy without context has to write."""
+    """The minimum that a policy without context must write."""
 
     name = "means"
 

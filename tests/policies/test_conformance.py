@@ -1,7 +1,7 @@
 """The promises of the policy contract, each checked for every policy of the registry.
 
-A test here may use only what `policies.base` promises; what one policy computes is tested beside
-its own module.
+A test here may use only what `policies.base` promises. What a single policy computes is tested in
+the test file of its module.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def test_learning_keeps_no_reference_to_the_features(case: Case) -> None:
 
 
 def compared(case: Case, policy: Policy | None = None) -> Policy:
-    """Return a policy that has learned outcomes and comparisons in turn."""
+    """Return a policy that has learned outcomes and comparisons alternately."""
     policy = policy or build(case)
     for outcome, comparison in zip(outcomes(60), comparisons(60), strict=True):
         policy.learn([outcome])
@@ -327,9 +327,9 @@ def test_a_forgotten_arm_is_like_a_new_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in _forgetful() if not n.endswith("thompson")])
 def test_forgetting_goes_by_position_not_by_the_arm(name: str) -> None:
-    """An old outcome weighs the same whichever other arms learned since.
+    """An old outcome weighs the same, whichever other arms have learned since.
 
-    Thompson's arms borrow from one another: that theirs age alike is tested beside them.
+    Thompson's arms borrow from one another, so their ageing is tested in test_discounted.py.
     """
     first, *others = outcomes(11, arms=("tiny",))
     one, many = _with_gamma(name, 0.9), _with_gamma(name, 0.9)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from support.spells import ARMS, DIM, known, log
+from support.spells import ARMS, DIM, log, trained
 
 from policies import Outcome, make_policy
 from policies.base import Float64, Sums
@@ -21,7 +21,7 @@ LD = np.longdouble
 def slow_indices(
     outcomes: Sequence[Outcome], arms: Sequence[str], *, gamma: float, xi: float, bound: float
 ) -> list[float]:
-    """Return X_a + 2 B sqrt(xi log n / N_a) as the paper has it, one sum after the other."""
+    """Return X_a + 2 B sqrt(xi log n / N_a) by the formula of the paper, sum by sum."""
     t = len(outcomes)
     counts, sums = [], []
     for arm in arms:
@@ -47,7 +47,7 @@ def test_indices_are_those_of_the_slow_reference(gamma: float, seed: int) -> Non
     xi, bound = float(rng.uniform(0.01, 2.0)), float(rng.uniform(0.5, 2.0))
     for n in (0, 1, 2, 7, 60, 300):
         outcomes = log(n, seed)
-        policy = known(DUCB(dim=DIM, gamma=gamma, xi=xi, bound=bound), outcomes, ARMS)
+        policy = trained(DUCB(dim=DIM, gamma=gamma, xi=xi, bound=bound), outcomes, ARMS)
         wanted = slow_indices(outcomes, ARMS, gamma=gamma, xi=xi, bound=bound)
         scores = policy.score(np.ones((1, DIM), np.float32), np.ones((1, 3)))
         found = (scores["mean"][0] + scores["bonus"][0]).tolist()
@@ -59,7 +59,7 @@ def test_indices_are_those_of_the_slow_reference(gamma: float, seed: int) -> Non
 
 
 def test_a_tried_arm_never_hides_one_that_is_not_and_those_are_drawn_alike() -> None:
-    policy = known(DUCB(dim=DIM, gamma=0.9), log(80, 3, ("a", "b")), ARMS)
+    policy = trained(DUCB(dim=DIM, gamma=0.9), log(80, 3, ("a", "b")), ARMS)
     scores = policy.score(np.ones((1, DIM), np.float32), np.ones((1, 3)))
     pmf = policy.pmf(scores, np.ones((1, 4), np.bool_), np.zeros((1, 4)))
     assert pmf.tolist() == [[0.0, 0.0, 0.5, 0.5]]
@@ -67,16 +67,16 @@ def test_a_tried_arm_never_hides_one_that_is_not_and_those_are_drawn_alike() -> 
 
 
 def test_no_bonus_before_a_logarithm_is_positive() -> None:
-    policy = known(DUCB(dim=DIM, gamma=0.9), log(1, 1, ("a",)), ("a",))
+    policy = trained(DUCB(dim=DIM, gamma=0.9), log(1, 1, ("a",)), ("a",))
     assert policy.view["bonus"].tolist() == [0.0]
 
 
 def test_publishing_in_between_changes_no_bit() -> None:
     for name in ("d-ucb", "d-linucb", "d-thompson"):
         outcomes = log(120, 3)
-        one = known(make_policy(name, dim=DIM, params={"gamma": 0.95}), outcomes)
+        one = trained(make_policy(name, dim=DIM, params={"gamma": 0.95}), outcomes)
         other = make_policy(name, dim=DIM, params={"gamma": 0.95})
-        known(other, [])
+        trained(other, [])
         for outcome in outcomes:
             other.learn([outcome])
             other.refresh()
@@ -88,13 +88,13 @@ def test_a_half_life_halves() -> None:
     policy = DUCB(dim=DIM, half_life=50.0)
     first = Outcome(1, "d", "a", np.ones(DIM, np.float32), "quality", 1.0)
     rest = log(50, 1, ("b",))
-    known(policy, [first, *rest])
+    trained(policy, [first, *rest])
     count = policy.gamma ** (policy.clock - policy.kept["last"]) * policy.kept["count"]
     assert count[0] == pytest.approx(0.5, rel=1e-12)
 
 
 def test_a_reset_keeps_so_many_outcomes_as_of_now() -> None:
-    policy = known(DUCB(dim=DIM, gamma=0.99), log(200, 2, ("a", "b")), ("a", "b"))
+    policy = trained(DUCB(dim=DIM, gamma=0.99), log(200, 2, ("a", "b")), ("a", "b"))
     before = policy.view["index"].copy()
     policy.reset_arm("a", shift=-0.1, worth=3.0)
     policy.refresh()
@@ -107,7 +107,7 @@ def test_a_reset_keeps_so_many_outcomes_as_of_now() -> None:
 
 
 def slow_matrices(outcomes: Sequence[Outcome], arm: str, gamma: float) -> tuple[Float64, Float64]:
-    """Return V and W of one arm, with the regulariser put back at every step as published."""
+    """Return V and W of one arm; the regulariser is restored at every step, as published."""
     precision = np.diag(np.array([50.0] * (DIM - 1) + [1.0], dtype=LD))
     v, w, g = precision.copy(), precision.copy(), LD(gamma)
     for outcome in outcomes:
@@ -131,7 +131,7 @@ def solved(v: Float64, x: Float64) -> Float64:
 @pytest.mark.parametrize("gamma", [0.999, 0.97, 0.8])
 def test_the_width_is_that_of_the_second_matrix(gamma: float) -> None:
     outcomes = log(400, 5)
-    policy = known(DLinUCB(dim=DIM, gamma=gamma, alpha=1.0), outcomes, ARMS)
+    policy = trained(DLinUCB(dim=DIM, gamma=gamma, alpha=1.0), outcomes, ARMS)
     x = log(20, 6)
     for outcome in x:
         scores = policy.score(outcome.x[None], np.ones((1, 3)))
@@ -144,8 +144,8 @@ def test_the_width_is_that_of_the_second_matrix(gamma: float) -> None:
 def test_the_second_matrix_is_not_the_first_as_in_the_published_code() -> None:
     """With V in place of W the width would be that of plain discounting, which is wider."""
     outcomes = log(400, 5)
-    ours = known(DLinUCB(dim=DIM, gamma=0.97, alpha=1.0), outcomes)
-    plain = known(make_policy("linucb", dim=DIM, params={"gamma": 0.97, "alpha": 1.0}), outcomes)
+    ours = trained(DLinUCB(dim=DIM, gamma=0.97, alpha=1.0), outcomes)
+    plain = trained(make_policy("linucb", dim=DIM, params={"gamma": 0.97, "alpha": 1.0}), outcomes)
     x = np.stack([o.x for o in log(50, 6)])
     mine, theirs = ours.estimate(x), plain.estimate(x)
     np.testing.assert_allclose(mine[0], theirs[0], rtol=0, atol=1e-6)
@@ -154,8 +154,8 @@ def test_the_second_matrix_is_not_the_first_as_in_the_published_code() -> None:
 
 def test_without_forgetting_it_is_linucb() -> None:
     outcomes = log(200, 7)
-    ours = known(DLinUCB(dim=DIM, gamma=1.0), outcomes)
-    plain = known(make_policy("linucb", dim=DIM), outcomes)
+    ours = trained(DLinUCB(dim=DIM, gamma=1.0), outcomes)
+    plain = trained(make_policy("linucb", dim=DIM), outcomes)
     x = np.stack([o.x for o in log(20, 8)])
     for mine, theirs in zip(ours.estimate(x), plain.estimate(x), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
@@ -166,7 +166,7 @@ def test_the_theoretical_width_is_that_of_w_and_never_above_the_published_bound(
     outcomes = log(300, 9)
     params = {"width": "theoretical", "delta": delta, "noise": noise, "bound": bound}
     params |= {"ridge": 2.0, "level": 2.0, "gamma": gamma}
-    policy = known(make_policy("d-linucb", dim=DIM, params=params), outcomes)
+    policy = trained(make_policy("d-linucb", dim=DIM, params=params), outcomes)
     largest = max(float(o.x @ o.x) for o in outcomes)
     t = len(outcomes)
     summed = largest * (1.0 - gamma ** (2 * t)) / (2.0 * DIM * (1.0 - gamma**2))
@@ -184,7 +184,7 @@ def test_the_theoretical_width_is_that_of_w_and_never_above_the_published_bound(
 
 def test_teaching_and_resetting_reach_both_matrices() -> None:
     lesson = Sums(np.eye(DIM) * 4.0, np.ones(DIM), 1.0, 4.0)
-    policy, untaught = (known(DLinUCB(dim=DIM, gamma=0.99), log(100, 3)) for _ in range(2))
+    policy, untaught = (trained(DLinUCB(dim=DIM, gamma=0.99), log(100, 3)) for _ in range(2))
     policy.teach("b", lesson)
     for ridge, before in ((policy.ridge, untaught.ridge), (policy.squared, untaught.squared)):
         added = ridge.matrices(100)[1] - before.matrices(100)[1]
@@ -198,7 +198,7 @@ def test_teaching_and_resetting_reach_both_matrices() -> None:
 
 
 def test_thompson_s_arms_all_age_to_the_position_at_which_they_are_weighed() -> None:
-    policy = known(DThompson(dim=DIM, gamma=0.95), log(64, 4))
+    policy = trained(DThompson(dim=DIM, gamma=0.95), log(64, 4))
     assert policy.ridge.last.tolist() == [64, 64, 64]
     for k, arm in enumerate(ARMS[:3]):
         weights = [0.95 ** (64 - s) for s, o in enumerate(log(64, 4), 1) if o.arm == arm]
@@ -208,8 +208,8 @@ def test_thompson_s_arms_all_age_to_the_position_at_which_they_are_weighed() -> 
 
 def test_thompson_that_forgets_takes_stock_every_32_outcomes_for_ever() -> None:
     forgetful, faithful = DThompson(dim=DIM, gamma=0.99), Thompson(dim=DIM)
-    known(forgetful, [])
-    known(faithful, [])
+    trained(forgetful, [])
+    trained(faithful, [])
     taken: dict[str, list[int]] = {"forgetful": [], "faithful": []}
     before = {"forgetful": forgetful.due, "faithful": faithful.due}
     for outcome in log(2_200, 2):
@@ -242,6 +242,8 @@ def test_thompson_forgets_what_an_arm_once_was() -> None:
     story += [o for k in range(100) for o in (*spell("a", 0.3, 2, k), *spell("b", 0.6, 2, k))]
     estimates = {}
     for kind in (DThompson, Thompson):
-        policy = known(kind(dim=DIM) if kind is Thompson else kind(dim=DIM, half_life=40.0), story)
+        policy = trained(
+            kind(dim=DIM) if kind is Thompson else kind(dim=DIM, half_life=40.0), story
+        )
         estimates[kind.name] = policy.estimate(x)[0][0, 0]
     assert estimates["d-thompson"] < 0.4 < estimates["thompson"]

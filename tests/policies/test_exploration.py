@@ -1,4 +1,4 @@
-"""The exploration law: what it may cost, what it must give, whom it leaves out."""
+"""Exploration: what it may cost, its shares, and the arms that it excludes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policies.linucb import LinUCB
 
 
 def _problem(seed: int, n: int, k: int) -> tuple[Float64, Bools, Float64]:
-    """Return a pmf, who is eligible, and costs over four orders of magnitude, some equal or 0."""
+    """Return a pmf, eligible arms, and costs over four orders of magnitude, some equal or 0."""
     rng = np.random.default_rng(seed)
     eligible = rng.random((n, k)) < 0.8
     cost = 10.0 ** rng.uniform(-6.0, -2.0, size=(n, k))
@@ -89,7 +89,7 @@ def test_an_affordable_share_is_uniform() -> None:
     assert _one([1.0, 1.0, 0.5]) == ([0.3 / 3] * 3, [False] * 3)
 
 
-def test_the_cap_is_split_over_the_dearer_arms() -> None:
+def test_the_cap_is_split_over_the_more_expensive_arms() -> None:
     explore, excluded = _one([1.0, 2.0, 11.0])
     assert explore == pytest.approx([0.1, 0.025 / 1.0, 0.025 / 10.0])
     assert excluded == [False] * 3
@@ -101,7 +101,7 @@ def test_an_arm_whose_floor_breaks_the_cap_is_excluded() -> None:
     assert excluded == [False, False, True]
 
 
-def test_an_arm_dearer_by_next_to_nothing_is_affordable() -> None:
+def test_an_arm_that_costs_hardly_more_is_affordable() -> None:
     assert _one([0.0, 1e-310]) == ([0.15, 0.15], [False, False])
 
 
@@ -155,7 +155,7 @@ def test_no_arms_no_shares() -> None:
     cost_share=st.floats(0.0, 1.0),
     spend_rate_usd=st.one_of(st.none(), st.floats(0.0, 1e-2)),
 )
-def test_newcomers_share_the_cap_with_everyone(
+def test_newcomers_share_the_cap_with_all_arms(
     seed: int, k: int, share: float, uniform: float, cost_share: float, spend_rate_usd: float | None
 ) -> None:
     pmf, eligible, cost = _problem(seed, 16, k)
@@ -218,7 +218,7 @@ def test_a_newcomer_gets_what_the_cap_pays_for(
 
 
 def test_what_a_newcomer_may_cost_is_not_split_with_arms_that_are_none() -> None:
-    """Dear models that are no newcomers have no share, so they take nothing of the cap."""
+    """Expensive models that are no newcomers have no share, so they use none of the cap."""
     found = _lifted([1.0, 21.0, 101.0, 11.0], [False, False, False, True], share=0.5)
     assert found == pytest.approx([0.0, 0.0, 0.0, 0.05 / 10.0], abs=1e-15)
 

@@ -1,4 +1,4 @@
-"""LinUCB against a slow and obvious reference, and against values worked out by hand."""
+"""LinUCB against a slow and simple reference, and against values computed by hand."""
 
 from __future__ import annotations
 
@@ -82,23 +82,23 @@ def test_known_values_with_forgetting() -> None:
     np.testing.assert_allclose(std, [[1.0 / np.sqrt(2.25), 1.0 / np.sqrt(1.5)]], rtol=1e-6)
 
 
-def test_a_lesson_is_forgotten_from_when_it_was_taught_and_what_came_before_from_then() -> None:
+def test_prior_knowledge_decays_from_when_it_was_taught_and_outcomes_from_their_own_time() -> None:
     """Learn, teach an arm that last learned a while ago, learn: against sums by age."""
     rng, gamma, d = np.random.default_rng(3), 0.9, 3
     x, r = rng.normal(size=(30, d)).astype(np.float32), rng.random(30)
     arms = ["a"] * 8 + ["b"] * 12 + ["b", "a"] * 5
-    told, values = rng.normal(size=(6, d)), rng.random(6)
+    taught, values = rng.normal(size=(6, d)), rng.random(6)
     policy = LinUCB(dim=d, gamma=gamma, **PRIOR)
     policy.add_arm("a")
     policy.add_arm("b")
     log = [Outcome(0, "d", arm, x[i], "quality", float(r[i])) for i, arm in enumerate(arms)]
     policy.learn(log[:20])
-    policy.teach("a", Sums(told.T @ told, values @ told, float(values @ values), 6.0))
+    policy.teach("a", Sums(taught.T @ taught, values @ taught, float(values @ values), 6.0))
     policy.learn(log[20:])
     policy.refresh()
     wide, mine = x.astype(np.float64), np.array(arms) == "a"
     weight = np.append(mine * gamma ** (29.0 - np.arange(30)), np.full(6, gamma**10.0))
-    rows, rewards = np.concatenate([wide, told]), np.append(r, values)
+    rows, rewards = np.concatenate([wide, taught]), np.append(r, values)
     p, m = np.diag([100.0, 100.0, 1.0]), np.array([0.0, 0.0, 0.6])
     inverse = np.linalg.inv(p + rows.T @ (weight[:, None] * rows))
     theta = inverse @ (p @ m + (weight * rewards) @ rows)

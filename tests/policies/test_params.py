@@ -1,4 +1,4 @@
-"""Checks of parameters: what passes, and that what does not is named."""
+"""Checks of parameters: which values pass, and that an error names the parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PILOT against a slow and obvious reference, and what its public description gets wrong."""
+"""PILOT against a slow and simple reference, and mistakes of its public description."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_sums_teach_it_as_they_teach_linucb() -> None:
 @pytest.mark.parametrize("score", ["inner", "cosine"])
 @pytest.mark.parametrize("projected", [True, False])
 def test_sums_of_features_say_nothing_of_other_coordinates(score: str, projected: bool) -> None:
-    """As many coordinates as features, so that nothing but care keeps them apart."""
+    """As many coordinates as features, so that no shape error would reveal a mix-up."""
     policy = Pilot(dim=DIM, score=score, **GIVEN)
     size = DIM - (score == "inner")
     if projected:

@@ -1,4 +1,4 @@
-"""Comparisons on a ridge, against the joint update of both arms that they stand for."""
+"""Comparisons as sums, against the joint update of both arms that they represent."""
 
 from __future__ import annotations
 

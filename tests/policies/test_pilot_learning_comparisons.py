@@ -1,4 +1,4 @@
-"""PILOT and comparisons: differences come out, levels stay with the rewards."""
+"""PILOT and comparisons: they teach differences, and only rewards teach levels."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class World:
         return policy
 
     def lost(self, policy: Pilot) -> float:
-        """Return what its favourites are worth less than the best models, on the mean."""
+        """Return the mean difference in worth between the best models and its choices."""
         x = np.stack([self.prompt() for _ in range(300)])
         truth, mean = x @ self.theta.T, policy.estimate(x)[0]
         return float((truth.max(axis=1) - truth[np.arange(300), mean.argmax(axis=1)]).mean())
@@ -105,7 +105,7 @@ def test_without_comparisons_nothing_is_kept_of_them() -> None:
     assert again.state().keys() == plain.state().keys()
 
 
-def test_a_winner_rises_and_a_loser_falls_and_nobody_else_moves() -> None:
+def test_a_winner_rises_and_a_loser_falls_and_no_other_arm_moves() -> None:
     policy = pilot()
     policy.learn(
         Outcome(i, "d", "abcd"[i % 4], x, "quality", 0.5) for i, x in enumerate(contexts(8))
@@ -122,8 +122,8 @@ def test_a_winner_rises_and_a_loser_falls_and_nobody_else_moves() -> None:
     assert (after[1][0, [1, 2]] < before[1][0, [1, 2]]).all()
 
 
-def test_comparisons_say_nothing_of_the_level_that_two_share() -> None:
-    """A thousand of them leave the mean of two levels as unsure as it was, and free to move."""
+def test_comparisons_teach_nothing_about_the_level_that_two_arms_share() -> None:
+    """After a thousand of them the mean of two levels is as uncertain as before, and can move."""
     policy, x = arms_of(Pilot(dim=DIM, gain=GAIN), "a", "b"), np.eye(DIM, dtype=np.float32)[-1:]
     for _ in range(500):
         compare(policy, "a", "b", x[0])
@@ -141,7 +141,7 @@ def test_comparisons_say_nothing_of_the_level_that_two_share() -> None:
 
 @pytest.mark.parametrize("gamma", [1.0, 0.97])
 @pytest.mark.parametrize("support", [None, 0.0, 0.8])
-def test_joined_with_rewards_it_is_least_squares_with_one_level_that_floats(
+def test_combined_with_rewards_it_is_least_squares_with_one_free_level(
     support: float | None, gamma: float
 ) -> None:
     if support is None:
@@ -184,13 +184,13 @@ def test_joined_with_rewards_it_is_least_squares_with_one_level_that_floats(
 
 def test_the_first_comparison_is_no_jump() -> None:
     prior = preferences(support=1.0)
-    plain, told = started(prior, **GIVEN), started(prior, **GIVEN)
-    compare(told, "good", "fair", contexts(1)[0])
-    for policy in (plain, told):
+    plain, compared = started(prior, **GIVEN), started(prior, **GIVEN)
+    compare(compared, "good", "fair", contexts(1)[0])
+    for policy in (plain, compared):
         policy.learn(outcomes(30))
         policy.refresh()
     x = contexts(20, seed=4)
-    for a, b in zip(plain.estimate(x), told.estimate(x), strict=True):
+    for a, b in zip(plain.estimate(x), compared.estimate(x), strict=True):
         assert 0.0 < abs(a - b).max() < 0.2
 
 

@@ -80,7 +80,7 @@ def test_without_quality_scores_decide_among_equal_penalties(scores: list[int]) 
     moved=st.integers(1, 100),
     price=st.sampled_from([0.0, 0.25]),
 )
-def test_weight_moved_from_quality_to_cost_never_buys_a_dearer_arm(
+def test_weight_moved_from_quality_to_cost_never_buys_a_more_expensive_arm(
     scores: list[int], seed: int, before: int, moved: int, price: float
 ) -> None:
     k = len(scores)

@@ -1,4 +1,4 @@
-"""What a caller's preference does to the choice, end to end: models, penalty and law together."""
+"""How a caller's preference changes the choice: models, penalty and law together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GREEDY: list[Case] = [
 ]
 
 PENALISED = [case for case in CASES if not POLICIES[case[0]].reads_preference]
-"""What is charged the cost model's prediction, in place of learning costs by itself."""
+"""Policies that pay the predicted cost; the others learn costs by themselves."""
 
 
 def costs_of(seed: int, x: Float32) -> Float64:
@@ -85,7 +85,7 @@ def test_quality_alone_with_free_money_picks_the_best_predicted_model(greedy: Ca
 
 
 def test_the_three_models_are_separate() -> None:
-    """What is learned of quality moves no cost, and what is learned of cost no quality."""
+    """An outcome of quality changes no predicted cost, and an outcome of cost no quality."""
     policy, cost = make_policy("thompson", dim=DIM), CostModel(dim=DIM)
     for part in (policy, cost):
         part.add_arm("a")

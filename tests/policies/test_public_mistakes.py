@@ -1,6 +1,6 @@
-"""What public bandit code got wrong, pinned so that it stays right here; and a peer that is right.
+"""Mistakes of public bandit code that must not be made here, and a comparison with coba.
 
-Each test names the mistake. The peer is coba, whose LinUCB learner and argmax law are sound.
+Each test names the mistake. The LinUCB learner and the argmax law of coba are correct.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_alpha_scales_the_bonus() -> None:
 
 
 def test_the_propensity_of_an_argmax_is_one() -> None:
-    """Mistake: a softmax of scores logged as the propensity of who plays the best."""
+    """Mistake: a softmax of scores logged as the propensity of a policy that plays the best arm."""
     policy = _linucb(1, 3, level=1.0)
     policy.learn([Outcome(1, "d", "1", _x(1.0)[0], "quality", 1.0)])
     policy.refresh()
@@ -87,7 +87,7 @@ def test_the_propensity_of_thompson_is_not_that_of_one_draw() -> None:
 
 
 def test_an_idle_arm_forgets_at_the_pace_of_all_outcomes() -> None:
-    """Mistake: decay at an arm's own updates, so that an idle arm looks as fresh as ever."""
+    """Mistake: an arm decays at its own updates only, so an idle arm seems as certain as before."""
     policy = _linucb(1, 2, alpha=1.0, gamma=0.9, level=1.0)
     one = _x(1.0)
     policy.learn([Outcome(1, "d", "0", one[0], "quality", 1.0)] * 20)
@@ -112,7 +112,7 @@ def test_forgetting_leaves_the_regulariser_alone() -> None:
 
 
 def test_an_outcome_is_learned_once() -> None:
-    """Mistake: a made-up reward at once and the real one later, both counted."""
+    """Mistake: an assumed reward at once and the real one later, both counted."""
     policy = make_policy("linucb", dim=1)
     policy.add_arm("a")
     policy.learn([Outcome(1, "d", "a", _x(1.0)[0], "quality", 0.3)])

@@ -110,7 +110,7 @@ def test_a_bad_dimension_is_named() -> None:
 
 
 def test_parameters_and_defaults_are_part_of_the_identity_of_a_policy() -> None:
-    """A change here starts the policy anew wherever it runs: it has to be meant."""
+    """A change here starts the policy anew wherever it runs, so it must be intended."""
     filled = {name: full_params(name, {}) for name in POLICIES}
     assert filled == DEFAULTS
     kinds = {name: {key: type(value) for key, value in own.items()} for name, own in filled.items()}

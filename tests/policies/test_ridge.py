@@ -1,4 +1,4 @@
-"""Ridge statistics against the formulas they stand for, summed directly."""
+"""Ridge statistics against their formulas, summed directly."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_solving_changes_no_sum() -> None:
         assert array.tobytes() == before[name].tobytes()
 
 
-def test_a_known_solution_is_not_handed_out_after_an_update() -> None:
+def test_an_old_solution_is_not_returned_after_an_update() -> None:
     x, r, arm = _log(50)
     ridge = _fold(x, r, arm, gamma=1.0)
     before = ridge.solve(50)[0]
@@ -153,8 +153,8 @@ def test_precision_is_positive() -> None:
 
 @pytest.mark.parametrize("gamma", [1.0, 0.97])
 @pytest.mark.parametrize("worth", [0.0, 5.0])
-def test_loosening_keeps_what_is_known_of_slopes_and_noise(gamma: float, worth: float) -> None:
-    """The direct way: subtract the (discounted) means, and add `worth` outcomes at the new level."""
+def test_forgetting_a_level_keeps_the_slopes_and_the_noise(gamma: float, worth: float) -> None:
+    """Subtract the discounted means directly, and add `worth` outcomes at the new level."""
     n, shift = 300, -0.2
     x, r, arm = _log(n)
     x[:, -1] = 1.0

@@ -1,4 +1,4 @@
-"""Thompson: its posterior against slow, obvious algebra; when it takes stock; what it explores."""
+"""Thompson: its posterior against simple algebra, when it estimates, and what it explores."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_new_arm_borrows_slopes_and_level_and_is_explored() -> None:
 
 
 @pytest.mark.parametrize("context", [0.0, 0.5, 2.0])
-def test_the_draw_adds_a_part_of_what_is_not_known_of_the_prompt(context: float) -> None:
+def test_the_draw_adds_a_part_of_the_uncertainty_at_the_prompt(context: float) -> None:
     policy = trained(stream(80), context=context)
     x = np.array([[0.0, 0.0, 0.0, 0.0, 1.0], [9.0, -9.0, 9.0, 0.0, 1.0]], dtype=np.float32)
     scale = policy.score(x, np.tile(QUALITY_ONLY, (2, 1)))["scale"]

@@ -25,7 +25,7 @@ def pmf(case: Case, eligible: Bools | None = None) -> Float64:
 
 
 def slow_and_obvious(case: Case) -> Float64:
-    """Adaptive quadrature for the part below the caps, all subsets of ties for the part at them."""
+    """Adaptive quadrature below the caps, and a sum over all subsets of ties at the caps."""
     mean, scale, penalty = case
     arms = range(len(mean))
     lid = 1.0 - penalty
@@ -58,7 +58,7 @@ def slow_and_obvious(case: Case) -> Float64:
 
 
 def assert_agrees_with_draws(case: Case, n: int, *, seed: int = 0) -> None:
-    """Hold the law to the frequencies of n draws, ties shared, by four standard errors."""
+    """Check the law against the frequencies of n draws, within four standard errors."""
     mean, scale, penalty = case
     rng, total = np.random.default_rng(seed), np.zeros(len(mean))
     for _ in range(n // 500_000):
@@ -127,7 +127,7 @@ def dense(mean: Float64, scale: Float64) -> Float64:
 @pytest.mark.parametrize("low", [1.0, 0.5, 0.35, 0.2])
 @pytest.mark.parametrize("kind", ["mixed", "one narrow", "one wide"])
 def test_many_arms_of_like_scales_are_integrated_to_2e_7(kind: str, low: float, arms: int) -> None:
-    """Scales of `low` and 1 with means not far apart, where each integrand is the sharpest."""
+    """Scales of `low` and 1 with means close together, where the integrands are sharpest."""
     at, rng = np.arange(arms), np.random.default_rng([arms, 1])
     narrow = {"mixed": at % 2 == 1, "one narrow": at == 1, "one wide": at != 1}[kind]
     scale, mean = np.where(narrow, low, 1.0), 0.3 * rng.normal(size=arms)
@@ -139,7 +139,7 @@ def test_many_arms_of_like_scales_are_integrated_to_2e_7(kind: str, low: float, 
 def test_panels_are_narrow_only_where_a_narrow_arm_is_at_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Scales of 1 and a fifth: with panels for the narrow ones all over, it would be 1,608."""
+    """Scales of 1 and 1/5; narrow panels everywhere would be 1,608."""
     evaluated = 0
 
     def counted(z: Float64) -> Float64:
@@ -206,7 +206,7 @@ def test_a_scale_must_be_positive(bad: float) -> None:
 
 
 def test_ties_at_the_cap_have_the_same_bits_beside_rows_with_more_of_them() -> None:
-    """Two of twelve arms alive and tied: how many are alive elsewhere changes no bit."""
+    """Two of twelve arms can win and tie: the number of such arms in other rows changes no bit."""
     rng = np.random.default_rng(5)
     mean, scale = rng.uniform(0.9, 1.1, (60, 12)), rng.uniform(0.05, 0.3, (60, 12))
     none, allowed = np.zeros((60, 12)), np.ones((60, 12), dtype=np.bool_)

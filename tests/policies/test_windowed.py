@@ -1,4 +1,4 @@
-"""Windows at their edges: before they are full, when they turn over, and when an arm falls out."""
+"""Windows before they are full, after they wrap around, and when an arm has left them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from support.spells import ARMS, DIM, known, log
+from support.spells import ARMS, DIM, log, trained
 
 from policies import Outcome, make_policy
 from policies.discounted import UNTRIED
@@ -35,7 +35,7 @@ def slow_index(
 @pytest.mark.parametrize("window", [1, 2, 7, 50, 1_000])
 def test_indices_are_those_of_the_slow_reference(window: int) -> None:
     outcomes = log(130, 2)
-    policy = known(SWUCB(dim=DIM, window=window, xi=0.7, bound=1.5), [], ARMS)
+    policy = trained(SWUCB(dim=DIM, window=window, xi=0.7, bound=1.5), [], ARMS)
     for t, outcome in enumerate(outcomes, start=1):
         policy.learn([outcome])
         policy.refresh()
@@ -54,8 +54,8 @@ def test_indices_are_those_of_the_slow_reference(window: int) -> None:
 def test_the_logarithm_is_of_the_smaller_of_time_and_window(
     window: int, t: int, logarithm: int
 ) -> None:
-    """One public implementation takes the larger, so that its bonus never stops growing."""
-    policy = known(SWUCB(dim=DIM, window=window, xi=1.0), story(*[("a", 0.5)] * t))
+    """One public implementation takes the larger, so its bonus never stops growing."""
+    policy = trained(SWUCB(dim=DIM, window=window, xi=1.0), story(*[("a", 0.5)] * t))
     held = min(t, window)
     assert policy.view["bonus"][0] == pytest.approx(math.sqrt(math.log(logarithm) / held), rel=1e-6)
     assert policy.view["index"][0] == 0.5
@@ -63,19 +63,21 @@ def test_the_logarithm_is_of_the_smaller_of_time_and_window(
 
 def test_an_arm_that_falls_out_of_the_window_is_untried_again() -> None:
     pairs = [("a", 1.0), ("b", 0.0), ("b", 0.0), ("b", 0.0)]
-    policy = known(SWUCB(dim=DIM, window=3), story(*pairs))
+    policy = trained(SWUCB(dim=DIM, window=3), story(*pairs))
     assert policy.view["bonus"].tolist()[0] == UNTRIED
     assert policy.view["bonus"].tolist()[1] < 1.0
-    kept = known(SWUCB(dim=DIM, window=4), story(*pairs))
+    kept = trained(SWUCB(dim=DIM, window=4), story(*pairs))
     assert kept.view["bonus"][0] < 1.0 and kept.view["index"][0] == 1.0
 
 
 @pytest.mark.parametrize("name", ["sw-ucb", "sw-linucb"])
 def test_only_the_window_matters(name: str) -> None:
-    """What was before the last `window` outcomes leaves no trace but the count of them."""
+    """Outcomes before the last `window` ones leave no trace but their number."""
     outcomes, other = log(200, 3), log(200, 4)
-    one = known(make_policy(name, dim=DIM, params={"window": 50}), outcomes)
-    two = known(make_policy(name, dim=DIM, params={"window": 50}), [*other[:150], *outcomes[150:]])
+    one = trained(make_policy(name, dim=DIM, params={"window": 50}), outcomes)
+    two = trained(
+        make_policy(name, dim=DIM, params={"window": 50}), [*other[:150], *outcomes[150:]]
+    )
     for key, array in one.publish().items():
         if key != "pulls":
             assert array.tobytes() == two.publish()[key].tobytes(), key
@@ -84,8 +86,8 @@ def test_only_the_window_matters(name: str) -> None:
 @pytest.mark.parametrize("n", [30, 40, 41, 150])
 def test_the_linear_one_is_linucb_on_the_window(n: int) -> None:
     outcomes = log(n, 6)
-    ours = known(SWLinUCB(dim=DIM, window=40, alpha=1.0), outcomes)
-    fresh = known(LinUCB(dim=DIM, alpha=1.0), outcomes[-40:])
+    ours = trained(SWLinUCB(dim=DIM, window=40, alpha=1.0), outcomes)
+    fresh = trained(LinUCB(dim=DIM, alpha=1.0), outcomes[-40:])
     x = np.stack([o.x for o in log(20, 8)])
     for mine, theirs in zip(ours.estimate(x), fresh.estimate(x), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
@@ -93,8 +95,8 @@ def test_the_linear_one_is_linucb_on_the_window(n: int) -> None:
 
 def test_the_theoretical_width_follows_the_window() -> None:
     params = {"width": "theoretical"}
-    ours = known(make_policy("sw-linucb", dim=DIM, params=params | {"window": 40}), log(150, 6))
-    fresh = known(make_policy("linucb", dim=DIM, params=params), log(150, 6)[-40:])
+    ours = trained(make_policy("sw-linucb", dim=DIM, params=params | {"window": 40}), log(150, 6))
+    fresh = trained(make_policy("linucb", dim=DIM, params=params), log(150, 6)[-40:])
     np.testing.assert_allclose(ours.view["width"], fresh.view["width"], rtol=1e-5)
 
 
@@ -103,7 +105,7 @@ def test_the_theoretical_width_follows_the_window() -> None:
 def test_a_reset_keeps_the_newest_outcomes_of_the_arm(name: str, worth: float, left: int) -> None:
     values = [0.1, 0.2, 0.3, 0.4, 0.5]
     pairs = [pair for v in values for pair in (("a", v), ("b", 0.9))]
-    policy = known(make_policy(name, dim=DIM, params={"window": 12}), story(*pairs, ("c", 0.0)))
+    policy = trained(make_policy(name, dim=DIM, params={"window": 12}), story(*pairs, ("c", 0.0)))
     policy.reset_arm("a", shift=-0.3, worth=worth)
     kept = policy.state()
     mine = kept["value"][kept["owner"] == 0]

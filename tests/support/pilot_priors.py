@@ -9,7 +9,7 @@ from policies.pilot import Pilot
 from support.policy_cases import ARMS, DIM
 
 QUALITY_ONLY = np.array([[1.0, 0.0, 0.0]])
-# Spelled out: the defaults are there to be tuned, the formulas are not.
+# Not the defaults: those may be tuned, and the formulas stay.
 GIVEN = {"alpha": 0.3, "trust": 8.0, "slopes": 5.0, "gain": 0.2, "level": 2.0, "prior": 0.6}
 SIZE = 4
 
@@ -31,9 +31,10 @@ def preferences(arms: tuple[str, ...] = ARMS, *, seed: int = 0, **changes: objec
     return {name: np.asarray(value) for name, value in (arrays | changes).items()}
 
 
-def started(given: Arrays, /, *, arms: tuple[str, ...] = ARMS, **params: object) -> Pilot:
+def started(prior: Arrays, /, *, arms: tuple[str, ...] = ARMS, **params: object) -> Pilot:
+    """Return a policy that starts from a prior, with `arms` added."""
     policy = Pilot(dim=DIM, **params)
-    policy.adopt(given)
+    policy.adopt(prior)
     for arm in arms:
         policy.add_arm(arm)
     return policy

@@ -1,8 +1,9 @@
-"""What every policy promises, as data: cases, a log to learn from, and rows to decide on.
+"""Data for the tests of every policy: cases, a log to learn from, and rows to decide on.
 
-`test_conformance.py` runs each promise against each case. A policy joins by being in `POLICIES`;
-it needs a line in `PARAMETERS` only where its defaults say nothing on a short log. Nothing here
-may know more of a policy than the contract does.
+Nothing here may use more of a policy than its contract promises.
+
+`test_conformance.py` checks each promise of the contract for each case. A policy joins by being in
+`POLICIES`. It needs a line in `PARAMETERS` only where its defaults have no effect on a short log.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from policies import POLICIES, Comparison, Outcome, Policy, make_policy
 from policies.base import Arrays, Bools, Float32, Float64
 
 DIM = 6
-# Nine, since sums of eight and more depend on the memory layout in their last bits.
+# Nine arms, since the last bits of sums of eight and more depend on the memory layout.
 ARMS = ("tiny", "small", "plain", "fair", "large", "odd", "good", "huge", "best")
 
 PARAMETERS: dict[str, tuple[dict[str, object], ...]] = {

@@ -39,7 +39,7 @@ def test_before_learning_the_prior_is_the_prediction() -> None:
 
 
 def test_known_values() -> None:
-    """One arm with two outcomes, worked out with plain linear algebra."""
+    """One arm with two outcomes, computed with plain linear algebra."""
     model = _costs(_outcome("a", 1.8), _outcome("a", 0.6))
     x, y = np.ones((2, 3)), np.log([1.6 / 0.8, 0.4 / 0.8])
     precision, mean = np.diag([30.0, 30.0, 3.0]), np.array([0.0, 0.0, -0.125])
@@ -53,7 +53,7 @@ def test_known_values() -> None:
 
 
 def test_the_prompt_is_seen_and_slopes_are_shared() -> None:
-    """Long prompts get long answers; an arm never played borrows that from the others."""
+    """Long prompts get long answers; an arm that was never played borrows that from the others."""
     rng = np.random.default_rng(0)
     model = CostModel(dim=3)
     for arm in ("a", "b", "new"):
@@ -192,7 +192,7 @@ def test_a_prompt_unlike_any_seen_is_held_between_the_limits() -> None:
 
 
 def _lesson(n: int, slope: float) -> Sums:
-    """Return what `n` outcomes teach whose y is `slope` times the first feature."""
+    """Return the sums of n outcomes whose y is `slope` times the first feature."""
     x = np.random.default_rng(2).normal(size=(n, 3))
     x[:, -1] = 1.0
     y = slope * x[:, 0]

@@ -48,7 +48,7 @@ def watching(*arms: str) -> Drift:
 
 
 def feed(drift: Drift, outcomes: Iterable[Outcome]) -> int:
-    """Learn until an alarm stands, or to the end; return how many were learned."""
+    """Learn until an alarm stands, or to the end; return the number of learned outcomes."""
     learned = 0
     for outcome in outcomes:
         drift.learn(outcome)
@@ -75,7 +75,7 @@ def test_the_threshold_is_siegmund_s(tilt: float, threshold: float) -> None:
     "reward", [normal(0.6), normal(0.9, 0.3), binary(0.5), binary(0.93), lambda _: 0.8]
 )
 def test_false_alarms_are_as_rare_as_they_are_said_to_be(reward: Reward) -> None:
-    """30,000 outcomes of three arms: 3 are expected, and 9 are beyond a chance of 1 in 250."""
+    """Of 30,000 outcomes of three arms 3 false alarms are expected; 9 have a chance below 1/250."""
     alarms = 0
     for seed in range(3):
         drift = watching("a")
@@ -100,7 +100,7 @@ def test_false_alarms_are_as_rare_as_they_are_said_to_be(reward: Reward) -> None
         (normal(0.92), lambda _: 0.75, 20, False),
     ],
 )
-def test_a_change_is_found(before: Reward, after: Reward, within: int, better: bool) -> None:
+def test_a_change_is_detected(before: Reward, after: Reward, within: int, better: bool) -> None:
     delays = []
     for seed in range(5):
         drift = watching("a")
@@ -115,7 +115,7 @@ def test_a_change_is_found(before: Reward, after: Reward, within: int, better: b
 
 
 def test_a_change_does_not_explain_itself_away_while_it_is_looked_into() -> None:
-    """With half of h reached, the 256th outcome does not make the worse level the expected."""
+    """Above half of h, the 256th outcome does not make the worse level the expected one."""
     drift = watching("a")
     assert feed(drift, stream(251, normal(0.8), seed=3)) == 251
     expected = drift.expected.copy()
@@ -130,14 +130,14 @@ def test_one_wild_reward_is_no_change() -> None:
     assert not drift.alarms() and drift.publish()["level"][0] < 0.0
 
 
-def test_nothing_is_compared_before_the_arm_is_known() -> None:
+def test_nothing_is_compared_before_the_arm_has_20_outcomes() -> None:
     drift = watching("a")
     for outcome in stream(20, normal(0.2, 0.3)):
         drift.learn(outcome)
         assert drift.publish()["level"][0] == 0.0
 
 
-def test_only_the_arm_that_changed_is_named_with_the_event_that_told() -> None:
+def test_only_the_arm_that_changed_is_named_with_the_event_of_the_alarm() -> None:
     drift = watching("a", "b")
     for one, other in zip(
         stream(200, normal(0.8)), stream(200, normal(0.5), arm="b", seed=1), strict=True
@@ -189,7 +189,7 @@ def test_a_reset_without_a_trigger_only_makes_unsure() -> None:
 
 @pytest.mark.parametrize("trigger", [7, 10_000])
 def test_an_answer_that_comes_too_late_changes_nothing(trigger: int) -> None:
-    """The alarm has been withdrawn since, or another one stands by now."""
+    """The alarm was withdrawn in the meantime, or another one stands."""
     drift = watching("a")
     assert drift.reset("a", trigger) is None
     feed(drift, stream(300, normal(0.8)))
@@ -200,7 +200,7 @@ def test_an_answer_that_comes_too_late_changes_nothing(trigger: int) -> None:
 
 
 def test_a_false_alarm_makes_no_suspect_for_good() -> None:
-    """Two thirds of a fall come back where there was none, without an alarm to say so."""
+    """After a false alarm two thirds of the fall are regained, without another alarm."""
     drift = watching("a")
     feed(drift, stream(300, normal(0.8)))
     feed(drift, stream(50, normal(0.6), seed=1, at=301))

@@ -1,4 +1,4 @@
-"""The offline knapsack against exhaustive truth: an integer program, and plain properties."""
+"""The offline knapsack against an integer program, and its plain properties."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def most(case: Case) -> float:
 
 
 def whole(plan: Plan, case: Case) -> tuple[float, float]:
-    """Return (value, cost) of the plan without the part of a model."""
+    """Return (value, cost) of the plan without the model that is taken in part."""
     at = np.arange(len(plan.choice)), plan.choice
     return float(case[0][at].sum()), float(case[1][at].sum())
 
@@ -137,7 +137,7 @@ def test_a_budget_is_kept_whatever_it_is_where_requests_may_be_refused(
     assert plan.value >= -1e-12
 
 
-def test_what_cannot_be_met_is_told() -> None:
+def test_a_budget_or_floor_that_cannot_be_met_is_refused() -> None:
     value, cost = np.array([[0.5, 0.9]]), np.array([[1.0, 3.0]])
     with pytest.raises(ValueError, match=r"budget: at least 1"):
         best_value(value, cost, 0.9)

@@ -1,4 +1,4 @@
-"""The modes on streams whose values are known: near the optimum, within the ratio, in the budget."""
+"""The modes on streams of known values: near the optimum, within the ratio, in the budget."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def window_of(value: Float64, cost: Float64, worst: Float64 | None = None) -> Wi
 
 @dataclass
 class Stream:
-    """Requests of known value[n, K] and cost[n, K]; what is reserved is what is billed."""
+    """Requests of known value[n, K] and cost[n, K]; a reservation equals the bill."""
 
     value: Float64
     cost: Float64
@@ -50,7 +50,7 @@ class Stream:
         settles: bool = True,
         seed: int = 0,
     ) -> tuple[float, Float64]:
-        """Return the value, and what each request cost; no request is let overdraw the budget."""
+        """Return the value and the cost of each request; no request may overdraw the budget."""
         n = len(self.value)
         u = np.random.default_rng(seed).random(n)
         spent, got = np.zeros(n), 0.0
@@ -100,7 +100,7 @@ def test_history_is_within_one_percent_of_the_optimum(rate: float, seed: int) ->
 
 
 def adversary(kind: str, lower: float, upper: float) -> Stream:
-    """Orders that hurt a threshold: worth rising, falling, or a flood of the least and nothing."""
+    """Orders that are bad for a threshold: rising or falling gains, or many small ones and then 0."""
     rng = np.random.default_rng(4)
     n, weight = 2000, 1e-3
     worth = np.exp(rng.uniform(math.log(lower), math.log(upper), (n, 2)))
@@ -119,7 +119,7 @@ def adversary(kind: str, lower: float, upper: float) -> Stream:
 
 @pytest.mark.parametrize("kind", ["random", "rising", "falling", "flood", "flood, then best"])
 def test_zcl_keeps_its_ratio_on_any_order(kind: str) -> None:
-    """Weights of at most 0.1 % of the budget, an item of nothing, and both bounds known."""
+    """Costs of at most 0.1 % of the budget, an item of value and cost 0, and known bounds."""
     lower, upper = 0.05, 5.0
     stream = adversary(kind, lower, upper)
     best = best_value(stream.value, stream.cost, 1.0).value
@@ -178,7 +178,7 @@ def test_what_cheap_answers_need_is_kept_and_falls_with_every_request() -> None:
 
 
 def test_money_that_no_reservation_lets_through_is_not_planned_for() -> None:
-    """The dear model is out of reach from half the money on: what it may have is spent early."""
+    """The expensive model is out of reach from half the money on: its part is spent early."""
     n = 100
     cost = np.tile([0.0, 1.0], (n, 1))
     gains = np.column_stack([np.zeros(n), np.linspace(0.01, 1.0, n)])
@@ -237,7 +237,7 @@ def test_psi_has_the_published_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "given", "told"),
+    ("mode", "params", "message"),
     [
         ("histroy", {}, "pacing: unknown mode 'histroy'; did you mean 'history'"),
         ("history", {"cary": 1.0}, "cary: unknown parameter of history; did you mean 'carry'"),
@@ -248,9 +248,9 @@ def test_psi_has_the_published_values() -> None:
         ("pacer", {"step": "big"}, "step: not a valid value"),
     ],
 )
-def test_wrong_parameters_are_told(mode: str, given: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        make_pacing(mode, **given)
+def test_wrong_parameters_are_refused(mode: str, params: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_pacing(mode, **params)
 
 
 def test_an_open_reservation_counts_as_what_it_is_expected_to_cost() -> None:

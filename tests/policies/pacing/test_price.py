@@ -1,4 +1,4 @@
-"""The price of money: a mix of laws stays a law, and a threshold never leaves nothing."""
+"""The price of money: a mixture of laws is a law, and a threshold leaves at least one model."""
 
 from __future__ import annotations
 
