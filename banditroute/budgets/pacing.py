@@ -1,8 +1,8 @@
-"""The price of money in the daemon: each budget's mode of pacing, fed from this process.
+"""The price of money in the daemon: the pacing of each budget, fed from this process.
 
-The price is no policy's state. Each holder solves it from the requests that it saw last and the
-money that SQL says is left, divided among those who hold leases; after a restart it looks back
-into the log. A cap never depends on anything here.
+A price is not a part of any policy's state. Each holder solves it from the last requests that it
+saw, and from the money that SQL says is left, divided by the number of holders. After a restart the
+last requests are read from the log. A cap must never depend on anything in this module.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sqlalchemy import Engine
 
 from banditroute.budgets.leases import Leases
 from banditroute.budgets.reservation import LocalLease, Reservations
+from banditroute.core import clock
 from banditroute.core.budget import ROLLING, Budget
-from banditroute.core.clock import now_us
 from banditroute.core.pool import NANO
 from banditroute.decide.columns import Decisions, RequestBatch
 from banditroute.decide.router import Router
@@ -36,296 +36,372 @@ from policies.pacing.price import Price
 logger = logging.getLogger("banditroute")
 
 NONE = "none"
+"""`Budget.pacing` of a budget whose money has no price."""
+
 RESTS = 30.0
-"""After a solve of a second nothing is solved for so many, unless a price row changes."""
+"""Duty cycle: after a solve that took t seconds, wait at least RESTS * t, unless a price row
+changes."""
 
 IDLE_RESTS = 1_000.0
-"""How many times as long, where no request has come since: there may be many such budgets."""
+"""Factor on that wait for a budget without new requests, because there may be many of them."""
 
 RECENT_S = 300.0
-"""How far back traffic is looked at for a forecast."""
+"""Seconds of past traffic from which future traffic is forecast."""
 
 WINDOWS = 3
-"""Of how many windows answers are still heard of."""
+"""Leases (one per window) whose late settlements still correct the pacing."""
+
+_FREE = PriceTerms()
 
 
 @dataclass(slots=True)
 class PacedBudget:
-    """A budget's mode, and what it is fed; charges wait while a thread is solving.
+    """A budget's pacing, and the requests and settlements that it is fed with.
 
-    `since` is when it was made, microseconds UTC: what was decided before is in the log alone.
-    `ended` is what was told of leases: the reservations of settled decisions, and their cost.
+    Attributes
+    ----------
+    budget : Budget
+        The budget.
+    pacing : Pacing
+        Its pacing; a thread uses it during a solve.
+    since_us : int
+        When this was made, in microseconds since the epoch: earlier decisions are in the log alone.
+    recalled : bool
+        Whether the requests of earlier decisions have been read from the log.
+    recent : deque of (RequestBatch, int)
+        The last requests: a batch, and the row in it.
+    arrivals : deque of (float, int)
+        Monotonic time in seconds, and the requests that came within one second of it.
+    ended_nano : dict of int to (int, int)
+        By lease, the nano-dollars that its settled decisions had reserved, and those that they
+        cost; `pacing` knows of them.
+    solved_count : int
+        `pacing.count` at the last solve, -1 before.
+    solving : bool
+        Whether a solve is under way.
+    asked : bool
+        Whether a request has come since the last solve.
+    rest_until_s, idle_until_s : float
+        Monotonic times before which `refresh` does not solve again: with new requests, and without.
+    prices_json : str
+        The price rows at the last solve.
+    charges_usd : list of (float, float)
+        Predicted cost and reservation in US dollars of decisions that `pacing` does not know of
+        yet, because a solve is under way.
     """
 
     budget: Budget
     pacing: Pacing
-    since: int
-    remembers: bool = False
+    since_us: int
+    recalled: bool = False
     recent: deque[tuple[RequestBatch, int]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     arrivals: deque[tuple[float, int]] = field(default_factory=deque)
-    ended: dict[int, tuple[int, int]] = field(default_factory=dict)
-    solved_at: int = -1
+    ended_nano: dict[int, tuple[int, int]] = field(default_factory=dict)
+    solved_count: int = -1
     solving: bool = False
     asked: bool = False
-    rest_until: float = 0.0
-    idle_until: float = 0.0
-    prices: str = ""
-    later: list[tuple[float, float]] = field(default_factory=list)
+    rest_until_s: float = 0.0
+    idle_until_s: float = 0.0
+    prices_json: str = ""
+    charges_usd: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        return self.pacing.count + len(self.later)
+        """Number of decisions charged, or waiting to be."""
+        return self.pacing.count + len(self.charges_usd)
 
     def flush(self) -> None:
-        for cost, reserved in self.later:
-            self.pacing.charge(cost, reserved)
-        self.later.clear()
+        """Charge the decisions that wait; never during a solve."""
+        for cost_usd, reserved_usd in self.charges_usd:
+            self.pacing.charge(cost_usd, reserved_usd)
+        self.charges_usd.clear()
 
-    def arrived(self, clock: float, count: int) -> None:
-        if self.arrivals and clock - self.arrivals[-1][0] < 1.0:
-            since, before = self.arrivals[-1]
-            self.arrivals[-1] = since, before + count
+    def count_arrivals(self, now_s: float, count: int) -> None:
+        """Note that `count` requests came at a monotonic time; forget those of long ago."""
+        if self.arrivals and now_s - self.arrivals[-1][0] < 1.0:
+            first_s, before = self.arrivals[-1]
+            self.arrivals[-1] = first_s, before + count
         else:
-            self.arrivals.append((clock, count))
-        while clock - self.arrivals[0][0] > RECENT_S:
+            self.arrivals.append((now_s, count))
+        while now_s - self.arrivals[0][0] > RECENT_S:
             self.arrivals.popleft()
 
-    def per_second(self, clock: float, span_s: float) -> float:
-        """Return recent requests per second, for a forecast over `span_s` seconds."""
-        seen = list(self.arrivals)  # requests go on arriving beside this thread
-        if not seen:
+    def requests_per_s(self, now_s: float, span_s: float) -> float:
+        """Return recent requests per second.
+
+        Parameters
+        ----------
+        now_s : float
+            Monotonic time.
+        span_s : float
+            Seconds that are to be forecast. A burst of a second says little about a month, so
+            traffic is averaged over at least a sixtieth of the span, between 1 s and 60 s.
+        """
+        arrivals = list(self.arrivals)  # a copy: a solve's thread reads it while requests arrive
+        if not arrivals:
             return 0.0
-        # A burst of a second says little about a month.
-        least = min(max(span_s / 60.0, 1.0), 60.0)
-        return sum(count for _, count in seen) / max(clock - seen[0][0], least)
+        least_s = min(max(span_s / 60.0, 1.0), 60.0)
+        return sum(count for _, count in arrivals) / max(now_s - arrivals[0][0], least_s)
 
 
 class MoneyPrices:
-    """Prices of money by budget.
+    """The price of money of each budget.
 
     Parameters
     ----------
-    engine : the database, for reading.
-    treasury : the slices of this process.
-    now, clock : microseconds since the epoch, and monotonic seconds.
+    engine : Engine
+        The database, for reading.
+    leases : Leases
+        The leases of this process.
+    wall_us : callable
+        Returns the time in microseconds since the epoch, UTC.
+    monotonic_s : callable
+        Returns the monotonic time in seconds.
     """
 
     def __init__(
         self,
         engine: Engine,
-        treasury: Leases,
+        leases: Leases,
         *,
-        now: Callable[[], int] = now_us,
-        clock: Callable[[], float] = time.monotonic,
+        wall_us: Callable[[], int] = clock.now_us,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine, self._log, self._treasury = engine, Log(engine), treasury
-        self._now, self._clock = now, clock
-        self._paces: dict[int, PacedBudget] = {}
-        self._soon: set[asyncio.Task[None]] = set()
-        self._last: tuple[PriceTerms, int, Price] = _FREE, 1, _FREE.rows(1)
+        self._engine, self._log, self._leases = engine, Log(engine), leases
+        self._wall_us, self._monotonic_s = wall_us, monotonic_s
+        self._paced: dict[int, PacedBudget] = {}
+        self._early_solves: set[asyncio.Task[None]] = set()
+        # The last price that `price` made for equal rows: it is the same for most calls.
+        self._last_price: tuple[PriceTerms, int, Price] = _FREE, 1, _FREE.rows(1)
 
     def terms(self, budget: Budget) -> PriceTerms:
-        """Return what money costs in a budget by now."""
-        pace = self._paces.get(budget.id)
-        return pace.pacing.terms if pace else _FREE
+        """Return what money costs now in a budget."""
+        paced = self._paced.get(budget.id)
+        return paced.pacing.terms if paced else _FREE
 
     def prices(self) -> dict[tuple[str, str], float]:
-        """Return the price of money by pool and budget, in quality units per US dollar."""
+        """Return the price of money by (pool, budget), in quality units per US dollar."""
         return {
-            (pace.budget.pool, pace.budget.name): pace.pacing.terms.high
-            for pace in self._paces.values()
+            (paced.budget.pool, paced.budget.name): paced.pacing.terms.high
+            for paced in self._paced.values()
         }
 
-    def price(self, purse: Reservations, n: int) -> Price:
-        """Return the price of money of a call's rows: of the budgets that hold one, the highest."""
-        rows = [self._dearest(purse.held(i)) for i in range(n)]
-        if all(one is rows[0] for one in rows):
-            if self._last[:2] != (rows[0], n):
-                self._last = rows[0], n, rows[0].rows(n)
-            return self._last[2]
+    def price(self, reservations: Reservations, n: int) -> Price:
+        """Return the price of money of a call's n rows.
+
+        Where several budgets apply to a row, the highest of their prices counts.
+        """
+        rows = [self._highest(reservations.leases_of(i)) for i in range(n)]
+        if all(terms is rows[0] for terms in rows):
+            if self._last_price[:2] != (rows[0], n):
+                self._last_price = rows[0], n, rows[0].rows(n)
+            return self._last_price[2]
         return Price(
             *(
-                np.array([[getattr(one, name)] for one in rows])
+                np.array([[getattr(terms, name)] for terms in rows])
                 for name in Price.__dataclass_fields__
             )
         )
 
-    def observe(self, purse: Reservations, router: Router, decided: Decisions) -> None:
-        """Take in what was decided, and see that young prices are solved often."""
+    def observe(self, reservations: Reservations, router: Router, decided: Decisions) -> None:
+        """Charge decisions to the pacing of their budgets.
+
+        For the first requests of a budget it also starts solves, more often than `refresh` does.
+
+        Parameters
+        ----------
+        reservations : Reservations
+            What the decisions have reserved.
+        router : Router
+            The router that decided.
+        decided : Decisions
+            The decisions.
+        """
         chosen = decided.chosen.tolist()
-        clock = self._clock()
-        at = np.arange(len(chosen)), decided.chosen
-        costs, reserved = (
-            decided.scored.cost_usd[at].tolist(),
-            decided.scored.reservation_nano[at].tolist(),
-        )
-        fresh: dict[int, int] = {}
+        now_s = self._monotonic_s()
+        picked = np.arange(len(chosen)), decided.chosen
+        costs_usd = decided.scored.cost_usd[picked].tolist()
+        reserved_nano = decided.scored.reservation_nano[picked].tolist()
+        arrived: dict[int, int] = {}
         for i, arm in enumerate(chosen):
-            for one in purse.held(i):
-                pace = self._pace(one.budget)
-                if pace is None:
+            for lease in reservations.leases_of(i):
+                paced = self._paced_budget(lease.budget)
+                if paced is None:
                     continue
-                fresh[one.budget.id] = fresh.get(one.budget.id, 0) + 1
-                pace.recent.append((decided.scored.requests, i))
-                pace.ended.setdefault(one.lease_id, (0, 0))
+                arrived[lease.budget.id] = arrived.get(lease.budget.id, 0) + 1
+                paced.recent.append((decided.scored.requests, i))
+                paced.ended_nano.setdefault(lease.lease_id, (0, 0))
                 if arm >= 0:
-                    pace.later.append((costs[i], reserved[i] / NANO))
-        for key, arrived in fresh.items():
-            pace = self._paces[key]
-            pace.arrived(clock, arrived)
-            pace.asked = True
-            count = pace.count
-            young = count <= WARM and count > pace.solved_at and pace.pacing.due(count)
-            if pace.solving:
+                    paced.charges_usd.append((costs_usd[i], reserved_nano[i] / NANO))
+        for budget_id, requests in arrived.items():
+            paced = self._paced[budget_id]
+            paced.count_arrivals(now_s, requests)
+            paced.asked = True
+            count = paced.count
+            early = count <= WARM and count > paced.solved_count and paced.pacing.due(count)
+            if paced.solving:
                 continue
-            if pace.pacing.moves:
-                pace.flush()
-            if young:
-                task = asyncio.create_task(self._solve(pace, router))
-                self._soon.add(task)
-                task.add_done_callback(self._soon.discard)
+            if paced.pacing.moves:
+                paced.flush()
+            if early:
+                task = asyncio.create_task(self._solve(paced, router))
+                self._early_solves.add(task)
+                task.add_done_callback(self._early_solves.discard)
 
     async def refresh(self, pool: str, router: Router | None) -> None:
-        """Once a second: solve the prices of a pool's budgets anew where requests came."""
-        known = {one.id: one for one in self._treasury.budgets(pool)}
-        for key, pace in list(self._paces.items()):
-            if pace.budget.pool != pool:
+        """Solve the prices of a pool's budgets that are due; to be called every second.
+
+        Parameters
+        ----------
+        pool : str
+            The pool.
+        router : Router or None
+            Its router; None while the pool has none.
+        """
+        budgets = {budget.id: budget for budget in self._leases.budgets(pool)}
+        for budget_id, paced in list(self._paced.items()):
+            if paced.budget.pool != pool:
                 continue
-            budget = known.get(key)
+            budget = budgets.get(budget_id)
             if budget is None or budget.pacing == NONE:
-                del self._paces[key]
+                del self._paced[budget_id]
                 if budget is not None:
-                    self._treasury.slice(budget).keep = 0
+                    self._leases.local_lease(budget).keep_nano = 0
                 continue
-            if _shape(budget) != _shape(pace.budget):
-                # Another mode, of the same requests; what was settled before is not its affair.
-                self._paces[key] = replace(pace, pacing=_mode(budget), solving=False, later=[])
-            self._paces[key].budget = budget
+            if _pacing_settings(budget) != _pacing_settings(paced.budget):
+                # The new pacing starts with the same requests, and without an account of what was
+                # charged and settled before.
+                self._paced[budget_id] = replace(
+                    paced, pacing=_make_pacing(budget), solving=False, charges_usd=[]
+                )
+            self._paced[budget_id].budget = budget
         if router is None:
             return
-        for budget in known.values():
-            paced = self._pace(budget)
-            if paced is None:
-                continue
-            if not paced.remembers:
-                await self._remember(paced, router)
-            moved = paced.prices != router.columns.prices_json
-            due = self._clock() >= (paced.rest_until if paced.asked else paced.idle_until)
-            if paced.recent and (moved or due):
-                await self._solve(paced, router)
+        for budget in budgets.values():
+            paced_budget = self._paced_budget(budget)
+            if paced_budget is not None:
+                await self._solve_if_due(paced_budget, router)
 
-    def _pace(self, budget: Budget) -> PacedBudget | None:
+    async def _solve_if_due(self, paced: PacedBudget, router: Router) -> None:
+        if not paced.recalled:
+            await self._recall(paced, router)
+        new_prices = paced.prices_json != router.columns.prices_json
+        due_s = paced.rest_until_s if paced.asked else paced.idle_until_s
+        due = self._monotonic_s() >= due_s
+        if paced.recent and (new_prices or due):
+            await self._solve(paced, router)
+
+    def _paced_budget(self, budget: Budget) -> PacedBudget | None:
+        """Return the pacing of a budget, made now if it is new; None where money has no price."""
         if budget.pacing == NONE:
             return None
-        if budget.id not in self._paces:
-            self._paces[budget.id] = PacedBudget(budget, _mode(budget), self._now())
-        return self._paces[budget.id]
+        if budget.id not in self._paced:
+            self._paced[budget.id] = PacedBudget(budget, _make_pacing(budget), self._wall_us())
+        return self._paced[budget.id]
 
-    def _dearest(self, held: Sequence[LocalLease]) -> PriceTerms:
-        terms = [self.terms(one.budget) for one in held]
+    def _highest(self, leases: Sequence[LocalLease]) -> PriceTerms:
+        """Return the terms of a row: the highest price, the highest gain and the lowest rate."""
+        terms = [self.terms(lease.budget) for lease in leases]
         if len(terms) == 1:
             return terms[0]
         if not terms:
             return _FREE
-        top = max(terms, key=lambda one: one.high)
-        rates = [one.rate_usd for one in terms if not math.isnan(one.rate_usd)]
+        top = max(terms, key=lambda own: own.high)
+        rates_usd = [own.rate_usd for own in terms if not math.isnan(own.rate_usd)]
         return PriceTerms(
             low=top.low,
             high=top.high,
             share=top.share,
-            gain=max(one.gain for one in terms),
-            rate_usd=min(rates, default=math.nan),
+            gain=max(own.gain for own in terms),
+            rate_usd=min(rates_usd, default=math.nan),
         )
 
-    async def _solve(self, pace: PacedBudget, router: Router) -> None:
-        if pace.solving:
+    async def _solve(self, paced: PacedBudget, router: Router) -> None:
+        """Solve a price in a thread, unless a solve is under way; a failure leaves it as it is."""
+        if paced.solving:
             return
-        pace.flush()
-        pace.solving, pace.asked = True, False
-        began, pace.prices = time.perf_counter(), router.columns.prices_json
+        paced.flush()
+        paced.solving, paced.asked = True, False
+        began_s, paced.prices_json = time.perf_counter(), router.columns.prices_json
         try:
-            slice_ = self._treasury.slice(pace.budget)
-            await asyncio.to_thread(self._solve_now, pace, router, slice_)
+            lease = self._leases.local_lease(paced.budget)
+            await asyncio.to_thread(self._solve_now, paced, router, lease)
         except Exception:
-            logger.exception("budget %s keeps its price of money", pace.budget.name)
+            logger.exception("budget %s keeps its price of money", paced.budget.name)
         finally:
-            pace.solving = False
-            took = time.perf_counter() - began
-            pace.rest_until = self._clock() + RESTS * took
-            pace.idle_until = self._clock() + IDLE_RESTS * RESTS * took
+            paced.solving = False
+            took_s = time.perf_counter() - began_s
+            paced.rest_until_s = self._monotonic_s() + RESTS * took_s
+            paced.idle_until_s = self._monotonic_s() + IDLE_RESTS * RESTS * took_s
 
-    def _solve_now(self, pace: PacedBudget, router: Router, held: LocalLease) -> None:
-        now, budget, pacing = self._now(), pace.budget, pace.pacing
-        recent = [asks.row(i) for asks, i in list(pace.recent)]
+    def _solve_now(self, paced: PacedBudget, router: Router, lease: LocalLease) -> None:
+        now_us, budget, pacing = self._wall_us(), paced.budget, paced.pacing
+        recent = [batch.row(i) for batch, i in list(paced.recent)]
         with self._engine.connect() as connection:
-            course = ledger.course(connection, budget, now_us=now)
-            found = ledger.ended_nano(connection, tuple(pace.ended))
-        for lease_id, (reserved, cost) in found.items():
-            before = pace.ended.get(lease_id, (0, 0))
-            more = reserved - before[0], cost - before[1]
-            if any(more):
-                pacing.settle(more[0] / NANO, more[1] / NANO)
-            pace.ended[lease_id] = reserved, cost
-        while len(pace.ended) > WINDOWS:
-            del pace.ended[min(pace.ended)]
-        money = self._money(pace, course, now)
-        pace.solved_at = pacing.count
+            course = ledger.course(connection, budget, now_us=now_us)
+            ended_nano = ledger.ended_nano(connection, tuple(paced.ended_nano))
+        for lease_id, (reserved_nano, cost_nano) in ended_nano.items():
+            before = paced.ended_nano.get(lease_id, (0, 0))
+            more_nano = reserved_nano - before[0], cost_nano - before[1]
+            if any(more_nano):
+                pacing.settle(more_nano[0] / NANO, more_nano[1] / NANO)
+            paced.ended_nano[lease_id] = reserved_nano, cost_nano
+        while len(paced.ended_nano) > WINDOWS:
+            del paced.ended_nano[min(paced.ended_nano)]
+        money = self._money(paced, course, now_us)
+        paced.solved_count = pacing.count
         window = router.score(RequestBatch.join(recent)).window() if recent else None
         terms = pacing.solve(window, money)
-        elsewhere = budget.cap_nano - course.settled_nano - course.running_nano
-        held.beyond = max(elsewhere - held.left, 0) // course.holders
-        held.keep = int(terms.keep_usd * NANO)
+        unspent_nano = budget.cap_nano - course.settled_nano - course.running_nano
+        lease.beyond_nano = max(unspent_nano - lease.left_nano, 0) // course.holders
+        lease.keep_nano = int(terms.keep_usd * NANO)
 
-    def _money(self, pace: PacedBudget, course: WindowCourse, now: int) -> Money:
-        """Return what is left for this holder, and for how many requests of its own."""
-        budget, cap = pace.budget, pace.budget.cap_nano / NANO
-        expected = pace.pacing.expected_share * course.running_nano
-        left = (budget.cap_nano - course.settled_nano - expected) / NANO / course.holders
-        rate = math.nan if budget.rate_nano is None else budget.rate_nano / NANO
+    def _money(self, paced: PacedBudget, course: WindowCourse, now_us: int) -> Money:
+        """Return the money left for this holder, and the requests that it must last for."""
+        budget, cap_usd = paced.budget, paced.budget.cap_nano / NANO
+        running_nano = paced.pacing.expected_share * course.running_nano
+        left_nano = budget.cap_nano - course.settled_nano - running_nano
+        left_usd = left_nano / NANO / course.holders
+        rate_usd = math.nan if budget.rate_nano is None else budget.rate_nano / NANO
         requests = math.inf
-        ends = budget.resets_at_us(now)
-        span_s = (budget.span_us if ends is None else ends - course.window_start_us) / 1e6
-        traffic = pace.per_second(self._clock(), span_s)
+        end_us = budget.resets_at_us(now_us)
+        span_s = (budget.span_us if end_us is None else end_us - course.window_start_us) / 1e6
+        requests_per_s = paced.requests_per_s(self._monotonic_s(), span_s)
         if budget.rate_nano is not None:
-            return Money(left_usd=left, cap_usd=cap, requests=math.inf, rate_usd=rate)
+            return Money(left_usd=left_usd, cap_usd=cap_usd, requests=math.inf, rate_usd=rate_usd)
         if budget.expected_requests is not None:
             requests = max(budget.expected_requests - course.requests, 1) / course.holders
-        elif budget.period == ROLLING and traffic > 0.0:
-            # Money comes back as it went: what lasts is a rate.
-            rate = cap / (traffic * span_s) / course.holders
-        elif ends is not None and traffic > 0.0:
-            requests = max(traffic * (ends - now) / 1e6, 1.0)
-        return Money(left_usd=left, cap_usd=cap, requests=requests, rate_usd=rate)
+        elif budget.period == ROLLING and requests_per_s > 0.0:
+            # In a rolling window money comes back at the rate at which it was spent.
+            rate_usd = cap_usd / (requests_per_s * span_s) / course.holders
+        elif end_us is not None and requests_per_s > 0.0:
+            requests = max(requests_per_s * (end_us - now_us) / 1e6, 1.0)
+        return Money(left_usd=left_usd, cap_usd=cap_usd, requests=requests, rate_usd=rate_usd)
 
-    async def _remember(self, pace: PacedBudget, router: Router) -> None:
-        """Look back into the log for the requests that the budget held last."""
-        pool, embedder = pace.budget.pool, router.snapshot.policy_identity.embedder
+    async def _recall(self, paced: PacedBudget, router: Router) -> None:
+        """Read from the log the last requests that the budget applied to, before this process."""
+        pool, embedder = paced.budget.pool, router.snapshot.policy_identity.embedder
         rows = await asyncio.to_thread(
-            self._log.recent, pool, embedder=embedder, before_us=pace.since, limit=WINDOW
+            self._log.recent, pool, embedder=embedder, before_us=paced.since_us, limit=WINDOW
         )
-        pace.remembers = True
+        paced.recalled = True
         for row in rows:
-            if len(pace.recent) == WINDOW:
+            if len(paced.recent) == WINDOW:
                 break
-            if pace.budget.applies_to(json.loads(row.tags) if row.tags else None):
+            if paced.budget.applies_to(json.loads(row.tags) if row.tags else None):
                 tokens = np.array([row.input_tokens])
-                weights = row.w_quality, row.w_cost, row.w_latency
+                preference = np.array([(row.w_quality, row.w_cost, row.w_latency)])
                 features = np.frombuffer(row.features, dtype="<f4")[None]
-                pace.recent.appendleft(
-                    (RequestBatch(features, np.array([weights]), tokens, tokens), 0)
-                )
+                paced.recent.appendleft((RequestBatch(features, preference, tokens, tokens), 0))
 
 
-_FREE = PriceTerms()
-
-
-def _mode(budget: Budget) -> Pacing:
+def _make_pacing(budget: Budget) -> Pacing:
     floor = budget.quality_floor
     if floor is not None and budget.pacing == "history":
         return make_pacing(budget.pacing, quality_floor=floor)
     return make_pacing(budget.pacing)
 
 
-def _shape(budget: Budget) -> tuple[str, float | None]:
-    """Return what another mode has to be made for."""
+def _pacing_settings(budget: Budget) -> tuple[str, float | None]:
+    """Return the settings of a budget that its pacing was made for."""
     return budget.pacing, budget.quality_floor

@@ -1,4 +1,7 @@
-"""A slice of a budget in this process, and what one call takes from the slices that hold it."""
+"""A lease of a budget in the memory of this process, and what one call reserves from its leases.
+
+Nothing here touches SQL. A request that fits its budgets costs a few comparisons of integers.
+"""
 
 from __future__ import annotations
 
@@ -9,135 +12,191 @@ from banditroute.core.budget import ROLLING, Budget
 from banditroute.store.ledger import Reservation
 
 NO_LIMIT = 2**62
-MANY = 512
-"""Requests that a slice should last for, where the budget is far from its cap."""
+"""Nano-dollars where no budget applies; end in microseconds of a window that never ends."""
+
+LEASE_REQUESTS = 512
+"""Requests that a lease should last for, while its budget is far from its cap."""
+
+_SMOOTHING = 0.05
+"""Weight of the newest reservation in `LocalLease.typical_nano`."""
 
 
 @dataclass(slots=True, eq=False)
 class LocalLease:
-    """What this process has of one budget's window; see `Treasury`.
+    """What this process has leased of one window of a budget; see `Leases`.
 
     Attributes
     ----------
-    left : nano-dollars that no decision has taken.
-    until : end of the window, microseconds UTC.
-    deadline : on the monotonic clock; from then on nothing is taken.
-    denied_until : on that clock; until then more would hardly be given to a request that needs it.
-    rest_until : the same of renewals that nobody waits for.
-    used_at : on that clock, when a call last came for it.
-    typical : what a request took, smoothed.
-    pending : decisions that took from it and are not in the log yet.
-    goal : nano-dollars that it should hold to last for a while, as calls were of late.
-    beyond, keep : nano-dollars of the budget that lie elsewhere, as was last seen, and what is to
-        be left of both for the cheapest answers to later requests.
+    lease_id : int
+        Id of the lease in SQL, 0 before there is one.
+    budget : Budget
+        The budget.
+    window_start_us, window_end_us : int
+        The window, in microseconds since the epoch.
+    left_nano : int
+        Nano-dollars that no decision has reserved.
+    deadline_s : float
+        From this monotonic time on nothing is reserved from the lease.
+    denied_until_s : float
+        Before this monotonic time no request waits for a larger lease: the last renewal got less
+        than was needed.
+    rest_until_s : float
+        Before this monotonic time the lease is not renewed beside requests that fit: the last
+        renewal got little.
+    used_at_s : float
+        Monotonic time of the last call that the budget applied to.
+    typical_nano : float
+        Exponentially smoothed reservation of a request.
+    pending : int
+        Decisions that have reserved from the lease and are not in the log yet.
+    goal_nano : int
+        Nano-dollars that the lease should hold, after the last call; see `ideal_nano`.
+    beyond_nano : int
+        This process's share of the budget's money outside its lease, when the price of money was
+        solved last.
+    keep_nano : int
+        Nano-dollars of `left_nano` and `beyond_nano` that only the cheapest answers may use.
     """
 
     lease_id: int
     budget: Budget
-    window: int
-    until: int
-    left: int = 0
-    deadline: float = 0.0
-    denied_until: float = 0.0
-    rest_until: float = 0.0
-    used_at: float = 0.0
-    typical: float = 0.0
+    window_start_us: int
+    window_end_us: int
+    left_nano: int = 0
+    deadline_s: float = 0.0
+    denied_until_s: float = 0.0
+    rest_until_s: float = 0.0
+    used_at_s: float = 0.0
+    typical_nano: float = 0.0
     pending: int = 0
-    goal: int = 0
-    beyond: int = 0
-    keep: int = 0
+    goal_nano: int = 0
+    beyond_nano: int = 0
+    keep_nano: int = 0
 
-    def ideal(self, need: int) -> int:
-        """Return what it should hold to last for a while."""
-        return max(self.budget.cap_nano // 16, MANY * max(int(self.typical), need // 4))
+    def ideal_nano(self, need_nano: int) -> int:
+        """Return the nano-dollars that would last for a while.
+
+        Parameters
+        ----------
+        need_nano : int
+            The most that a call may reserve. A reservation is assumed to take a quarter of it, or
+            `typical_nano` where that is more.
+        """
+        request_nano = max(int(self.typical_nano), need_nano // 4)
+        return max(self.budget.cap_nano // 16, LEASE_REQUESTS * request_nano)
 
 
 class Reservations:
-    """What the rows of one call may spend; implements `router.Purse`.
+    """What the requests of one call may reserve, and have reserved; implements `Purse`.
+
+    A row that has taken money must end in `logged` or `undo`, or the money is lost to the leases.
 
     Parameters
     ----------
-    slices : per row, of the budgets that hold it.
-    clock : monotonic seconds.
+    leases : sequence of sequences of LocalLease
+        Per row, the leases of the budgets that apply to it.
+    monotonic_s : callable
+        Returns the monotonic time in seconds.
     """
 
-    def __init__(self, slices: Sequence[Sequence[LocalLease]], clock: Callable[[], float]) -> None:
-        self._slices, self._clock = slices, clock
-        # Nano-dollars of each row that is neither in the log nor given back.
-        self._taken: list[int | None] = [None] * len(slices)
+    def __init__(
+        self, leases: Sequence[Sequence[LocalLease]], monotonic_s: Callable[[], float]
+    ) -> None:
+        self._leases, self._monotonic_s = leases, monotonic_s
+        # Per row the nano-dollars that it reserved; None before, and after `logged` or `undo`.
+        self._taken_nano: list[int | None] = [None] * len(leases)
 
     def headroom(self, row: int) -> int:
-        """See `router.Purse`."""
-        least, now = NO_LIMIT, self._clock()
-        for one in self._slices[row]:
-            left = one.left if now < one.deadline else 0
-            ceiling = one.budget.request_ceiling_nano
-            if ceiling is not None and ceiling < left:
-                left = ceiling
-            if left < least:
-                least = left
-        return least
+        """See `Purse.headroom`."""
+        least_nano, now_s = NO_LIMIT, self._monotonic_s()
+        for lease in self._leases[row]:
+            room_nano = lease.left_nano if now_s < lease.deadline_s else 0
+            ceiling_nano = lease.budget.request_ceiling_nano
+            if ceiling_nano is not None and ceiling_nano < room_nano:
+                room_nano = ceiling_nano
+            if room_nano < least_nano:
+                least_nano = room_nano
+        return least_nano
 
     def spare(self, row: int) -> int:
-        """See `router.Purse`."""
-        least = NO_LIMIT
-        for one in self._slices[row]:
-            if one.keep:
-                least = min(least, one.left + one.beyond - one.keep)
-        return least
-
-    def held(self, row: int) -> Sequence[LocalLease]:
-        """Return the slices of the budgets that hold a row."""
-        return self._slices[row]
+        """See `Purse.spare`."""
+        least_nano = NO_LIMIT
+        for lease in self._leases[row]:
+            if lease.keep_nano:
+                least_nano = min(least_nano, lease.left_nano + lease.beyond_nano - lease.keep_nano)
+        return least_nano
 
     def take(self, row: int, nano: int) -> None:
-        """See `router.Purse`."""
-        self._taken[row] = nano
-        for one in self._slices[row]:
-            one.left -= nano
-            one.pending += 1
-            one.typical += 0.05 * (nano - one.typical)
+        """See `Purse.take`."""
+        self._taken_nano[row] = nano
+        for lease in self._leases[row]:
+            lease.left_nano -= nano
+            lease.pending += 1
+            lease.typical_nano += _SMOOTHING * (nano - lease.typical_nano)
+
+    def leases_of(self, row: int) -> Sequence[LocalLease]:
+        """Return the leases of the budgets that apply to a row."""
+        return self._leases[row]
 
     def tightest(self, row: int) -> Budget:
         """Return the budget that leaves the least to a row."""
 
-        def room(one: LocalLease) -> int:
-            ceiling = one.budget.request_ceiling_nano
-            return one.left if ceiling is None else min(ceiling, one.left)
+        def room_nano(lease: LocalLease) -> int:
+            ceiling_nano = lease.budget.request_ceiling_nano
+            return lease.left_nano if ceiling_nano is None else min(ceiling_nano, lease.left_nano)
 
-        return min(self._slices[row], key=room).budget
+        return min(self._leases[row], key=room_nano).budget
 
-    def draws(self, row: int, decision_id: str, *, now: int, expires_at: int) -> list[Reservation]:
-        """Return the reservations of the decision that was taken for a row."""
-        nano = self._taken[row]
+    def of_decision(
+        self, row: int, decision_id: str, *, now_us: int, expires_at_us: int
+    ) -> list[Reservation]:
+        """Return what a row has reserved, as the ledger stores it.
+
+        Parameters
+        ----------
+        row : int
+            The row; `take` was called for it.
+        decision_id : str
+            Id of its decision.
+        now_us : int
+            Time of the decision, from which it counts in a rolling window.
+        expires_at_us : int
+            When the reservation is shown as expired unless it has settled.
+
+        Returns
+        -------
+        list of Reservation
+            One for each budget that applies.
+        """
+        nano = self._taken_nano[row]
         assert nano is not None, "nothing was taken for this row"
         return [
             Reservation(
                 decision_id,
-                one.budget.id,
-                one.lease_id,
-                now if one.budget.period == ROLLING else one.window,
+                lease.budget.id,
+                lease.lease_id,
+                now_us if lease.budget.period == ROLLING else lease.window_start_us,
                 nano,
-                expires_at,
+                expires_at_us,
             )
-            for one in self._slices[row]
+            for lease in self._leases[row]
         ]
 
     def logged(self, row: int) -> None:
-        """Say that the decision of a row is in the log."""
-        self._taken[row] = None
-        for one in self._slices[row]:
-            one.pending -= 1
+        """Keep what a row has reserved: its decision is in the log."""
+        self._taken_nano[row] = None
+        for lease in self._leases[row]:
+            lease.pending -= 1
 
     def undo(self, row: int) -> None:
-        """Give back what a row took whose decision is not in the log."""
-        nano, self._taken[row] = self._taken[row], None
-        for one in self._slices[row]:
-            one.left += nano or 0
-            one.pending -= 1
+        """Give back what a row has reserved: its decision is not in the log."""
+        nano, self._taken_nano[row] = self._taken_nano[row], None
+        for lease in self._leases[row]:
+            lease.left_nano += nano or 0
+            lease.pending -= 1
 
     def undo_all(self) -> None:
-        """Give back what all rows took whose decisions are not in the log."""
-        for row, nano in enumerate(self._taken):
+        """Give back what all rows have reserved, but for those that are logged or undone."""
+        for row, nano in enumerate(self._taken_nano):
             if nano is not None:
                 self.undo(row)

@@ -1,8 +1,8 @@
-"""Gathering calls that arrive while earlier ones are under way, to work on them as one group.
+"""Micro-batches: calls that arrive while a group is being worked on form the next group.
 
-Deciding and logging sixteen requests costs little more than one. A call that finds nothing under
-way starts at once, together with those that are ready in the same turn of the event loop; so
-nobody waits for company, and the busier the daemon is, the larger its groups are.
+To decide and log sixteen requests costs little more than one. A call never waits for other calls
+to arrive: if no group is being worked on, it starts at once, with the calls that are ready in the
+same turn of the event loop. So groups grow with the load.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LARGEST_GROUP = 256
+"""Items that are worked on together, at most."""
 
 
 class MicroBatcher(Generic[Item, Result]):
-    """Calls `work` with groups of items.
+    """Calls `work` with groups of items, one group at a time.
 
     Parameters
     ----------
-    work : returns a result for each item, in order; an exception among them is raised for that
-        caller alone. If `work` itself fails, each item is tried once more, alone.
-    capacity : items that may wait; more are refused as `Unavailable`.
+    work : async callable
+        Takes a group of items and returns a result for each, in order. A result that is an
+        exception is raised for the caller of that item alone. If `work` itself raises, each item of
+        the group is tried once more, alone.
+    capacity : int
+        Items that may wait; more are refused as `Unavailable`.
     """
 
     def __init__(
@@ -40,7 +44,13 @@ class MicroBatcher(Generic[Item, Result]):
         self._running: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Item) -> Result:
-        """Return the result for `item` once its group is done."""
+        """Return the result of `item` once its group is done.
+
+        Raises
+        ------
+        Unavailable
+            If too many items wait.
+        """
         if len(self._waiting) >= self._capacity:
             raise Unavailable("too many requests are waiting")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -50,7 +60,7 @@ class MicroBatcher(Generic[Item, Result]):
         return await future
 
     async def _run(self) -> None:
-        # Requests that are ready in this very turn of the loop join the first group.
+        # Calls that are ready in this turn of the event loop join the first group.
         await asyncio.sleep(0)
         while self._waiting:
             group = self._waiting[:LARGEST_GROUP]
@@ -66,6 +76,7 @@ class MicroBatcher(Generic[Item, Result]):
         self._running = None
 
     async def _attempt(self, items: Sequence[Item]) -> list[Result | Exception]:
+        """Return a result or an exception for each item; a group that fails is tried in parts."""
         try:
             return list(await self._work(items))
         except Exception as error:

@@ -229,7 +229,7 @@ class Routing:
         if not self._leases.budgets(pool.name):
             return None
         most_nano = scored.reservation_nano.max(axis=1, initial=0).tolist()
-        return await self._leases.purse(pool.name, [r.tags for r in requests], most_nano)
+        return await self._leases.reservations(pool.name, [r.tags for r in requests], most_nano)
 
     async def _refusal(
         self, decided: Decisions, row: int, reservations: Reservations | None
@@ -267,7 +267,9 @@ class Routing:
         for (i, job), view, row in zip(chose, views, as_rows(columns), strict=True):
             draws: Sequence[Reservation] = ()
             if reservations is not None:
-                draws = reservations.draws(i, view["decision_id"], now=now, expires_at=settled_by)
+                draws = reservations.of_decision(
+                    i, view["decision_id"], now_us=now, expires_at_us=settled_by
+                )
             job.view, job.entry = view, Entry(row, draws)
             job.reservations, job.row = reservations, i
 

@@ -38,16 +38,16 @@ def check() -> None:
     rows = []
     for count in (1, 3):
         deadline = time.monotonic() + 1e6
-        slices = [
+        leases = [
             LocalLease(k, Budget(k, "p", str(k), 10**15, "total"), 0, NO_LIMIT, 10**15, deadline)
             for k in range(count)
         ]
-        purse = Reservations([slices], time.monotonic)
+        call = Reservations([leases], time.monotonic)
 
-        def one(purse: Reservations = purse) -> None:
-            if purse.headroom(0) >= 1_000 and purse.spare(0) >= 1_000:
-                purse.take(0, 1_000)
-                purse.logged(0)
+        def one(call: Reservations = call) -> None:
+            if call.headroom(0) >= 1_000 and call.spare(0) >= 1_000:
+                call.take(0, 1_000)
+                call.logged(0)
 
         us = [1e6 * timeit.timeit(one, number=20_000) / 20_000 for _ in range(7)]
         aim = at_most(statistics.median(us), CHECK_AIM_US) if count == 1 else ("", "")
@@ -70,10 +70,10 @@ def renewals(url: str) -> list[float]:
         (budget,) = held.budgets("p")
         took = []
         for _ in range(RENEWALS):
-            one = held.slice(budget)
-            one.left, one.denied_until = 0, 0.0
+            lease = held.local_lease(budget)
+            lease.left_nano, lease.denied_until_s = 0, 0.0
             began = time.perf_counter()
-            await held.purse("p", [None], [1_000])
+            await held.reservations("p", [None], [1_000])
             took.append(1e3 * (time.perf_counter() - began))
         await held.stop()
         await asyncio.to_thread(writer.close)

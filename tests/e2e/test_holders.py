@@ -176,7 +176,7 @@ def test_no_cap_is_ever_overspent(
         write.close()
         engine.dispose()
         drawing, settling_, drawn, settled = map(
-            holders.said, ("drawing", "settling", "drawn", "settled")
+            holders.said, ("reserving", "settling", "reserved", "settled")
         )
         for budget_id in {row.budget_id for row in rows}:
             own = {row.decision_id: row for row in rows if row.budget_id == budget_id}

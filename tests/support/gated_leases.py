@@ -1,4 +1,4 @@
-"""A treasury with a writer behind a gate and clocks that tests set."""
+"""The leases of a process, with a writer behind a gate and clocks that tests set."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from banditroute.store.ledger import BudgetSums
 from banditroute.store.log import log_decisions
 from banditroute.store.writer import Writer
 
-HOUR = 3_600_000_000
-NOON = 500_000 * HOUR
-TTL = 60_000_000
+HOUR_US = 3_600_000_000
+NOON_US = 500_000 * HOUR_US
+TTL_US = 60_000_000
 
 
 class Clocks:
+    """A wall clock and a monotonic clock."""
+
     def __init__(self) -> None:
-        self.wall, self.mono = NOON, 50.0
+        self.wall_us, self.monotonic_s = NOON_US, 50.0
 
     def sleep(self, seconds: float) -> None:
-        self.wall += round(seconds * 1e6)
-        self.mono += seconds
+        self.wall_us += round(seconds * 1e6)
+        self.monotonic_s += seconds
 
 
-class Gated(Writer):
-    """Writes one after the other, once its gate is open; counts them."""
+class GatedWriter(Writer):
+    """Writes only while its gate is open, and counts the writes."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine, insert_rows=log_decisions)
@@ -45,65 +47,70 @@ class Gated(Writer):
         return await super().write(work, durable=durable)
 
 
-class Bank:
-    """A treasury with a writer and clocks of its own."""
+class GatedLeases:
+    """A process that holds leases, with its own writer and clocks."""
 
     def __init__(self, engine: Engine, clocks: Clocks) -> None:
-        self.engine, self.clocks, self.writer = engine, clocks, Gated(engine)
+        self.engine, self.clocks, self.writer = engine, clocks, GatedWriter(engine)
         self.leases = Leases(
-            engine, self.writer, now=lambda: clocks.wall, clock=lambda: clocks.mono
+            engine,
+            self.writer,
+            wall_us=lambda: clocks.wall_us,
+            monotonic_s=lambda: clocks.monotonic_s,
         )
         self.named = 0
 
     async def add(self, name: str = "b", **fields: Any) -> Budget:
         terms = {"cap_nano": 1_000_000, "period": "total"} | fields
         added = await self.writer.write(
-            lambda one: budgets.add_budget(one, "p", name, terms, now_us=NOON)
+            lambda connection: budgets.add_budget(connection, "p", name, terms, now_us=NOON_US)
         )
         await self.leases.reload()
         return cast(Budget, added)
 
-    async def purse(self, need: int, *tags: dict[str, str]) -> Reservations:
-        """Return the purse of a call of one request, or of one for each of `tags`."""
+    async def call(self, most_nano: int, *tags: dict[str, str]) -> Reservations:
+        """Return the reservations of a call: of one request, or of one for each of `tags`."""
         rows = tags or (None,)
-        purse = await self.leases.purse("p", rows, [need] * len(rows))
-        assert purse is not None
-        return purse
+        call = await self.leases.reservations("p", rows, [most_nano] * len(rows))
+        assert call is not None
+        return call
 
-    async def log(self, purse: Reservations, *nanos: int) -> list[str]:
+    async def log(self, call: Reservations, *nanos: int) -> list[str]:
         """Take and log a reservation for each row."""
         for row, nano in enumerate(nanos):
-            purse.take(row, nano)
-        return await self.draw(purse, len(nanos))
+            call.take(row, nano)
+        return await self.write(call, len(nanos))
 
-    async def draw(self, purse: Reservations, rows: int = 1) -> list[str]:
+    async def write(self, call: Reservations, rows: int = 1) -> list[str]:
         self.named += rows
         holder = self.leases.holder.name[-12:]
         names = [f"{holder}-{self.named - row}" for row in range(rows)]
-        now = self.clocks.wall
-        draws = [
-            one
+        now_us = self.clocks.wall_us
+        wanted = [
+            reservation
             for row, name in enumerate(names)
-            for one in purse.draws(row, name, now=now, expires_at=now + TTL)
+            for reservation in call.of_decision(
+                row, name, now_us=now_us, expires_at_us=now_us + TTL_US
+            )
         ]
-        await self.writer.write(lambda one: ledger.reserve(one, draws))
+        await self.writer.write(lambda connection: ledger.reserve(connection, wanted))
         for row in range(rows):
-            purse.logged(row)
+            call.logged(row)
         return names
 
     async def settle(self, name: str, nano: int) -> None:
-        await self.writer.write(lambda one: settlement.settle(one, {name: nano}))
+        await self.writer.write(lambda connection: settlement.settle(connection, {name: nano}))
         self.leases.refunded()
 
     async def quiet(self) -> None:
-        """Wait for what is under way beside the requests."""
+        """Wait for the renewals and solves that no request waits for."""
         current = asyncio.current_task()
-        others = [one for one in asyncio.all_tasks() if one is not current]
+        others = [task for task in asyncio.all_tasks() if task is not current]
         await asyncio.gather(*others)
 
     def sums(self, budget: Budget) -> BudgetSums:
         with self.engine.connect() as connection:
-            return ledger.sums(connection, budget, now_us=self.clocks.wall)
+            return ledger.sums(connection, budget, now_us=self.clocks.wall_us)
 
     def rows(self, table: Any) -> list[Any]:
         with self.engine.connect() as connection:
@@ -111,28 +118,30 @@ class Bank:
 
 
 @asynccontextmanager
-async def bank(engine: Engine, clocks: Clocks | None = None) -> AsyncIterator[Bank]:
-    one = Bank(engine, clocks or Clocks())
-    await one.leases.start()
+async def gated_leases(engine: Engine, clocks: Clocks | None = None) -> AsyncIterator[GatedLeases]:
+    holder = GatedLeases(engine, clocks or Clocks())
+    await holder.leases.start()
     try:
-        yield one
-        await one.quiet()
+        yield holder
+        await holder.quiet()
     finally:
-        await asyncio.to_thread(one.writer.close)
+        await asyncio.to_thread(holder.writer.close)
 
 
 async def turns(count: int = 10) -> None:
+    """Let the event loop run other tasks."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-def run(engine: Engine, main: Callable[[Bank], Awaitable[None]]) -> None:
+def run(engine: Engine, main: Callable[[GatedLeases], Awaitable[None]]) -> None:
     async def whole() -> None:
-        async with bank(engine) as one:
-            await main(one)
+        async with gated_leases(engine) as holder:
+            await main(holder)
 
     asyncio.run(whole())
 
 
 def money(sums: BudgetSums) -> tuple[int, int, int, int]:
+    """Return the nano-dollars that are settled, reserved, leased and free."""
     return sums.settled_nano, sums.reserved_nano, sums.leased_nano, sums.free_nano

@@ -1,7 +1,7 @@
-"""A process that holds leases and spends them, as hard as it can: for tests that kill it.
+"""A process that leases money and spends it as fast as it can, for tests that kill it.
 
-What it is about to write, and what was acknowledged, goes to a file line by line, so that somebody
-else can hold the ledger to it afterwards.
+It writes a line to a file before each write to the ledger, and another one when the ledger has
+acknowledged it. So a test can check the ledger afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from banditroute.budgets import leases as treasury
+from banditroute.budgets import leases as leases_module
 from banditroute.budgets.leases import Leases
 from banditroute.core.clock import new_id
 from banditroute.core.errors import RouterFault
@@ -26,8 +26,8 @@ from banditroute.store.engine import open_engine
 from banditroute.store.ledger import LeaseLost
 from banditroute.store.writer import Writer
 
-CLIENTS, DEAREST = 12, 40_000
-HOUR = 3_600_000_000
+CLIENTS, MOST_NANO = 12, 40_000
+HOUR_US = 3_600_000_000
 
 
 class Clock:
@@ -39,50 +39,50 @@ class Clock:
     def __call__(self) -> int:
         if time.monotonic() - self._since > 0.4:
             self._since = time.monotonic()
-            self._offset = self._rng.choice([0, 0, 5_000_000, -5_000_000, HOUR, -HOUR])
+            self._offset = self._rng.choice([0, 0, 5_000_000, -5_000_000, HOUR_US, -HOUR_US])
         return time.time_ns() // 1_000 + self._offset
 
 
 def reserve(connection: Connection, rows: Sequence[Any]) -> None:
-    ledger.reserve(connection, [draw for draws in rows for draw in draws])
+    ledger.reserve(connection, [reservation for wanted in rows for reservation in wanted])
 
 
 async def client(
-    held: Leases, writer: Writer, clock: Clock, rng: random.Random, out: int, over: float
+    leases: Leases, writer: Writer, clock: Clock, rng: random.Random, out: int, over: float
 ) -> None:
     while True:
         await asyncio.sleep(rng.random() * 0.004)
-        worst, name = rng.randint(1, DEAREST), new_id(time.time_ns() // 1_000)
+        most_nano, name = rng.randint(1, MOST_NANO), new_id(time.time_ns() // 1_000)
         try:
-            purse = await held.purse("p", [None], [worst])
+            call = await leases.reservations("p", [None], [most_nano])
         except RouterFault:
             continue
-        assert purse is not None
-        if purse.headroom(0) < worst:
+        assert call is not None
+        if call.headroom(0) < most_nano:
             os.write(out, b"refused\n")
             continue
-        purse.take(0, worst)
-        now = clock()
-        draws = purse.draws(0, name, now=now, expires_at=now + 2_000_000)
-        os.write(out, f"drawing {name} {worst}\n".encode())
+        call.take(0, most_nano)
+        now_us = clock()
+        wanted = call.of_decision(0, name, now_us=now_us, expires_at_us=now_us + 2_000_000)
+        os.write(out, f"reserving {name} {most_nano}\n".encode())
         try:
-            await writer.append([draws])
+            await writer.append([wanted])
         except RouterFault as error:
-            purse.undo(0)
+            call.undo(0)
             if isinstance(error, LeaseLost):
                 os.write(out, b"lost\n")
-                held.lost(error.lease_ids)
+                leases.lost(error.lease_ids)
             continue
-        purse.logged(0)
-        os.write(out, f"drawn {name} {worst}\n".encode())
+        call.logged(0)
+        os.write(out, f"reserved {name} {most_nano}\n".encode())
         if rng.random() < 0.15:
-            continue  # nobody ever says what it cost
+            continue  # its cost is never reported
         await asyncio.sleep(rng.random() * 0.05)
-        cost = rng.randint(0, worst)
+        cost_nano = rng.randint(0, most_nano)
         if rng.random() < over:
-            cost += worst
-        os.write(out, f"settling {name} {cost}\n".encode())
-        paid = {name: cost}
+            cost_nano += most_nano
+        os.write(out, f"settling {name} {cost_nano}\n".encode())
+        paid = {name: cost_nano}
 
         def settle(connection: Connection, paid: dict[str, int] = paid) -> None:
             settlement.settle(connection, paid)
@@ -91,38 +91,38 @@ async def client(
             await writer.write(settle)
         except RouterFault:
             continue
-        held.refunded()
-        os.write(out, f"settled {name} {cost}\n".encode())
+        leases.refunded()
+        os.write(out, f"settled {name} {cost_nano}\n".encode())
 
 
 async def run(url: str, path: str, seed: int, over: float) -> None:
-    # Everything that takes seconds in a daemon, in tenths here.
-    treasury.LEASE_S, treasury.SAFE_S, treasury.IDLE_S = 1.2, 0.8, 0.3
+    # Everything that takes seconds in a daemon takes tenths here.
+    leases_module.LEASE_S, leases_module.SAFE_S, leases_module.IDLE_S = 1.2, 0.8, 0.3
     rng = random.Random(seed)
     out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     engine, clock = open_engine(url), Clock(rng)
     writer = Writer(engine, insert_rows=reserve)
-    held = Leases(engine, writer, now=clock)
-    await held.start()
+    leases = Leases(engine, writer, wall_us=clock)
+    await leases.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     clients = [
-        asyncio.create_task(client(held, writer, clock, rng, out, over)) for _ in range(CLIENTS)
+        asyncio.create_task(client(leases, writer, clock, rng, out, over)) for _ in range(CLIENTS)
     ]
     os.write(out, b"ready\n")
     while not stop.is_set():
         await asyncio.sleep(0.1)
         try:
-            await held.refresh()
+            await leases.refresh()
         except RouterFault:
             continue
-        for one in clients:
-            if one.done():
-                one.result()
-    for one in clients:
-        one.cancel()
+        for task in clients:
+            if task.done():
+                task.result()
+    for task in clients:
+        task.cancel()
     await asyncio.gather(*clients, return_exceptions=True)
-    await held.stop()
+    await leases.stop()
     await asyncio.to_thread(writer.close)
     engine.dispose()
 

@@ -1,4 +1,4 @@
-"""A bank that also decides and prices what it decides, and a mode that notes what it is told."""
+"""Leases with a router and prices of money, and a pacing that notes its calls."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from banditroute.store.ledger import Holder
 from banditroute.store.log import Entry, log_decisions
 from banditroute.store.tables import reservations
 from policies.pacing.base import Money, Pacing, PriceTerms, Window
-from support.gated_leases import HOUR, NOON, Bank, Clocks
+from support.gated_leases import HOUR_US, NOON_US, Clocks, GatedLeases
 from support.small_log import Book
 
 TIGHT, AMPLE = 10**8, 10**15
 """Nano-dollars for a hundred requests: far less than free choice costs, and far more."""
 
 
-class Desk(Bank):
-    """A bank that also decides, and prices what it decides."""
+class PricedRouter(GatedLeases):
+    """A process that holds leases, decides, and prices money."""
 
     def __init__(self, engine: Engine, clocks: Clocks) -> None:
         super().__init__(engine, clocks)
@@ -38,10 +38,13 @@ class Desk(Bank):
         self.money_prices = self.fresh()
 
     def fresh(self) -> MoneyPrices:
-        """Return what a restart has."""
+        """Return prices that know nothing yet, as after a restart."""
         clocks = self.clocks
         return MoneyPrices(
-            self.engine, self.leases, now=lambda: clocks.wall, clock=lambda: clocks.mono
+            self.engine,
+            self.leases,
+            wall_us=lambda: clocks.wall_us,
+            monotonic_s=lambda: clocks.monotonic_s,
         )
 
     async def ask(
@@ -49,53 +52,57 @@ class Desk(Bank):
     ) -> tuple[Reservations, Decisions]:
         scored = self.router.score(self.book.asks(n))
         most_nano = scored.reservation_nano.max(axis=1).tolist()
-        purse = await self.leases.purse("p", [tags] * n, most_nano)
-        assert purse is not None
-        price = self.money_prices.price(purse, n)
-        decided = self.router.choose(scored, price=price, purse=purse)
-        self.money_prices.observe(purse, self.router, decided)
-        return purse, decided
+        call = await self.leases.reservations("p", [tags] * n, most_nano)
+        assert call is not None
+        price = self.money_prices.price(call, n)
+        decided = self.router.choose(scored, price=price, purse=call)
+        self.money_prices.observe(call, self.router, decided)
+        return call, decided
 
-    async def keep(self, purse: Reservations, decided: Decisions, tags: str | None = None) -> None:
+    async def keep(self, call: Reservations, decided: Decisions, tags: str | None = None) -> None:
         """Log what was decided, with its reservations."""
-        now = self.clocks.wall
+        now_us = self.clocks.wall_us
         self.named += len(decided.chosen)
         notes = [Note(id=f"{self.named - i:08d}", tags=tags) for i in range(len(decided.chosen))]
-        encoded = encode(decided, notes, pool="p", created_at_us=now, expires_at_us=now + HOUR)
+        encoded = encode(
+            decided, notes, pool="p", created_at_us=now_us, expires_at_us=now_us + HOUR_US
+        )
         rows = as_rows(encoded)
         entries = [
-            Entry(row, purse.draws(i, decision_id, now=now, expires_at=now + HOUR))
+            Entry(
+                row, call.of_decision(i, decision_id, now_us=now_us, expires_at_us=now_us + HOUR_US)
+            )
             for i, (row, decision_id) in enumerate(zip(rows, encoded["id"], strict=True))
         ]
-        await self.writer.write(lambda one: log_decisions(one, entries))
+        await self.writer.write(lambda connection: log_decisions(connection, entries))
         for i in range(len(rows)):
-            purse.logged(i)
+            call.logged(i)
 
     async def settle_all(self, nano: int) -> None:
         costs = {row.decision_id: nano for row in self.rows(reservations)}
-        await self.writer.write(lambda one: settlement.settle(one, costs))
+        await self.writer.write(lambda connection: settlement.settle(connection, costs))
 
     async def change(self, **fields: Any) -> None:
         await self.writer.write(
-            lambda one: budgets.change_budget(one, "p", "b", fields, now_us=NOON)
+            lambda connection: budgets.change_budget(connection, "p", "b", fields, now_us=NOON_US)
         )
         await self.leases.reload()
 
     async def drop(self) -> None:
-        await self.writer.write(lambda one: budgets.drop_budget(one, "p", "b"))
+        await self.writer.write(lambda connection: budgets.drop_budget(connection, "p", "b"))
         await self.leases.reload()
 
     async def lease_by_another(self, budget: Budget, nano: int) -> None:
-        now, other = self.clocks.wall, Holder("other", "boot")
+        now_us, other = self.clocks.wall_us, Holder("other", "boot")
         await self.writer.write(
-            lambda one: ledger.lease(
-                one,
+            lambda connection: ledger.lease(
+                connection,
                 budget,
                 other,
                 need_nano=nano,
                 ideal_nano=0,
-                now_us=now,
-                reclaim_at_us=now + HOUR,
+                now_us=now_us,
+                reclaim_at_us=now_us + HOUR_US,
             )
         )
 
@@ -105,26 +112,26 @@ class Desk(Bank):
 
 
 @asynccontextmanager
-async def desk(engine: Engine) -> AsyncIterator[Desk]:
-    one = Desk(engine, Clocks())
-    await one.leases.start()
+async def priced_router(engine: Engine) -> AsyncIterator[PricedRouter]:
+    holder = PricedRouter(engine, Clocks())
+    await holder.leases.start()
     try:
-        yield one
-        await one.quiet()
+        yield holder
+        await holder.quiet()
     finally:
-        await asyncio.to_thread(one.writer.close)
+        await asyncio.to_thread(holder.writer.close)
 
 
-def run(engine: Engine, main: Callable[[Desk], Awaitable[None]]) -> None:
+def run(engine: Engine, main: Callable[[PricedRouter], Awaitable[None]]) -> None:
     async def whole() -> None:
-        async with desk(engine) as one:
-            await main(one)
+        async with priced_router(engine) as holder:
+            await main(holder)
 
     asyncio.run(whole())
 
 
 class Noted(Pacing):
-    """A mode that does nothing but note what it is told."""
+    """A pacing that only notes its calls."""
 
     mode = "noted"
 

@@ -45,18 +45,19 @@ def batch(daemon: Served, n: int, **headers: str) -> list[Any]:
     requests = [{"prompt": f"Why {i}?"} | ASK for i in range(n)]
     answer = daemon.post("/v1/route/batch", {"requests": requests}, **headers)
     assert answer.status_code == 200, answer.text
-    found: list[Any] = answer.json()["decisions"]
-    return found
+    decisions: list[Any] = answer.json()["decisions"]
+    return decisions
 
 
 def exceeded(answer: httpx.Response, name: str = "b") -> dict[str, Any]:
-    """Hold a refusal against its shape and return its error."""
+    """Check that a refusal names the budget; return its error."""
     assert answer.status_code == 429, answer.text
     error: dict[str, Any] = answer.json()["error"]
-    return told(error, name)
+    return names_budget(error, name)
 
 
-def told(error: dict[str, Any], name: str = "b") -> dict[str, Any]:
+def names_budget(error: dict[str, Any], name: str = "b") -> dict[str, Any]:
+    """Check that an error of a budget has its shape and names the budget; return it."""
     assert sorted(error) == ["budget", "code", "message", "param", "type"]
     assert (error["code"], error["type"]) == ("budget_exceeded", "insufficient_quota")
     assert f"budget {name!r}" in error["message"] and error["budget"]["name"] == name
@@ -64,32 +65,32 @@ def told(error: dict[str, Any], name: str = "b") -> dict[str, Any]:
 
 
 def sums(daemon: Served, name: str = "b") -> dict[str, int]:
-    """Return what a budget shows, in nano-dollars; it must be what SQL adds up to."""
+    """Return what a budget shows, in nano-dollars; check it against the sums in SQL."""
     shown = daemon.get(f"{BUDGETS}/{name}")
     with daemon.engine.connect() as connection:
-        (its,) = (one for one in load_budgets(connection) if one.name == name)
-        known = ledger.sums(connection, its, now_us=now_us())
-    found = {part: round(shown[f"{part}_usd"] * 1e9) for part in MONEY}
-    assert found == {part: getattr(known, f"{part}_nano") for part in MONEY}
-    assert round(shown["cap_usd"] * 1e9) == known.cap_nano and shown["requests"] == known.requests
-    return found
+        (budget_,) = (one for one in load_budgets(connection) if one.name == name)
+        in_sql = ledger.sums(connection, budget_, now_us=now_us())
+    shown_nano = {part: round(shown[f"{part}_usd"] * 1e9) for part in MONEY}
+    assert shown_nano == {part: getattr(in_sql, f"{part}_nano") for part in MONEY}
+    assert round(shown["cap_usd"] * 1e9) == in_sql.cap_nano
+    assert shown["requests"] == in_sql.requests
+    return shown_nano
 
 
 def service(daemon: Served) -> Service:
-    found: Service = daemon.client.app.state.service
-    return found
+    of_daemon: Service = daemon.client.app.state.service
+    return of_daemon
 
 
-def slices_agree(daemon: Served) -> dict[str, int]:
-    """Return the sums of the one budget, once the daemon holds just what SQL says it does."""
-    treasury = service(daemon).leases
-    (held,) = treasury._slices.values()
-    deadline = time.monotonic() + 60.0
-    while True:  # renewals may be under way beside
-        found = sums(daemon)
-        if held.left == found["leased"] and held.pending == 0:
-            return found
-        assert time.monotonic() < deadline, f"{held} is not {found}"
+def lease_agrees(daemon: Served) -> dict[str, int]:
+    """Return the sums of the one budget, once the daemon's lease holds what SQL says."""
+    (lease,) = service(daemon).leases._current.values()
+    deadline_s = time.monotonic() + 60.0
+    while True:  # a renewal may be under way
+        in_sql = sums(daemon)
+        if lease.left_nano == in_sql["leased"] and lease.pending == 0:
+            return in_sql
+        assert time.monotonic() < deadline_s, f"{lease} is not {in_sql}"
         time.sleep(0.01)
 
 

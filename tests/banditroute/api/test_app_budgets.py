@@ -21,12 +21,12 @@ from support.served_budgets import (
     budget,
     decided,
     exceeded,
+    lease_agrees,
+    names_budget,
     route,
     service,
     set_all,
-    slices_agree,
     sums,
-    told,
 )
 from support.served_daemon import Served, assert_error, serve
 
@@ -190,7 +190,7 @@ def test_a_replay_reserves_nothing(served: Served, many: bool) -> None:
     first = ask()
     before = sums(served)
     assert [ask() for _ in range(5)] == [first] * 5
-    after = slices_agree(served)
+    after = lease_agrees(served)
     assert after["reserved"] == before["reserved"] > 0
     assert len(served.rows("reservations")) == (3 if many else 1)
     # The answer stands, also when there is no money for another one.
@@ -233,7 +233,7 @@ def test_a_tag_keeps_teams_apart(served: Served) -> None:
         },
     )
     first, second = answer.json()["decisions"]
-    assert told(first["error"], "a") and second["model"] == "large"
+    assert names_budget(first["error"], "a") and second["model"] == "large"
 
 
 def test_a_ceiling_of_requests_says_what_would_help(served: Served) -> None:
@@ -294,7 +294,7 @@ def test_a_call_that_fails_before_the_log_gives_back_what_it_took(
     )
     assert answer.status_code == 500
     monkeypatch.undo()
-    assert slices_agree(served)["reserved"] == 250_000
+    assert lease_agrees(served)["reserved"] == 250_000
     decided(served, "large")
 
 

@@ -12,11 +12,11 @@ from support.served_budgets import (
     budget,
     decided,
     exceeded,
+    names_budget,
     route,
     service,
     set_all,
     sums,
-    told,
 )
 from support.served_daemon import Served, assert_error
 
@@ -46,7 +46,7 @@ def test_how_long_to_wait_depends_on_what_could_help(served: Served) -> None:
     assert answer.headers["retry-after"] == "5"  # an answer may settle
     (row,) = served.rows("decisions")
     served.feedback(row["id"], cost_usd=SMALL)
-    service(served).leases._read.clear()  # as a quarter of a second does
+    service(served).leases._last_sums.clear()  # as a quarter of a second does
     answer = route(served)
     assert "it never resets" in exceeded(answer)["message"]
     assert answer.headers["retry-after"] == "3600"
@@ -60,7 +60,7 @@ def test_a_batch_is_filtered_again_row_by_row_and_each_law_is_the_true_one(
     good = [row for row in rows if "error" not in row]
     assert rows[: len(good)] == good and 1 < len(good) < 300
     for row in rows[len(good) :]:
-        told(row["error"])
+        names_budget(row["error"])
     logged = {row["id"]: row for row in served.rows("decisions")}
     assert sorted(logged) == sorted(row["decision_id"] for row in good)
     left, kept = 30_000_000, []

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 from support.databases import SQLITE
-from support.gated_leases import HOUR
-from support.priced_router import AMPLE, TIGHT, Desk, Noted, run
+from support.gated_leases import HOUR_US
+from support.priced_router import AMPLE, TIGHT, Noted, PricedRouter, run
 
 from banditroute.budgets.pacing import RECENT_S
 from policies.pacing.base import PriceTerms
@@ -41,17 +41,17 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
 def test_money_has_a_price_where_the_budget_binds_and_only_there(
     engine: Engine, pacing: str, cap: int, binds: bool
 ) -> None:
-    async def main(one: Desk) -> None:
-        one.book.feed(30)
-        one.router = one.book.router()
-        budget = await one.add(cap_nano=cap, pacing=pacing, expected_requests=100)
+    async def main(holder: PricedRouter) -> None:
+        holder.book.feed(30)
+        holder.router = holder.book.router()
+        budget = await holder.add(cap_nano=cap, pacing=pacing, expected_requests=100)
         for _ in range(24):
-            await one.ask()
-            await one.quiet()
-        await one.refresh()
-        terms = one.money_prices.terms(budget)
+            await holder.ask()
+            await holder.quiet()
+        await holder.refresh()
+        terms = holder.money_prices.terms(budget)
         assert (terms.high > 1e-6 or terms.gain > 1e-6) is binds
-        _, decided = await one.ask()
+        _, decided = await holder.ask()
         price = decided.price
         assert price.high[0, 0] == terms.high and price.gain[0, 0] == terms.gain
         assert terms.rate_usd == pytest.approx(cap / 1e9 / 100)
@@ -59,20 +59,20 @@ def test_money_has_a_price_where_the_budget_binds_and_only_there(
     run(engine, main)
 
 
-def test_a_tight_budget_buys_less_than_an_ample_one(engine: Engine) -> None:
-    async def main(one: Desk) -> None:
-        await one.add(
+def test_a_tight_budget_buys_less_than_an_ample_budget(engine: Engine) -> None:
+    async def main(holder: PricedRouter) -> None:
+        await holder.add(
             "tight", cap_nano=10**8, scope_tag="t", scope_value="1", expected_requests=10_000
         )
-        await one.add(
+        await holder.add(
             "ample", cap_nano=AMPLE, scope_tag="t", scope_value="2", expected_requests=10_000
         )
         spent = {}
         for value in ("1", "2"):
             for _ in range(24):
-                await one.ask(tags={"t": value})
-                await one.quiet()
-            _, decided = await one.ask(40, tags={"t": value})
+                await holder.ask(tags={"t": value})
+                await holder.quiet()
+            _, decided = await holder.ask(40, tags={"t": value})
             spent[value] = float((decided.pmf * decided.scored.cost_usd).sum())
         assert spent["1"] < 0.7 * spent["2"]
 
@@ -80,35 +80,35 @@ def test_a_tight_budget_buys_less_than_an_ample_one(engine: Engine) -> None:
 
 
 def test_a_quality_floor_saves_all_that_quality_does_not_need(engine: Engine) -> None:
-    async def main(one: Desk) -> None:
-        one.book.feed(30)
-        one.router = one.book.router()
-        budget = await one.add(cap_nano=AMPLE, expected_requests=100)
+    async def main(holder: PricedRouter) -> None:
+        holder.book.feed(30)
+        holder.router = holder.book.router()
+        budget = await holder.add(cap_nano=AMPLE, expected_requests=100)
         prices = []
         for floor in (None, 0.9, 0.01):
-            await one.change(quality_floor=floor)
-            await one.ask(20)
-            await one.refresh()
-            prices.append(one.money_prices.terms(budget).high)
+            await holder.change(quality_floor=floor)
+            await holder.ask(20)
+            await holder.refresh()
+            prices.append(holder.money_prices.terms(budget).high)
         assert prices[0] == 0.0 <= prices[1] < prices[2]
 
     run(engine, main)
 
 
 def test_without_pacing_money_costs_nothing_and_nothing_is_kept(engine: Engine) -> None:
-    async def main(one: Desk) -> None:
-        budget = await one.add(cap_nano=10**8, expected_requests=5_000)
+    async def main(holder: PricedRouter) -> None:
+        budget = await holder.add(cap_nano=10**8, expected_requests=5_000)
         for _ in range(8):
-            await one.ask()
-            await one.quiet()
-        await one.refresh()
-        held = one.leases.slice(budget)
-        assert one.money_prices.terms(budget).high > 0.0 and held.keep > 0
-        await one.change(pacing="none")
-        await one.refresh()
-        (none,) = one.leases.budgets("p")
-        assert one.money_prices.terms(none) == PriceTerms() and held.keep == 0
-        _, decided = await one.ask()
+            await holder.ask()
+            await holder.quiet()
+        await holder.refresh()
+        lease = holder.leases.local_lease(budget)
+        assert holder.money_prices.terms(budget).high > 0.0 and lease.keep_nano > 0
+        await holder.change(pacing="none")
+        await holder.refresh()
+        (none,) = holder.leases.budgets("p")
+        assert holder.money_prices.terms(none) == PriceTerms() and lease.keep_nano == 0
+        _, decided = await holder.ask()
         assert not decided.price.high.any() and not decided.price.gain.any()
 
     run(engine, main)
@@ -117,14 +117,14 @@ def test_without_pacing_money_costs_nothing_and_nothing_is_kept(engine: Engine) 
 def test_another_mode_goes_on_with_the_same_requests_and_a_clean_account(
     engine: Engine, noted: list[Noted]
 ) -> None:
-    async def main(one: Desk) -> None:
-        await one.add(expected_requests=10, cap_nano=AMPLE)
-        await one.keep(*await one.ask(5))
-        await one.settle_all(9)
-        await one.refresh()
+    async def main(holder: PricedRouter) -> None:
+        await holder.add(expected_requests=10, cap_nano=AMPLE)
+        await holder.keep(*await holder.ask(5))
+        await holder.settle_all(9)
+        await holder.refresh()
         assert len(noted) == 1 and noted[0].settles
-        await one.change(pacing="zcl")
-        await one.refresh()
+        await holder.change(pacing="zcl")
+        await holder.refresh()
         assert len(noted) == 2 and noted[1].windows == [5] and noted[1].settles == []
 
     run(engine, main)
@@ -133,19 +133,19 @@ def test_another_mode_goes_on_with_the_same_requests_and_a_clean_account(
 def test_a_price_is_solved_from_what_sql_says_is_left_for_how_many(
     engine: Engine, noted: list[Noted]
 ) -> None:
-    async def main(one: Desk) -> None:
-        budget = await one.add(expected_requests=100, cap_nano=10**12)
-        await one.keep(*await one.ask(8))
-        await one.settle_all(1_000)
-        await one.refresh()
+    async def main(holder: PricedRouter) -> None:
+        budget = await holder.add(expected_requests=100, cap_nano=10**12)
+        await holder.keep(*await holder.ask(8))
+        await holder.settle_all(1_000)
+        await holder.refresh()
         money = noted[0].money[-1]
         assert (money.cap_usd, money.requests) == (1_000.0, 92.0)
         assert money.left_usd == pytest.approx((10**12 - 8_000) / 1e9)
         # What another process has settled is seen as well.
         (reserved, cost) = noted[0].settles[-1]
         assert cost == pytest.approx(8e-6) and reserved > cost
-        assert one.sums(budget).settled_nano == 8_000
-        await one.refresh()
+        assert holder.sums(budget).settled_nano == 8_000
+        await holder.refresh()
         assert len(noted[0].settles) == 1  # each once
 
     run(engine, main)
@@ -154,13 +154,13 @@ def test_a_price_is_solved_from_what_sql_says_is_left_for_how_many(
 def test_open_reservations_count_at_what_they_are_expected_to_cost(
     engine: Engine, noted: list[Noted]
 ) -> None:
-    async def main(one: Desk) -> None:
-        budget = await one.add(expected_requests=100, cap_nano=10**12)
-        await one.keep(*await one.ask(8))
-        await one.refresh()
+    async def main(holder: PricedRouter) -> None:
+        budget = await holder.add(expected_requests=100, cap_nano=10**12)
+        await holder.keep(*await holder.ask(8))
+        await holder.refresh()
         share = noted[0].expected_share
         assert 0.0 < share < 1.0
-        running = one.sums(budget).reserved_nano
+        running = holder.sums(budget).reserved_nano
         assert noted[0].money[-1].left_usd == pytest.approx((10**12 - share * running) / 1e9)
 
     run(engine, main)
@@ -183,12 +183,12 @@ def test_traffic_forecasts_how_many_requests_are_to_come(
     requests: float,
     rate: float,
 ) -> None:
-    async def main(one: Desk) -> None:
-        await one.add(cap_nano=10**9, **fields)
+    async def main(holder: PricedRouter) -> None:
+        await holder.add(cap_nano=10**9, **fields)
         for _ in range(10):
-            await one.keep(*await one.ask(4))
-            one.clocks.sleep(8.0)  # half a request per second
-        await one.refresh()
+            await holder.keep(*await holder.ask(4))
+            holder.clocks.sleep(8.0)  # half a request per second
+        await holder.refresh()
         money = noted[0].money[-1]
         left_s = 3_600.0 - 80.0
         wanted = requests * left_s / 3_600.0 if requests == 1_800.0 else requests
@@ -199,15 +199,15 @@ def test_traffic_forecasts_how_many_requests_are_to_come(
 
 
 def test_traffic_of_long_ago_forecasts_nothing(engine: Engine, noted: list[Noted]) -> None:
-    async def main(one: Desk) -> None:
-        await one.add(cap_nano=10**12, period="day")
-        await one.ask(500)
-        one.clocks.sleep(RECENT_S)
+    async def main(holder: PricedRouter) -> None:
+        await holder.add(cap_nano=10**12, period="day")
+        await holder.ask(500)
+        holder.clocks.sleep(RECENT_S)
         for _ in range(5):
-            one.clocks.sleep(10.0)
-            await one.ask()
-        await one.refresh()
-        left_s = 86_400.0 - (one.clocks.wall % (24 * HOUR)) / 1e6
+            holder.clocks.sleep(10.0)
+            await holder.ask()
+        await holder.refresh()
+        left_s = 86_400.0 - (holder.clocks.wall_us % (24 * HOUR_US)) / 1e6
         # A request in ten seconds, or of a minute at the least.
         assert noted[0].money[-1].requests == pytest.approx(5 / 60 * left_s, rel=0.01)
 
