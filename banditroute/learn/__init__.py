@@ -1,1 +1,5 @@
-"""Learn: the fold over the log, the learner that tails it, and the thread it runs in."""
+"""Learning: the fold over the log, the learner that follows the log, and the thread that runs it.
+
+State is a function of the events alone. Nothing here writes events, reads a clock to learn from, or
+is waited for by a request.
+"""

@@ -1,7 +1,7 @@
-"""The fold: everything learned is a function of the event log, applied strictly in order.
+"""The fold: all that is learned, as a function of the events of the log in their order.
 
-A fold reads no clock, no setting and no table but the events, so any two folds of the same events
-hold the same bytes.
+A fold reads no clock, no setting and no other table, so two folds of the same events hold the same
+bytes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,34 @@ from policies.models.cost import CostModel, LatencyModel
 from policies.models.drift import Drift
 
 PARTS = ("policy", "cost", "latency", "drift")
-HOPES = 2.0
-"""Imaginary rewards that an optimistic prior is worth."""
+"""The attributes of a fold that learn."""
+
+OPTIMISTIC_REWARDS = 2.0
+"""Number of imaginary rewards that an optimistic prior is worth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One row of the log: an outcome, a comparison, or a change of the pool in `payload`."""
+    """One event of the log.
+
+    Attributes
+    ----------
+    seq : int
+        Its position.
+    pool : str
+        The pool that it belongs to.
+    kind : str
+        ``feedback`` or ``default`` for an outcome, ``comparison``, ``model_added``,
+        ``model_drained``, ``prior``, ``reset``, ``policy_started`` or ``rollback``.
+    outcome : Outcome or None
+        What a decision has taught.
+    embedder : str
+        Identity of the embedder of the features, for outcomes and comparisons.
+    payload : dict
+        What the other kinds hold.
+    comparison : Comparison or None
+        What a comparison has taught.
+    """
 
     seq: int
     pool: str
@@ -42,7 +63,32 @@ class Event:
 
 
 class Fold:
-    """The state of one pool's policy and of the models beside it at a log position."""
+    """State of a pool's policy, and of its cost, latency and drift models, at a log position.
+
+    Parameters
+    ----------
+    policy_identity : PolicyIdentity
+        The policy, from its ``policy_started`` event.
+
+    Attributes
+    ----------
+    version : int
+        The log position.
+    learned : int
+        Number of outcomes and comparisons that were learned.
+    skipped : int
+        Number of those that were not, because another embedder made their features.
+    rewards : float
+        Sum of the qualities that were learned.
+    policy : Policy
+        The policy.
+    cost : CostModel
+        Predicts cost.
+    latency : LatencyModel
+        Predicts latency.
+    drift : Drift
+        Detects changes of a model's quality.
+    """
 
     def __init__(self, policy_identity: PolicyIdentity) -> None:
         self.policy_identity = policy_identity
@@ -58,14 +104,25 @@ class Fold:
         self.drift = Drift(dim=policy_identity.dim)
 
     def apply(self, event: Event) -> None:
-        """Fold one event; a kind that this version does not know is a ValueError."""
+        """Apply one event.
+
+        Parameters
+        ----------
+        event : Event
+            The event after `version`.
+
+        Raises
+        ------
+        ValueError
+            For a kind that this version of the code does not know.
+        """
         if event.outcome is not None or event.comparison is not None:
-            # Features of another embedder mean nothing to these coefficients.
+            # The coefficients do not fit features of another embedder.
             if event.embedder != self.policy_identity.embedder:
                 self.skipped += 1
             elif event.outcome is not None:
                 if event.kind != "default" and event.outcome.field == "quality":
-                    # A reward that never came says nothing of the answer.
+                    # A default is no evidence about the answer.
                     self.drift.learn(event.outcome)
                 self._learn(event.outcome)
             elif event.comparison is not None:
@@ -82,26 +139,40 @@ class Fold:
         self.version = event.seq
 
     def add_model(self, name: str) -> None:
-        """Know a model from now on; one that is known keeps what it has taught."""
+        """Add a model; one that is there already keeps what was learned of it."""
         for part in self._parts().values():
             part.add_arm(name)
 
     def _teach(self, arm: str, prior: str = "", optimism: float | None = None) -> None:
-        """Teach an arm from a fitted prior, or hope that it is better than the mean by so much."""
+        """Teach an arm a prior: a fitted one, or an optimistic one.
+
+        Parameters
+        ----------
+        arm : str
+            Name of the model.
+        prior : str
+            Text of a `Prior`.
+        optimism : float or None
+            Quality above the mean of all rewards so far; None for a fitted prior.
+        """
         if optimism is not None:
             if self.policy.clock:
                 level = min(self.rewards / self.policy.clock + optimism, 1.0)
-                self.policy.teach(arm, _rewards(HOPES, level, dim=self.policy_identity.dim))
+                self.policy.teach(
+                    arm, _rewards(OPTIMISTIC_REWARDS, level, dim=self.policy_identity.dim)
+                )
             return
         fitted = parse_prior(prior)
         if fitted.embedder != self.policy_identity.embedder:
             self.skipped += 1
             return
         for part, prefix in ((self.policy, ""), (self.cost, "cost_")):
-            if arm in (known := sums_of(fitted.arrays, prefix=prefix)):
-                part.teach(arm, known[arm])
+            sums = sums_of(fitted.arrays, prefix=prefix)
+            if arm in sums:
+                part.teach(arm, sums[arm])
 
     def _reset(self, arm: str, trigger_seq: int = 0) -> None:
+        """Reset an arm whose drift alarm still stands."""
         answer = self.drift.reset(arm, trigger_seq)
         if answer is not None:
             self.policy.reset_arm(arm, shift=answer[0], worth=answer[1])
@@ -122,12 +193,12 @@ class Fold:
         return {part: getattr(self, part) for part in PARTS}
 
     def state(self) -> Arrays:
-        """Return everything learned, as plain arrays."""
+        """Return all that was learned, as plain arrays."""
         own = {name: np.array(getattr(self, name)) for name in ("learned", "skipped", "rewards")}
         return own | _join({part: owner.state() for part, owner in self._parts().items()})
 
     def digest(self) -> str:
-        """Return the SHA-256 of `state`: equal digests, equal bits."""
+        """Return the SHA-256 of `state`; equal digests mean equal bits."""
         sha = hashlib.sha256()
         for name, array in sorted(self.state().items()):
             sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -135,12 +206,22 @@ class Fold:
         return sha.hexdigest()
 
     def dump(self) -> bytes:
-        """Return `state` as the bytes of an .npz file; never a pickle."""
+        """Return `state` as the bytes of an .npz file, never as a pickle."""
         return pack(self.state())
 
     @classmethod
     def restore(cls, policy_identity: PolicyIdentity, version: int, dumped: bytes) -> Fold:
-        """Return the fold that `dump` was taken from."""
+        """Return the fold that `dump` was taken from.
+
+        Parameters
+        ----------
+        policy_identity : PolicyIdentity
+            Its policy.
+        version : int
+            Its log position.
+        dumped : bytes
+            What `dump` returned.
+        """
         fold = cls(policy_identity)
         state = unpack(dumped)
         fold.version = version
@@ -155,8 +236,8 @@ class Fold:
         return _join(self._views())
 
     def snapshot(self) -> Snapshot:
-        """Publish, as a snapshot for a router."""
-        # Scoring reads nothing but the view that is installed: a shallow copy is a fresh scorer.
+        """Publish, and return a snapshot for a router."""
+        # Scoring reads only the view that is installed, so a shallow copy is a new scorer.
         scorers = copy(self.policy), copy(self.cost), copy(self.latency)
         return _snapshot(self.policy_identity, self.version, scorers, self._views())
 
@@ -165,7 +246,17 @@ class Fold:
 
 
 def install(policy_identity: PolicyIdentity, version: int, view: Arrays) -> Snapshot:
-    """Return the snapshot that scores from a published `view`."""
+    """Return the snapshot that scores from published arrays.
+
+    Parameters
+    ----------
+    policy_identity : PolicyIdentity
+        The policy.
+    version : int
+        Log position of the fold.
+    view : dict of arrays
+        What `Fold.publish` returned.
+    """
     scorers = _policy(policy_identity), CostModel(dim=policy_identity.dim), LatencyModel()
     views = {part: _below(part, view) for part in PARTS}
     return _snapshot(policy_identity, version, scorers, views)
@@ -195,18 +286,19 @@ def _policy(policy_identity: PolicyIdentity) -> Policy:
 
 
 def _rewards(count: float, level: float, *, dim: int) -> Sums:
-    """Return what `count` rewards of `level` teach of the intercept, and of nothing else."""
+    """Return the sums of `count` rewards of `level`, of a context with an intercept alone."""
     gram, moment = np.zeros((dim, dim)), np.zeros(dim)
     gram[-1, -1], moment[-1] = count, count * level
     return Sums(gram, moment, count * level**2, count)
 
 
 def _join(arrays: Mapping[str, Arrays]) -> Arrays:
-    """Return the arrays of all parts by one name each; `_below` takes those of one part out."""
+    """Return the arrays of all parts by names that begin with the part; `_below` undoes it."""
     return {f"{part}/{name}": array for part in arrays for name, array in arrays[part].items()}
 
 
 def _below(part: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Return the arrays of one part, without the part in their names."""
     return {
         name.removeprefix(f"{part}/"): array
         for name, array in arrays.items()

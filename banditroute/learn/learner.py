@@ -1,7 +1,7 @@
-"""The learner: it tails the log, keeps a fold for each pool, and leaves checkpoints behind.
+"""The learner: it follows the log, keeps a fold for each pool, and takes checkpoints.
 
-It is disposable: kill it at any moment and another one reaches the same state, to the byte. It
-never writes an event and is never asked while a request waits.
+It can be killed at any moment: another learner reaches the same state, to the byte. It never writes
+an event, and no request waits for it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.learn.fold import Event, Fold
 
 CHECKPOINT_EVERY = 5_000
+"""Number of learned outcomes between two checkpoints of a pool."""
 
 
 class EventLog(Protocol):
-    """What a learner needs of the store; reads only."""
+    """The reads that a learner needs of the log."""
 
     def end(self) -> int:
         """Return the position of the newest event, 0 for an empty log."""
@@ -50,7 +51,23 @@ class EventLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """State and position, to be stored in one transaction."""
+    """State of a fold at a log position, to be stored in one transaction.
+
+    Attributes
+    ----------
+    pool : str
+        The pool.
+    policy_seq : int
+        Position of its ``policy_started`` event.
+    seq : int
+        Position of the newest event in the state.
+    identity : str
+        Identity of the policy.
+    digest : str
+        Digest of the state.
+    state : bytes
+        What `Fold.dump` returned.
+    """
 
     pool: str
     policy_seq: int
@@ -63,14 +80,23 @@ class Checkpoint:
 def rebuild(
     log: EventLog, pool: str, *, until: int | None = None, checkpoints: bool = True
 ) -> tuple[int, Fold] | None:
-    """Return (position of its policy_started, fold) of `pool` at log position `until`.
+    """Build the fold of a pool at a log position.
 
     Parameters
     ----------
-    log : the store.
-    pool : name of the pool; one whose policy never started has no fold, and gives None.
-    until : log position; None means the end.
-    checkpoints : False folds from the very first event, for an audit.
+    log : EventLog
+        The log.
+    pool : str
+        Name of the pool.
+    until : int or None
+        The log position; None for the end.
+    checkpoints : bool
+        Whether to start from the newest checkpoint; False folds from the first event on.
+
+    Returns
+    -------
+    tuple of (int, Fold) or None
+        Position of the pool's ``policy_started`` event and the fold; None before there is one.
     """
     if until is None:
         until = log.end()
@@ -79,17 +105,17 @@ def rebuild(
         return None
     policy_seq, policy_identity = started
     fold = Fold(policy_identity)
-    pieces: list[tuple[int, int]] = []
-    for after, end in _pieces(log.rollbacks(pool, until=until), until):
+    segments: list[tuple[int, int]] = []
+    for after, end in _segments(log.rollbacks(pool, until=until), until):
         stored = log.checkpoint(pool, policy_seq=policy_seq, until=end) if checkpoints else None
         if stored is not None and stored[0] >= after:
             fold = Fold.restore(policy_identity, *stored)
-            pieces.append((fold.version, end))
+            segments.append((fold.version, end))
             break
-        pieces.append((after, end))
-    for after, end in reversed(pieces):
-        # A rollback forgets what was learned, not which models there are; the reset of an alarm
-        # that still stood may lie in what it has undone.
+        segments.append((after, end))
+    for after, end in reversed(segments):
+        # A rollback undoes what was learned, but no model that was added. It may have undone the
+        # reset of an alarm, so alarms are withdrawn.
         for name in log.models_added(pool, until=after):
             fold.add_model(name)
         if after > fold.version:
@@ -101,17 +127,24 @@ def rebuild(
 
 
 def effective_events(log: EventLog, pool: str) -> Iterator[Event]:
-    """Yield the events of `pool` that no rollback has undone, in order."""
+    """Yield the events of a pool that no rollback has undone, in order."""
     until = log.end()
-    for after, end in reversed(list(_pieces(log.rollbacks(pool, until=until), until))):
+    for after, end in reversed(list(_segments(log.rollbacks(pool, until=until), until))):
         yield from log.events(after=after, until=end, pool=pool)
 
 
-def _pieces(rollbacks: Sequence[tuple[int, int]], until: int) -> Iterator[tuple[int, int]]:
-    """Yield the stretches (after, end] of the log that still count, the newest first.
+def _segments(rollbacks: Sequence[tuple[int, int]], until: int) -> Iterator[tuple[int, int]]:
+    """Yield the segments (after, end] of the log that no rollback has undone, the newest first.
 
-    What lies between a rollback and its version is skipped, other rollbacks included, so a fold
-    costs no more than one pass however often the log was rolled back.
+    The events between a rollback and the version that it goes to are skipped, other rollbacks
+    included, so a fold is one pass over the log at most.
+
+    Parameters
+    ----------
+    rollbacks : sequence of (int, int)
+        Position of each rollback and the version that it goes to.
+    until : int
+        End of the newest segment.
     """
     for seq, version in sorted(rollbacks, reverse=True):
         if seq <= until:
@@ -123,19 +156,27 @@ def _pieces(rollbacks: Sequence[tuple[int, int]], until: int) -> Iterator[tuple[
 
 
 class Learner:
-    """Tails the log of all pools and keeps one fold for each.
+    """Follows the log and keeps a fold for each pool.
 
     Parameters
     ----------
-    log : the store, for reading.
-    keep : called with every checkpoint; it stores it, leaves that to another learner, or raises.
+    log : EventLog
+        The log.
+    keep : callable
+        Called with each checkpoint. It stores the checkpoint, leaves it to another learner, or
+        raises.
+
+    Attributes
+    ----------
+    cursor : int
+        Log position up to which all events are folded.
     """
 
     def __init__(self, log: EventLog, *, keep: Callable[[Checkpoint], None]) -> None:
         self._log = log
         self._keep = keep
         self._folds: dict[str, tuple[int, Fold]] = {}
-        self._seconds: dict[str, float] = {}
+        self._built_in_s: dict[str, float] = {}
         self.cursor = log.end()
         for pool in log.started_pools():
             self._rebuild(pool, until=self.cursor)
@@ -146,15 +187,15 @@ class Learner:
         return list(self._folds)
 
     def fold(self, pool: str) -> Fold | None:
-        """Return the fold of `pool`, None before its policy starts."""
-        known = self._folds.get(pool)
-        return known[1] if known else None
+        """Return the fold of a pool, None before its policy starts."""
+        current = self._folds.get(pool)
+        return current[1] if current else None
 
     def status(self, pool: str) -> dict[str, Any] | None:
-        """Return what there is to say of a pool's fold, None before its policy starts.
+        """Return what describes a pool's fold, None before its policy starts.
 
-        ``skipped`` counts outcomes whose features come from another embedder, ``built_in_s`` the
-        seconds that the newest rebuild from the log took.
+        ``skipped`` is the number of outcomes whose features another embedder made, ``built_in_s``
+        the seconds that the newest rebuild from the log took.
         """
         fold = self.fold(pool)
         if fold is None:
@@ -165,20 +206,21 @@ class Learner:
             "learned": fold.learned,
             "skipped": fold.skipped,
             "digest": fold.digest(),
-            "built_in_s": round(self._seconds[pool], 4),
+            "built_in_s": round(self._built_in_s[pool], 4),
         }
 
     def catch_up(self) -> set[str]:
-        """Fold all events that the log holds by now and return the pools that changed."""
+        """Fold all new events of the log and return the pools that changed."""
         changed: set[str] = set()
         for event in self._log.events(after=self.cursor):
-            known = self._folds.get(event.pool)
-            if known is None or event.kind in ("policy_started", "rollback"):
+            current = self._folds.get(event.pool)
+            if current is None or event.kind in ("policy_started", "rollback"):
                 self._rebuild(event.pool, until=event.seq)
             else:
-                before = known[1].learned
-                known[1].apply(event)
-                if known[1].learned > before and known[1].learned % CHECKPOINT_EVERY == 0:
+                fold = current[1]
+                before = fold.learned
+                fold.apply(event)
+                if fold.learned > before and fold.learned % CHECKPOINT_EVERY == 0:
                     self._checkpoint(event.pool)
             self.cursor = event.seq
             if event.pool in self._folds:
@@ -186,23 +228,23 @@ class Learner:
         return changed
 
     def _rebuild(self, pool: str, *, until: int) -> None:
-        began = time.perf_counter()
+        began_s = time.perf_counter()
         built = rebuild(self._log, pool, until=until)
         if built is not None:
             self._folds[pool] = built
-            self._seconds[pool] = time.perf_counter() - began
+            self._built_in_s[pool] = time.perf_counter() - began_s
             self._keep_first(pool)
 
     def keep_first(self) -> None:
-        """Keep a checkpoint of every pool that has learned a long log and has none."""
+        """Take a checkpoint of every pool that has learned a long log and has no checkpoint."""
         for pool in self._folds:
             self._keep_first(pool)
 
     def _keep_first(self, pool: str) -> None:
         policy_seq, fold = self._folds[pool]
-        known = self._log.checkpoint(pool, policy_seq=policy_seq, until=fold.version)
-        if known is None and fold.learned + fold.skipped >= CHECKPOINT_EVERY:
-            # A policy that has just learned a long log again need not do so twice.
+        newest = self._log.checkpoint(pool, policy_seq=policy_seq, until=fold.version)
+        if newest is None and fold.learned + fold.skipped >= CHECKPOINT_EVERY:
+            # A policy that has just learned a long log should not have to learn it once more.
             self._checkpoint(pool)
 
     def _checkpoint(self, pool: str) -> None:

@@ -1,7 +1,7 @@
-"""A fitted prior: what `warm-start`, `pretrain` and `prior fit` write, for a policy to start from.
+"""Fitted priors, which `warm-start`, `pretrain` and `prior fit` write and a policy starts from.
 
-A file of plain arrays, never a pickle. Its bytes go into the log with the policy that starts from
-it, so that the log alone is enough to fold; the file may be gone by then.
+A prior is a file of plain arrays, never a pickle. Its bytes go into the log with the policy that
+starts from it, so that a fold needs the log alone and not the file.
 """
 
 from __future__ import annotations
@@ -28,20 +28,23 @@ from policies.base import Arrays, Sums
 
 KINDS = ("sums", "pilot", "barp")
 PREFIXES = ("", "cost_")
-"""Of quality's sums, and of the cost model's, which need not be there."""
+"""Prefixes of the arrays of quality and of the cost model; the latter are optional."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What was fitted, on which features.
+    """A fitted prior.
 
     Attributes
     ----------
-    kind : ``sums`` (per arm, see `policies.base.sums_of`), ``pilot`` (see `policies.pilot`) or
-        ``barp`` (sums, and a net; see `policies.barp`).
-    embedder : identity of the embedder whose features it was fitted on.
-    arrays : named plain arrays; ``arms`` holds the models' names. ``basis_mean`` and
-        ``basis_matrix`` are the embedder's basis, where it was fitted on the same prompts.
+    kind : str
+        ``sums`` (per arm, see `policies.base.sums_of`), ``pilot`` (see `policies.pilot`) or
+        ``barp`` (sums and a net, see `policies.barp`).
+    embedder : str
+        Identity of the embedder whose features it was fitted on.
+    arrays : dict of arrays
+        Plain arrays by name. ``arms`` holds the names of the models. ``basis_mean`` and
+        ``basis_matrix`` are the embedder's basis, if it was fitted on the same prompts.
     """
 
     kind: str
@@ -49,7 +52,7 @@ class Prior:
     arrays: Arrays
 
     def dump(self) -> bytes:
-        """Return the bytes of an .npz file, the same ones for the same content."""
+        """Return the bytes of an .npz file; the same content gives the same bytes."""
         own = {"kind": np.array(self.kind), "embedder": np.array(self.embedder)}
         return pack(own | self.arrays)
 
@@ -59,7 +62,18 @@ class Prior:
 
     @classmethod
     def load(cls, dumped: bytes) -> Prior:
-        """Return what `dump` was given; anything else is a ValueError."""
+        """Return the prior that `dump` was called on.
+
+        Parameters
+        ----------
+        dumped : bytes
+            The bytes of a file.
+
+        Raises
+        ------
+        ValueError
+            For anything that is not a fitted prior.
+        """
         try:
             arrays = unpack(dumped)
             kind, embedder = str(arrays.pop("kind")), str(arrays.pop("embedder"))
@@ -78,7 +92,7 @@ class Prior:
 
     @classmethod
     def read(cls, path: Path) -> Prior:
-        """Read a file; one that cannot be read is a ValueError."""
+        """Read a file; raise ValueError if that is not possible."""
         try:
             return cls.load(path.read_bytes())
         except OSError as error:
@@ -90,13 +104,13 @@ class Prior:
 
     @property
     def basis(self) -> Basis | None:
-        """The basis that the embedder must have, None for its own."""
+        """The basis that the embedder must have; None for the embedder's default."""
         if "basis_mean" not in self.arrays:
             return None
         return Basis(self.arrays["basis_mean"], self.arrays["basis_matrix"])
 
     def check_embedder(self, identity: str) -> None:
-        """Raise ValueError where `identity` is not that of the embedder it was fitted on."""
+        """Raise ValueError unless the prior was fitted on features of the embedder `identity`."""
         if identity != self.embedder:
             raise ValueError(
                 f"prior: fitted on features of embedder {self.embedder}, not {identity}"
@@ -104,13 +118,23 @@ class Prior:
 
 
 def configured_prior(options: PoolOptions) -> Prior | None:
-    """Return the prior that a pool of these options starts from, None without one.
+    """Return the prior that a pool starts from.
+
+    Parameters
+    ----------
+    options : PoolOptions
+        The options of the pool.
+
+    Returns
+    -------
+    Prior or None
+        None if the options name no file.
 
     Raises
     ------
     ValueError
-        When the file cannot be read or does not fit the policy, its features or, as far as that
-        can be told without a heavy model, the embedder.
+        When the file cannot be read, or does not fit the policy, the features or the embedder. An
+        embedder that loads a model is checked by its name only.
     """
     if options.prior is None:
         return None
@@ -135,13 +159,20 @@ def arrays_of(sums: Mapping[str, Sums], costs: Mapping[str, Sums] | None = None)
 
     Parameters
     ----------
-    sums : of quality.
-    costs : of the cost model; an arm without any has sums of nothing. None: no prior of costs.
+    sums : mapping of Sums
+        Of quality, by arm.
+    costs : mapping of Sums or None
+        Of the cost model; an arm that is missing gets zeros. None for no prior of costs.
+
+    Returns
+    -------
+    dict of arrays
+        See `policies.base.sums_of`.
     """
     arrays: Arrays = {"arms": np.array(list(sums), dtype=np.str_)}
-    for prefix, known in zip(PREFIXES, (sums, costs), strict=True):
-        if known is not None:
-            rows = [known.get(arm) or one.scaled(0.0) for arm, one in sums.items()]
+    for prefix, by_arm in zip(PREFIXES, (sums, costs), strict=True):
+        if by_arm is not None:
+            rows = [by_arm.get(arm) or quality.scaled(0.0) for arm, quality in sums.items()]
             for name in Sums.__dataclass_fields__:
                 arrays[prefix + name] = np.array([getattr(row, name) for row in rows])
     return arrays
@@ -154,10 +185,10 @@ def _check_sums(arrays: Mapping[str, NDArray[Any]]) -> None:
             continue
         shapes = {"gram": (arms, dim, dim), "moment": (arms, dim), "square": (arms,)}
         for name, shape in (shapes | {"count": (arms,)}).items():
-            found = arrays[prefix + name]
-            if found.shape != shape:
-                raise ValueError(f"prior: {prefix}{name} of shape {shape}, not {found.shape}")
-            if found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+            array = arrays[prefix + name]
+            if array.shape != shape:
+                raise ValueError(f"prior: {prefix}{name} of shape {shape}, not {array.shape}")
+            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
                 raise ValueError(f"prior: {prefix}{name}: every number finite")
         for arm, gram in zip(arrays["arms"], arrays[f"{prefix}gram"], strict=True):
             spectrum = np.linalg.eigvalsh(gram)
@@ -178,7 +209,7 @@ def _check_basis(mean: NDArray[Any], matrix: NDArray[Any]) -> None:
 
 @lru_cache(maxsize=16)
 def parse_prior(text: str) -> Prior:
-    """Return the prior that `Prior.text` gave as text."""
+    """Return the prior that `Prior.text` was called on; raise ValueError for any other text."""
     try:
         return Prior.load(base64.b64decode(text, validate=True))
     except binascii.Error as error:
@@ -193,6 +224,6 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def unpack(dumped: bytes) -> Arrays:
-    """Return the arrays of `pack`."""
+    """Return the arrays that `pack` was given."""
     with np.load(io.BytesIO(dumped), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -1,7 +1,7 @@
-"""Run the learner in a thread, and the link that a service has to it, wherever it runs.
+"""The thread that runs the learner, and the link that a service has to it.
 
 The thread is in the daemon's own process or in an actor of Ray; a service sees no difference.
-While the learner is away decisions go on from the last snapshot and feedback is still stored.
+While the learner does not run, decisions go on from the last snapshot, and feedback is stored.
 """
 
 from __future__ import annotations
@@ -20,59 +20,74 @@ from banditroute.learn.learner import Checkpoint, EventLog, Learner
 logger = logging.getLogger("banditroute")
 
 RETRY_S = 1.0
+"""Seconds between a failure of the learner and its next start."""
+
 RENEW_S = 5.0
+"""Seconds between two renewals of the lease on checkpoints."""
 
 Deliver = Callable[[str, Snapshot], None]
 
 
-class Keeper(Protocol):
-    """Where a learner keeps its checkpoints, among others that may do so; see `store.lease`."""
+class CheckpointKeeper(Protocol):
+    """Stores checkpoints; of several learners only the lease holder's writes succeed.
+
+    `banditroute.store.checkpoint_lease` implements it.
+    """
 
     def renew(self) -> bool:
-        """Ask, every few seconds, to be the one that does; return whether it is."""
+        """Take the lease or extend it; return whether this learner holds it."""
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Store a checkpoint, or leave that to the one that does."""
+        """Store a checkpoint if this learner holds the lease."""
 
     def release(self) -> None:
-        """Leave it to another."""
+        """End the lease, so that another learner can take it at once."""
 
 
 class LearnerLink(Protocol):
-    """What a service needs of the learner, wherever it lives."""
+    """What a service needs of the learner, in whichever process that runs."""
 
     async def start(self, deliver: Deliver) -> None:
-        """Deliver, in this event loop, the snapshot of every pool now and after each change."""
+        """Call `deliver` in this event loop with each pool's snapshot, now and when it changes."""
 
     def wake(self) -> None:
-        """Say that events were committed; may be called from any thread."""
+        """Announce that events were committed; any thread may call it."""
 
     async def status(self, pool: str) -> dict[str, Any] | None:
         """Return version, learned outcomes and state digest; None before the policy starts."""
 
     def alive(self) -> bool:
-        """Whether the learner is there and learns."""
+        """Return whether the learner runs and does not fail."""
 
     async def stop(self) -> None:
-        """Let go of the learner."""
+        """Stop using the learner."""
 
 
 class LearnerLoop:
-    """Runs a `Learner` until told to stop; a failure starts over from the log.
+    """Runs a `Learner` in a thread; after a failure it starts again from the log.
 
     Parameters
     ----------
-    log : the store.
-    keeper : stores checkpoints.
-    published : called in this loop's thread with each pool and fold that changed.
-    every : seconds between two publications, at least.
+    log : EventLog
+        The log.
+    keeper : CheckpointKeeper
+        Stores checkpoints.
+    publish : callable
+        Called in the thread with each pool and fold that changed.
+    interval_s : float
+        Seconds between two publications, at least.
+
+    Attributes
+    ----------
+    thread : threading.Thread
+        The thread, for the caller to start.
     """
 
     def __init__(
         self,
         log: EventLog,
         *,
-        keeper: Keeper,
+        keeper: CheckpointKeeper,
         publish: Callable[[str, Fold], None],
         interval_s: float,
     ) -> None:
@@ -85,12 +100,12 @@ class LearnerLoop:
         self.thread = threading.Thread(target=self._run, name="learner", daemon=True)
 
     def wake(self) -> None:
-        """Look at the log soon."""
+        """Read the log soon."""
         self._awake.set()
 
     @property
     def healthy(self) -> bool:
-        """Whether it runs, and did not fail the last time that it looked at the log."""
+        """Whether the thread runs, and did not fail the last time that it read the log."""
         return self.thread.is_alive() and not self._failing
 
     def stop(self) -> None:
@@ -113,11 +128,11 @@ class LearnerLoop:
                 self._failing = True
                 logger.exception("the learner failed and starts over from the log")
                 self._stopping.wait(RETRY_S)
-        with suppress(Exception):  # it then ends by itself
+        with suppress(Exception):  # the lease then ends by its time
             self._keeper.release()
 
     def _learn(self) -> None:
-        held, renewed = self._renew(), time.monotonic()
+        holds, renewed_s = self._renew(), time.monotonic()
         with self._lock:
             learner = self._learner = Learner(self._log, keep=self._keeper.keep)
             changed = set(learner.pools)
@@ -133,15 +148,15 @@ class LearnerLoop:
             with self._lock:
                 changed = learner.catch_up()
             self._failing = False
-            if time.monotonic() - renewed >= RENEW_S:
-                had, held, renewed = held, self._renew(), time.monotonic()
-                if held and not had:
+            if time.monotonic() - renewed_s >= RENEW_S:
+                held, holds, renewed_s = holds, self._renew(), time.monotonic()
+                if holds and not held:
                     with self._lock:
                         learner.keep_first()
 
     def _renew(self) -> bool:
         try:
             return self._keeper.renew()
-        except Exception as error:  # folding does not depend on it
+        except Exception as error:  # folding does not depend on the lease
             logger.warning("the lease on checkpoints could not be renewed: %s", error)
             return False

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from banditroute.api.app import create_app
 from banditroute.learn.fold import Fold
-from banditroute.learn.runner import Deliver, Keeper, LearnerLink, LearnerLoop
+from banditroute.learn.runner import CheckpointKeeper, Deliver, LearnerLink, LearnerLoop
 from banditroute.serve.compose import make_service
 from banditroute.settings import Settings
 from banditroute.store.checkpoint_lease import CheckpointLease
@@ -44,13 +44,13 @@ class LocalLearner:
     ----------
     log : Log
         The store, for reading.
-    keeper : Keeper
+    keeper : CheckpointKeeper
         Stores the learner's checkpoints.
     every_s : float
         Least number of seconds between two snapshots of a pool.
     """
 
-    def __init__(self, log: Log, *, keeper: Keeper, every_s: float) -> None:
+    def __init__(self, log: Log, *, keeper: CheckpointKeeper, every_s: float) -> None:
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._deliver: Deliver | None = None
         self._learner = LearnerLoop(log, keeper=keeper, publish=self._publish, interval_s=every_s)
