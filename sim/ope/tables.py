@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
 
@@ -70,7 +70,7 @@ def _show_log(console: Console, evaluation: Evaluation) -> None:
     console.print(
         f"  observed: {', '.join(shares)}; missing outcomes are weighted for, never counted as zero"
     )
-    for note in [*log.notes, *_budget_notes(evaluation)]:
+    for note in _notes(evaluation):
         console.print(f"  note: {note}")
 
 
@@ -78,22 +78,31 @@ def _show_refusal(console: Console, label: str, refusal: str) -> None:
     console.print(f"refused: {label}: {refusal}", style="bold", highlight=False)
 
 
-def _budget_notes(evaluation: Evaluation) -> list[str]:
-    priced = evaluation.history.requests.priced
-    if not priced:
-        return []
-    return [
-        f"{priced:,} decisions were made under a budget that priced money; the policies are "
-        "evaluated as if there were no budget (--budget-rate replays a policy with one)"
-    ]
+def _notes(evaluation: Evaluation) -> list[str]:
+    notes = [*evaluation.history.log.notes]
+    if priced := evaluation.history.requests.priced:
+        notes.append(
+            f"{priced:,} decisions were made under a budget that priced money; the policies are "
+            "evaluated as if there were no budget (--budget-rate replays a policy with one)"
+        )
+    return notes
+
+
+def _table(title: str, *headings: str) -> Table:
+    return Table(*headings, title=title, title_justify="left")
 
 
 def _diagnostics(policies: Sequence[PolicyEvaluation]) -> Table:
-    table = Table(title="what the log can say", title_justify="left")
-    for heading in ("policy", "effective rows", "of the rows", "largest weight's share"):
-        table.add_column(heading)
-    for heading in ("mean weight", "mass on models of probability 0", "result"):
-        table.add_column(heading)
+    table = _table(
+        "what the log can say",
+        "policy",
+        "effective rows",
+        "of the rows",
+        "largest weight's share",
+        "mean weight",
+        "mass on models of probability 0",
+        "result",
+    )
     for policy in policies:
         support = policy.support
         if support is None:
@@ -112,9 +121,7 @@ def _diagnostics(policies: Sequence[PolicyEvaluation]) -> Table:
 
 
 def _by_interval(title: str, rows: ByLabel, sign: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for heading in ("policy", "estimate", "normal", "bootstrap by session", "guaranteed"):
-        table.add_column(heading)
+    table = _table(title, "policy", "estimate", "normal", "bootstrap by session", "guaranteed")
     for label, estimates in rows.items():
         estimate = estimates[HEADLINE]
         form = sign + _form(estimate.normal)
@@ -130,7 +137,7 @@ def _by_interval(title: str, rows: ByLabel, sign: str) -> Table:
 
 
 def _by_estimator(title: str, rows: ByLabel, sign: str) -> Table:
-    table = Table("policy", *ESTIMATORS, title=title, title_justify="left")
+    table = _table(title, "policy", *ESTIMATORS)
     for label, estimates in rows.items():
         cells = {name: _around(each.normal, sign) for name, each in estimates.items()}
         # An interval would not show the bias of the direct method.
@@ -158,9 +165,7 @@ def _around(interval: Interval, sign: str = "") -> str:
 
 def _zero_routers(evaluation: Evaluation) -> Table:
     title = f"the zero router, which does not look at the prompt, at the same cost ({LEVEL:.0%})"
-    table = Table(title=title, title_justify="left")
-    for heading in ("policy", "zero router", "its quality", "policy - zero router"):
-        table.add_column(heading)
+    table = _table(title, "policy", "zero router", "its quality", "policy - zero router")
     for zero in evaluation.zero_routers:
         table.add_row(zero.label, zero.mix, _around(zero.quality), _around(zero.difference, "+"))
     return table
@@ -168,7 +173,7 @@ def _zero_routers(evaluation: Evaluation) -> Table:
 
 def _comparison(comparison: LogComparison) -> Table:
     title = f"snips less the mean quality of {comparison.label}, {LEVEL:.0%} of both errors"
-    table = Table("policy", "quality", title=title, title_justify="left")
+    table = _table(title, "policy", "quality")
     table.add_row(f"mean of {comparison.label}", _around(comparison.mean))
     for label, difference in comparison.differences.items():
         table.add_row(f"{label} - that", _around(difference, "+"))
@@ -189,9 +194,8 @@ def show_replayed(console: Console, replayed: Sequence[Replayed]) -> None:
         "A policy that learns or spends depends on its own earlier choices, so only rejection "
         "replay can evaluate it: rows are accepted as if the policy itself had chosen."
     )
-    table = Table(title=f"rejection replay, {LEVEL:.0%} intervals", title_justify="left")
-    for heading in ("policy", "accepted", "quality", UNITS["cost"], "utility"):
-        table.add_column(heading)
+    title = f"rejection replay, {LEVEL:.0%} intervals"
+    table = _table(title, "policy", "accepted", "quality", UNITS["cost"], "utility")
     for policy in replayed:
         cells = [
             _around(policy.estimates[name]) if name in policy.estimates else "-"
@@ -225,8 +229,7 @@ def show_direct(
         "model of the rewards, and no interval would show that.",
         highlight=False,
     )
-    table = Table("policy", "quality", UNITS["cost"], title_justify="left")
-    table.title = "by the direct method"
+    table = _table("by the direct method", "policy", "quality", UNITS["cost"])
     for label, by in estimates.items():
         cells = [f"{by[name]:.4g}" if name in by else "-" for name in ("quality", "cost")]
         table.add_row(label, *cells)
@@ -242,34 +245,23 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         The evaluation.
     """
     log, evaluator = evaluation.history.log, evaluation.evaluator
-    comparison = evaluation.comparison
-    report: dict[str, Any] = {
+    shown = ("label", "refusal", "warnings", "support", "estimates")
+    report = {
         "log": log.name,
-        "models": list(log.models),
+        "models": log.models,
         "decisions": len(log),
         "learned": evaluation.first,
         "judged": len(evaluator.evaluated),
         "left_out": dict(log.left_out),
-        "notes": [*log.notes, *_budget_notes(evaluation)],
+        "notes": _notes(evaluation),
         "observed": {name: evaluator.observed_share(name) for name in evaluator.measures},
-        "policies": [
-            {
-                "label": policy.label,
-                "refusal": policy.refusal,
-                "warnings": list(policy.warnings),
-                "support": None if policy.support is None else asdict(policy.support),
-                "estimates": _plain(policy.estimates),
-            }
-            for policy in evaluation.policies
-        ],
-        "differences": [
-            {"label": difference.label, "estimates": _plain(difference.estimates)}
-            for difference in evaluation.differences
-        ],
-        "zero_router": [asdict(zero) for zero in evaluation.zero_routers],
-        "comparison": None if comparison is None else asdict(comparison),
+        "policies": [{name: getattr(each, name) for name in shown} for each in evaluation.policies],
+        "differences": evaluation.differences,
+        "zero_router": evaluation.zero_routers,
+        "comparison": evaluation.comparison,
     }
-    return {name: _finite(value) for name, value in report.items()}
+    plain: dict[str, Any] = to_jsonable_python(report, inf_nan_mode="null")
+    return plain
 
 
 def replayed_json(replayed: Sequence[Replayed]) -> list[dict[str, Any]]:
@@ -280,30 +272,16 @@ def replayed_json(replayed: Sequence[Replayed]) -> list[dict[str, Any]]:
     replayed : sequence of Replayed
         The replays.
     """
-    plain: list[dict[str, Any]] = [
+    reports = [
         {
             "label": policy.label,
             "accepted": len(policy.rows),
             "judged": policy.evaluated,
             "outside": policy.outside,
             "refusal": policy.refusal,
-            "estimates": {name: asdict(interval) for name, interval in policy.estimates.items()},
+            "estimates": policy.estimates,
         }
         for policy in replayed
     ]
-    return [_finite(policy) for policy in plain]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(estimates: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
-    return {
-        measure: {name: asdict(each) for name, each in by.items()}
-        for measure, by in estimates.items()
-    }
+    plain: list[dict[str, Any]] = to_jsonable_python(reports, inf_nan_mode="null")
+    return plain
