@@ -21,7 +21,7 @@ from sim.ope.evaluator import LOGGED
 from sim.ope.logged_requests import DecisionHistory
 from sim.ope.read_parquet import QUALITY_ALONE
 from sim.ope.reward_model import predict_rewards
-from sim.ope.target_policy import compute_action_dist, train
+from sim.ope.target_policy import frozen_action_dist
 from sim.play.candidate import Candidate
 
 
@@ -95,24 +95,17 @@ def estimates(
     """
     log = history.log
     first = round(fraction * len(log))
-    evaluated = np.arange(first, len(log))
     action_dists = {
-        candidate.label: compute_action_dist(
-            history.requests,
-            log.models,
-            candidate.options,
-            train(history, candidate, until=first),
-            rows=evaluated,
-        )
+        candidate.label: frozen_action_dist(history, candidate, first=first)
         for candidate in candidates
     }
     by_policy: dict[str, dict[str, float]] = {name: {} for name in (LOGGED, *action_dists)}
     for measure in ("quality", "cost"):
         reward = log.measure(measure)
-        if np.isnan(reward[evaluated]).all():
+        if np.isnan(reward[first:]).all():
             continue
-        q_hat = predict_rewards(log.features, log.chosen, reward, len(log.models))[evaluated]
-        by_policy[LOGGED][measure] = float(np.nanmean(reward[evaluated]))
+        q_hat = predict_rewards(log.features, log.chosen, reward, len(log.models))[first:]
+        by_policy[LOGGED][measure] = float(np.nanmean(reward[first:]))
         for label, pmf in action_dists.items():
             by_policy[label][measure] = float((pmf * q_hat).sum(axis=1).mean())
     return by_policy

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from sim.ope.bandit_log import BanditLog
 from sim.ope.evaluator import HEADLINE, LOGGED, Estimate, Evaluator, PolicyEvaluation, Target
 from sim.ope.intervals import Interval
 from sim.ope.logged_requests import DecisionHistory
-from sim.ope.target_policy import compute_action_dist, train
+from sim.ope.target_policy import frozen_action_dist
 from sim.play.candidate import Candidate
 
 
@@ -106,9 +107,9 @@ class Evaluation:
     history: DecisionHistory
     first: int
     evaluator: Evaluator
-    policies: list[PolicyEvaluation] = field(default_factory=list)
-    differences: list[PolicyDifference] = field(default_factory=list)
-    zero_routers: list[ZeroRouter] = field(default_factory=list)
+    policies: list[PolicyEvaluation]
+    differences: list[PolicyDifference]
+    zero_routers: list[ZeroRouter]
     comparison: LogComparison | None = None
 
 
@@ -149,26 +150,17 @@ def evaluate(
         raise InputError(f"--log: {log.name}: no evaluated decision has feedback on quality")
     targets = [Target(LOGGED, None)]
     for candidate in candidates:
-        pmf = compute_action_dist(
-            history.requests,
-            log.models,
-            candidate.options,
-            train(history, candidate, until=first),
-            rows=np.arange(first, rows),
-        )
+        pmf = frozen_action_dist(history, candidate, first=first)
         targets.append(Target(candidate.label, pmf))
     policies = [evaluator.evaluate(target) for target in targets]
-    estimated = {policy.label: policy for policy in policies if policy.refusal is None}
+    estimated = [policy for policy in policies if policy.refusal is None]
     return Evaluation(
         history=history,
         first=first,
         evaluator=evaluator,
         policies=policies,
-        differences=[
-            _difference(evaluator, estimated[a], estimated[b])
-            for a, b in _pairs(list(estimated), baseline)
-        ],
-        zero_routers=_zero_routers(evaluator, list(estimated.values())),
+        differences=[_difference(evaluator, a, b) for a, b in _pairs(estimated, baseline)],
+        zero_routers=_zero_routers(evaluator, estimated),
     )
 
 
@@ -214,10 +206,8 @@ def compare_with_log(evaluation: Evaluation, other: BanditLog, label: str) -> Lo
         if policy.refusal is None:
             estimate = evaluation.evaluator.interval(policy.values["quality"]["snips"])
             half_width = math.hypot(estimate.half_width, mean.half_width)
-            difference = estimate.mean - mean.mean
-            differences[policy.label] = Interval(
-                difference, difference - half_width, difference + half_width
-            )
+            difference = Interval.around(estimate.mean - mean.mean, half_width)
+            differences[policy.label] = difference
     return LogComparison(label, mean, differences)
 
 
@@ -231,75 +221,69 @@ def _difference(evaluator: Evaluator, a: PolicyEvaluation, b: PolicyEvaluation) 
     return PolicyDifference(f"{a.label} - {b.label}", estimates)
 
 
-def _pairs(labels: Sequence[str], baseline: str) -> list[tuple[str, str]]:
+def _pairs(
+    policies: Sequence[PolicyEvaluation], baseline: str
+) -> list[tuple[PolicyEvaluation, PolicyEvaluation]]:
     """Return each policy with the baseline, then each pair of the other candidates."""
-    others = [label for label in labels if label != baseline]
-    pairs = [(label, baseline) for label in others if baseline in labels]
-    named = [label for label in others if label != LOGGED]
-    return pairs + [(a, b) for i, a in enumerate(named) for b in named[i + 1 :]]
-
-
-def _zero_routers(evaluator: Evaluator, policies: Sequence[PolicyEvaluation]) -> list[ZeroRouter]:
-    """Return the zero routers of all policies whose cost was estimated."""
-    if "cost" not in evaluator.measures:
-        return []
-    mixes = _SingleModels.of(evaluator)
-    if not mixes.names:
-        return []
-    return [
-        mixes.zero_router(evaluator, policy) for policy in policies if "cost" in policy.estimates
-    ]
+    others = [policy for policy in policies if policy.label != baseline]
+    pairs = [(a, b) for b in policies if b.label == baseline for a in others]
+    return pairs + [*combinations([each for each in others if each.label != LOGGED], 2)]
 
 
 @dataclass(frozen=True, slots=True)
-class _SingleModels:
-    """The models that the log supports as policies that always choose one model.
+class _SingleModel:
+    """A model that the log supports as a policy that always chooses it.
 
     Attributes
     ----------
-    names : list of str
-        m models.
-    quality : list of float64[n]
-        Values of the quality of each.
-    cost_usd : list of float
-        Estimated cost of each in US dollars per request.
+    name : str
+        Of the model.
+    quality : float64[n]
+        Values of its quality.
+    cost_usd : float
+        Its estimated cost in US dollars per request.
     """
 
-    names: list[str]
-    quality: list[Float64]
-    cost_usd: list[float]
+    name: str
+    quality: Float64
+    cost_usd: float
 
-    @classmethod
-    def of(cls, evaluator: Evaluator) -> _SingleModels:
-        single = cls([], [], [])
-        log = evaluator.evaluated
-        for k, name in enumerate(log.models):
-            pmf = np.zeros((len(log), len(log.models)))
-            pmf[:, k] = 1.0
-            target = Target(name, pmf)
-            support = evaluator.support(target)
-            if support is None or support.refusal() is not None:
-                continue
-            if evaluator.has_enough_rows(target, "cost"):
-                single.names.append(name)
-                single.quality.append(evaluator.values(target, "quality")[HEADLINE])
-                single.cost_usd.append(float(evaluator.values(target, "cost")[HEADLINE].mean()))
-        return single
 
-    def zero_router(self, evaluator: Evaluator, policy: PolicyEvaluation) -> ZeroRouter:
-        """Return the mix that costs as much as a policy; its shares are taken as exact."""
-        quality = np.array([float(values.mean()) for values in self.quality])
-        frontier = Frontier.of([Offer(1.0, quality, np.array(self.cost_usd))])
+def _single_models(evaluator: Evaluator) -> list[_SingleModel]:
+    log, models = evaluator.evaluated, []
+    for name, one_hot in zip(log.models, np.eye(len(log.models)), strict=True):
+        target = Target(name, np.tile(one_hot, (len(log), 1)))
+        support = evaluator.support(target)
+        if support is None or support.refusal() is not None:
+            continue
+        if evaluator.has_enough_rows(target, "cost"):
+            quality = evaluator.values(target, "quality")[HEADLINE]
+            cost_usd = float(evaluator.values(target, "cost")[HEADLINE].mean())
+            models.append(_SingleModel(name, quality, cost_usd))
+    return models
+
+
+def _zero_routers(evaluator: Evaluator, policies: Sequence[PolicyEvaluation]) -> list[ZeroRouter]:
+    """Return the zero routers of all policies whose cost was estimated; shares count as exact."""
+    models = _single_models(evaluator) if "cost" in evaluator.measures else []
+    if not models:
+        return []
+    quality = np.array([float(model.quality.mean()) for model in models])
+    frontier = Frontier.of([Offer(1.0, quality, np.array([model.cost_usd for model in models]))])
+    zero_routers = []
+    for policy in policies:
+        if "cost" not in policy.estimates:
+            continue
         corner, share = frontier.mix_at(policy.estimates["cost"][HEADLINE].normal.mean)
-        shares = {int(frontier.arms[corner, 0]): 1.0 - share}
+        parts = [(models[frontier.arms[corner, 0]], 1.0 - share)]
         if share > 0.0:
-            shares[int(frontier.arms[corner + 1, 0])] = share
-        values = np.zeros(len(evaluator.evaluated))
-        for k, part in shares.items():
-            values += part * self.quality[k]
-        return ZeroRouter(
+            parts.append((models[frontier.arms[corner + 1, 0]], share))
+        values = np.sum([part * model.quality for model, part in parts], axis=0)
+        zero_router = ZeroRouter(
             label=policy.label,
-            mix=" + ".join(f"{part:.0%} {self.names[k]}" for k, part in shares.items()),
+            mix=" + ".join(f"{part:.0%} {model.name}" for model, part in parts),
             quality=evaluator.interval(values),
             difference=evaluator.interval(policy.values["quality"][HEADLINE] - values),
         )
+        zero_routers.append(zero_router)
+    return zero_routers

@@ -18,7 +18,7 @@ from sim.ope.estimators import ESTIMATORS
 from sim.ope.inputs import EstimatorInputs
 from sim.ope.intervals import Interval, bootstrap, empirical_bernstein, normal
 from sim.ope.overlap import Support, effective_sample_size, least_sample_size
-from sim.ope.reward_model import observed_probability, predict_rewards
+from sim.ope.reward_model import observed_rewards, predict_rewards
 
 FEW_SESSIONS = 30
 """Intervals over fewer sessions carry a warning."""
@@ -119,24 +119,18 @@ class Evaluator:
     def __init__(
         self, log: BanditLog, *, first: int = 0, seed: int = 0, measures: Sequence[str] = ()
     ) -> None:
-        self.log = log
         self.evaluated = log.rows(slice(first, None))
         self.seed = seed
         self._reward: dict[str, Float64] = {}
         self._q_hat: dict[str, Float64] = {}
         self._observation_weight: dict[str, Float64] = {}
-        arms, x, chosen = len(log.models), self.evaluated.features, self.evaluated.chosen
+        arms = len(log.models)
         for name in measures or log.measures:
-            reward = log.measure(name)
-            is_observed = ~np.isnan(reward)
-            if not is_observed[first:].any():
-                continue
-            self._reward[name] = np.where(is_observed, reward, 0.0)[first:]
-            self._q_hat[name] = predict_rewards(log.features, log.chosen, reward, arms)[first:]
-            # Fitted to the evaluated rows alone: feedback may have been rarer or more frequent
-            # before them.
-            probability = observed_probability(x, chosen, is_observed[first:], arms)
-            self._observation_weight[name] = np.where(is_observed[first:], 1.0 / probability, 0.0)
+            reward, weight = observed_rewards(self.evaluated, name)
+            if weight.any():
+                self._reward[name], self._observation_weight[name] = reward, weight
+                q_hat = predict_rewards(log.features, log.chosen, log.measure(name), arms)
+                self._q_hat[name] = q_hat[first:]
 
     @property
     def measures(self) -> list[str]:
@@ -151,7 +145,7 @@ class Evaluator:
         """Evaluate one target policy; the same arguments give the same numbers."""
         support = self.support(target)
         refusal = support.refusal() if support else None
-        warnings = list(support.warnings()) if support else []
+        warnings = support.warnings() if support else []
         measures = [] if refusal else self.measures
         if support is not None:
             too_few = [name for name in measures if not self.has_enough_rows(target, name)]
@@ -161,7 +155,7 @@ class Evaluator:
             if sessions < FEW_SESSIONS:
                 warnings.append(f"{sessions} sessions are few for an interval")
         values = {name: self.values(target, name) for name in measures}
-        most_weight = support.most_weight if support else 1.0
+        most_weight = _most_weight(support)
         return PolicyEvaluation(
             label=target.label,
             support=support,
@@ -191,15 +185,23 @@ class Evaluator:
 
     def values(self, target: Target, measure: str) -> dict[str, Float64]:
         """Return by estimator one value per evaluated row, whether or not the log supports it."""
-        inputs = self._inputs(measure, target)
+        log, q_hat = self.evaluated, self._q_hat[measure]
+        pmf = log.action_dist if target.action_dist is None else target.action_dist
+        of_chosen = q_hat[np.arange(len(log)), log.chosen]
+        inputs = EstimatorInputs(
+            reward=self._reward[measure],
+            weight=self._weight(target),
+            observation_weight=self._observation_weight[measure],
+            q_hat=of_chosen,
+            v_hat=of_chosen if pmf is None else (pmf * q_hat).sum(axis=1),
+        )
         return {name: estimator(inputs) for name, estimator in ESTIMATORS.items()}
 
     def difference(
         self, a: PolicyEvaluation, b: PolicyEvaluation, measure: str
     ) -> dict[str, Estimate]:
         """Return a - b by estimator, paired row by row; neither may have been refused."""
-        weights = [each.support.most_weight if each.support else 1.0 for each in (a, b)]
-        most_weight = None if None in weights else sum(w for w in weights if w is not None)
+        most_weight = _most_weight(a.support) + _most_weight(b.support)
         differences = {
             name: a.values[measure][name] - b.values[measure][name] for name in ESTIMATORS
         }
@@ -217,23 +219,11 @@ class Evaluator:
         weight: Float64 = target.action_dist[np.arange(len(log)), log.chosen] / log.propensity
         return weight
 
-    def _inputs(self, measure: str, target: Target) -> EstimatorInputs:
-        q_hat, log = self._q_hat[measure], self.evaluated
-        pmf = log.action_dist if target.action_dist is None else target.action_dist
-        of_chosen = q_hat[np.arange(len(log)), log.chosen]
-        return EstimatorInputs(
-            reward=self._reward[measure],
-            weight=self._weight(target),
-            observation_weight=self._observation_weight[measure],
-            q_hat=of_chosen,
-            v_hat=of_chosen if pmf is None else (pmf * q_hat).sum(axis=1),
-        )
-
     def _estimates(
         self,
         measure: str,
         values: Mapping[str, Float64],
-        most_weight: float | None,
+        most_weight: float,
         *,
         possible: tuple[float, float],
     ) -> dict[str, Estimate]:
@@ -245,19 +235,17 @@ class Evaluator:
             Name of the measure.
         values : mapping
             By estimator, float64[n].
-        most_weight : float or None
-            The largest possible pi / p; None if it is not known.
+        most_weight : float
+            The largest possible pi / p; inf if it is not known.
         possible : (float, float)
             Between these the truth lies in any case.
         """
-        session, observation_weight = self.evaluated.session, self._observation_weight[measure]
+        session = self.evaluated.session
         columns = np.column_stack(list(values.values()))
         resampled = bootstrap(columns, session, np.random.default_rng(self.seed))
         # Two values differ at most by the range of the rewards, times what the weights allow.
         reward_range = float(np.ptp(self._possible(measure)))
-        factor = math.inf
-        if most_weight is not None:
-            factor = 1.0 + 2.0 * most_weight * float(observation_weight.max())
+        factor = 1.0 + 2.0 * most_weight * float(self._observation_weight[measure].max())
         estimates = {}
         for (name, column), from_bootstrap in zip(values.items(), resampled, strict=True):
             guaranteed = empirical_bernstein(column, session, reward_range * factor)
@@ -277,5 +265,12 @@ class Evaluator:
         """
         if measure == "quality":
             return 0.0, 1.0
-        observed = self._reward[measure][self._observation_weight[measure] > 0.0]
-        return min(0.0, float(observed.min())), max(0.0, float(observed.max()))
+        reward = self._reward[measure]
+        return float(reward.min(initial=0.0)), float(reward.max(initial=0.0))
+
+
+def _most_weight(support: Support | None) -> float:
+    """Return the largest possible pi / p, inf if it is not known; the logging policy has 1."""
+    if support is None:
+        return 1.0
+    return math.inf if support.most_weight is None else support.most_weight

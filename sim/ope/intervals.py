@@ -40,6 +40,19 @@ class Interval:
     low: float
     high: float
 
+    @classmethod
+    def around(cls, mean: float, half_width: float) -> Interval:
+        """Return the interval ``mean +- half_width``.
+
+        Parameters
+        ----------
+        mean : float
+            In units of the measure.
+        half_width : float
+            In units of the measure.
+        """
+        return cls(mean, mean - half_width, mean + half_width)
+
     @property
     def half_width(self) -> float:
         """Half of the interval's length."""
@@ -74,10 +87,9 @@ def normal(values: Float64, session: NDArray[np.intp]) -> Interval:
     mean, residual = _by_session(values, session)
     groups = len(residual)
     if groups < 2:
-        return Interval(mean, -math.inf, math.inf)
+        return Interval.around(mean, math.inf)
     error = math.sqrt(float(residual @ residual) * groups / (groups - 1)) / len(values)
-    half_width = float(t.ppf(0.5 + LEVEL / 2.0, groups - 1)) * error
-    return Interval(mean, mean - half_width, mean + half_width)
+    return Interval.around(mean, float(t.ppf(0.5 + LEVEL / 2.0, groups - 1)) * error)
 
 
 def bootstrap(
@@ -150,7 +162,7 @@ def empirical_bernstein(values: Float64, session: NDArray[np.intp], value_range:
     log = math.log(3.0 / (1.0 - LEVEL))
     draw_range = value_range * float(np.bincount(session).max()) * scale
     half_width = math.sqrt(2.0 * variance * log / groups) + 3.0 * draw_range * log / groups
-    return Interval(mean, mean - half_width, mean + half_width)
+    return Interval.around(mean, half_width)
 
 
 def _by_session(values: Float64, session: NDArray[np.intp]) -> tuple[float, Float64]:

@@ -108,12 +108,8 @@ class Support:
         if logged_action_dist is not None:
             never = logged_action_dist * n < LEAST_EXPECTED
             outside = float(np.where(never, action_dist, 0.0).sum() / n)
-            ratio = np.divide(
-                action_dist,
-                logged_action_dist,
-                out=np.zeros_like(action_dist),
-                where=logged_action_dist > 0.0,
-            )
+            possible = logged_action_dist > 0.0
+            ratio = action_dist[possible] / logged_action_dist[possible]
             most = float(ratio.max(initial=0.0))
         return cls(
             rows=n,

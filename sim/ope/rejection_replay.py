@@ -34,7 +34,7 @@ from sim.ope.inputs import EstimatorInputs
 from sim.ope.intervals import Interval, normal
 from sim.ope.logged_requests import DecisionHistory
 from sim.ope.overlap import MOST_OUTSIDE, SUSPICIOUS
-from sim.ope.reward_model import observed_probability
+from sim.ope.reward_model import observed_rewards
 from sim.ope.target_policy import train
 from sim.play.budget import ReplayBudget
 from sim.play.candidate import Candidate
@@ -115,12 +115,13 @@ def replay(
     outside = 0.0
     for i in range(first, len(log)):
         decision = policy.decide(i)
+        columns = [log.models.index(model.name) for model in decision.scored.columns.models]
         if log.action_dist is not None:
             # Choices of a propensity below c are accepted too rarely.
-            columns = [log.models.index(model.name) for model in decision.scored.columns.models]
             enough = np.minimum(log.action_dist[i][columns] / least, 1.0)
             outside += float(decision.pmf[0] @ (1.0 - enough))
-        if policy.drawn(decision) != log.models[log.chosen[i]]:
+        arm = int(decision.chosen[0])
+        if arm < 0 or columns[arm] != log.chosen[i]:
             continue
         if rng.random() < least / log.propensity[i]:
             accepted.append(i)
@@ -189,11 +190,6 @@ class _ReplayedPolicy:
         self.trial = self.budget.fork()
         return self.trial.decide(self.router, request, changed=self.changed)
 
-    def drawn(self, decision: Decisions) -> str | None:
-        """Return the model that was drawn, or None if there was none to choose."""
-        arm = int(decision.chosen[0])
-        return decision.scored.columns.models[arm].name if arm >= 0 else None
-
     def accept(self, i: int, decision: Decisions, *, learning: bool) -> None:
         """Pay for the row that was decided last and, if `learning`, learn its outcome."""
         # Until a row is accepted, the budget has not seen a change of models and prices.
@@ -215,21 +211,12 @@ def _estimates(log: BanditLog, rows: NDArray[np.intp], first: int) -> dict[str, 
     """Return the mean outcome of the accepted rows, by measure."""
     estimates = {}
     session = np.unique(log.session[rows], return_inverse=True)[1]
-    x, chosen, zeros = log.features[first:], log.chosen[first:], np.zeros(len(rows))
+    evaluated, zeros = log.rows(slice(first, None)), np.zeros(len(rows))
     for name in log.measures:
-        reward = log.measure(name)
-        is_observed = ~np.isnan(reward)
-        if is_observed[rows].sum() < LEAST_ACCEPTED:
-            continue
-        probability = observed_probability(x, chosen, is_observed[first:], len(log.models))
-        inputs = EstimatorInputs(
-            reward=np.where(is_observed, reward, 0.0)[rows],
-            weight=np.ones(len(rows)),
-            observation_weight=np.where(is_observed[first:], 1.0 / probability, 0.0)[rows - first],
-            q_hat=zeros,
-            v_hat=zeros,
-        )
-        estimates[name] = normal(snips(inputs), session)
+        reward, weight = (column[rows - first] for column in observed_rewards(evaluated, name))
+        if np.count_nonzero(weight) >= LEAST_ACCEPTED:
+            inputs = EstimatorInputs(reward, np.ones(len(rows)), weight, q_hat=zeros, v_hat=zeros)
+            estimates[name] = normal(snips(inputs), session)
     return estimates
 
 

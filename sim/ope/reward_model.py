@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from policies.base import Bools, Float32, Float64
+from sim.ope.bandit_log import BanditLog
 
 RIDGE, INTERCEPT_RIDGE = 4.0, 2.0
 """Penalties of the regression of rewards, in rows: of a feature's weight, of the intercept."""
@@ -69,6 +70,22 @@ def predict_rewards(x: Float32, chosen: NDArray[np.intp], reward: Float64, arms:
             low, high = min(low, reward[observed].min()), max(high, reward[observed].max())
         start = end
     return q_hat
+
+
+def observed_rewards(log: BanditLog, measure: str) -> tuple[Float64, Float64]:
+    """Return the rewards of a log and their observation weights, as `EstimatorInputs` has them.
+
+    Parameters
+    ----------
+    log : BanditLog
+        The evaluated rows alone: feedback may have been rarer or more frequent before them.
+    measure : str
+        Name for `BanditLog.measure`.
+    """
+    reward = log.measure(measure)
+    is_observed = ~np.isnan(reward)
+    probability = observed_probability(log.features, log.chosen, is_observed, len(log.models))
+    return np.where(is_observed, reward, 0.0), np.where(is_observed, 1.0 / probability, 0.0)
 
 
 def observed_probability(

@@ -63,6 +63,13 @@ def train(history: DecisionHistory, candidate: Candidate, *, until: int) -> Fold
     return fold
 
 
+def frozen_action_dist(history: DecisionHistory, candidate: Candidate, *, first: int) -> Float64:
+    """Return the pmf in the rows from `first` on of a policy that learned those before."""
+    fold, rows = train(history, candidate, until=first), np.arange(first, len(history.log))
+    models, options = history.log.models, candidate.options
+    return compute_action_dist(history.requests, models, options, fold, rows=rows)
+
+
 def compute_action_dist(
     requests: LoggedRequests,
     models: Sequence[str],
@@ -89,10 +96,8 @@ def compute_action_dist(
     column = {name: k for k, name in enumerate(models)}
     pmf = np.zeros((len(requests.spend_rate_usd), len(models)))
     snapshot = fold.snapshot()
-    is_selected = np.zeros(len(pmf), dtype=np.bool_)
-    is_selected[rows] = True
     for members, offered in requests.model_sets:
-        selected = members[is_selected[members]]
+        selected = np.intersect1d(members, rows)
         if not len(selected):
             continue
         # Only the pmf is used, not the draw, so the seed does not matter.
