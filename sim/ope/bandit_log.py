@@ -68,7 +68,7 @@ class BanditLog:
         """Return the number of decisions."""
         return len(self.chosen)
 
-    def rows(self, selected: slice) -> BanditLog:
+    def rows(self, selected: slice | NDArray[np.intp]) -> BanditLog:
         """Return some of the decisions; their sessions are numbered again."""
         columns: dict[str, Any] = {
             column.name: getattr(self, column.name)[selected]
@@ -105,7 +105,7 @@ class BanditLog:
         return utility
 
 
-def number_sessions(names: Sequence[str | None]) -> NDArray[np.intp]:
+def number_sessions(names: Sequence[object]) -> NDArray[np.intp]:
     """Return the number of each row's session, from 0; a row without a name is a session alone."""
     keys = [f"row {i}" if name is None else f"session {name}" for i, name in enumerate(names)]
     numbers: NDArray[np.intp] = np.unique(keys, return_inverse=True)[1].astype(np.intp)

@@ -18,7 +18,7 @@ from policies.base import Float64
 from sim.errors import InputError
 from sim.measure.baselines import Frontier, Offer
 from sim.ope.bandit_log import BanditLog
-from sim.ope.evaluator import HEADLINE, LOGGED, Estimate, Evaluator, PolicyEvaluation, Target
+from sim.ope.evaluator import HEADLINE, LOGGED, Estimate, Evaluator, PolicyEvaluation
 from sim.ope.intervals import Interval
 from sim.ope.logged_requests import DecisionHistory
 from sim.ope.target_policy import frozen_action_dist
@@ -148,11 +148,10 @@ def evaluate(
     evaluator = Evaluator(log, first=first, seed=seed)
     if "quality" not in evaluator.measures:
         raise InputError(f"--log: {log.name}: no evaluated decision has feedback on quality")
-    targets = [Target(LOGGED, None)]
+    policies = [evaluator.evaluate(LOGGED, None)]
     for candidate in candidates:
         pmf = frozen_action_dist(history, candidate, first=first)
-        targets.append(Target(candidate.label, pmf))
-    policies = [evaluator.evaluate(target) for target in targets]
+        policies.append(evaluator.evaluate(candidate.label, pmf))
     estimated = [policy for policy in policies if policy.refusal is None]
     return Evaluation(
         history=history,
@@ -200,7 +199,7 @@ def compare_with_log(evaluation: Evaluation, other: BanditLog, label: str) -> Lo
     evaluator = Evaluator(other, measures=["quality"])
     if not evaluator.measures:
         raise InputError("--compare: no decision there has feedback on quality")
-    mean = evaluator.interval(evaluator.values(Target(label, None), "quality")["snips"])
+    mean = evaluator.interval(evaluator.values(None, "quality")["snips"])
     differences = {}
     for policy in evaluation.policies:
         if policy.refusal is None:
@@ -252,13 +251,13 @@ class _SingleModel:
 def _single_models(evaluator: Evaluator) -> list[_SingleModel]:
     log, models = evaluator.evaluated, []
     for name, one_hot in zip(log.models, np.eye(len(log.models)), strict=True):
-        target = Target(name, np.tile(one_hot, (len(log), 1)))
-        support = evaluator.support(target)
+        pmf = np.tile(one_hot, (len(log), 1))
+        support = evaluator.support(pmf)
         if support is None or support.refusal() is not None:
             continue
-        if evaluator.has_enough_rows(target, "cost"):
-            quality = evaluator.values(target, "quality")[HEADLINE]
-            cost_usd = float(evaluator.values(target, "cost")[HEADLINE].mean())
+        if evaluator.has_enough_rows(pmf, "cost"):
+            quality = evaluator.values(pmf, "quality")[HEADLINE]
+            cost_usd = float(evaluator.values(pmf, "cost")[HEADLINE].mean())
             models.append(_SingleModel(name, quality, cost_usd))
     return models
 

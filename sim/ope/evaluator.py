@@ -29,22 +29,6 @@ LOGGED = "logged"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A policy to evaluate.
-
-    Attributes
-    ----------
-    label : str
-        Its name in results.
-    action_dist : float64[n, K] or None
-        Its pmf in each of the n evaluated rows. None stands for the logging policy itself.
-    """
-
-    label: str
-    action_dist: Float64 | None
-
-
-@dataclass(frozen=True, slots=True)
 class Estimate:
     """The estimate of one estimator, with three intervals; the field names are keys of ``--json``.
 
@@ -72,7 +56,7 @@ class PolicyEvaluation:
     Attributes
     ----------
     label : str
-        See `Target`.
+        Its name in results.
     support : Support or None
         None for the logging policy, which needs no support.
     refusal : str or None
@@ -96,7 +80,9 @@ class PolicyEvaluation:
 class Evaluator:
     """Evaluates target policies on the rows of a log from `first` on.
 
-    The reward model learns from all rows, each of which is predicted from those before it.
+    The reward model learns from all rows, each of which is predicted from those before it. A target
+    policy is given as its pmf in the n evaluated rows, float64[n, K]; None stands for the logging
+    policy itself.
 
     Parameters
     ----------
@@ -141,23 +127,23 @@ class Evaluator:
         """Return the share of the evaluated rows whose outcome was observed."""
         return float((self._observation_weight[measure] > 0.0).mean())
 
-    def evaluate(self, target: Target) -> PolicyEvaluation:
+    def evaluate(self, label: str, action_dist: Float64 | None) -> PolicyEvaluation:
         """Evaluate one target policy; the same arguments give the same numbers."""
-        support = self.support(target)
+        support = self.support(action_dist)
         refusal = support.refusal() if support else None
         warnings = support.warnings() if support else []
         measures = [] if refusal else self.measures
         if support is not None:
-            too_few = [name for name in measures if not self.has_enough_rows(target, name)]
+            too_few = [name for name in measures if not self.has_enough_rows(action_dist, name)]
             measures = [name for name in measures if name not in too_few]
             warnings += [f"{name}: observed in too few rows for an estimate" for name in too_few]
             sessions = int(self.evaluated.session.max()) + 1
             if sessions < FEW_SESSIONS:
                 warnings.append(f"{sessions} sessions are few for an interval")
-        values = {name: self.values(target, name) for name in measures}
+        values = {name: self.values(action_dist, name) for name in measures}
         most_weight = _most_weight(support)
         return PolicyEvaluation(
-            label=target.label,
+            label=label,
             support=support,
             refusal=refusal,
             warnings=warnings,
@@ -168,29 +154,27 @@ class Evaluator:
             values=values,
         )
 
-    def has_enough_rows(self, target: Target, measure: str) -> bool:
+    def has_enough_rows(self, action_dist: Float64 | None, measure: str) -> bool:
         """Return whether a measure was observed in enough rows that the target policy can use."""
-        size = effective_sample_size(self._weight(target) * self._observation_weight[measure])
+        size = effective_sample_size(self._weight(action_dist) * self._observation_weight[measure])
         return size >= least_sample_size(len(self.evaluated))
 
-    def support(self, target: Target) -> Support | None:
+    def support(self, action_dist: Float64 | None) -> Support | None:
         """Return how much of the log a target policy can use, or None for the logging policy."""
-        if target.action_dist is None:
+        if action_dist is None:
             return None
-        weight = self._weight(target)
+        weight = self._weight(action_dist)
         observation_weight = next(iter(self._observation_weight.values()), np.ones(len(weight)))
-        return Support.of(
-            weight, observation_weight, target.action_dist, self.evaluated.action_dist
-        )
+        return Support.of(weight, observation_weight, action_dist, self.evaluated.action_dist)
 
-    def values(self, target: Target, measure: str) -> dict[str, Float64]:
+    def values(self, action_dist: Float64 | None, measure: str) -> dict[str, Float64]:
         """Return by estimator one value per evaluated row, whether or not the log supports it."""
         log, q_hat = self.evaluated, self._q_hat[measure]
-        pmf = log.action_dist if target.action_dist is None else target.action_dist
+        pmf = log.action_dist if action_dist is None else action_dist
         of_chosen = q_hat[np.arange(len(log)), log.chosen]
         inputs = EstimatorInputs(
             reward=self._reward[measure],
-            weight=self._weight(target),
+            weight=self._weight(action_dist),
             observation_weight=self._observation_weight[measure],
             q_hat=of_chosen,
             v_hat=of_chosen if pmf is None else (pmf * q_hat).sum(axis=1),
@@ -212,11 +196,11 @@ class Evaluator:
         """Return the normal interval of values, float64[n], one per evaluated row."""
         return normal(values, self.evaluated.session)
 
-    def _weight(self, target: Target) -> Float64:
+    def _weight(self, action_dist: Float64 | None) -> Float64:
         log = self.evaluated
-        if target.action_dist is None:
+        if action_dist is None:
             return np.ones(len(log))
-        weight: Float64 = target.action_dist[np.arange(len(log)), log.chosen] / log.propensity
+        weight: Float64 = action_dist[np.arange(len(log)), log.chosen] / log.propensity
         return weight
 
     def _estimates(

@@ -118,12 +118,11 @@ def bootstrap(
     np.add.at(totals, group, np.hstack([values, np.ones((len(values), 1))]))
     probability = np.full(groups, 1.0 / groups)
     means: list[Float64] = []
-    left, block = RESAMPLES, max(1, _CELLS // groups)
-    while left:
-        counts = rng.multinomial(groups, probability, size=min(left, block)).astype(np.float64)
-        drawn = counts @ totals
+    block = max(1, _CELLS // groups)
+    for start in range(0, RESAMPLES, block):
+        size = min(block, RESAMPLES - start)
+        drawn = rng.multinomial(groups, probability, size=size).astype(np.float64) @ totals
         means.append(drawn[:, :-1] / drawn[:, -1:])
-        left -= len(counts)
     tail = 50.0 * (1.0 - LEVEL)
     low, high = np.percentile(np.concatenate(means), [tail, 100.0 - tail], axis=0)
     return [

@@ -73,7 +73,8 @@ def read(
         rows = _decisions(connection, pool, since_us)
         outcomes = _Outcomes.read(connection, pool)
         models = _models(connection, pool)
-    rows = [row for row in rows if _has_tags(row, tags or {})]
+    if tags:
+        rows = [row for row in rows if tags.items() <= json.loads(row["tags"] or "{}").items()]
     last_us, notes = outcomes.last_old_enough(rows)
     kept, left_out = _select(rows, policy_identity, last_us)
     if not kept:
@@ -176,11 +177,6 @@ def _models(connection: Connection, pool: str) -> dict[int, Model]:
         limits = (model.max_output_tokens, model.context_length) if model else (None, None)
         by_price[row.id] = Model(row.model, row.input_price, row.output_price, row.id, *limits)
     return by_price
-
-
-def _has_tags(row: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
-    own = json.loads(row["tags"] or "{}") if tags else {}
-    return all(own.get(key) == value for key, value in tags.items())
 
 
 def _select(

@@ -70,9 +70,8 @@ def read(path: Path, *, tags: Mapping[str, str] | None = None) -> BanditLog:
         raise InputError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
     if set(_OPEN_BANDIT) <= set(table.column_names):
         table = table.rename_columns([_OPEN_BANDIT.get(n, n) for n in table.column_names])
-    for name in ("arm", "propensity", "reward"):
-        if name not in table.column_names:
-            raise InputError(f"{path}: column {name!r} is missing")
+    if "arm" not in table.column_names:
+        raise InputError(f"{path}: column 'arm' is missing")
     arms = table["arm"].to_pylist()
     if None in arms:
         raise InputError(f"{path}: row {arms.index(None) + 1}, column 'arm': missing")
@@ -110,23 +109,24 @@ class _Rows:
 
     def __init__(self, path: Path, table: pyarrow.Table, rows: NDArray[np.intp]) -> None:
         self.path, self.table, self.rows = path, table, rows
-        self.names = set(table.column_names)
+        self.names = table.column_names
 
     def log(self, models: Sequence[str]) -> BanditLog:
         """Return the rows as a log over these models."""
         n = len(self.rows)
         propensity = self._numbers("propensity")
-        self._check("propensity", propensity, (propensity > 0.0) & (propensity <= 1.0), "(0, 1]")
+        is_valid = (propensity > 0.0) & (propensity <= 1.0)
+        self._check("column 'propensity'", propensity, is_valid, "{:g} is not in (0, 1]")
         position = {model: k for k, model in enumerate(models)}
         chosen = np.array([position[str(arm)] for arm in self._values("arm")])
         action_dist = None
         if any(name.startswith("pmf:") for name in self.names):
             action_dist = self._action_dist([f"pmf:{model}" for model in models])
-            differs = np.abs(action_dist[np.arange(n), chosen] - propensity) > 1e-6
-            if differs.any():
-                raise self._fault(differs, "column 'propensity'", "not that of its pmf")
+            is_valid = np.abs(action_dist[np.arange(n), chosen] - propensity) <= 1e-6
+            self._check("column 'propensity'", propensity, is_valid, "not that of its pmf")
         reward = self._numbers("reward")
-        self._check("reward", reward, ~((reward < 0.0) | (reward > 1.0)), "[0, 1]")
+        is_valid = ~((reward < 0.0) | (reward > 1.0))
+        self._check("column 'reward'", reward, is_valid, "{:g} is not in [0, 1]")
         session = self._values("session") if "session" in self.names else [None] * n
         return BanditLog(
             name=self.path.stem,
@@ -139,60 +139,53 @@ class _Rows:
             cost_usd=self._numbers("cost") if "cost" in self.names else np.full(n, np.nan),
             preference=np.tile(QUALITY_ALONE, (n, 1)),
             tau_cost_usd=np.ones(n),
-            session=number_sessions([None if name is None else str(name) for name in session]),
+            session=number_sessions(session),
         )
 
     def _action_dist(self, names: Sequence[str]) -> Float64:
         """Return the columns of the pmf, float64[n, K]."""
-        for name in names:
-            if name not in self.names:
-                raise InputError(f"{self.path}: column {name!r} is missing")
         pmf = np.column_stack([self._numbers(name) for name in names])
-        is_probability = (pmf >= 0.0) & (pmf <= 1.0)
-        if not is_probability.all():
-            i, k = np.argwhere(~is_probability)[0]
-            self._check(names[k], pmf[:, k], np.arange(len(pmf)) != i, "[0, 1]")
+        for name, column in zip(names, pmf.T, strict=True):
+            is_valid = (column >= 0.0) & (column <= 1.0)
+            self._check(f"column {name!r}", column, is_valid, "{:g} is not in [0, 1]")
         total = pmf.sum(axis=1)
-        differs = np.abs(total - 1.0) > 1e-4
-        if differs.any():
-            first = total[differs][0]
-            raise self._fault(differs, "columns 'pmf:*'", f"their sum is {first:g}, not 1")
+        is_valid = np.abs(total - 1.0) <= 1e-4
+        self._check("columns 'pmf:*'", total, is_valid, "their sum is {:g}, not 1")
         return pmf
 
     def _features(self) -> Float32:
         """Return the columns ``x:<name>`` and an intercept, float32[n, d]."""
-        names = [name for name in self.table.column_names if name.startswith("x:")]
-        columns = [self._numbers(name) for name in names]
-        for name, column in zip(names, columns, strict=True):
-            if np.isnan(column).any():
-                raise self._fault(np.isnan(column), f"column {name!r}", "missing")
-        return np.column_stack([*columns, np.ones(len(self.rows))]).astype(np.float32)
+        columns = {name: self._numbers(name) for name in self.names if name.startswith("x:")}
+        for name, column in columns.items():
+            self._check(f"column {name!r}", column, ~np.isnan(column), "missing")
+        return np.column_stack([*columns.values(), np.ones(len(self.rows))]).astype(np.float32)
 
     def _numbers(self, name: str) -> Float64:
         """Return a numeric column, float64[n], NaN where a value is missing."""
         import pyarrow
 
+        if name not in self.names:
+            raise InputError(f"{self.path}: column {name!r} is missing")
         try:
             numbers: Float64 = self.table[name].cast(pyarrow.float64()).to_numpy()[self.rows]
         except (pyarrow.ArrowException, ValueError) as error:
             raise InputError(f"{self.path}: column {name!r} is not numeric") from error
-        if np.isinf(numbers).any():
-            raise self._fault(np.isinf(numbers), f"column {name!r}", "not finite")
+        self._check(f"column {name!r}", numbers, ~np.isinf(numbers), "not finite")
         return numbers
 
     def _values(self, name: str) -> list[Any]:
         column = self.table[name].to_pylist()
         return [column[i] for i in self.rows.tolist()]
 
-    def _check(self, name: str, numbers: Float64, is_valid: Bools, interval: str) -> None:
-        if not is_valid.all():
-            first = numbers[~is_valid][0]
-            raise self._fault(~is_valid, f"column {name!r}", f"{first:g} is not in {interval}")
+    def _check(self, column: str, values: Float64, is_valid: Bools, fault: str) -> None:
+        """Refuse the first row that is not valid, by its number in the file, from 1.
 
-    def _fault(self, is_faulty: Bools, column: str, fault: str) -> InputError:
-        """Return an error about the first faulty row, by its number in the file, from 1."""
-        row = int(self.rows[is_faulty][0]) + 1
-        return InputError(f"{self.path}: row {row}, {column}: {fault}")
+        `fault` is a format for the value of that row.
+        """
+        if not is_valid.all():
+            i = int(np.argmin(is_valid))
+            reason = fault.format(values[i])
+            raise InputError(f"{self.path}: row {self.rows[i] + 1}, {column}: {reason}")
 
 
 def history_of(log: BanditLog) -> DecisionHistory:

@@ -210,13 +210,12 @@ class _ReplayedPolicy:
 def _estimates(log: BanditLog, rows: NDArray[np.intp], first: int) -> dict[str, Interval]:
     """Return the mean outcome of the accepted rows, by measure."""
     estimates = {}
-    session = np.unique(log.session[rows], return_inverse=True)[1]
     evaluated, zeros = log.rows(slice(first, None)), np.zeros(len(rows))
     for name in log.measures:
         reward, weight = (column[rows - first] for column in observed_rewards(evaluated, name))
         if np.count_nonzero(weight) >= LEAST_ACCEPTED:
             inputs = EstimatorInputs(reward, np.ones(len(rows)), weight, q_hat=zeros, v_hat=zeros)
-            estimates[name] = normal(snips(inputs), session)
+            estimates[name] = normal(snips(inputs), log.rows(rows).session)
     return estimates
 
 

@@ -67,11 +67,13 @@ def simulate_log(
         Event(k, POOL, "model_added", payload={"name": name}) for k, name in enumerate(models, 1)
     ]
     decisions: list[Decisions] = []
+    chosen: list[int] = []
     for decision_id, row in zip(ids, rows.tolist(), strict=True):
         tokens = np.array([float(len(dataset.prompts[row].encode("utf-8", "surrogatepass")))])
         choice = player.decide(features[row : row + 1], tokens)[0]
         decisions.append(choice.note[0])
         arm = models.index(str(choice.model))
+        chosen.append(arm)
         answer = {
             "quality": float(dataset.quality[row, arm]),
             "cost": float(dataset.cost_usd[row, arm]),
@@ -79,39 +81,28 @@ def simulate_log(
         player.feed(choice, **answer)
         for outcome in outcomes(choice, after=len(events), decision_id=decision_id, **answer):
             events.append(Event(outcome.seq, POOL, "feedback", outcome, embedder))
-    policy_identity = player.fold.policy_identity
+    policy_identity, n = player.fold.policy_identity, len(rows)
     batch = RequestBatch.join([decision.scored.requests for decision in decisions])
+    offered = decisions[0].scored.columns.models
     requests = LoggedRequests(
         batch=batch,
-        model_sets=[(np.arange(len(rows)), decisions[0].scored.columns.models)],
+        model_sets=[(np.arange(n), offered)],
         spend_rate_usd=np.array([decision.spend_rate_usd[0] for decision in decisions]),
     )
-    log = _log(dataset, rows, batch, decisions, policy_identity.tau_cost_usd)
-    return DecisionHistory(log, requests, ids, policy_identity, events)
-
-
-def _log(
-    dataset: Dataset,
-    rows: NDArray[np.intp],
-    batch: RequestBatch,
-    decisions: Sequence[Decisions],
-    tau_cost_usd: float,
-) -> BanditLog:
-    """Return the decisions as columns, with the models in the order of the data."""
-    n, in_router = len(rows), [model.name for model in decisions[0].scored.columns.models]
-    order = np.array([in_router.index(name) for name in dataset.models])
+    # The router has the models in another order than the data.
+    order = [[model.name for model in offered].index(name) for name in models]
     action_dist: Float64 = np.concatenate([decision.pmf[:, order] for decision in decisions])
-    chosen = np.array([int(np.flatnonzero(order == d.chosen[0])[0]) for d in decisions])
-    return BanditLog(
+    log = BanditLog(
         name=dataset.name,
-        models=dataset.models,
+        models=models,
         features=batch.features,
-        chosen=chosen,
+        chosen=np.array(chosen),
         propensity=action_dist[np.arange(n), chosen],
         action_dist=action_dist,
         quality=dataset.quality[rows, chosen],
         cost_usd=dataset.cost_usd[rows, chosen],
         preference=batch.preference,
-        tau_cost_usd=np.full(n, tau_cost_usd),
+        tau_cost_usd=np.full(n, policy_identity.tau_cost_usd),
         session=np.arange(n),
     )
+    return DecisionHistory(log, requests, ids, policy_identity, events)

@@ -25,7 +25,7 @@ from policies.base import Float64
 from sim.data.dataset import Dataset
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
-from sim.ope.evaluator import Evaluator, Target
+from sim.ope.evaluator import Evaluator
 from sim.ope.synthetic_log import simulate_log
 from sim.play.candidate import Candidate
 
@@ -110,7 +110,7 @@ def play(kind: str, n: int, repetition: int) -> tuple[float, bool, dict[str, tup
     """Return ESS, whether it was refused, and (mean, low, high) by estimator."""
     log = log_of(kind, n, repetition)
     judge = Evaluator(log, measures=["quality"])
-    wanted = Target("target", target(log.features.astype(np.float64)))
+    wanted = target(log.features.astype(np.float64))
     support, found = judge.support(wanted), {}
     for how, values in judge.values(wanted, "quality").items():
         interval = judge.interval(values)

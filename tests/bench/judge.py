@@ -31,7 +31,7 @@ from policies.base import Float32
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import draw_prices
-from sim.ope.evaluator import Evaluator, Target
+from sim.ope.evaluator import Evaluator
 from sim.ope.logged_requests import LoggedRequests
 from sim.ope.synthetic_log import simulate_log
 from sim.ope.target_policy import compute_action_dist, train
@@ -86,7 +86,7 @@ def play(
         fold = train(history, one, until=first)
         whole = np.arange(len(dataset))
         pmf = compute_action_dist(everything, dataset.models, one.options, fold, rows=whole)
-        target = Target(one.label, pmf[rows[first:]])
+        target = pmf[rows[first:]]
         pmfs.append(pmf)
         supports.append(judge.support(target))
         values.append(judge.values(target, "quality"))

@@ -10,7 +10,7 @@ import pytest
 from policies.base import Float32, Float64
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import ESTIMATORS
-from sim.ope.evaluator import Evaluator, Target
+from sim.ope.evaluator import Evaluator
 from sim.ope.intervals import empirical_bernstein
 
 Make = Callable[..., BanditLog]
@@ -18,8 +18,8 @@ Policy = Callable[[Float32], Float64]
 VALUE = 0.9 * 0.8 + 0.1 * 0.3
 
 
-def target_of(log: BanditLog, good_policy: Policy, first: int = 0) -> Target:
-    return Target("good", good_policy(log.features[first:]))
+def target_of(log: BanditLog, good_policy: Policy, first: int = 0) -> Float64:
+    return good_policy(log.features[first:])
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.4])
@@ -80,14 +80,14 @@ def test_rows_before_the_first_are_learned_from_and_not_evaluated(
 def test_the_logging_policy_needs_no_support(make_log: Make) -> None:
     log = make_log(900, action_dist=(0.5, 0.3, 0.2))
     evaluator = Evaluator(log)
-    found = evaluator.evaluate(Target("logged", None))
+    found = evaluator.evaluate("logged", None)
     assert (found.support, found.refusal, list(found.warnings)) == (None, None, [])
     estimates = found.estimates["quality"]
     for how in ("ips", "snips", "clipped ips"):
         assert estimates[how].normal.mean == pytest.approx(log.quality.mean())
     # The reward model removes the chance of which arm was drawn.
     assert estimates["dr"].normal.mean == pytest.approx(log.quality.mean(), abs=0.03)
-    assert evaluator.evaluate(Target("its action_dist", log.action_dist)).estimates["quality"][
+    assert evaluator.evaluate("its action_dist", log.action_dist).estimates["quality"][
         "ips"
     ].normal.mean == (pytest.approx(log.quality.mean()))
 
@@ -116,8 +116,8 @@ def test_sessions_make_intervals_wider_in_estimates_and_differences(
     wide = []
     for session in (twice.session, np.arange(1_600)):
         evaluator = Evaluator(replace(twice, session=session))
-        a = evaluator.evaluate(target_of(twice, good_policy))
-        b = evaluator.evaluate(Target("logged", None))
+        a = evaluator.evaluate("good", target_of(twice, good_policy))
+        b = evaluator.evaluate("logged", None)
         apart = evaluator.difference(a, b, "quality")["ips"]
         own = a.estimates["quality"]["ips"]
         wide.append([i.half_width for e in (own, apart) for i in (e.normal, e.bootstrap)])
@@ -128,8 +128,8 @@ def test_differences_are_paired_and_antisymmetric(make_log: Make, good_policy: P
     log = make_log(1_000, cost=True)
     evaluator = Evaluator(log)
     a, b = (
-        evaluator.evaluate(target_of(log, good_policy)),
-        evaluator.evaluate(Target("c", np.tile([0, 0, 1.0], (1000, 1)))),
+        evaluator.evaluate("good", target_of(log, good_policy)),
+        evaluator.evaluate("c", np.tile([0, 0, 1.0], (1000, 1))),
     )
     for name in ("quality", "cost", "utility"):
         ab, ba = evaluator.difference(a, b, name), evaluator.difference(b, a, name)
@@ -143,7 +143,7 @@ def test_differences_are_paired_and_antisymmetric(make_log: Make, good_policy: P
 
 def test_a_refused_policy_has_no_estimates(make_log: Make) -> None:
     log = make_log(500, action_dist=(0.5, 0.5, 0.0))
-    found = Evaluator(log).evaluate(Target("c", np.tile([0.0, 0.0, 1.0], (500, 1))))
+    found = Evaluator(log).evaluate("c", np.tile([0.0, 0.0, 1.0], (500, 1)))
     assert found.refusal is not None and "exploration_share" in found.refusal
     assert found.estimates == {} and found.values == {}
     assert found.support is not None and found.support.outside == 1.0
@@ -151,7 +151,7 @@ def test_a_refused_policy_has_no_estimates(make_log: Make) -> None:
 
 def test_too_little_feedback_is_named_in_the_refusal(make_log: Make, good_policy: Policy) -> None:
     log = make_log(600, missing=0.95)
-    found = Evaluator(log).evaluate(target_of(log, good_policy))
+    found = Evaluator(log).evaluate("good", target_of(log, good_policy))
     assert found.refusal is not None and "rows have feedback" in found.refusal
 
 
@@ -174,7 +174,7 @@ def test_a_measure_observed_in_few_rows_is_not_estimated(
     log = make_log(600, cost=True)
     log = replace(log, cost_usd=np.where(np.arange(600) < 20, log.cost_usd, np.nan))
     evaluator = Evaluator(log)
-    found = evaluator.evaluate(target_of(log, good_policy))
+    found = evaluator.evaluate("good", target_of(log, good_policy))
     assert found.refusal is None and list(found.estimates) == ["quality", "utility"]
     assert "cost: observed in too few rows for an estimate" in found.warnings
 
@@ -191,20 +191,20 @@ def test_few_sessions_give_a_warning(make_log: Make, good_policy: Policy) -> Non
     log = replace(make_log(600), session=np.arange(600) % 12)
     assert (
         "12 sessions are few for an interval"
-        in Evaluator(log).evaluate(target_of(log, good_policy)).warnings
+        in Evaluator(log).evaluate("good", target_of(log, good_policy)).warnings
     )
-    assert Evaluator(make_log(600)).evaluate(target_of(log, good_policy)).warnings == []
+    assert Evaluator(make_log(600)).evaluate("good", target_of(log, good_policy)).warnings == []
 
 
 def test_a_guarantee_needs_the_largest_possible_weight(make_log: Make, good_policy: Policy) -> None:
     log = make_log(40_000)
-    known = Evaluator(log).evaluate(target_of(log, good_policy)).estimates["quality"]
+    known = Evaluator(log).evaluate("good", target_of(log, good_policy)).estimates["quality"]
     assert known["dr"].guaranteed is not None and known["dm"].guaranteed is None
     assert known["dr"].guaranteed.half_width > known["dr"].normal.half_width
     without_pmf = replace(log, action_dist=None)
     assert (
         Evaluator(without_pmf)
-        .evaluate(target_of(log, good_policy))
+        .evaluate("good", target_of(log, good_policy))
         .estimates["quality"]["dr"]
         .guaranteed
         is None
@@ -213,16 +213,17 @@ def test_a_guarantee_needs_the_largest_possible_weight(make_log: Make, good_poli
 
 def test_wrong_propensities_give_a_warning(make_log: Make, good_policy: Policy) -> None:
     log = make_log(2_000, action_dist=(0.6, 0.3, 0.1))
-    assert Evaluator(log).evaluate(target_of(log, good_policy)).warnings == []
+    assert Evaluator(log).evaluate("good", target_of(log, good_policy)).warnings == []
     wrong = replace(log, propensity=np.full(2_000, 1 / 3), action_dist=np.full((2_000, 3), 1 / 3))
-    warnings = Evaluator(wrong).evaluate(target_of(log, good_policy)).warnings
+    warnings = Evaluator(wrong).evaluate("good", target_of(log, good_policy)).warnings
     assert any(warning.startswith("the mean weight is") for warning in warnings)
 
 
 def test_the_same_arguments_give_the_same_numbers(make_log: Make, good_policy: Policy) -> None:
     log = make_log(400)
     a, b, c = (
-        Evaluator(log, seed=seed).evaluate(target_of(log, good_policy)) for seed in (0, 0, 1)
+        Evaluator(log, seed=seed).evaluate("good", target_of(log, good_policy))
+        for seed in (0, 0, 1)
     )
     assert a.estimates == b.estimates
     assert a.estimates["quality"]["dr"].bootstrap != c.estimates["quality"]["dr"].bootstrap
@@ -233,7 +234,7 @@ def test_a_guarantee_counts_the_range_that_is_possible(make_log: Make, good_poli
     """The range is not that of the rewards: a weight of 0 makes a value of IPS 0."""
     log = make_log(2_000)
     close = replace(log, quality=0.9 + 0.1 * log.quality)
-    policy = Evaluator(close).evaluate(target_of(close, good_policy))
+    policy = Evaluator(close).evaluate("good", target_of(close, good_policy))
     found = policy.estimates["quality"]["ips"].guaranteed
     values = policy.values["quality"]["ips"]
     least = empirical_bernstein(values, log.session, 0.9 / (1 / 3) * 1.0)
@@ -242,7 +243,7 @@ def test_a_guarantee_counts_the_range_that_is_possible(make_log: Make, good_poli
 
 def test_a_guarantee_that_holds_every_possible_value_is_left_out(make_log: Make) -> None:
     evaluator = Evaluator(make_log(60))
-    logged = evaluator.evaluate(Target("logged", None)).estimates["quality"]["dr"]
+    logged = evaluator.evaluate("logged", None).estimates["quality"]["dr"]
     assert logged.guaranteed is None
-    more = Evaluator(make_log(2_000)).evaluate(Target("logged", None)).estimates["quality"]["dr"]
+    more = Evaluator(make_log(2_000)).evaluate("logged", None).estimates["quality"]["dr"]
     assert more.guaranteed is not None and more.guaranteed.low > 0.0
