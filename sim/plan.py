@@ -26,7 +26,7 @@ from sim.data.prices import read_prices
 from sim.errors import InputError
 from sim.measure import summary
 from sim.measure.supervised import Supervised
-from sim.play.candidate import Candidate, distinct, parse, parse_preference
+from sim.play.candidate import Candidate, check_labels, parse_candidate, parse_preference
 from sim.play.libraries import LIBRARIES
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace
@@ -135,8 +135,8 @@ class StagePlan:
                 models=self.experiment.dataset.models,
                 embedder=self.experiment.embedder,
                 dim=self.experiment.features.shape[1],
-                budget=self.experiment.budget_rate is not None,
-                quality=self.experiment.preference[0],
+                has_budget=self.experiment.budget_rate_usd is not None,
+                quality_weight=self.experiment.preference[0],
             )
 
     def judge(self, traces: Sequence[Trace]) -> Stage:
@@ -150,7 +150,7 @@ class StagePlan:
             says=self.says,
             scenario=self.scenario,
             traces=traces,
-            budget_rate_usd=self.experiment.budget_rate,
+            budget_rate_usd=self.experiment.budget_rate_usd,
             supervised=fitted if len(fitted) == len(worlds) else None,
             utility={seed: utility(self.experiment, of) for seed, of in worlds.items()}
             if weighs_cost
@@ -244,7 +244,7 @@ def plan_replay(dataset: Dataset, options: ReplayOptions) -> ReplayPlan:
     except (ValueError, ImportError) as error:
         raise InputError(f"--embedder: {error}") from error
     candidates = [_candidate(text, options) for text in options.policy or ["thompson"]]
-    distinct(candidates)
+    check_labels(candidates)
     stages = plan_stages(
         dataset,
         [
@@ -256,7 +256,7 @@ def plan_replay(dataset: Dataset, options: ReplayOptions) -> ReplayPlan:
             )
             for scenario in _scenarios(dataset, options)
         ],
-        budget_rates=options.budget_rate or (),
+        budget_rates_usd=options.budget_rate or (),
         embedder=embedder,
         tasks=options.tasks,
         split=options.split,
@@ -273,7 +273,7 @@ def plan_stages(
     dataset: Dataset,
     scenarios: Sequence[Scenario],
     *,
-    budget_rates: Sequence[float],
+    budget_rates_usd: Sequence[float],
     embedder: Embedder,
     tasks: bool,
     split: Split,
@@ -289,7 +289,7 @@ def plan_stages(
         It may have gaps; a scenario takes its models, and the rows in which they all have answers.
     scenarios : sequence of Scenario
         In the order of the report.
-    budget_rates : sequence of float
+    budget_rates_usd : sequence of float
         US dollars per request, for every scenario in place of its own; may be empty.
     embedder : Embedder
         Embeds the prompts, once for each set of models.
@@ -320,9 +320,9 @@ def plan_stages(
         own = scenario.preference or PoolOptions().preference
         weights = preference or own.weights()
         common = replace(of_models[data.models], scenario=scenario, preference=weights)
-        for rate in budget_rates or scenario.budget_rates_usd or (None,):
-            budget = "" if rate is None else f", {rate * 1_000:.3g} USD per 1,000 requests"
-            experiment = replace(common, budget_rate=rate)
+        for rate_usd in budget_rates_usd or scenario.budget_rates_usd or (None,):
+            budget = "" if rate_usd is None else f", {rate_usd * 1_000:.3g} USD per 1,000 requests"
+            experiment = replace(common, budget_rate_usd=rate_usd)
             title = f"{scenario.title}{budget}"
             stages.append(StagePlan(title, scenario.says, scenario.title, experiment))
     return stages
@@ -342,7 +342,7 @@ def _scenarios(dataset: Dataset, options: ReplayOptions) -> list[Scenario]:
 
 def _candidate(text: str, options: ReplayOptions) -> Candidate:
     """Return the candidate of a text, with what the options ask of every candidate."""
-    candidate = parse(text)
+    candidate = parse_candidate(text)
     pool = candidate.options
     if options.reset_on_drift:
         pool = pool.model_copy(update={"reset_on_drift": True})
@@ -386,7 +386,7 @@ def supervised_limit(experiment: Experiment, trace: Trace) -> Supervised | None:
     )
     if not as_logged:
         return None
-    learned = experiment.learned(trace.seed)
+    learned = experiment.learned_rows(trace.seed)
     if len(learned):
         return Supervised.of(data, x, learned, rows)
     return Supervised.cross_fitted(data, x, rows)

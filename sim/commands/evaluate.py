@@ -298,11 +298,11 @@ def _read(asked: EvaluateOptions, tags: dict[str, str]) -> DecisionHistory:
 
 def _candidates(texts: Sequence[str], history: DecisionHistory) -> list[Candidate]:
     """Return the policies, after a check that each can be judged from the log."""
-    from sim.play.candidate import distinct, parse
+    from sim.play.candidate import check_labels, parse_candidate
     from sim.play.libraries import LIBRARIES
 
-    candidates = [parse(text) for text in texts]
-    distinct(candidates)
+    candidates = [parse_candidate(text) for text in texts]
+    check_labels(candidates)
     for candidate in candidates:
         where = f"--policy: {candidate.label!r}"
         if candidate.name in LIBRARIES:

@@ -185,7 +185,7 @@ class _ReplayedPolicy:
         if self.budget is None:
             advance_usd = float(self.router.score(request).reservation_nano.max()) / NANO
             self.budget = ReplayBudget(
-                make_pacing(self.pacing), self.budget_rate_usd, None, advance=advance_usd
+                make_pacing(self.pacing), self.budget_rate_usd, None, advance_usd=advance_usd
             )
         self.trial = self.budget.fork()
         return self.trial.decide(self.router, request, changed=self.changed)

@@ -19,7 +19,7 @@ from sim.data.dataset import Dataset
 from sim.ope.bandit_log import BanditLog
 from sim.ope.logged_requests import DecisionHistory, LoggedRequests
 from sim.play.candidate import Candidate
-from sim.play.router_player import POOL, Replayer, outcomes
+from sim.play.router_player import POOL, RouterPlayer, outcomes
 
 
 def simulate_log(
@@ -54,9 +54,9 @@ def simulate_log(
     rng : numpy.random.Generator
         Draws the choices.
     """
-    player = Replayer(
+    player = RouterPlayer(
         specs=specs,
-        contender=candidate,
+        candidate=candidate,
         dim=features.shape[1],
         embedder=embedder,
         preference=preference,
@@ -76,10 +76,10 @@ def simulate_log(
         chosen.append(arm)
         answer = {
             "quality": float(dataset.quality[row, arm]),
-            "cost": float(dataset.cost_usd[row, arm]),
+            "cost_usd": float(dataset.cost_usd[row, arm]),
         }
         player.feed(choice, **answer)
-        for outcome in outcomes(choice, after=len(events), decision_id=decision_id, **answer):
+        for outcome in outcomes(choice, after_seq=len(events), decision_id=decision_id, **answer):
             events.append(Event(outcome.seq, POOL, "feedback", outcome, embedder))
     policy_identity, n = player.fold.policy_identity, len(rows)
     batch = RequestBatch.join([decision.scored.requests for decision in decisions])

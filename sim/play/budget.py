@@ -1,7 +1,7 @@
-"""A replay's budget: what is left of it, and the mode that prices it, as a ledger holder has them.
+"""The budget of a replay: the money that is left, and the mode of pacing that sets its price.
 
-A purse holds the hard cap by reservations, in nano-dollars; whatever a mode may believe, no answer
-leaves that the purse does not cover. Bills are settled at once here.
+A hard cap by reservations, in nano-dollars, holds whatever the mode believes: a request is never
+answered by a model whose reservation the cap does not cover. Answers are billed at once here.
 """
 
 from __future__ import annotations
@@ -23,111 +23,136 @@ from policies.pacing.base import WINDOW, Money
 
 @dataclass(slots=True)
 class Cap:
-    """A purse of one budget; all in nano-dollars, `keep` what is kept for cheapest answers."""
+    """The hard cap of one budget, as the `Purse` of a router that decides one request at a time.
 
-    limit: int
-    spent: int = 0
-    keep: int = 0
+    Attributes
+    ----------
+    limit_nano : int
+        What may be spent in all.
+    spent_nano : int
+        What was paid, and what is reserved.
+    keep_nano : int
+        What models other than a request's cheapest must leave.
+    """
+
+    limit_nano: int
+    spent_nano: int = 0
+    keep_nano: int = 0
 
     def headroom(self, row: int) -> int:
-        """Return what is not spent or reserved yet."""
-        return self.limit - self.spent
+        """Return the nano-dollars that are neither spent nor reserved."""
+        return self.limit_nano - self.spent_nano
 
     def spare(self, row: int) -> int:
-        """Return what models other than the cheapest may take of that."""
-        return self.limit - self.spent - self.keep
+        """Return the nano-dollars of these that models other than the cheapest may reserve."""
+        return self.limit_nano - self.spent_nano - self.keep_nano
 
     def take(self, row: int, nano: int) -> None:
-        """Take a reservation."""
-        self.spent += nano
+        """Reserve nano-dollars."""
+        self.spent_nano += nano
 
-    def settle(self, nano: int, cost: float) -> None:
-        """Give back what a reservation was too much."""
-        self.spent += math.ceil(cost * NANO - 1e-3) - nano
+    def settle(self, reserved_nano: int, cost_usd: float) -> None:
+        """Replace a reservation by what the answer cost."""
+        self.spent_nano += math.ceil(cost_usd * NANO - 1e-3) - reserved_nano
 
 
 @dataclass(slots=True)
 class ReplayBudget:
-    """Money for a stretch of requests, spent at a rate.
+    """Money for a stretch of requests, to be spent at a rate.
 
     Attributes
     ----------
-    pacing : the mode; it outlives a budget, and knows its requests.
-    rate : US dollars per request.
-    requests : how many there will be, all of whose money may be spent at any time; None when
-        nobody knows: each then brings its own money, beside an advance.
-    advance : US dollars that may be spent ahead of time where the number is not known.
-    recent : the last requests, whoever paid for them.
+    pacing : Pacing
+        The mode. It outlives the budget, and remembers earlier requests.
+    rate_usd : float
+        US dollars per request.
+    requests : int or None
+        The number of requests, whose whole money may be spent at any time. None where it is not
+        known: then each request adds its own money to an advance.
+    advance_usd : float
+        US dollars that may be spent ahead of time where the number is not known.
+    recent : deque of RequestBatch
+        The last requests, those before this budget included.
     """
 
     pacing: Pacing
-    rate: float
+    rate_usd: float
     requests: int | None
-    advance: float = 0.0
+    advance_usd: float = 0.0
     recent: deque[RequestBatch] = field(default_factory=lambda: deque(maxlen=WINDOW))
     cap: Cap = field(init=False)
     _count: int = 0
 
     def __post_init__(self) -> None:
-        limit = self.advance if self.requests is None else self.rate * self.requests
-        self.cap = Cap(math.floor(limit * NANO))
+        """Set the cap."""
+        limit_usd = self.advance_usd
+        if self.requests is not None:
+            limit_usd = self.rate_usd * self.requests
+        self.cap = Cap(math.floor(limit_usd * NANO))
 
-    def decide(self, router: Router, asks: RequestBatch, *, changed: bool = False) -> Decisions:
-        """Decide one request at the terms of now.
+    def decide(self, router: Router, request: RequestBatch, *, changed: bool = False) -> Decisions:
+        """Decide one request at the current price of money, and reserve what it may cost.
 
         Parameters
         ----------
-        changed : whether a price row or a model has changed since the last one.
+        router : Router
+            Scores and decides.
+        request : RequestBatch
+            A batch of one.
+        changed : bool
+            Whether a price row or a model has changed since the last request.
         """
         if self.requests is None:
-            self.cap.limit = math.floor((self.advance + self.rate * (self._count + 1)) * NANO)
+            limit_usd = self.advance_usd + self.rate_usd * (self._count + 1)
+            self.cap.limit_nano = math.floor(limit_usd * NANO)
         if changed or self._count == 0 or self.pacing.due(self.pacing.count):
-            scored = router.score(RequestBatch.join([*self.recent] or [asks]))
+            scored = router.score(RequestBatch.join([*self.recent] or [request]))
             self.pacing.solve(scored.window(), self._money())
-        self.recent.append(asks)
+        self.recent.append(request)
         self._count += 1
         terms = self.pacing.terms
-        self.cap.keep = int(terms.keep_usd * NANO)
-        decisions = router.decide(asks, price=terms.rows(1), purse=self.cap)
+        self.cap.keep_nano = int(terms.keep_usd * NANO)
+        decisions = router.decide(request, price=terms.rows(1), purse=self.cap)
         chosen = int(decisions.chosen[0])
         if chosen >= 0:
-            reserved = decisions.scored.reservation_nano[0, chosen] / NANO
-            self.pacing.charge(float(decisions.scored.cost_usd[0, chosen]), float(reserved))
+            reserved_usd = decisions.scored.reservation_nano[0, chosen] / NANO
+            self.pacing.charge(float(decisions.scored.cost_usd[0, chosen]), float(reserved_usd))
         return decisions
 
     def fork(self) -> ReplayBudget:
-        """Return a budget in the same state, which goes its own way from here."""
+        """Return a copy, which goes its own way from here."""
         twin = replace(self, pacing=deepcopy(self.pacing), recent=self.recent.copy())
         twin.cap, twin._count = replace(self.cap), self._count
         return twin
 
-    def reserve(self, worst: Float64 | None) -> None:
-        """Price the last requests as from now on, where other models are on offer, or dearer ones.
+    def next(self, requests: int) -> ReplayBudget:
+        """Return the budget of the next stretch of requests, which remembers this one's."""
+        return ReplayBudget(self.pacing, self.rate_usd, requests, recent=self.recent)
+
+    def reprice(self, reservation_usd: Float64 | None) -> None:
+        """Let the last requests reserve what the next ones do, after a change of models or prices.
 
         Parameters
         ----------
-        worst : float64[K], US dollars to reserve for each model; None where tokens tell.
+        reservation_usd : float64[K] or None
+            What an answer of each model reserves; None where that follows from tokens.
         """
-        for k, asks in enumerate(self.recent):
-            n = len(asks.features)
-            self.recent[k] = replace(
-                asks, reservation_usd=None if worst is None else np.tile(worst, (n, 1))
-            )
+        for k, request in enumerate(self.recent):
+            n = len(request.features)
+            rows = None if reservation_usd is None else np.tile(reservation_usd, (n, 1))
+            self.recent[k] = replace(request, reservation_usd=rows)
 
-    def settle(self, decisions: Decisions, cost: float) -> None:
-        """Take in what the answer to a decision has cost."""
-        nano = int(decisions.scored.reservation_nano[0, decisions.chosen[0]])
-        self.cap.settle(nano, cost)
-        self.pacing.settle(nano / NANO, cost)
+    def settle(self, decisions: Decisions, cost_usd: float) -> None:
+        """Replace the reservation of a decision by what the answer cost."""
+        reserved_nano = int(decisions.scored.reservation_nano[0, decisions.chosen[0]])
+        self.cap.settle(reserved_nano, cost_usd)
+        self.pacing.settle(reserved_nano / NANO, cost_usd)
 
     def _money(self) -> Money:
-        left = self.cap.headroom(0) / NANO
         requests = math.inf if self.requests is None else self.requests - self._count
         return Money(
-            left_usd=left, cap_usd=self.cap.limit / NANO, requests=requests, rate_usd=self.rate
+            left_usd=self.cap.headroom(0) / NANO,
+            cap_usd=self.cap.limit_nano / NANO,
+            requests=requests,
+            rate_usd=self.rate_usd,
         )
-
-
-def following(before: ReplayBudget, requests: int) -> ReplayBudget:
-    """Return the budget of the next stretch, which knows the requests of the one before."""
-    return ReplayBudget(before.pacing, before.rate, requests, recent=before.recent)

@@ -1,7 +1,7 @@
-"""Who is judged: a policy with the pool's settings around it, as a person names it.
+"""Candidates: policies to be judged, each with the pool's settings around it.
 
-What is said of a policy is checked here, before anything is played, and told in one line. A prior
-is read once and travels as text, so that no file is needed where the policy then runs.
+What a person writes of them is checked here, before anything is played; a mistake is one line. A
+prior is read once and kept as text, so that no file is needed in the process that plays.
 """
 
 from __future__ import annotations
@@ -35,20 +35,24 @@ KEYS = (
     "tau_cost",
     "tau_latency_ms",
 )
-"""The keys of a pool that are a policy's own; all others are the data's or the command's."""
+"""The keys of a pool that belong to a policy; all others belong to the data or the command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A policy as asked for.
+    """A policy to be judged.
 
     Attributes
     ----------
-    label : in reports.
-    options : of the pool that it decides in; of `options.policy.name`, one of `policies.POLICIES`
-        or `sim.play.libraries.LIBRARIES`.
-    prior : a `banditroute.learn.prior.Prior` as text, "" for none; never in `options`.
-    pacing : the mode that prices a budget's money.
+    label : str
+        Its name in reports.
+    options : PoolOptions
+        Of the pool that it decides in. `options.policy.name` is one of `policies.POLICIES` or of
+        `sim.play.libraries.LIBRARIES`.
+    prior : str
+        A `banditroute.learn.prior.Prior` as text, "" for none; never in `options`.
+    pacing : str
+        The mode that sets the price of a budget's money.
     """
 
     label: str
@@ -67,7 +71,19 @@ class Candidate:
         pacing: str = "history",
         **options: Any,
     ) -> Candidate:
-        """Return the policy `name` with its parameters; `options` are keys of a pool."""
+        """Return a policy as a candidate.
+
+        Parameters
+        ----------
+        name : str
+            Of the policy.
+        params : dict of str to object, optional
+            Its parameters.
+        label, prior, pacing : str
+            As the attributes; the label is the name by default.
+        **options : Any
+            Keys of a pool.
+        """
         policy = PolicySpec.model_validate({"name": name, **(params or {})})
         pool = PoolOptions.model_validate({"policy": policy, **options})
         return cls(label or name, pool, prior, pacing)
@@ -88,17 +104,21 @@ class Candidate:
         models: Sequence[str],
         embedder: str,
         dim: int,
-        budget: bool = False,
-        quality: float = 1.0,
+        has_budget: bool = False,
+        quality_weight: float = 1.0,
     ) -> None:
-        """Refuse what does not fit the data.
+        """Check that the candidate fits the data.
 
         Parameters
         ----------
-        models : names in the data.
-        embedder, dim : of the features.
-        budget : whether there is one.
-        quality : the weight of quality in what is asked for.
+        models : sequence of str
+            Names in the data.
+        embedder, dim : str, int
+            Origin and length of the features.
+        has_budget : bool
+            Whether money is limited.
+        quality_weight : float
+            Weight of quality in the preference.
 
         Raises
         ------
@@ -107,12 +127,12 @@ class Candidate:
         """
         where = f"--policy: {self.label!r}"
         if self.params.get("arm", models[0]) not in models:
-            known = ", ".join(models)
-            raise InputError(f"{where}: arm: no such model; the data has {known}")
+            names = ", ".join(models)
+            raise InputError(f"{where}: arm: no such model; the data has {names}")
         if self.name in libraries.LIBRARIES:
-            if budget and not libraries.LIBRARIES[self.name].budgets:
+            if has_budget and not libraries.LIBRARIES[self.name].budgets:
                 raise InputError(f"{where}: {self.name} has no budget control")
-            if quality == 0.0:
+            if quality_weight == 0.0:
                 raise InputError(f"{where}: {self.name} needs a weight of quality above 0")
             return
         try:
@@ -127,38 +147,39 @@ class Candidate:
             raise InputError(f"{where}: {error}") from error
 
 
-def parse(spec: str) -> Candidate:
-    """Return the policy that a person means.
+def parse_candidate(text: str) -> Candidate:
+    """Return the candidate that a value of ``--policy`` names; the text is its label.
 
     Parameters
     ----------
-    spec : ``NAME``, ``NAME:key=value,..``, ``NAME@PRIOR_FILE:..`` or ``FILE.yaml``, which holds
-        those keys of a pool that are in `KEYS`. The text is the label.
+    text : str
+        ``NAME``, ``NAME:key=value,..``, ``NAME@PRIOR_FILE:..``, or ``FILE.yaml``, which holds
+        those keys of a pool that are in `KEYS`.
 
     Raises
     ------
     InputError
         Naming the text or the file, and the key.
     """
-    if spec.endswith((".yaml", ".yml")):
-        return _read(Path(spec))
-    head, _, text = spec.partition(":")
-    name, at, file = head.partition("@")
-    where = f"--policy: {spec!r}"
-    if at and not file:
+    if text.endswith((".yaml", ".yml")):
+        return _read(Path(text))
+    head, _, pairs = text.partition(":")
+    name, separator, file = head.partition("@")
+    where = f"--policy: {text!r}"
+    if separator and not file:
         raise InputError(f"{where}: a file is expected after @")
     params: dict[str, object] = {}
-    for pair in filter(None, map(str.strip, text.split(","))):
+    for pair in filter(None, map(str.strip, pairs.split(","))):
         key, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"{where}: {pair!r} is not key=value")
         params[key] = _value(value)
     try:
-        _known(name, params)
+        _check_policy(name, params)
         prior = Prior.read(Path(file)).text() if file else ""
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
-    return Candidate.of(name, params, label=spec, prior=prior)
+    return Candidate.of(name, params, label=text, prior=prior)
 
 
 def parse_preference(text: str) -> tuple[float, float, float]:
@@ -184,13 +205,13 @@ def parse_preference(text: str) -> tuple[float, float, float]:
     raise InputError(f"--preference: {text!r}: {reason}")
 
 
-def distinct(contenders: Sequence[Candidate]) -> None:
-    """Refuse two of one label, as an InputError."""
+def check_labels(candidates: Sequence[Candidate]) -> None:
+    """Raise InputError if two candidates have the same label."""
     labels: set[str] = set()
-    for one in contenders:
-        if one.label in labels:
-            raise InputError(f"--policy: {one.label!r} is given twice")
-        labels.add(one.label)
+    for candidate in candidates:
+        if candidate.label in labels:
+            raise InputError(f"--policy: {candidate.label!r} is given twice")
+        labels.add(candidate.label)
 
 
 def _read(path: Path) -> Candidate:
@@ -209,7 +230,7 @@ def _read(path: Path) -> Candidate:
     except ValidationError as error:
         raise InputError(f"{where}: {explain(error)}") from error
     try:
-        _known(options.policy.name, options.policy.params)
+        _check_policy(options.policy.name, options.policy.params)
     except ValueError as error:
         raise InputError(f"{where}: policy.{error}") from error
     try:
@@ -219,8 +240,8 @@ def _read(path: Path) -> Candidate:
     return Candidate(str(path), options.model_copy(update={"prior": None}), prior)
 
 
-def _known(name: str, params: dict[str, object]) -> None:
-    """Refuse, as a ValueError, a policy or a parameter that there is not."""
+def _check_policy(name: str, params: dict[str, object]) -> None:
+    """Raise ValueError for a policy or a parameter that does not exist, or a wrong value."""
     if name in libraries.LIBRARIES:
         libraries.check(name, params)
     else:

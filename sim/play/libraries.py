@@ -1,6 +1,6 @@
-"""Two published bandit libraries as players, on the very worlds that our router gets.
+"""Two published bandit libraries as players, in the very worlds that our router plays.
 
-They are an extra and may be missing. Neither is changed: what it lacks, it lacks.
+They are an extra and may be missing. Neither is changed: what a library lacks is not added here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from policies.base import Float32, Float64
 from sim.play.player import Choice, Player
 
 MAB_ALPHA = 0.1
+"""Default of `Mabwiser`'s ``alpha``."""
 
 
 class ParetoBandit:
@@ -25,21 +26,26 @@ class ParetoBandit:
 
     Parameters
     ----------
-    specs : the models first on offer, and their drawn prices.
-    params : ``alpha`` and ``forgetting_factor``, where they are not to be the authors'.
-    dim : number of features, of any kind.
-    preference : weights of (quality, cost, latency).
-    rate : US dollars per request, the target of its pacer; None for no pacer.
-    seed : breaks ties.
+    specs : sequence of ModelSpec
+        The models first on offer, and their drawn prices.
+    params : mapping of str to object
+        ``alpha`` and ``forgetting_factor``, in place of the authors'.
+    dim : int
+        Number of features, of any kind.
+    preference : tuple of float
+        Weights of (quality, cost, latency).
+    rate_usd : float or None
+        US dollars per request, the target of its pacer; None for no pacer.
+    seed : int
+        Breaks ties.
 
     Notes
     -----
-    A model's price per 1k tokens is its drawn output price, for input and output alike: all that
-    our router is told of cost, which is its mean cost up to the drawn error. Its cost penalty
-    lambda_c is w_c / w_q, as in our utility; its scale of cost stays the package's own, the
+    A model's price of input and output tokens alike is its drawn output price. That is all that our
+    router knows of cost at the start: the model's mean cost, up to the drawn error. The library's
+    cost penalty lambda_c is w_c / w_q, as in our utility. Its scale of cost stays its own, the
     logarithm between two market prices, so the same weight is another point on its trade-off. Its
-    pacer is told what each answer really cost, but has no cap; it hears of it with the feedback,
-    and never where there is none.
+    pacer has no cap, and gets the real cost of an answer only with the feedback on it.
     """
 
     name = "paretobandit"
@@ -54,7 +60,7 @@ class ParetoBandit:
         params: Mapping[str, object],
         dim: int,
         preference: tuple[float, float, float],
-        rate: float | None,
+        rate_usd: float | None,
         seed: int,
     ) -> None:
         package = import_module(self.package)
@@ -68,21 +74,21 @@ class ParetoBandit:
             feature_service=package.FeatureService.for_precomputed(dim),
             **{key: params.get(key, authors[key]) for key in self.params},
             cost_penalty=cost / quality,
-            budget_pacer=None if rate is None else pacer.BudgetPacer(rate),
+            budget_pacer=None if rate_usd is None else pacer.BudgetPacer(rate_usd),
             bandit_seed=seed,
         )
 
     def begin(self, requests: int) -> None:
-        """Go on: its pacer knows no horizon."""
+        """See `Player.begin`; the pacer has no horizon."""
 
     def offer(
         self,
         specs: Sequence[ModelSpec],
         *,
         draining: Collection[str] = (),
-        worst: Mapping[str, float] | None = None,
+        reservation_usd: Mapping[str, float] | None = None,
     ) -> None:
-        """Take up new models and other prices; the package has no way to drain one."""
+        """See `Player.offer`; a draining model is removed, since the library cannot drain one."""
         for spec in specs:
             if spec.name in draining:
                 self._router.registry.pop(spec.name, None)
@@ -91,21 +97,21 @@ class ParetoBandit:
             else:
                 self._router.register_model(spec.name, **_market_price(spec))
 
-    def decide(self, x: Float32, tokens: Float64) -> list[Choice]:
-        """Decide one request after the other."""
+    def decide(self, x: Float32, prompt_bytes: Float64) -> list[Choice]:
+        """See `Player.decide`; one request after the other."""
         routed = [self._router.route(row) for row in x.astype(np.float64)]
         return [Choice(str(name), note=log) for name, log in routed]
 
-    def bill(self, choice: Choice, cost: float) -> None:
-        """Put the bill in the log, which holds the package's own estimate."""
-        choice.note.cost_usd = cost
+    def bill(self, choice: Choice, cost_usd: float) -> None:
+        """See `Player.bill`; the cost replaces the library's own estimate in its log."""
+        choice.note.cost_usd = cost_usd
 
-    def feed(self, choice: Choice, *, quality: float, cost: float) -> None:
-        """Learn from feedback on an answer."""
+    def feed(self, choice: Choice, *, quality: float, cost_usd: float) -> None:
+        """See `Player.feed`."""
         self._router.process_feedback(choice.note.request_id, quality)
 
     def digest(self) -> str:
-        """Return nothing: there is no fold."""
+        """Return "": there is no fold."""
         return ""
 
 
@@ -118,17 +124,22 @@ class Mabwiser:
 
     Parameters
     ----------
-    specs : the models first on offer; their drawn prices only set tau, as for our router.
-    params : ``alpha``.
-    dim : number of features, of any kind.
-    preference : weights of (quality, cost, latency).
-    rate : of no use to it.
-    seed : of the choices that it cannot make itself, before anything was learned.
+    specs : sequence of ModelSpec
+        The models first on offer. Their drawn prices only set tau, as for our router.
+    params : mapping of str to object
+        ``alpha``.
+    dim : int
+        Not used.
+    preference : tuple of float
+        Weights of (quality, cost, latency).
+    rate_usd : float or None
+        Not used: the library has no budget control.
+    seed : int
+        Of the choices before anything was learned, which the library cannot make.
 
     Notes
     -----
-    The ridge is 1: with any other, its inverse of an arm without rewards is not the inverse. It has
-    no budget control.
+    The ridge is 1: with any other, its inverse of an arm without rewards is not the inverse.
     """
 
     name = "mabwiser"
@@ -143,12 +154,12 @@ class Mabwiser:
         params: Mapping[str, object],
         dim: int,
         preference: tuple[float, float, float],
-        rate: float | None,
+        rate_usd: float | None,
         seed: int,
     ) -> None:
         package = import_module("mabwiser.mab")
         quality, cost, _ = preference
-        self._weight, self._tau = cost / quality, default_tau_cost_usd(list(specs))
+        self._weight, self._tau_cost_usd = cost / quality, default_tau_cost_usd(list(specs))
         arms = [spec.name for spec in specs]
         ucb = package.LearningPolicy.LinUCB(alpha=params.get("alpha", MAB_ALPHA), l2_lambda=1.0)
         self._mab = package.MAB(arms, ucb, seed=seed)
@@ -156,24 +167,24 @@ class Mabwiser:
         self._fitted = False
 
     def begin(self, requests: int) -> None:
-        """Go on: it knows no horizon."""
+        """See `Player.begin`; the library has no horizon."""
 
     def offer(
         self,
         specs: Sequence[ModelSpec],
         *,
         draining: Collection[str] = (),
-        worst: Mapping[str, float] | None = None,
+        reservation_usd: Mapping[str, float] | None = None,
     ) -> None:
-        """Take up new models and drop others, with what they taught; prices mean nothing to it."""
+        """See `Player.offer`; a draining model is removed with what was learned of it."""
         for spec in specs:
             if spec.name in draining and spec.name in self._mab.arms:
                 self._mab.remove_arm(spec.name)
             elif spec.name not in draining and spec.name not in self._mab.arms:
                 self._mab.add_arm(spec.name)
 
-    def decide(self, x: Float32, tokens: Float64) -> list[Choice]:
-        """Decide one request after the other."""
+    def decide(self, x: Float32, prompt_bytes: Float64) -> list[Choice]:
+        """See `Player.decide`; one request after the other."""
         made = []
         for row in x.astype(np.float64)[:, None]:
             if self._fitted:
@@ -183,30 +194,44 @@ class Mabwiser:
             made.append(Choice(name, note=row))
         return made
 
-    def bill(self, choice: Choice, cost: float) -> None:
-        """Do nothing: it knows of cost by feedback alone."""
+    def bill(self, choice: Choice, cost_usd: float) -> None:
+        """See `Player.bill`; the library learns of cost by feedback alone."""
 
-    def feed(self, choice: Choice, *, quality: float, cost: float) -> None:
-        """Learn from feedback on an answer, unless the model was dropped meanwhile."""
+    def feed(self, choice: Choice, *, quality: float, cost_usd: float) -> None:
+        """See `Player.feed`; feedback on a model that was removed meanwhile is lost."""
         if choice.model not in self._mab.arms:
             return
-        reward = quality - self._weight * min(cost / self._tau, 1.0)
+        reward = quality - self._weight * min(cost_usd / self._tau_cost_usd, 1.0)
         learn = self._mab.partial_fit if self._fitted else self._mab.fit
         learn([choice.model], [reward], choice.note)
         self._fitted = True
 
     def digest(self) -> str:
-        """Return nothing: there is no fold."""
+        """Return "": there is no fold."""
         return ""
 
 
 LIBRARIES: dict[str, type[ParetoBandit] | type[Mabwiser]] = {
     kind.name: kind for kind in (ParetoBandit, Mabwiser)
 }
+"""The libraries by the name that ``--policy`` takes."""
 
 
 def check(name: str, params: Mapping[str, object]) -> None:
-    """Refuse, as a ValueError, a peer that is not installed or a parameter that it lacks."""
+    """Check that a library is installed and takes these parameters.
+
+    Parameters
+    ----------
+    name : str
+        A key of `LIBRARIES`.
+    params : mapping of str to object
+        Parameters by name.
+
+    Raises
+    ------
+    ValueError
+        With the offending field first.
+    """
     kind = LIBRARIES[name]
     for key, value in params.items():
         if key not in kind.params:
@@ -217,6 +242,16 @@ def check(name: str, params: Mapping[str, object]) -> None:
         raise ValueError(f"name: {name} is not installed: pip install 'banditroute[peers]'")
 
 
-def make(name: str, specs: Sequence[ModelSpec], **rest: Any) -> Player:
-    """Return the peer `name`; see its class for the rest."""
-    return LIBRARIES[name](specs, **rest)
+def make(name: str, specs: Sequence[ModelSpec], **parameters: Any) -> Player:
+    """Return a library as a player.
+
+    Parameters
+    ----------
+    name : str
+        A key of `LIBRARIES`.
+    specs : sequence of ModelSpec
+        The models first on offer.
+    **parameters : Any
+        The other parameters of its class.
+    """
+    return LIBRARIES[name](specs, **parameters)

@@ -31,7 +31,9 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 LOCAL = "local"
-_ANSWERS = 5.0
+"""In place of a Ray address: a cluster that is started here."""
+
+_ANSWERS_WITHIN_S = 5.0
 _ONE_THREAD = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -48,11 +50,23 @@ def each(
 
     Parameters
     ----------
-    function : of a module, so that other processes find it.
-    shared : sent to each process once.
-    jobs : number of processes; 1 stays in this one.
-    ray : address of a Ray cluster, which then does the work, or `LOCAL` to start one here.
-    on_done : called here after each, in the order in which they are done.
+    function : callable
+        Defined in a module, so that other processes can import it.
+    shared : Any
+        Sent to each process once.
+    tasks : sequence
+        Each is sent to the process that works on it.
+    jobs : int
+        Number of processes; with 1 all is done in this process.
+    ray : str, optional
+        Address of a Ray cluster to work on, or `LOCAL` to start one here.
+    on_done : callable
+        Called in this process with each task and its result, in the order in which they end.
+
+    Raises
+    ------
+    InputError
+        If there is no cluster at the address.
     """
     if ray is not None:
         return _on_ray(function, shared, tasks, address=ray, on_done=on_done)
@@ -76,8 +90,8 @@ def _in_processes(
     Parameters
     ----------
     shared : Path
-        File with the function and what all tasks share. By a pipe it would take longer: a worker
-        reads that only after all imports, and the next one starts only then.
+        File with the pickled function and what all tasks share. A pipe would be slower: a worker
+        reads it only after all its imports, and the next worker starts only then.
     """
     executor = ProcessPoolExecutor(
         max_workers=workers,
@@ -87,7 +101,7 @@ def _in_processes(
     )
     try:
         with _interrupts_held():
-            # The first one starts all workers.
+            # The first call starts all workers.
             futures = {executor.submit(_work, task): task for task in tasks}
         for future in as_completed(futures):
             on_done(futures[future], future.result())
@@ -102,7 +116,10 @@ def _in_processes(
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold back interrupts of this thread; processes that are started meanwhile get none ever."""
+    """Block interrupts of this thread until the end of the body.
+
+    A process that is started in the body inherits this, so that it never gets an interrupt.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -112,24 +129,33 @@ def _interrupts_held() -> Iterator[None]:
 
 def run_all(
     experiments: Sequence[Experiment],
-    contenders: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     seeds: Sequence[int],
     *,
     jobs: int = 1,
     ray: str | None = None,
     on_done: Callable[[], None] = lambda: None,
 ) -> list[list[Trace]]:
-    """Replay every policy under every seed in every experiment; see `each` for the rest.
+    """Replay every candidate under every seed in every experiment.
+
+    Parameters
+    ----------
+    experiments, candidates, seeds : sequence of Experiment, Candidate, int
+        All combinations are played.
+    jobs, ray : int, str
+        See `each`.
+    on_done : callable
+        Called in this process after each combination.
 
     Returns
     -------
     list of list of Trace
-        One list for each experiment: by policy, then by seed.
+        One list for each experiment: by candidate, then by seed.
     """
     tasks = [
-        (stage, contender, seed)
+        (stage, candidate, seed)
         for stage in range(len(experiments))
-        for contender in contenders
+        for candidate in candidates
         for seed in seeds
     ]
     traces = each(
@@ -137,16 +163,16 @@ def run_all(
     )
     worlds: dict[tuple[int, int], World] = {}
     for k, (stage, _, seed) in enumerate(tasks):
-        # Everybody's world under a seed is the same; one copy of it is enough.
+        # All candidates play the same world under a seed; one copy of it is enough.
         same = worlds.setdefault((stage, seed), traces[k].world)
         traces[k] = replace(traces[k], world=same)
-    size = len(contenders) * len(seeds)
-    return [traces[at : at + size] for at in range(0, len(traces), size)]
+    size = len(candidates) * len(seeds)
+    return [traces[k : k + size] for k in range(0, len(traces), size)]
 
 
 def _replay(experiments: Sequence[Experiment], task: tuple[int, Candidate, int]) -> Trace:
-    stage, contender, seed = task
-    return run(experiments[stage], contender, seed)
+    stage, candidate, seed = task
+    return run(experiments[stage], candidate, seed)
 
 
 _entered: tuple[Callable[[Any, Any], Any], Any] | None = None
@@ -189,17 +215,17 @@ def _on_ray(
 
 @contextmanager
 def _cluster(address: str) -> Iterator[None]:
-    """Connect to a cluster, or start one; what was started is shut down, and only that.
+    """Connect to a cluster for the body, or start one, which is shut down in the end.
 
-    Tasks still to run end with the connection, also on a cluster that goes on.
+    Tasks that are not done end with the connection, also on a cluster that goes on.
     """
     import ray
 
     host, _, port = address.rpartition("//")[2].rpartition(":")
     try:
         if host and port.isdigit():
-            # Ray itself waits for minutes where nobody listens.
-            socket.create_connection((host, int(port)), timeout=_ANSWERS).close()
+            # Ray itself waits for minutes where nothing listens.
+            socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S).close()
         ray.init(
             address=None if address == LOCAL else address,
             include_dashboard=False if address == LOCAL else None,

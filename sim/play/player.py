@@ -1,7 +1,7 @@
-"""What plays a world: our router with its fold, or a published package, behind one small face.
+"""What plays a world: our router with its fold, or a published package, behind one interface.
 
-A player is told what is on offer, shown requests, and later told what the judge said of the answers
-that it chose. It never sees a label of an answer that it did not choose.
+A player learns which models are on offer, decides requests, and later gets feedback on the answers
+that it chose. It never sees the outcome of an answer that it did not choose.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ class Choice:
 
     Attributes
     ----------
-    model : name, None where the request was refused.
-    propensity : probability of that choice, NaN where the player has none or refused.
-    entropy : of the law of the choice, in nats; NaN likewise.
-    note : what the player itself must know when feedback comes.
+    model : str or None
+        Name of the model, None where the request was refused.
+    propensity : float
+        Probability of that choice, NaN where the player has none or refused.
+    entropy : float
+        Entropy of the law of the choice, in nats; NaN likewise.
+    note : Any
+        What the player itself needs when feedback comes.
     """
 
     model: str | None
@@ -34,35 +38,62 @@ class Choice:
 
 
 class Player(Protocol):
-    """A policy on its way through a world."""
+    """A policy that plays a world, one request after another."""
 
     def begin(self, requests: int) -> None:
-        """Begin a stretch of so many requests; it has a budget of its own, where there is one."""
+        """Begin a stretch of requests, which has a budget of its own where there is one.
+
+        Parameters
+        ----------
+        requests : int
+            How many there are.
+        """
 
     def offer(
         self,
         specs: Sequence[ModelSpec],
         *,
         draining: Collection[str] = (),
-        worst: Mapping[str, float] | None = None,
+        reservation_usd: Mapping[str, float] | None = None,
     ) -> None:
         """Choose from these models at these prices from now on.
 
         Parameters
         ----------
-        specs : all models that were ever on offer.
-        draining : those of them that may not be chosen now.
-        worst : US dollars that an answer may cost at most, by model.
+        specs : sequence of ModelSpec
+            All models that were ever on offer.
+        draining : collection of str
+            Names of those that must not be chosen now.
+        reservation_usd : mapping of str to float, optional
+            By model, the US dollars that an answer costs at most.
         """
 
-    def decide(self, x: Float32, tokens: Float64) -> Sequence[Choice]:
-        """Decide requests of features x[n, d] and tokens[n] bytes, before any feedback on them."""
+    def decide(self, x: Float32, prompt_bytes: Float64) -> Sequence[Choice]:
+        """Decide requests, before any feedback on them.
 
-    def bill(self, choice: Choice, cost: float) -> None:
-        """Hear what an answer cost in US dollars, as soon as it is there."""
+        Parameters
+        ----------
+        x : float32[n, d]
+            The features.
+        prompt_bytes : float64[n]
+            Length of the prompts in UTF-8.
+        """
 
-    def feed(self, choice: Choice, *, quality: float, cost: float) -> None:
-        """Learn from feedback on an answer."""
+    def bill(self, choice: Choice, cost_usd: float) -> None:
+        """Take note of what an answer cost, as soon as there is the answer."""
+
+    def feed(self, choice: Choice, *, quality: float, cost_usd: float) -> None:
+        """Learn from feedback on an answer.
+
+        Parameters
+        ----------
+        choice : Choice
+            As `decide` returned it.
+        quality : float
+            As judged, in [0, 1].
+        cost_usd : float
+            Of the answer.
+        """
 
     def digest(self) -> str:
         """Return the digest of everything learned, "" where there is none."""

@@ -1,8 +1,8 @@
-"""A policy alone on a stream of full information: to sweep over large precomputed streams.
+"""A policy alone on a stream of full information, for sweeps over large precomputed streams.
 
-There is no router here, no fold, no price and no log: quality is all that counts, every arm is
-always on offer, and feedback is there at once. Where that is all there is, a replay chooses the
-same; anything that is said of money, delay or drift has to come from a replay.
+There is no router here, no fold, no price and no log. Only quality counts, every arm is always on
+offer, and feedback comes at once. Under these conditions a replay makes the same choices. Results
+about money, delay or drift need a replay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from policies.laws import draw
 from policies.ridge import RidgeArms
 
 
-def race(
+def play_alone(
     policy: Policy,
     x: Float32,
     rewards: Float64,
@@ -26,19 +26,26 @@ def race(
     refresh: int = 1,
     steps: int = 0,
 ) -> NDArray[np.intp]:
-    """Return the arm[n] that the policy chooses for each row, learning as it goes.
+    """Return the arm that the policy chooses for each row, int[n], learning as it goes.
 
     Parameters
     ----------
-    policy : with its K arms; it goes on from what it has learned. Publish it anew afterwards.
-    x : float32[n, d], the features.
-    rewards : float64[n, K] in [0, 1], what each arm would earn.
-    rng : source of the uniforms.
-    batch : so many rows are decided before anything is learned of them.
-    refresh : so many outcomes at least are learned before they show in a decision.
-    steps : with 0, what is chosen is what a replay chooses, bit for bit. With more, solutions of
-        linear policies that do not forget are moved by Sherman-Morrison in between, and solved
-        anew at every so many outcomes of an arm; see `RidgeArms`.
+    policy : Policy
+        With its K arms. It goes on from what it has learned; publish it anew afterwards.
+    x : float32[n, d]
+        The features.
+    rewards : float64[n, K]
+        What each arm earns, in [0, 1].
+    rng : numpy.random.Generator
+        Source of the uniforms.
+    batch : int
+        How many rows are decided before anything is learned of them.
+    refresh : int
+        How many outcomes at least are learned before they show in a decision.
+    steps : int
+        With 0 the choices are those of a replay, bit for bit. With more, the solutions of linear
+        policies that do not forget are updated by Sherman-Morrison, and solved anew after this many
+        outcomes of an arm; see `RidgeArms`.
 
     Raises
     ------

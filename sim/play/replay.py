@@ -1,7 +1,7 @@
-"""Replay: worlds of full information, of which each player sees the answers that it chose.
+"""Replay: worlds of full information, of which each player sees only the answers that it chose.
 
-There is one loop for everybody. What was not chosen is never shown to a player; it serves the
-references alone.
+There is one loop for all players. It must never show a player the outcome of a model that the
+player did not choose; these outcomes serve the baselines alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sim.errors import InputError
 from sim.play import libraries
 from sim.play.candidate import Candidate
 from sim.play.player import Choice, Player
-from sim.play.router_player import Replayer
+from sim.play.router_player import RouterPlayer
 from sim.play.trace import Trace
 from sim.worlds.world import Staging, World
 
@@ -35,8 +35,10 @@ class Split:
 
     Attributes
     ----------
-    learn, test : names of splits in the data; both or none.
-    fraction : without names, the share of the shuffled rows that come before the scored ones.
+    learn, test : str or None
+        Names of splits in the data; both or none.
+    fraction : float
+        Without names, the share of the shuffled rows that come before the scored ones.
     """
 
     learn: str | None = None
@@ -46,7 +48,14 @@ class Split:
     def rows(
         self, dataset: Dataset, rng: np.random.Generator
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return (learned, scored) rows in shuffled order.
+        """Return the rows to learn from and the rows to score, each in shuffled order.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            The data.
+        rng : numpy.random.Generator
+            Shuffles.
 
         Raises
         ------
@@ -63,8 +72,8 @@ class Split:
         for option, name in (("--learn-split", self.learn), ("--test-split", self.test)):
             rows = np.flatnonzero(np.array(dataset.split) == name)
             if len(rows) == 0:
-                known = ", ".join(repr(one) for one in sorted(set(dataset.split)))
-                raise InputError(f"{option}: {dataset.name} has no split {name!r}; it has {known}")
+                names = ", ".join(map(repr, sorted(set(dataset.split))))
+                raise InputError(f"{option}: {dataset.name} has no split {name!r}; it has {names}")
             parts.append(rng.permutation(rows))
         return parts[0], parts[1]
 
@@ -75,18 +84,28 @@ class Experiment:
 
     Attributes
     ----------
-    dataset : complete data, without NaN.
-    features : float32[n, d], computed once by the embedder.
-    embedder : identity of that embedder.
-    split : which rows are learned from and which are scored.
-    preference : weights of (quality, cost, latency), sum 1.
-    prices : one spec per model, or None to draw a cost prior for every seed.
-    budget_rate : US dollars per request, or None. Learned and scored rows are a budget each, of
-        the rate times their number; what a model may have to be paid is its largest cost in the
-        data, and a request that finds no money for any is refused and scores 0.
-    scenario : what happens to the scored rows.
-    batch : so many requests are decided before anything is learned of them.
-    advance : see `Replayer`.
+    dataset : Dataset
+        Complete data, without NaN.
+    features : float32[n, d]
+        Of its prompts, computed once by the embedder.
+    embedder : str
+        Identity of that embedder.
+    split : Split
+        Which rows are learned from and which are scored.
+    preference : tuple of float
+        Weights of (quality, cost, latency), which sum to 1.
+    prices : sequence of ModelSpec or None
+        One for each model; None draws prices for each seed.
+    budget_rate_usd : float or None
+        US dollars per request, None for no budget. The learned and the scored rows are a budget
+        each, of the rate times their number. A model reserves its largest cost in the data. A
+        request that finds no money for any model is refused and scores 0.
+    scenario : Staging or None
+        What happens to the scored rows; None for nothing.
+    batch : int
+        How many requests are decided before anything is learned of them.
+    advance_usd : float or None
+        See `RouterPlayer`.
     """
 
     dataset: Dataset
@@ -95,15 +114,15 @@ class Experiment:
     split: Split
     preference: tuple[float, float, float]
     prices: Sequence[ModelSpec] | None = None
-    budget_rate: float | None = None
+    budget_rate_usd: float | None = None
     scenario: Staging | None = None
     batch: int = 1
-    advance: float | None = None
+    advance_usd: float | None = None
 
     def worlds(self, seed: int) -> tuple[World | None, World]:
-        """Return what is learned from first, if anything is, and what is scored.
+        """Return the world to learn from first, None if there is none, and the world to score.
 
-        The models on offer at the first scored request are those to learn of before.
+        Before the first scored request the models on offer are those at that request.
         """
         learned, scored = self._rows(seed)
         if self.scenario is None:
@@ -117,8 +136,8 @@ class Experiment:
         before.offered[:] = world.offered[0]
         return before, world
 
-    def learned(self, seed: int) -> NDArray[np.intp]:
-        """Return the rows that are learned from first, in their order."""
+    def learned_rows(self, seed: int) -> NDArray[np.intp]:
+        """Return the rows of the data that are learned from first, int[m], in their order."""
         return self._rows(seed)[0]
 
     def _rows(self, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -129,63 +148,69 @@ class Experiment:
         return self.prices or draw_prices(self.dataset, seed=seed)
 
 
-class Replaying:
-    """One contender on its way through worlds under one seed.
+class CandidateReplay:
+    """The replay of one candidate under one seed, from world to world.
 
     Parameters
     ----------
-    experiment, contender, seed : the same arguments give the same bits.
+    experiment, candidate, seed : Experiment, Candidate, int
+        The same arguments give the same bits.
     """
 
-    def __init__(self, experiment: Experiment, contender: Candidate, seed: int) -> None:
+    def __init__(self, experiment: Experiment, candidate: Candidate, seed: int) -> None:
         data = experiment.dataset
-        self._experiment, self._contender, self._seed = experiment, contender, seed
+        self._experiment, self._candidate, self._seed = experiment, candidate, seed
         self._specs = experiment.specs(seed)
-        self._worst = data.cost_usd.max(axis=0)
-        self._tokens = np.array(
+        self._largest_cost_usd = data.cost_usd.max(axis=0)
+        self._prompt_bytes = np.array(
             [len(prompt.encode("utf-8", "surrogatepass")) for prompt in data.prompts], dtype=float
         )
-        self._met: set[str] = set()
-        self._on_offer: tuple[list[bool], list[float]] | None = None
+        self._ever_offered: set[str] = set()
+        self._offer: tuple[list[bool], list[float]] | None = None
         self._player: Player | None = None
 
     def play(self, world: World) -> Trace:
-        """Play a world, going on from what was learned; return what was done.
+        """Play a world, going on from what was learned before, and return the choices.
 
-        Feedback is learned before the first request that comes when it is there, or later; in
-        order of arrival. What comes after the last request is learned at the end.
+        Feedback is learned in the order of its arrival, before the first request that comes at
+        that time or later. Feedback that arrives after the last request is learned at the end.
+
+        Parameters
+        ----------
+        world : World
+            Of the data of the experiment.
         """
         count, features = len(world), self._experiment.features
         column = {name: k for k, name in enumerate(world.models)}
         chosen = np.full(count, -1, dtype=np.intp)
         propensity, entropy = np.full(count, math.nan), np.full(count, math.nan)
         due: list[tuple[float, int, Choice]] = []
-        player = self._offered(world, 0)
+        player = self._player_at(world, 0)
         player.begin(count)
 
-        def learn(until: float) -> None:
-            while due and due[0][0] <= until:
+        def learn(until_s: float) -> None:
+            while due and due[0][0] <= until_s:
                 _, t, choice = heapq.heappop(due)
-                judged, cost = world.judged[t, chosen[t]], world.cost_usd[t, chosen[t]]
-                player.feed(choice, quality=float(judged), cost=float(cost))
+                judged, cost_usd = world.judged[t, chosen[t]], world.cost_usd[t, chosen[t]]
+                player.feed(choice, quality=float(judged), cost_usd=float(cost_usd))
 
         for start, stop in _batches(world, self._experiment.batch):
             learn(float(world.time_s[start]))
-            self._offered(world, start)
+            self._player_at(world, start)
             rows = world.rows[start:stop]
-            made = player.decide(features[rows], self._tokens[rows])
-            for t, choice in enumerate(made, start):
+            choices = player.decide(features[rows], self._prompt_bytes[rows])
+            for t, choice in enumerate(choices, start):
                 if choice.model is None:
                     continue
                 arm = chosen[t] = column[choice.model]
                 propensity[t], entropy[t] = choice.propensity, choice.entropy
                 player.bill(choice, float(world.cost_usd[t, arm]))
-                arrives = float(world.time_s[t] + world.delay_s[t, arm])
-                if math.isfinite(arrives):
-                    heapq.heappush(due, (arrives, t, choice))
+                arrives_s = float(world.time_s[t] + world.delay_s[t, arm])
+                if math.isfinite(arrives_s):
+                    heapq.heappush(due, (arrives_s, t, choice))
         learn(math.inf)
         return Trace(
-            label=self._contender.label,
+            label=self._candidate.label,
             seed=self._seed,
             world=world,
             chosen=chosen,
@@ -194,54 +219,65 @@ class Replaying:
             digest=player.digest(),
         )
 
-    def _offered(self, world: World, t: int) -> Player:
-        """Return the player, told what is on offer at request t if it does not know."""
-        here, factor = world.offered[t], world.price_factor[t]
-        now = (here.tolist(), factor.tolist())
-        if now == self._on_offer and self._player is not None:
+    def _player_at(self, world: World, t: int) -> Player:
+        """Return the player, after an offer if that of request t differs from the last one."""
+        offered, factor = world.offered[t], world.price_factor[t]
+        offer = (offered.tolist(), factor.tolist())
+        if offer == self._offer and self._player is not None:
             return self._player
-        self._on_offer = now
-        self._met.update(spec.name for spec, on in zip(self._specs, here, strict=True) if on)
-        priced = [_priced(spec, by) for spec, by in zip(self._specs, now[1], strict=True)]
-        known = [spec for spec in priced if spec.name in self._met]
-        away = {spec.name for spec, on in zip(self._specs, here, strict=True) if not on}
-        worst = dict(zip(world.models, (self._worst * factor).tolist(), strict=True))
+        self._offer = offer
+        pairs = list(zip(self._specs, offer[0], strict=True))
+        self._ever_offered.update(spec.name for spec, is_offered in pairs if is_offered)
+        withdrawn = {spec.name for spec, is_offered in pairs if not is_offered}
+        priced = [_priced(spec, by) for spec, by in zip(self._specs, offer[1], strict=True)]
+        specs = [spec for spec in priced if spec.name in self._ever_offered]
+        reservation_usd = (self._largest_cost_usd * factor).tolist()
         if self._player is None:
-            self._player = self._make(known)
-        self._player.offer(known, draining=away & self._met, worst=worst)
+            self._player = self._make_player(specs)
+        self._player.offer(
+            specs,
+            draining=withdrawn & self._ever_offered,
+            reservation_usd=dict(zip(world.models, reservation_usd, strict=True)),
+        )
         return self._player
 
-    def _make(self, specs: Sequence[ModelSpec]) -> Player:
-        plan, contender = self._experiment, self._contender
-        if contender.name in libraries.LIBRARIES:
+    def _make_player(self, specs: Sequence[ModelSpec]) -> Player:
+        experiment, candidate = self._experiment, self._candidate
+        if candidate.name in libraries.LIBRARIES:
             return libraries.make(
-                contender.name,
+                candidate.name,
                 specs,
-                params=contender.params,
-                dim=plan.features.shape[1],
-                preference=plan.preference,
-                rate=plan.budget_rate,
+                params=candidate.params,
+                dim=experiment.features.shape[1],
+                preference=experiment.preference,
+                rate_usd=experiment.budget_rate_usd,
                 seed=self._seed,
             )
-        return Replayer(
+        return RouterPlayer(
             specs=specs,
-            contender=contender,
-            dim=plan.features.shape[1],
-            embedder=plan.embedder,
-            preference=plan.preference,
+            candidate=candidate,
+            dim=experiment.features.shape[1],
+            embedder=experiment.embedder,
+            preference=experiment.preference,
             rng=np.random.default_rng([self._seed, _DRAWS]),
-            rate=plan.budget_rate,
-            advance=plan.advance,
+            rate_usd=experiment.budget_rate_usd,
+            advance_usd=experiment.advance_usd,
         )
 
 
-def run(experiment: Experiment, contender: Candidate, seed: int) -> Trace:
-    """Play what is learned from and what is scored; the same arguments give the same bits."""
+def run(experiment: Experiment, candidate: Candidate, seed: int) -> Trace:
+    """Play the world to learn from and then the world to score; return the trace of the latter.
+
+    Parameters
+    ----------
+    experiment, candidate, seed : Experiment, Candidate, int
+        The same arguments give the same bits.
+    """
     before, scored = experiment.worlds(seed)
-    course = Replaying(experiment, contender, seed)
+    replay = CandidateReplay(experiment, candidate, seed)
     if before is not None:
-        course.play(before)
-    return course.play(scored)
+        replay.play(before)
+    return replay.play(scored)
 
 
 def _priced(spec: ModelSpec, factor: float) -> ModelSpec:

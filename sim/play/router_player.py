@@ -1,8 +1,8 @@
 """Our own player: the daemon's router and fold, driven in process.
 
-Per decision it does what the daemon does, in the same order: score from the newest snapshot, draw,
-and fold the quality and the cost of an answer once there is feedback. A budget is billed as soon as
-there is an answer, feedback or not.
+For each decision it does what the daemon does, in the same order: score from the newest snapshot,
+draw, and fold the quality and the cost of the answer once there is feedback. A budget is billed as
+soon as there is an answer, with or without feedback.
 """
 
 from __future__ import annotations
@@ -19,84 +19,89 @@ from banditroute.decide.router import Router
 from banditroute.learn.fold import Event, Fold
 from policies import Outcome, make_pacing
 from policies.base import Float32, Float64
-from sim.play.budget import ReplayBudget, following
+from sim.play.budget import ReplayBudget
 from sim.play.candidate import Candidate
 from sim.play.player import Choice
 
 POOL = "replay"
 
 
-class Replayer:
+class RouterPlayer:
     """One pool in process: a router, the fold that it scores from, and a budget if there is a rate.
 
     Parameters
     ----------
-    specs : the models and their prices.
-    contender : the policy.
-    dim, embedder : of the features.
-    preference : weights of (quality, cost, latency), sum 1.
-    rng : source of the router's uniforms.
-    rate : US dollars per request, None for no budget. Each stretch then is a budget of its own, of
-        the rate times its requests; what it has no money for is refused.
-    advance : US dollars; where it is given, nobody knows how many requests a stretch has: each
-        brings its own money, beside so much that may be spent ahead of time.
+    specs : sequence of ModelSpec
+        The models and their prices.
+    candidate : Candidate
+        The policy, with the pool's settings around it.
+    dim, embedder : int, str
+        Length and origin of the features.
+    preference : tuple of float
+        Weights of (quality, cost, latency), which sum to 1.
+    rng : numpy.random.Generator
+        Source of the router's uniforms.
+    rate_usd : float, optional
+        US dollars per request; None for no budget. Each stretch of requests has a budget of its
+        own, the rate times their number; a request that finds no money is refused.
+    advance_usd : float, optional
+        If given, the number of requests is not known: each adds its own money to this advance.
     """
 
     def __init__(
         self,
         *,
         specs: Sequence[ModelSpec],
-        contender: Candidate,
+        candidate: Candidate,
         dim: int,
         embedder: str,
         preference: tuple[float, float, float],
         rng: np.random.Generator,
-        rate: float | None = None,
-        advance: float | None = None,
+        rate_usd: float | None = None,
+        advance_usd: float | None = None,
     ) -> None:
-        options = contender.options
+        options = candidate.options
         policy_identity = PolicyIdentity(
-            policy=contender.name,
-            params=contender.params,
+            policy=candidate.name,
+            params=candidate.params,
             embedder=embedder,
             dim=dim,
             tau_cost_usd=options.tau_cost or default_tau_cost_usd(list(specs)),
             tau_latency_ms=options.tau_latency_ms,
-            prior=contender.prior,
+            prior=candidate.prior,
         )
         self.fold = Fold(policy_identity)
         self._append(kind="policy_started", payload=policy_identity.payload())
         self.router = Router(options=options, snapshot=self.fold.snapshot(), models=[], rng=rng)
         self.budget: ReplayBudget | None = None
-        self._pacing, self._rate, self._advance = contender.pacing, rate, advance
+        self._pacing = candidate.pacing
+        self._rate_usd, self._advance_usd = rate_usd, advance_usd
         self._preference = preference
-        self._worst: Float64 | None = None
+        self._reservation_usd: Float64 | None = None
         self._changed = False
         self.offer(specs)
 
     def begin(self, requests: int) -> None:
-        """Begin a stretch of so many requests; see `Player`."""
-        if self._rate is None:
+        """See `Player.begin`."""
+        if self._rate_usd is None:
             return
-        known = None if self._advance is not None else requests
-        if self.budget is not None and known is not None:
-            self.budget = following(self.budget, known)
-        elif self.budget is None:
-            pacing = make_pacing(self._pacing)
-            self.budget = ReplayBudget(pacing, self._rate, known, advance=self._advance or 0.0)
+        known = requests if self._advance_usd is None else None
+        if self.budget is None:
+            pacing, advance_usd = make_pacing(self._pacing), self._advance_usd or 0.0
+            self.budget = ReplayBudget(pacing, self._rate_usd, known, advance_usd=advance_usd)
+        elif known is not None:
+            self.budget = self.budget.next(known)
 
     def offer(
         self,
         specs: Sequence[ModelSpec],
         *,
         draining: Collection[str] = (),
-        worst: Mapping[str, float] | None = None,
+        reservation_usd: Mapping[str, float] | None = None,
     ) -> None:
-        """Choose from these models from now on, see `Player`; a new one is added to the log.
+        """See `Player.offer`; a new model is added to the log.
 
-        Parameters
-        ----------
-        worst : what to reserve, where the models' prices do not tell.
+        Without `reservation_usd`, what an answer reserves follows from tokens and prices.
         """
         optimism = self.router.options.newcomer_optimism
         for spec in specs:
@@ -115,51 +120,63 @@ class Replayer:
             for k, spec in enumerate(specs, start=1)
         ]
         self.router.swap(snapshot=self.fold.snapshot(), models=models)
-        self._worst = None
-        if worst is not None:
-            self._worst = np.array([worst[model.name] for model in self.router.columns.models])
+        self._reservation_usd = None
+        if reservation_usd is not None:
+            names = [model.name for model in self.router.columns.models]
+            self._reservation_usd = np.array([reservation_usd[name] for name in names])
         self._changed = True
         if self.budget is not None:
-            self.budget.reserve(self._worst)
+            self.budget.reprice(self._reservation_usd)
 
-    def decide(self, x: Float32, tokens: Float64) -> list[Choice]:
-        """Decide n requests from all that was learned, see `Player`."""
+    def decide(self, x: Float32, prompt_bytes: Float64) -> list[Choice]:
+        """See `Player.decide`."""
+        router = self.updated_router()
         if self.budget is None:
-            return _choices(self.ready().decide(self.ask(x, tokens)))
-        router, chosen = self.ready(), []
+            return _choices(router.decide(self.requests(x, prompt_bytes)))
+        choices = []
         for k in range(len(x)):
-            asks = self.ask(x[k : k + 1], tokens[k : k + 1])
-            chosen += _choices(self.budget.decide(router, asks, changed=self._changed))
+            request = self.requests(x[k : k + 1], prompt_bytes[k : k + 1])
+            choices += _choices(self.budget.decide(router, request, changed=self._changed))
             self._changed = False
-        return chosen
+        return choices
 
-    def ready(self) -> Router:
-        """Return the router, scoring from all that was learned."""
+    def updated_router(self) -> Router:
+        """Return the router, which scores from everything learned so far."""
         if self.router.snapshot.version < self.fold.version:
             self.router.swap(snapshot=self.fold.snapshot())
         return self.router
 
-    def ask(self, x: Float32, tokens: Float64) -> RequestBatch:
-        """Return requests of features x[n, d] and tokens[n] bytes."""
-        n = len(x)
+    def requests(self, x: Float32, prompt_bytes: Float64) -> RequestBatch:
+        """Return a batch of requests.
+
+        Parameters
+        ----------
+        x : float32[n, d]
+            The features.
+        prompt_bytes : float64[n]
+            Length of the prompts in UTF-8: four bytes are expected to be a token, each byte may
+            be one.
+        """
+        n, reservation_usd = len(x), self._reservation_usd
+        if reservation_usd is not None:
+            reservation_usd = np.full((n, len(reservation_usd)), reservation_usd)
         return RequestBatch(
             features=x,
             preference=np.full((n, 3), self._preference),
-            input_tokens=tokens / 4.0,
-            input_bound=tokens,
-            reservation_usd=None
-            if self._worst is None
-            else np.full((n, len(self._worst)), self._worst),
+            input_tokens=prompt_bytes / 4.0,
+            input_bound=prompt_bytes,
+            reservation_usd=reservation_usd,
         )
 
-    def bill(self, choice: Choice, cost: float) -> None:
-        """Settle the reservation of a choice with its budget."""
+    def bill(self, choice: Choice, cost_usd: float) -> None:
+        """See `Player.bill`; the reservation of the choice is settled."""
         if self.budget is not None:
-            self.budget.settle(choice.note[0], cost)
+            self.budget.settle(choice.note[0], cost_usd)
 
-    def feed(self, choice: Choice, *, quality: float, cost: float) -> None:
-        """Fold the outcome of a choice, as the daemon logs it from one feedback."""
-        for outcome in outcomes(choice, quality=quality, cost=cost, after=self.fold.version):
+    def feed(self, choice: Choice, *, quality: float, cost_usd: float) -> None:
+        """See `Player.feed`; the outcome is folded as the daemon logs it from one feedback."""
+        after_seq = self.fold.version
+        for outcome in outcomes(choice, quality=quality, cost_usd=cost_usd, after_seq=after_seq):
             self._append(kind="feedback", outcome=outcome)
         if self.router.options.reset_on_drift:
             for arm, trigger in self.fold.drift.alarms().items():
@@ -189,45 +206,54 @@ class Replayer:
 
 
 def outcomes(
-    choice: Choice, *, quality: float, cost: float, after: int, decision_id: str = ""
+    choice: Choice, *, quality: float, cost_usd: float, after_seq: int, decision_id: str = ""
 ) -> list[Outcome]:
     """Return what the daemon would log of one feedback on a choice of our own player.
 
     Parameters
     ----------
-    cost : US dollars.
-    after : log position; theirs are the next ones.
+    choice : Choice
+        As `RouterPlayer.decide` returned it.
+    quality : float
+        As judged, in [0, 1].
+    cost_usd : float
+        Of the answer.
+    after_seq : int
+        Log position; the outcomes get the next ones.
+    decision_id : str
+        Of the decision, where it matters.
     """
     decisions, row = choice.note
-    frame, chosen = decisions.scored.columns, int(decisions.chosen[row])
-    input_cost = float(decisions.scored.input_cost_usd[row, chosen])
-    weights = decisions.scored.requests.preference[row].tolist()
+    scored, arm = decisions.scored, int(decisions.chosen[row])
+    input_cost_usd = float(scored.input_cost_usd[row, arm])
+    weights = scored.requests.preference[row].tolist()
+    fields = (("quality", quality), ("cost", cost_usd))
     return [
         Outcome(
             seq=seq,
             decision_id=decision_id,
-            arm=frame.models[chosen].name,
-            x=decisions.scored.requests.features[row],
+            arm=scored.columns.models[arm].name,
+            x=scored.requests.features[row],
             field=field,
             value=value,
-            cost_usd=cost,
+            cost_usd=cost_usd,
             propensity=choice.propensity,
             preference=(weights[0], weights[1], weights[2]),
-            cost_prior_usd=input_cost + float(frame.output_prior_usd[chosen]),
-            input_cost_usd=input_cost,
+            cost_prior_usd=input_cost_usd + float(scored.columns.output_prior_usd[arm]),
+            input_cost_usd=input_cost_usd,
         )
-        for seq, (field, value) in enumerate((("quality", quality), ("cost", cost)), after + 1)
+        for seq, (field, value) in enumerate(fields, after_seq + 1)
     ]
 
 
 def _choices(decisions: Decisions) -> list[Choice]:
     entropy = entr(decisions.pmf).sum(axis=1).tolist()
-    made = []
+    choices = []
     for row, arm in enumerate(decisions.chosen.tolist()):
         if arm < 0:
-            made.append(Choice(None))
+            choices.append(Choice(None))
             continue
         name = decisions.scored.columns.models[arm].name
         propensity = decisions.pmf[row, arm].item()
-        made.append(Choice(name, propensity, entropy[row], (decisions, row)))
-    return made
+        choices.append(Choice(name, propensity, entropy[row], (decisions, row)))
+    return choices

@@ -17,12 +17,20 @@ class Trace:
 
     Attributes
     ----------
-    label : of the policy.
-    world : the scored part of the world, n requests.
-    chosen : int[n], column of the model that answered, -1 where the request was refused.
-    propensity : float64[n], probability of that choice; NaN where the policy has none or refused.
-    entropy : float64[n], of the law of the choice, in nats; NaN likewise.
-    digest : digest of the fold's state at the end, "" where there is no fold.
+    label : str
+        Label of the policy.
+    seed : int
+        The seed.
+    world : World
+        The scored part of the world, n requests.
+    chosen : int[n]
+        Column of the model that answered, -1 where the request was refused.
+    propensity : float64[n]
+        Probability of that choice; NaN where the policy has none, or refused.
+    entropy : float64[n]
+        Entropy of the law of the choice, in nats; NaN likewise.
+    digest : str
+        Digest of the fold's state at the end, "" where there is no fold.
     """
 
     label: str
@@ -44,18 +52,26 @@ class Trace:
         return float(picked(self.world.quality, self.chosen).mean())
 
     @property
-    def cost(self) -> float:
+    def cost_usd(self) -> float:
         """Mean cost in US dollars; a refused request has 0."""
         return float(picked(self.world.cost_usd, self.chosen).mean())
 
     @property
     def share(self) -> Float64:
-        """float64[K], how often each model was chosen, of all requests."""
+        """Share of each model in all requests, float64[K]; without the refused ones below 1."""
         answered = self.chosen[self.chosen >= 0]
         count: Float64 = np.bincount(answered, minlength=len(self.world.models)) / len(self.chosen)
         return count
 
 
 def picked(values: Float64, chosen: NDArray[np.intp]) -> Float64:
-    """Return float64[n], the value of each choice of values[n, K], 0 where there was none."""
+    """Return float64[n], the value of each choice, 0 where there was none.
+
+    Parameters
+    ----------
+    values : float64[n, K]
+        A value for each request and model.
+    chosen : int[n]
+        Column of the choice, -1 for none.
+    """
     return np.where(chosen < 0, 0.0, values[np.arange(len(chosen)), chosen])

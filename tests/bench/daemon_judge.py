@@ -25,7 +25,7 @@ from sim.drive import Drive, run_drive
 from sim.ope import read_database as logs
 from sim.ope.logged_requests import DecisionHistory
 from sim.ope.target_policy import compute_action_dist, train
-from sim.play.candidate import parse
+from sim.play.candidate import parse_candidate
 
 POOL = "judged"
 LOGGERS: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ def truth(history: DecisionHistory, spec: str, dataset: Dataset) -> float:
     known = make_embedder("hashing").features(list(dataset.prompts))
     row = {x.tobytes(): i for i, x in enumerate(known)}
     rows = [row[x.tobytes()] for x in history.log.features[first:]]
-    contender = parse(spec)
+    contender = parse_candidate(spec)
     judged = np.arange(first, len(history.log))
     fold = train(history, contender, until=first)
     pmf = compute_action_dist(

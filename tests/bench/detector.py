@@ -24,7 +24,7 @@ from policies.base import Float32, Float64
 from policies.models.drift import Drift
 from sim.data.prices import draw_prices
 from sim.play.candidate import Candidate
-from sim.play.router_player import Replayer
+from sim.play.router_player import RouterPlayer
 
 DROPS = (0.05, 0.1, 0.2)
 HISTORIES = (300, 2_000)
@@ -84,9 +84,9 @@ def delays(x: Float32, quality: Float64, drop: float, history: int, seeds: int) 
 def chosen(at: weights.Stage, count: int, seed: int) -> int:
     """Return the alarms while the default policy chooses for `count` requests."""
     rng, data = np.random.default_rng([seed, 2]), at.dataset
-    replayer = Replayer(
+    player = RouterPlayer(
         specs=draw_prices(data, seed=seed),
-        contender=Candidate.of("thompson", reset_on_drift=True),
+        candidate=Candidate.of("thompson", reset_on_drift=True),
         dim=at.features.shape[1],
         embedder=at.embedder,
         preference=(0.7, 0.3, 0.0),
@@ -95,14 +95,13 @@ def chosen(at: weights.Stage, count: int, seed: int) -> int:
     learned = 0
     for row in rng.integers(len(data), size=count).tolist():
         tokens = np.array([float(len(data.prompts[row].encode()))])
-        (choice,) = replayer.decide(at.features[[row]], tokens)
+        (choice,) = player.decide(at.features[[row]], tokens)
         k = data.models.index(choice.model or "")
-        replayer.feed(
-            choice, quality=float(data.quality[row, k]), cost=float(data.cost_usd[row, k])
-        )
+        quality, cost_usd = float(data.quality[row, k]), float(data.cost_usd[row, k])
+        player.feed(choice, quality=quality, cost_usd=cost_usd)
         learned += 2
     models = len(data.models)
-    return replayer.fold.version - learned - models - 1
+    return player.fold.version - learned - models - 1
 
 
 def main() -> None:

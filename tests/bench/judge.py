@@ -35,7 +35,7 @@ from sim.ope.evaluator import Evaluator
 from sim.ope.logged_requests import LoggedRequests
 from sim.ope.synthetic_log import simulate_log
 from sim.ope.target_policy import compute_action_dist, train
-from sim.play.candidate import Candidate, parse
+from sim.play.candidate import Candidate, parse_candidate
 
 EXPLORES = {"exploration_share": 0.25, "exploration_cost_share": 1.0}
 LOGGERS = {
@@ -142,7 +142,7 @@ def main() -> None:
     dataset = load(given.data).complete()
     embedder = make_embedder("hashing")
     features = embedder.features(list(dataset.prompts))
-    targets = [parse(spec) for spec in given.target]
+    targets = [parse_candidate(spec) for spec in given.target]
     found: dict[str, list[Found]] = {logger: [] for logger in given.logger}
     with ProcessPoolExecutor(
         max_workers=given.jobs,

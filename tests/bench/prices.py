@@ -65,8 +65,8 @@ def play(plain: Experiment, task: Task) -> Result:
     experiment = replace(
         plain,
         scenario=Scenario(name="cut", title="cut", events=(ScenarioEvent(cut, "cut"),)),
-        budget_rate=task.rate,
-        advance=float(plain.dataset.cost_usd.max()),
+        budget_rate_usd=task.rate,
+        advance_usd=float(plain.dataset.cost_usd.max()),
     )
     who = contender("thompson" if task.who == FREE else task.who)
     trace = run(experiment, who, task.order)

@@ -35,8 +35,8 @@ from policies import make_policy
 from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
 from sim.play.candidate import Candidate
-from sim.play.policy_alone import race
-from sim.play.replay import Experiment, Replaying, Split
+from sim.play.policy_alone import play_alone
+from sim.play.replay import CandidateReplay, Experiment, Split
 from sim.worlds.world import World
 
 ARMS, DIM = 11, 64
@@ -78,7 +78,7 @@ def alone(stream: Stream, batch: int, *, refresh: int = 1, steps: int = 0, **par
         for name in NAMES:
             policy.add_arm(name)
         rng = np.random.default_rng(0)
-        return race(
+        return play_alone(
             policy, stream.x, stream.rewards, rng=rng, batch=batch, refresh=refresh, steps=steps
         )
 
@@ -107,7 +107,7 @@ def replayed(stream: Stream, batch: int, **params: object) -> Run:
     )
     world = World.from_dataset(data, np.arange(n))
     contender = Candidate.of("linucb", params)
-    return lambda: Replaying(plan, contender, 0).play(world)
+    return lambda: CandidateReplay(plan, contender, 0).play(world)
 
 
 def mabwiser(stream: Stream, batch: int) -> Run:

@@ -36,7 +36,7 @@ from sim.data.prices import draw_prices
 from sim.measure.baselines import References
 from sim.measure.supervised import Supervised
 from sim.play import replay
-from sim.play.candidate import Candidate, parse
+from sim.play.candidate import Candidate, parse_candidate
 from sim.play.parallel import each
 from sim.play.replay import Experiment, Split
 from sim.play.trace import Trace
@@ -161,7 +161,7 @@ def play(at: Stage, task: Task) -> Result:
         quality, cost = _reference(at, task, learned, scored, references)
     else:
         trace = _run(at, task)
-        quality, cost, refused = trace.quality, trace.cost, trace.refused
+        quality, cost, refused = trace.quality, trace.cost_usd, trace.refused
         dearest = float(data.cost_usd.max(axis=0)[trace.share >= LEAST_SHARE].max())
     return Result(
         quality=quality,
@@ -180,7 +180,7 @@ def _run(at: Stage, task: Task) -> Trace:
         embedder=at.embedder,
         split=Split(),
         preference=(1.0 - task.weight, task.weight, 0.0),
-        budget_rate=task.rate,
+        budget_rate_usd=task.rate,
     )
     name = task.contender
     if name == CONTEXT_FREE:
@@ -223,7 +223,7 @@ def _reference(
 def contender(spec: str) -> Candidate:
     """Return the policy of NAME[:key=value,key=value][+MODE], MODE what prices a budget's money."""
     policy, _, mode = spec.partition("+")
-    return replace(parse(policy), label=spec, pacing=mode or "history")
+    return replace(parse_candidate(policy), label=spec, pacing=mode or "history")
 
 
 def _play(stages: dict[str, Stage], task: Task) -> Result:

@@ -23,7 +23,7 @@ from sim.data.synthetic import generate
 from sim.ope.logged_requests import DecisionHistory
 from sim.ope.read_database import read
 from sim.ope.target_policy import compute_action_dist, train
-from sim.play.candidate import parse
+from sim.play.candidate import parse_candidate
 
 pytestmark = [
     pytest.mark.slow,
@@ -77,7 +77,7 @@ def truth(history: DecisionHistory, target: str, dataset: Dataset) -> float:
     }
     judged = np.arange(len(history.log) // 2, len(history.log))
     at = [rows[history.log.features[i].tobytes()] for i in judged]
-    contender = parse(target)
+    contender = parse_candidate(target)
     fold = train(history, contender, until=int(judged[0]))
     pmf = compute_action_dist(
         history.requests, history.log.models, contender.options, fold, rows=judged

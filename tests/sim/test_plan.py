@@ -36,7 +36,7 @@ DROP = Scenario(
 
 def plan(*scenarios: Scenario, **given: object) -> list[stages.StagePlan]:
     options: dict[str, object] = {
-        "budget_rates": (),
+        "budget_rates_usd": (),
         "embedder": make_embedder("hashing"),
         "tasks": False,
         "split": Split(fraction=0.0),
@@ -49,10 +49,10 @@ def plan(*scenarios: Scenario, **given: object) -> list[stages.StagePlan]:
 
 def test_each_scenario_is_played_at_each_of_its_budgets() -> None:
     still, tight, loose = plan(STILL, DROP)
-    assert (still.title, still.experiment.budget_rate) == ("still", None)
+    assert (still.title, still.experiment.budget_rate_usd) == ("still", None)
     assert tight.title == "drop, 0.1 USD per 1,000 requests"
     assert [one.scenario for one in (still, tight, loose)] == ["still", "drop", "drop"]
-    assert (tight.experiment.budget_rate, loose.experiment.budget_rate) == (1e-4, 3e-4)
+    assert (tight.experiment.budget_rate_usd, loose.experiment.budget_rate_usd) == (1e-4, 3e-4)
     assert still.experiment.preference == pytest.approx((0.7, 0.3, 0.0))
     assert tight.experiment.preference == (1.0, 0.0, 0.0)
     assert tight.experiment.dataset.models == ("small", "large")
@@ -60,8 +60,8 @@ def test_each_scenario_is_played_at_each_of_its_budgets() -> None:
 
 
 def test_options_come_before_what_a_scenario_says() -> None:
-    planned = plan(STILL, DROP, budget_rates=[5e-4], preference=(0.5, 0.5, 0.0), tasks=True)
-    assert [one.experiment.budget_rate for one in planned] == [5e-4, 5e-4]
+    planned = plan(STILL, DROP, budget_rates_usd=[5e-4], preference=(0.5, 0.5, 0.0), tasks=True)
+    assert [one.experiment.budget_rate_usd for one in planned] == [5e-4, 5e-4]
     assert {one.experiment.preference for one in planned} == {(0.5, 0.5, 0.0)}
     plain = plan(STILL)[0].experiment.features.shape[1]
     tasks = len(set(DATA.task) - {""})

@@ -9,20 +9,19 @@ import pytest
 
 from banditroute.learn.prior import Prior
 from sim.errors import InputError
-from sim.play import candidate as contenders
-from sim.play import libraries
-from sim.play.candidate import Candidate, distinct, parse
+from sim.play import candidate, libraries
+from sim.play.candidate import Candidate, check_labels, parse_candidate
 
 MODELS = ("small", "large")
 
 
 def test_a_name_and_its_parameters() -> None:
-    one = parse("linucb:alpha=0.3, ridge=30")
+    one = parse_candidate("linucb:alpha=0.3, ridge=30")
     assert (one.label, one.name) == ("linucb:alpha=0.3, ridge=30", "linucb")
     assert one.params == {"alpha": 0.3, "ridge": 30}
     assert (one.prior, one.pacing, one.options.exploration_share) == ("", "history", 0.0)
-    assert parse("thompson") == Candidate.of("thompson")
-    assert parse("fixed:arm=large").params == {"arm": "large"}
+    assert parse_candidate("thompson") == Candidate.of("thompson")
+    assert parse_candidate("fixed:arm=large").params == {"arm": "large"}
 
 
 def test_a_file_holds_the_keys_of_a_pool_that_are_a_policys_own(tmp_path: Path) -> None:
@@ -30,7 +29,7 @@ def test_a_file_holds_the_keys_of_a_pool_that_are_a_policys_own(tmp_path: Path) 
     path.write_text(
         "policy: {name: linucb, alpha: 0.5}\nexploration_share: 0.25\nexploration_cost_share: 1\n"
     )
-    one = parse(str(path))
+    one = parse_candidate(str(path))
     assert one == Candidate.of(
         "linucb",
         {"alpha": 0.5},
@@ -39,8 +38,8 @@ def test_a_file_holds_the_keys_of_a_pool_that_are_a_policys_own(tmp_path: Path) 
         exploration_cost_share=1.0,
     )
     path.write_text("policy: pilot\n")
-    assert parse(str(path)).name == "pilot"
-    assert contenders.KEYS[0] == "policy" and "reset_on_drift" in contenders.KEYS
+    assert parse_candidate(str(path)).name == "pilot"
+    assert candidate.KEYS[0] == "policy" and "reset_on_drift" in candidate.KEYS
 
 
 def test_a_prior_lies_beside_the_file_and_travels_as_text(tmp_path: Path) -> None:
@@ -55,9 +54,9 @@ def test_a_prior_lies_beside_the_file_and_travels_as_text(tmp_path: Path) -> Non
     (tmp_path / "p.npz").write_bytes(prior.dump())
     path = tmp_path / "warm.yaml"
     path.write_text("policy: linucb\nprior: p.npz\n")
-    one = parse(str(path))
+    one = parse_candidate(str(path))
     assert (one.prior, one.options.prior) == (prior.text(), None)
-    assert parse(f"linucb@{tmp_path / 'p.npz'}").prior == prior.text()
+    assert parse_candidate(f"linucb@{tmp_path / 'p.npz'}").prior == prior.text()
     one.check(models=MODELS, embedder="mine", dim=2)
     with pytest.raises(InputError, match="warm.yaml': prior: fitted on features of embedder"):
         one.check(models=MODELS, embedder="another", dim=2)
@@ -86,35 +85,35 @@ def test_a_wrong_file_is_told_with_its_name_and_key(
     if text is not None:
         path.write_text(text)
     with pytest.raises(InputError) as error:
-        parse(str(path))
+        parse_candidate(str(path))
     assert str(error.value).startswith(f"--policy: {path}: ")
     assert told in str(error.value) and "\n" not in str(error.value)
 
 
 def test_what_does_not_fit_the_data_is_refused() -> None:
     with pytest.raises(InputError, match="'fixed:arm=x': arm: no such model; the data has small"):
-        parse("fixed:arm=x").check(models=MODELS, embedder="e", dim=3)
+        parse_candidate("fixed:arm=x").check(models=MODELS, embedder="e", dim=3)
     with pytest.raises(InputError, match="'linucb' is given twice"):
-        distinct([parse("linucb"), parse("linucb")])
+        check_labels([parse_candidate("linucb"), parse_candidate("linucb")])
 
 
 def test_a_published_package_is_a_policy_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "find_spec", lambda package: package)
-    one = parse("paretobandit:forgetting_factor=1")
+    one = parse_candidate("paretobandit:forgetting_factor=1")
     assert (one.name, one.params) == ("paretobandit", {"forgetting_factor": 1})
     with pytest.raises(InputError, match="alfa: unknown parameter of mabwiser; valid: alpha"):
-        parse("mabwiser:alfa=1")
+        parse_candidate("mabwiser:alfa=1")
     with pytest.raises(InputError, match="alpha: not a valid value: 'x'"):
-        parse("mabwiser:alpha=x")
+        parse_candidate("mabwiser:alpha=x")
     monkeypatch.setattr(libraries, "find_spec", lambda package: None)
     with pytest.raises(
         InputError, match=r"mabwiser is not installed: pip install 'banditroute\[peers"
     ):
-        parse("mabwiser")
+        parse_candidate("mabwiser")
 
 
 def test_a_package_that_divides_by_the_weight_of_quality_is_refused_without_one() -> None:
     mabwiser = Candidate.of("mabwiser")
-    mabwiser.check(models=["a"], embedder="e", dim=2, budget=False, quality=0.7)
+    mabwiser.check(models=["a"], embedder="e", dim=2, has_budget=False, quality_weight=0.7)
     with pytest.raises(InputError, match="mabwiser needs a weight of quality above 0"):
-        mabwiser.check(models=["a"], embedder="e", dim=2, budget=False, quality=0.0)
+        mabwiser.check(models=["a"], embedder="e", dim=2, has_budget=False, quality_weight=0.0)

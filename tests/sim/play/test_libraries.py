@@ -28,7 +28,7 @@ SPECS = [spec("a", 1.0), spec("b", 2.0)]
 
 
 def made(name: str, **rest: Any) -> Player:
-    given = {"params": {}, "dim": 2, "preference": (0.8, 0.2, 0.0), "rate": None, "seed": 3}
+    given = {"params": {}, "dim": 2, "preference": (0.8, 0.2, 0.0), "rate_usd": None, "seed": 3}
     return libraries.make(name, SPECS, **(given | rest))
 
 
@@ -78,7 +78,7 @@ def pareto(monkeypatch: pytest.MonkeyPatch) -> list[Router]:
 def test_paretobandit_starts_with_its_authors_parameters_and_our_preference(
     pareto: list[Router],
 ) -> None:
-    made("paretobandit", rate=1e-3, params={"forgetting_factor": 1})
+    made("paretobandit", rate_usd=1e-3, params={"forgetting_factor": 1})
     (router,) = pareto
     assert router.given == {
         "priors": "none",
@@ -97,7 +97,7 @@ def test_paretobandit_is_told_bills_feedback_and_offers(pareto: list[Router]) ->
     first, second = player.decide(X, TOKENS)
     assert first.model == "a" and np.isnan(first.propensity) and player.digest() == ""
     player.bill(first, 0.5)
-    player.feed(second, quality=0.7, cost=0.1)
+    player.feed(second, quality=0.7, cost_usd=0.1)
     assert first.note.cost_usd == 0.5 and pareto[0].told == [(second.note.request_id, 0.7)]
     player.offer([spec("a", 1.0), spec("b", 4.0), spec("c", 3.0)], draining={"a"})
     assert list(pareto[0].registry) == ["b", "c"]
@@ -144,9 +144,9 @@ def test_mabwiser_learns_utility_and_is_asked_once_it_was_taught() -> None:
     (first,) = player.decide(X[:1], TOKENS[:1])
     assert first.model in ("a", "b")
     # tau is what 512 output tokens of the dearest model cost.
-    player.feed(first, quality=0.9, cost=0.5 * 512 * 2.0 / 1e6)
+    player.feed(first, quality=0.9, cost_usd=0.5 * 512 * 2.0 / 1e6)
     (second,) = player.decide(X[1:], TOKENS[1:])
-    player.feed(second, quality=0.4, cost=1.0)
+    player.feed(second, quality=0.4, cost_usd=1.0)
     told = player._mab.told  # type: ignore[attr-defined]
     assert [one[0] for one in told] == ["fit", "partial_fit"]
     assert told[0][1:] == ([first.model], [pytest.approx(0.9 - 0.25 * 0.5)], [[0.5, 1.0]])
@@ -158,5 +158,5 @@ def test_mabwiser_forgets_a_model_that_is_drained_and_late_feedback_on_it() -> N
     player = made("mabwiser")
     player.offer([*SPECS, spec("c", 1.0)], draining={"a"})
     assert player._mab.arms == ["b", "c"]  # type: ignore[attr-defined]
-    player.feed(Choice("a", note=X[:1]), quality=1.0, cost=0.0)
+    player.feed(Choice("a", note=X[:1]), quality=1.0, cost_usd=0.0)
     assert player._mab.told == []  # type: ignore[attr-defined]

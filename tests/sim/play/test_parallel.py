@@ -33,7 +33,7 @@ def experiments() -> list[Experiment]:
             embedder=embedder.identity,
             split=Split(),
             preference=(0.7, 0.3, 0.0),
-            budget_rate=rate,
+            budget_rate_usd=rate,
         )
         for rate in (None, 3e-4)
     ]

@@ -9,8 +9,8 @@ from policies import Policy, make_policy
 from policies.base import Float32, Float64
 from sim.data.dataset import Dataset
 from sim.play.candidate import Candidate
-from sim.play.policy_alone import race
-from sim.play.replay import Experiment, Replaying, Split
+from sim.play.policy_alone import play_alone
+from sim.play.replay import CandidateReplay, Experiment, Split
 from sim.worlds.world import World
 
 ARMS = ("small", "plain", "large", "huge")
@@ -52,7 +52,7 @@ def _replayed(contender: Candidate, batch: int) -> list[int]:
         preference=(1.0, 0.0, 0.0),
         batch=batch,
     )
-    trace = Replaying(plan, contender, 0).play(World.from_dataset(data, np.arange(n)))
+    trace = CandidateReplay(plan, contender, 0).play(World.from_dataset(data, np.arange(n)))
     return [int(arm) for arm in trace.chosen]
 
 
@@ -70,7 +70,7 @@ def _replayed(contender: Candidate, batch: int) -> list[int]:
 def test_it_chooses_what_the_replay_does(contender: Candidate, batch: int) -> None:
     x, rewards = _stream()
     policy = _policy(contender.name, **contender.params)
-    chosen = race(policy, x, rewards, rng=np.random.default_rng([0, _DRAWS]), batch=batch)
+    chosen = play_alone(policy, x, rewards, rng=np.random.default_rng([0, _DRAWS]), batch=batch)
     assert chosen.tolist() == _replayed(contender, batch)
     assert len(set(chosen.tolist())) > 1
 
@@ -79,7 +79,7 @@ def test_steps_choose_what_solving_does_and_learn_the_same_sums() -> None:
     x, rewards = _stream(3_000)
     exact, quick = _policy(), _policy()
     chosen = [
-        race(policy, x, rewards, rng=np.random.default_rng(0), steps=steps)
+        play_alone(policy, x, rewards, rng=np.random.default_rng(0), steps=steps)
         for policy, steps in ((exact, 0), (quick, 64))
     ]
     assert chosen[0].tolist() == chosen[1].tolist()
@@ -95,8 +95,8 @@ def test_steps_choose_what_solving_does_and_learn_the_same_sums() -> None:
 def test_what_is_not_refreshed_does_not_show() -> None:
     x, rewards = _stream()
     policy = _policy(alpha=0.0)
-    rare = race(policy, x, rewards, rng=np.random.default_rng(0), refresh=100)
-    fresh = race(_policy(alpha=0.0), x, rewards, rng=np.random.default_rng(0))
+    rare = play_alone(policy, x, rewards, rng=np.random.default_rng(0), refresh=100)
+    fresh = play_alone(_policy(alpha=0.0), x, rewards, rng=np.random.default_rng(0))
     assert rare.tolist() != fresh.tolist()
     assert policy.clock == len(x)
 
@@ -105,12 +105,12 @@ def test_what_is_not_refreshed_does_not_show() -> None:
 def test_sizes_that_do_not_fit_are_refused(bad: dict[str, int]) -> None:
     x, rewards = _stream()
     with pytest.raises(ValueError, match="rewards"):
-        race(_policy(), x, rewards, rng=np.random.default_rng(0), **bad)
+        play_alone(_policy(), x, rewards, rng=np.random.default_rng(0), **bad)
     with pytest.raises(ValueError, match="rewards"):
-        race(_policy(), x[1:], rewards, rng=np.random.default_rng(0))
+        play_alone(_policy(), x[1:], rewards, rng=np.random.default_rng(0))
 
 
 def test_a_policy_that_weighs_money_is_refused() -> None:
     x, rewards = _stream()
     with pytest.raises(ValueError, match="money"):
-        race(_policy("barp"), x, rewards, rng=np.random.default_rng(0))
+        play_alone(_policy("barp"), x, rewards, rng=np.random.default_rng(0))

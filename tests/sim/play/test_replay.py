@@ -18,7 +18,7 @@ from sim.measure.baselines import References
 from sim.play import libraries
 from sim.play.candidate import Candidate
 from sim.play.player import Choice
-from sim.play.replay import Experiment, Replaying, Split, run
+from sim.play.replay import CandidateReplay, Experiment, Split, run
 from sim.play.trace import Trace
 from sim.worlds.world import World
 
@@ -41,7 +41,7 @@ def above(trace: Trace) -> float:
     """Return the quality above the zero router's at the same cost."""
     world = trace.world
     references = References.of(world.models, world.quality, world.cost_usd)
-    return trace.quality - references.zero_router().quality_at(trace.cost)
+    return trace.quality - references.zero_router().quality_at(trace.cost_usd)
 
 
 def test_learning_beats_the_zero_router_where_context_pays() -> None:
@@ -64,7 +64,7 @@ def test_every_row_is_learned_and_the_second_half_is_scored() -> None:
     scored = order[30:]
     coder = plan.dataset.models.index("coder")
     assert result.quality == pytest.approx(plan.dataset.quality[scored, coder].mean())
-    assert result.cost == pytest.approx(plan.dataset.cost_usd[scored, coder].mean())
+    assert result.cost_usd == pytest.approx(plan.dataset.cost_usd[scored, coder].mean())
     assert result.share.tolist() == [0.0, 1.0, 0.0]
     assert above(result) <= 1e-12
     assert result.refused == 0.0 and len(result.world) == 90
@@ -92,10 +92,10 @@ def test_labels_of_other_models_are_never_seen() -> None:
     plan = experiment()
     honest = run(plan, LINUCB, seed=1)
     quality, cost = np.zeros_like(plan.dataset.quality), plan.dataset.cost_usd.copy()
-    course = Replaying(plan, LINUCB, seed=1)
+    replay = CandidateReplay(plan, LINUCB, seed=1)
     for world in plan.worlds(seed=1):
         assert world is not None
-        trace = course.play(world)
+        trace = replay.play(world)
         quality[world.rows, trace.chosen] = plan.dataset.quality[world.rows, trace.chosen]
     spoiled = replace(plan.dataset, quality=quality, cost_usd=cost)
     assert run(replace(plan, dataset=spoiled), LINUCB, seed=1).digest == honest.digest
@@ -119,21 +119,21 @@ class Told:
         specs: Sequence[ModelSpec],
         *,
         draining: Collection[str] = (),
-        worst: Mapping[str, float] | None = None,
+        reservation_usd: Mapping[str, float] | None = None,
     ) -> None:
         self.names = [spec.name for spec in specs if spec.name not in draining]
         prices = [round(spec.output_price, 6) for spec in specs]
-        self.heard.append(("offer", self.names, prices, worst))
+        self.heard.append(("offer", self.names, prices, reservation_usd))
 
-    def decide(self, x: np.ndarray, tokens: np.ndarray) -> list[Choice]:
+    def decide(self, x: np.ndarray, prompt_bytes: np.ndarray) -> list[Choice]:
         first, self.count = self.count, self.count + len(x)
         self.heard.append(("decide", len(x)))
         return [Choice(self.names[0], note=first + k) for k in range(len(x))]
 
-    def bill(self, choice: Choice, cost: float) -> None:
-        self.heard.append(("bill", choice.note, cost))
+    def bill(self, choice: Choice, cost_usd: float) -> None:
+        self.heard.append(("bill", choice.note, cost_usd))
 
-    def feed(self, choice: Choice, *, quality: float, cost: float) -> None:
+    def feed(self, choice: Choice, *, quality: float, cost_usd: float) -> None:
         self.heard.append(("feed", choice.note, quality))
 
     def digest(self) -> str:
@@ -219,7 +219,7 @@ def test_a_newcomer_under_a_budget_and_a_price_change_keep_the_cap() -> None:
     offered[:60, 0] = False
     factor[120:, 2] = 0.1
     rate = 4e-4
-    plan = replace(experiment(200, split=Split(fraction=0.0)), budget_rate=rate)
+    plan = replace(experiment(200, split=Split(fraction=0.0)), budget_rate_usd=rate)
     data = plan.dataset
 
     class Cut(Made):
@@ -230,7 +230,7 @@ def test_a_newcomer_under_a_budget_and_a_price_change_keep_the_cap() -> None:
             )
 
     trace = run(replace(plan, scenario=Cut({})), Candidate.of("thompson"), seed=0)
-    assert trace.cost <= rate and trace.refused == 0.0
+    assert trace.cost_usd <= rate and trace.refused == 0.0
     assert not (trace.chosen[:60] == 0).any() and (trace.chosen[60:] == 0).any()
     assert (trace.chosen[120:] == 2).mean() > (trace.chosen[60:120] == 2).mean()
     assert data.models == trace.world.models

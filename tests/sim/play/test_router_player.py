@@ -15,7 +15,7 @@ from sim.data.prices import draw_prices
 from sim.data.synthetic import generate
 from sim.play.candidate import Candidate
 from sim.play.replay import Experiment, Split
-from sim.play.router_player import Replayer
+from sim.play.router_player import RouterPlayer
 
 LINUCB = Candidate.of("linucb")
 TOKENS = np.array([100.0])
@@ -33,10 +33,10 @@ def experiment(rows: int = 120, split: Split | None = None) -> Experiment:
     )
 
 
-def _replayer(plan: Experiment, *, seed: int) -> Replayer:
-    return Replayer(
+def _player(plan: Experiment, *, seed: int) -> RouterPlayer:
+    return RouterPlayer(
         specs=draw_prices(plan.dataset, seed=seed),
-        contender=LINUCB,
+        candidate=LINUCB,
         dim=plan.features.shape[1],
         embedder=plan.embedder,
         preference=plan.preference,
@@ -46,12 +46,12 @@ def _replayer(plan: Experiment, *, seed: int) -> Replayer:
 
 def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> None:
     plan = experiment(40)
-    replayer = _replayer(plan, seed=0)
+    player = _player(plan, seed=0)
     database = engine.open_engine(f"sqlite:///{tmp_path / 'log.db'}")
     engine.prepare(database)
     store = log.Log(database)
     with database.begin() as connection:
-        started = replayer.fold.policy_identity.payload()
+        started = player.fold.policy_identity.payload()
         log.append_event(connection, pool="p", kind="policy_started", payload=started, now_us=0)
         for name in plan.dataset.models:
             log.append_event(
@@ -59,14 +59,14 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
             )
     for row in range(40):
         tokens = np.array([float(len(plan.dataset.prompts[row].encode()))])
-        (choice,) = replayer.decide(plan.features[[row]], tokens)
+        (choice,) = player.decide(plan.features[[row]], tokens)
         decisions, _ = choice.note
         arm = int(decisions.chosen[0])
         quality, cost = (
             float(plan.dataset.quality[row, arm]),
             float(plan.dataset.cost_usd[row, arm]),
         )
-        replayer.feed(choice, quality=quality, cost=cost)
+        player.feed(choice, quality=quality, cost_usd=cost)
         encoded = decision_row.encode(
             decisions,
             [decision_row.Note(id=f"d{row}")],
@@ -81,8 +81,8 @@ def test_fold_equals_the_one_rebuilt_from_the_daemons_log(tmp_path: Path) -> Non
     rebuilt = rebuild(store, "p")
     database.dispose()
     assert rebuilt is not None
-    assert rebuilt[1].digest() == replayer.fold.digest()
-    assert rebuilt[1].version == replayer.fold.version == 4 + 2 * 40
+    assert rebuilt[1].digest() == player.fold.digest()
+    assert rebuilt[1].version == player.fold.version == 4 + 2 * 40
 
 
 def test_drift_is_answered_in_the_log_as_the_daemon_answers_it() -> None:
@@ -95,10 +95,10 @@ def test_drift_is_answered_in_the_log_as_the_daemon_answers_it() -> None:
     features = embedder.features(list(data.prompts))
     late: dict[bool, float] = {}
     for switched_on in (False, True):
-        contender = Candidate.of("thompson", reset_on_drift=switched_on)
-        replayer = Replayer(
+        candidate = Candidate.of("thompson", reset_on_drift=switched_on)
+        player = RouterPlayer(
             specs=draw_prices(data, seed=0),
-            contender=contender,
+            candidate=candidate,
             dim=features.shape[1],
             embedder=embedder.identity,
             preference=(1.0, 0.0, 0.0),
@@ -106,34 +106,34 @@ def test_drift_is_answered_in_the_log_as_the_daemon_answers_it() -> None:
         )
         chosen = []
         for row in range(600):
-            (choice,) = replayer.decide(features[[row]], TOKENS)
+            (choice,) = player.decide(features[[row]], TOKENS)
             arm = data.models.index(choice.model or "")
             truth = data.quality if row < 300 else broken
-            replayer.feed(choice, quality=float(truth[row, arm]), cost=1e-3)
+            player.feed(choice, quality=float(truth[row, arm]), cost_usd=1e-3)
             chosen.append(arm)
         late[switched_on] = float(np.mean(np.array(chosen[320:400]) == 2))
-        resets = replayer.fold.version - 4 - 2 * 600
+        resets = player.fold.version - 4 - 2 * 600
         assert (resets > 0) == switched_on
-        assert replayer.fold.drift.alarms() == {} or not switched_on
+        assert player.fold.drift.alarms() == {} or not switched_on
     assert late[True] < 0.15 < late[False]
 
 
 def test_models_come_go_and_change_price_in_a_replay() -> None:
     plan = experiment()
-    replayer = Replayer(
+    player = RouterPlayer(
         specs=draw_prices(plan.dataset, seed=1)[:2],
-        contender=LINUCB,
+        candidate=LINUCB,
         dim=plan.features.shape[1],
         embedder=plan.embedder,
         preference=plan.preference,
         rng=np.random.default_rng(2),
     )
     specs = draw_prices(plan.dataset, seed=1)
-    before = replayer.ready().decide(replayer.ask(plan.features[:1], TOKENS))
+    before = player.updated_router().decide(player.requests(plan.features[:1], TOKENS))
     assert [model.name for model in before.scored.columns.models] == list(plan.dataset.models[:2])
     dearer = specs[1].model_copy(update={"output_price": 2.0 * specs[1].output_price})
-    replayer.offer([specs[0], dearer, specs[2]], draining={specs[0].name})
-    after = replayer.ready().decide(replayer.ask(plan.features[:1], TOKENS))
+    player.offer([specs[0], dearer, specs[2]], draining={specs[0].name})
+    after = player.updated_router().decide(player.requests(plan.features[:1], TOKENS))
     assert [model.name for model in after.scored.columns.models] == list(plan.dataset.models)
     assert after.scored.cost_usd[0, 1] == pytest.approx(2.0 * before.scored.cost_usd[0, 1])
-    assert after.pmf[0, 0] == 0.0 and replayer.fold.version == 4
+    assert after.pmf[0, 0] == 0.0 and player.fold.version == 4
