@@ -6,13 +6,12 @@ An unknown key is never ignored: it is an error that names the nearest valid key
 from __future__ import annotations
 
 import os
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
-from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as MalformedVariable
 
@@ -230,6 +229,7 @@ def _check_pool(settings: Settings, name: str, file: YamlFile) -> None:
         options = settings.options_of(name)
     except ValidationError as error:
         raise SettingsError(_explain(error, file, ("pools", name))) from None
+    pool = ("pools", name)
     models = [model.name for model in settings.pools[name].models]
     try:
         dim = FEATURES + len(options.tasks)
@@ -237,22 +237,18 @@ def _check_pool(settings: Settings, name: str, file: YamlFile) -> None:
         for model in models:
             policy.add_arm(model)
     except ValueError as error:
-        key, _, message = str(error).partition(": ")
-        source = _source(("pools", name, "policy", key), file)
-        raise SettingsError(f"pools.{name}.policy.{key}{source}: {message}") from None
+        key, _, reason = str(error).partition(": ")
+        _refuse((*pool, "policy", key), reason, file)
     kind = options.embedder
     if kind not in _EMBEDDERS and not kind.startswith("sentence-transformers:"):
-        raise SettingsError(
-            f"pools.{name}.embedder: unknown embedder {kind!r}{nearest(kind, _EMBEDDERS)}"
-        )
+        _refuse((*pool, "embedder"), f"unknown embedder {kind!r}{nearest(kind, _EMBEDDERS)}", file)
     if kind == "hashing" and options.embedding_dim not in (None, HASHING_DIM):
-        raise SettingsError(
-            f"pools.{name}.embedding_dim: vectors of embedder 'hashing' have {HASHING_DIM} numbers"
-        )
+        reason = f"vectors of embedder 'hashing' have {HASHING_DIM} numbers"
+        _refuse((*pool, "embedding_dim"), reason, file)
     for model in models:
         if models.count(model) > 1:
-            raise SettingsError(f"pools.{name}.models: {model!r} is there twice")
-    _check_prior(options, ("pools", name, "prior"), file, models)
+            _refuse((*pool, "models"), f"{model!r} is there twice", file)
+    _check_prior(options, (*pool, "prior"), file, models)
 
 
 def _check_prior(
@@ -265,22 +261,23 @@ def _check_prior(
         if arms and models and not set(arms) & set(models):
             raise ValueError(f"it knows none of the pool's models, but {', '.join(arms[:4])}")
     except (ValueError, ImportError) as error:
-        message = str(error).removeprefix("prior: ")
-        raise SettingsError(f"{path_of(location)}{_source(location, file)}: {message}") from None
+        _refuse(location, str(error).removeprefix("prior: "), file)
+
+
+def _refuse(location: Sequence[int | str], reason: str, file: YamlFile) -> NoReturn:
+    raise SettingsError(f"{path_of(location)}{_source(location, file)}: {reason}") from None
 
 
 def _valid_keys(location: Sequence[int | str]) -> list[str]:
     """Return the keys that may stand below a location, by walking the models."""
     model: Any = Settings
     for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = model.model_fields[str(part)].annotation
+        fields = getattr(model, "model_fields", {})
+        if part in fields:
+            model = fields[part].annotation
         else:  # an entry of a list or of a mapping
-            model = typing.get_args(model)[-1] if typing.get_args(model) else model
-        if isinstance(model, types.UnionType):
-            model = next(arg for arg in typing.get_args(model) if arg is not type(None))
-    has_keys = isinstance(model, type) and issubclass(model, BaseModel)
-    return list(model.model_fields) if has_keys else []
+            model = (typing.get_args(model) or (model,))[-1]
+    return list(getattr(model, "model_fields", ()))
 
 
 def _valid_variables() -> list[str]:
