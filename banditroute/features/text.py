@@ -270,19 +270,9 @@ def _surface(
         rows, (offsets[1:] - offsets[:-1]).tolist(), code_words.tolist(), strict=True
     ):
         end = begin + len(row)
-        (
-            _,
-            digits,
-            lines,
-            marks,
-            maths,
-            operators,
-            quotes,
-            capitals,
-            commas,
-            underscores,
-            letters,
-        ) = np.bincount(classes[begin:end], minlength=_CLASS_COUNT).tolist()
+        counts = np.bincount(classes[begin:end], minlength=_CLASS_COUNT).tolist()
+        _, digits, lines, marks, maths = counts[:5]
+        operators, quotes, capitals, commas, underscores, letters = counts[5:]
         raw.append(
             (
                 len(row),
