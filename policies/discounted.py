@@ -20,7 +20,7 @@ from policies.baselines import Shrinking
 from policies.laws import optimistic
 from policies.linucb import LinUCB, LinUCBParams
 from policies.ridge import RidgeArms
-from policies.thompson import Thompson
+from policies.thompson import Thompson, ThompsonParams
 
 UNTRIED = 1e3
 """Bonus of an arm without outcomes, and the largest bonus; in theory it is infinite."""
@@ -233,33 +233,31 @@ class DLinUCB(LinUCB):
         return log_det
 
 
+@dataclass(frozen=True, kw_only=True)
+class DThompsonParams(ThompsonParams):
+    """Parameters of `DThompson`: those of `ThompsonParams`, but it forgets by default.
+
+    Parameters
+    ----------
+    gamma : float, default 0.998
+        Forgetting factor per learned outcome of any arm, in (0, 1].
+    alpha, context, tau, prior, half_life : float
+        See `ThompsonParams`.
+    """
+
+    gamma: float = GAMMA
+
+
 class DThompson(Thompson):
     """Thompson sampling that forgets by default.
 
     Parameters
     ----------
     dim : int
-        See `Thompson`.
-    alpha, context, tau, prior : float
-        See `Thompson`.
-    gamma : float, default 0.998
-        Forgetting factor per learned outcome of any arm, in (0, 1].
-    half_life : float, default 0.0
-        See `Thompson`.
+        Number of features; the last one is the intercept.
+    **params
+        Parameters of `DThompsonParams`.
     """
 
     name = "d-thompson"
-
-    def __init__(
-        self,
-        *,
-        dim: int,
-        alpha: float = 1.0,
-        context: float = 0.5,
-        tau: float = 0.2,
-        prior: float = 0.6,
-        gamma: float = GAMMA,
-        half_life: float = 0.0,
-    ) -> None:
-        gamma = params.forgetting(GAMMA, gamma=gamma, half_life=half_life)
-        super().__init__(dim=dim, alpha=alpha, context=context, tau=tau, prior=prior, gamma=gamma)
+    Params = DThompsonParams

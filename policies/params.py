@@ -243,23 +243,14 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearParams:
-    """Parameters of policies that play the largest upper bound of a linear model per arm.
+class Forgetting:
+    """Parameters of policies that may forget.
 
-    A policy's own class adds to them, or sets other defaults. Names and defaults are part of the
-    identity of a policy: a change starts it anew.
+    A policy's own class adds to them, or sets another default of `gamma`. Names and defaults are
+    part of the identity of a policy: a change starts it anew.
 
     Parameters
     ----------
-    alpha : float, default 0.2
-        Width of the confidence bound, in standard deviations of unit noise, at least 0; 0 is
-        greedy.
-    ridge : float, default 50.0
-        Prior precision of the slopes, above 0.
-    level : float, default 1.0
-        Prior precision of the intercept, above 0.
-    prior : float, default 0.7
-        Prior mean quality of an arm, in [0, 1].
     gamma : float, default 1.0
         Forgetting factor per learned outcome of any arm, in (0, 1]; 1 forgets nothing.
     half_life : float, default 0.0
@@ -272,23 +263,48 @@ class LinearParams:
         For a parameter out of its bounds.
     """
 
+    gamma: float = 1.0
+    half_life: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check all parameters."""
+        self.forgetting()
+
+    def forgetting(self) -> float:
+        """Return the forgetting factor per learned outcome, in (0, 1]; see `params.forgetting`."""
+        return forgetting(type(self).gamma, gamma=self.gamma, half_life=self.half_life)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearParams(Forgetting):
+    """Parameters of policies that play the largest upper bound of a linear model per arm.
+
+    Parameters
+    ----------
+    alpha : float, default 0.2
+        Width of the confidence bound, in standard deviations of unit noise, at least 0; 0 is
+        greedy.
+    ridge : float, default 50.0
+        Prior precision of the slopes, above 0.
+    level : float, default 1.0
+        Prior precision of the intercept, above 0.
+    prior : float, default 0.7
+        Prior mean quality of an arm, in [0, 1].
+    gamma, half_life : float
+        See `Forgetting`.
+    """
+
     alpha: float = 0.2
     ridge: float = 50.0
     level: float = 1.0
     prior: float = 0.7
-    gamma: float = 1.0
-    half_life: float = 0.0
 
     def __post_init__(self) -> None:
         """Check all parameters."""
         not_negative(alpha=self.alpha)
         positive(ridge=self.ridge, level=self.level)
         share(prior=self.prior)
-        self.forgetting()
-
-    def forgetting(self) -> float:
-        """Return the forgetting factor per learned outcome, in (0, 1]; see `params.forgetting`."""
-        return forgetting(type(self).gamma, gamma=self.gamma, half_life=self.half_life)
+        super().__post_init__()
 
     def arm_prior(self, dim: int) -> tuple[Float64, Float64]:
         """Return the prior of a new arm's coefficients, see `params.arm_prior`.

@@ -8,12 +8,15 @@ quality of an arm, and a little of its quality on prompts unlike those that it h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
 from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
+from policies.params import Forgetting
 from policies.ridge import RidgeArms, invert, next_position, widths
 from policies.thompson_law import best_of
 
@@ -25,13 +28,12 @@ _SHARED_WEIGHT = 16.0  # residuals that the variance over all arms is worth for 
 _SHARED = 0.3  # prior precision of the shared slopes, as a part of K lam
 
 
-class Thompson(Policy):
-    """Play the arm of the largest min(1, theta_a.x + xi_a s_a) - penalty_a, xi_a ~ N(0, 1).
+@dataclass(frozen=True, kw_only=True)
+class ThompsonParams(Forgetting):
+    """Parameters of `Thompson`, over those of `Forgetting`.
 
     Parameters
     ----------
-    dim : int
-        Number of features d; the last one is the intercept.
     alpha : float, default 1.0
         Scale of the draw of an arm's level, in its posterior deviations, above 0.
     context : float, default 0.5
@@ -41,11 +43,33 @@ class Thompson(Policy):
         Prior standard deviation of an arm's level around the level that arms share, above 0.
     prior : float, default 0.6
         Mean quality of arms before any reward, in [0, 1]; it is worth 2 rewards.
-    gamma : float, default 1.0
-        Forgetting factor per learned outcome of any arm, in (0, 1]; 1 forgets nothing.
-    half_life : float, default 0.0
-        Number of learned outcomes after which an outcome counts half, in place of `gamma`; 0 for
-        `gamma`.
+    gamma, half_life : float
+        See `Forgetting`.
+    """
+
+    alpha: float = 1.0
+    context: float = 0.5
+    tau: float = 0.2
+    prior: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Check all parameters."""
+        params.positive(alpha=self.alpha, tau=self.tau)
+        params.not_negative(context=self.context)
+        params.between(1e-6, 1e3, alpha=self.alpha, tau=self.tau)
+        params.share(prior=self.prior)
+        super().__post_init__()
+
+
+class Thompson(Policy):
+    """Play the arm of the largest min(1, theta_a.x + xi_a s_a) - penalty_a, xi_a ~ N(0, 1).
+
+    Parameters
+    ----------
+    dim : int
+        Number of features d; the last one is the intercept.
+    **params
+        Parameters of `ThompsonParams`.
 
     Notes
     -----
@@ -81,39 +105,24 @@ class Thompson(Policy):
     """
 
     name = "thompson"
+    Params: ClassVar[type[ThompsonParams]] = ThompsonParams
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        alpha: float = 1.0,
-        context: float = 0.5,
-        tau: float = 0.2,
-        prior: float = 0.6,
-        gamma: float = 1.0,
-        half_life: float = 0.0,
-    ) -> None:
+    def __init__(self, *, dim: int, **params: Any) -> None:
         super().__init__(dim=dim)
-        params.positive(alpha=alpha, tau=tau)
-        params.not_negative(context=context)
-        params.between(1e-6, 1e3, alpha=alpha, tau=tau)
-        params.share(prior=prior)
-        self.alpha, self.context, self.tau, self.prior = alpha, context, tau, prior
-        self.slopes, self.level, self.due = 100.0, _NOISE / tau**2, next_position(0)
+        own = self.params = self.Params(**params)
+        self.slopes, self.level, self.due = 100.0, _NOISE / own.tau**2, next_position(0)
         self.noise = np.zeros(0)
         self.shared = np.zeros(dim)
-        self.shared[-1] = prior
+        self.shared[-1] = own.prior
         self.ridge = RidgeArms(
-            precision=self._precision(self.slopes),
-            mean=self.shared,
-            gamma=params.forgetting(1.0, gamma=gamma, half_life=half_life),
+            precision=self._precision(self.slopes), mean=self.shared, gamma=own.forgetting()
         )
 
     def _assess(
         self, x: Float32, preference: Float64
     ) -> tuple[dict[str, Float32], Float32, Float32]:
         mean, std = self._estimate(x)
-        scale = np.hypot(self.view["scale"], np.float32(self.context) * std)
+        scale = np.hypot(self.view["scale"], np.float32(self.params.context) * std)
         return {"mean": mean, "scale": scale}, mean, std
 
     @staticmethod
@@ -160,7 +169,7 @@ class Thompson(Policy):
                 total -= log_det - np.log(p).sum() + (errors[a] - explained) / self.noise[a]
             return float(total)
 
-        self.level = float(pooled) / self.tau**2
+        self.level = float(pooled) / self.params.tau**2
         self.slopes = max(PRECISIONS, key=evidence)
         self.shared = self._shared_vector()
         ridge.anchor(precision=self._precision(self.slopes), mean=self.shared)
@@ -172,7 +181,7 @@ class Thompson(Policy):
         pull[-1] = p[-1]
         rewards, n = self.ridge.moment[:, -1].sum(), self.ridge.level_counts(self.clock).sum()
         left, right = np.diag(arms * p + pull), np.zeros(self.dim)
-        right[-1] = pull[-1] * (rewards + 2.0 * self.prior) / (n + 2.0)
+        right[-1] = pull[-1] * (rewards + 2.0 * self.params.prior) / (n + 2.0)
         for a in range(arms):
             inverse, _ = invert(self.ridge.gram[a], p)
             left -= p[:, None] * inverse * p
@@ -185,7 +194,7 @@ class Thompson(Policy):
         return precision
 
     def _grow(self) -> None:
-        self.noise = np.append(self.noise, self.level * self.tau**2)
+        self.noise = np.append(self.noise, self.level * self.params.tau**2)
         self.ridge.grow()
 
     def _state(self) -> Arrays:
@@ -204,6 +213,6 @@ class Thompson(Policy):
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
         level = self.noise / (self.ridge.level_counts(self.clock) + self.level)
-        view = {"theta": theta, "scale": self.alpha * np.sqrt(level)}
+        view = {"theta": theta, "scale": self.params.alpha * np.sqrt(level)}
         view["covariance"] = inverse * self.noise[:, None, None]
         return {name: array.astype(np.float32) for name, array in view.items()}

@@ -9,7 +9,7 @@ import pytest
 
 from policies import POLICIES, full_params, make_policy
 from policies.linucb import LinUCB
-from policies.params import LinearParams
+from policies.params import Forgetting
 
 _LINEAR = {"alpha": 0.2, "ridge": 50.0, "level": 1.0, "prior": 0.7}
 _UCB = _LINEAR | {"width": "practical", "delta": 0.05, "noise": 0.5, "bound": 1.0}
@@ -124,7 +124,7 @@ def test_full_params_spell_out_the_defaults(name: str) -> None:
     filled = full_params(name, {})
     assert "dim" not in filled and "self" not in filled
     assert full_params(name, filled) == filled
-    own = int | float | str | LinearParams
+    own = int | float | str | Forgetting
     explicit, implicit = (
         {key: value for key, value in vars(policy).items() if isinstance(value, own)}
         for policy in (make_policy(name, dim=1, params=filled), POLICIES[name](dim=1))
