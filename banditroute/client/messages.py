@@ -302,7 +302,15 @@ class NewProperties(_Abilities, total=False):
     n_effective: float
 
 
-class BudgetChangeFields(TypedDict, total=False):
+class _BudgetTerms(TypedDict, total=False):
+    request_ceiling_usd: float | None
+    pacing: str
+    expected_requests: int | None
+    rate_usd: float | None
+    quality_floor: float | None
+
+
+class BudgetChangeFields(_BudgetTerms, total=False):
     """What may change about a budget; fields are those of `BudgetFields`.
 
     Attributes
@@ -319,14 +327,9 @@ class BudgetChangeFields(TypedDict, total=False):
 
     cap_usd: float
     top_up_usd: float
-    request_ceiling_usd: float | None
-    pacing: str
-    expected_requests: int | None
-    rate_usd: float | None
-    quality_floor: float | None
 
 
-class BudgetFields(TypedDict, total=False):
+class BudgetFields(_BudgetTerms, total=False):
     """A new budget.
 
     Attributes
@@ -339,15 +342,15 @@ class BudgetFields(TypedDict, total=False):
         Length of a rolling window, in seconds.
     tag, value : str
         Restrict the budget to requests with this tag; they come together.
-    request_ceiling_usd : float
+    request_ceiling_usd : float or None
         US dollars that a single request may reserve.
     pacing : str
         ``history`` (default), ``zcl``, ``pacer`` or ``none``; see banditroute/README.md.
-    expected_requests : int
+    expected_requests : int or None
         Requests per window, for pacing.
-    rate_usd : float
+    rate_usd : float or None
         US dollars per request to pace to.
-    quality_floor : float
+    quality_floor : float or None
         Mean quality that pacing ``history`` meets at the least cost, in [0, 1].
     """
 
@@ -356,11 +359,6 @@ class BudgetFields(TypedDict, total=False):
     rolling_s: int
     tag: str
     value: str
-    request_ceiling_usd: float
-    pacing: str
-    expected_requests: int
-    rate_usd: float
-    quality_floor: float
 
 
 @dataclass(slots=True)

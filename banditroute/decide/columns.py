@@ -90,12 +90,11 @@ class RequestBatch:
 
     def row(self, i: int) -> RequestBatch:
         """Return one of the requests."""
-        rows = slice(i, i + 1)
-        parts: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        cut: dict[str, Any] = {
-            name: None if part is None else part[rows] for name, part in parts.items()
-        }
-        return RequestBatch(**cut)
+        row: dict[str, Any] = {}
+        for name in self.__slots__:
+            column = getattr(self, name)
+            row[name] = None if column is None else column[i : i + 1]
+        return RequestBatch(**row)
 
     @classmethod
     def join(cls, batches: Sequence[RequestBatch]) -> RequestBatch:

@@ -115,15 +115,11 @@ class Router:
         """Use another snapshot or other models from the next score on."""
         if models is not None:
             self._all_models = tuple(models)
-        same_arms = (
-            snapshot is not None
-            and models is None
-            and snapshot.policy.arms == self.snapshot.policy.arms
-        )
-        if same_arms and snapshot is not None:
+        snapshot = snapshot or self.snapshot
+        if models is None and snapshot.policy.arms == self.snapshot.policy.arms:
             self.columns = replace(self.columns, snapshot=snapshot)
         else:
-            self.columns = ModelColumns.of(snapshot or self.snapshot, self._all_models)
+            self.columns = ModelColumns.of(snapshot, self._all_models)
         self._trials = self._find_trials()
 
     def score(self, requests: RequestBatch) -> ScoredBatch:

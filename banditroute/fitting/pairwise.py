@@ -122,18 +122,15 @@ def fit(
         Without torch; the message says what to install.
     """
     with one_thread() as torch:
-        levels, contexts, rows, winners = [], [], [], []
+        kept_out = []
         for inside, outside in _folds(pairs, options):
             w, v, t = _fit(torch, inside, x, options, tick)
             by_level, by_context = _split_log_odds(outside, inside, x, w, v / t)
-            levels.append(by_level)
-            contexts.append(by_context)
-            rows.append(outside.row)
-            winners.append(outside.won)
+            kept_out.append((by_level, by_context, outside.row, outside.won))
         w, v, t = _fit(torch, pairs, x, options, tick)
-    parts = np.column_stack([np.concatenate(levels), np.concatenate(contexts)])
-    won = np.concatenate(winners)
-    scale, support, context = calibrate(parts, won, np.concatenate(rows))
+    levels, contexts, rows, won = map(np.concatenate, zip(*kept_out, strict=True))
+    parts = np.column_stack([levels, contexts])
+    scale, support, context = calibrate(parts, won, rows)
     arrays: Arrays = {
         "arms": np.array(pairs.models, dtype=np.str_),
         "projection": w,

@@ -7,6 +7,7 @@ worth more outcomes than there are labels. Nothing here reads a file.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def regression(x: Float32, values: Float64, *, n_effective: float) -> Sums:
 
 
 def clustered(
-    x: Float32, values: Float64, cluster: NDArray[np.intp], *, n_effective: float
+    x: Float32, values: Float64, cluster: NDArray[np.intp] | None, *, n_effective: float
 ) -> Sums:
     """Return the sums of pseudo-outcomes: the mean label of each cluster, at its centroid.
 
@@ -62,8 +63,8 @@ def clustered(
         Features of all prompts, labelled or not.
     values : float64[n]
         Labels; NaN for a row without one.
-    cluster : int[n]
-        See `clusters`.
+    cluster : int[n] or None
+        See `clusters`; None takes each labelled row as its own outcome, see `regression`.
     n_effective : float
         How many outcomes the sums are worth, at most as many as there are labels; split over the
         clusters by their sizes.
@@ -84,7 +85,7 @@ def clustered(
     """
     labelled = ~np.isnan(values)
     total = int(labelled.sum())
-    if total == 0:
+    if cluster is None or total == 0:
         return regression(x, values, n_effective=n_effective)
     count = int(cluster.max()) + 1
     sizes = np.bincount(cluster, minlength=count).astype(np.float64)
@@ -210,11 +211,9 @@ def fit(
         if not (np.isnan(values).all() and np.isnan(cost_labels.get(name, np.nan)).all())
     ]
 
-    def sums(values: Float64) -> Sums:
-        if cluster is None:
-            return regression(x, values, n_effective=n_effective)
-        return clustered(x, values, cluster, n_effective=n_effective)
-
+    sums = {
+        name: clustered(x, quality[name], cluster, n_effective=n_effective) for name in labelled
+    }
     costs = None
     if ratios is not None:
         costs = {
@@ -222,7 +221,7 @@ def fit(
             for name in labelled
             if name in ratios
         }
-    return arrays_of({name: sums(quality[name]) for name in labelled}, costs)
+    return arrays_of(sums, costs)
 
 
 def labels_of_log(
@@ -269,13 +268,11 @@ def labels_of_log(
 
 
 def _columns(labels: Sequence[tuple[str, str, float]], field: str) -> dict[str, Float64]:
-    columns: dict[str, Float64] = {}
+    columns = defaultdict[str, Float64](lambda: np.full(len(labels), np.nan))
     for i, (label_field, arm, value) in enumerate(labels):
         if label_field == field:
-            if arm not in columns:
-                columns[arm] = np.full(len(labels), np.nan)
             columns[arm][i] = value
-    return columns
+    return dict(columns)
 
 
 def basis_arrays(policy_identity: PolicyIdentity) -> dict[str, NDArray[Any]]:
