@@ -1,4 +1,4 @@
-"""Windowed policies for a world that changes: only the newest outcomes count, all alike.
+"""Windowed policies for a world that changes: only the newest outcomes count, all equally.
 
 The window holds the newest outcomes of all arms together and is the whole state. Sums are
 computed from it at each publish and never updated, so rounding errors do not add up.
@@ -19,7 +19,7 @@ from policies.linucb import LinUCB, LinUCBParams
 from policies.ridge import invert
 
 _EMPTY = -1
-"""The arm of a place of the window without an outcome."""
+"""Stands for the arm in a slot of the window that holds no outcome."""
 
 
 def _empty_window(size: int, dim: int) -> Arrays:
@@ -31,10 +31,10 @@ def _empty_window(size: int, dim: int) -> Arrays:
 
 
 def _drop_all_but_newest(owner: NDArray[np.int64], arm: int, worth: float, clock: int) -> None:
-    """Free the places of an arm's outcomes, except the newest `worth`, rounded up."""
-    places = np.flatnonzero(owner == arm)
-    age = (clock - 1 - places) % len(owner)
-    owner[places[np.argsort(age)][int(np.ceil(worth)) :]] = _EMPTY
+    """Free the slots of all outcomes of an arm, except for its newest ``ceil(worth)``."""
+    slots = np.flatnonzero(owner == arm)
+    age = (clock - 1 - slots) % len(owner)
+    owner[slots[np.argsort(age)][int(np.ceil(worth)) :]] = _EMPTY
 
 
 class SWUCB(DUCB):
@@ -43,7 +43,7 @@ class SWUCB(DUCB):
     Parameters
     ----------
     dim : int
-        Number of features, none of which it reads.
+        Number of features; the policy reads none of them.
     window : int, default 200
         Number of newest outcomes, of all arms together, that count.
     xi : float, default 0.01
@@ -55,8 +55,8 @@ class SWUCB(DUCB):
 
     Notes
     -----
-    N_a and the mean are of the arm's outcomes among the newest `window`; t counts all outcomes so
-    far. The logarithm is of the smaller of t and the window, not of the larger.
+    N_a is the number of the arm's outcomes among the newest `window`, and mean_a is their mean. t
+    is the number of all outcomes so far. The logarithm takes the smaller of t and `window`.
 
     References
     ----------
@@ -90,8 +90,8 @@ class SWUCB(DUCB):
         self.kept = {name: a for name, a in _empty_window(window, 0).items() if name != "x"}
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
-        place = (self.clock - 1) % len(self.kept["owner"])
-        self.kept["owner"][place], self.kept["value"][place] = arm, outcome.value
+        slot = (self.clock - 1) % len(self.kept["owner"])
+        self.kept["owner"][slot], self.kept["value"][slot] = arm, outcome.value
 
     def _reset(self, arm: int, shift: float, worth: float) -> None:
         _drop_all_but_newest(self.kept["owner"], arm, worth, self.clock)
@@ -109,7 +109,7 @@ class SWUCB(DUCB):
 
 @dataclass(frozen=True, kw_only=True)
 class SWLinUCBParams(LinUCBParams):
-    """Parameters of `SWLinUCB`: a window in place of the forgetting of `LinUCBParams`.
+    """Parameters of `SWLinUCB`: a window replaces the forgetting of `LinUCBParams`.
 
     Parameters
     ----------
@@ -143,8 +143,9 @@ class SWLinUCB(LinUCB):
 
     Notes
     -----
-    ``A_a = P + sum x x'`` over the arm's outcomes in the window. An arm without any is as uncertain
-    as a new one. It cannot start from prior knowledge: sums have no place in a window.
+    ``A_a = P + sum x x'`` over the arm's outcomes in the window. An arm without outcomes in the
+    window is as uncertain as a new arm. The policy cannot start from a fitted prior: a prior
+    consists of sums, and a window holds single outcomes.
 
     References
     ----------
@@ -160,11 +161,11 @@ class SWLinUCB(LinUCB):
         self.kept = _empty_window(self.params.window, dim)
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
-        place = (self.clock - 1) % len(self.kept["owner"])
-        self.kept["owner"][place], self.kept["value"][place] = arm, outcome.value
-        self.kept["x"][place] = outcome.x
+        slot = (self.clock - 1) % len(self.kept["owner"])
+        self.kept["owner"][slot], self.kept["value"][slot] = arm, outcome.value
+        self.kept["x"][slot] = outcome.x
 
-    learn_rows = Policy.learn_rows  # a window has no sums to add to
+    learn_rows = Policy.learn_rows  # a window holds single outcomes, no sums
 
     def teachable(self) -> bool:
         """See `Policy.teachable`."""

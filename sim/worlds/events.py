@@ -1,7 +1,7 @@
-"""All events of scenario files: each is a pure function from one world to another.
+"""All events of scenario files. Each event is a pure function from a world to another world.
 
-``Delay(seconds=60.0).apply(world, rng)`` is a world in which feedback is a minute late. Events
-compose in order; `sim.worlds.scenario` reads them from files.
+``Delay(seconds=60.0).apply(world, rng)`` returns a world in which feedback is a minute late. To
+compose events, apply them in order. `sim.worlds.scenario_files` reads events from files.
 """
 
 from __future__ import annotations

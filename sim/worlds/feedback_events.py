@@ -1,6 +1,6 @@
-"""What happens to feedback: it is late, lost, false or from another judge.
+"""Events that change feedback: it is late, lost, false or from another judge.
 
-The answers themselves, their quality and cost, stay the same.
+They must never change the answers, their quality or their cost.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _SECONDS = TypeAdapter(
 _SHARE = TypeAdapter(Annotated[float, Field(ge=0, le=1)])
 
 
-# pydantic reports a union as two mistakes, with a path that is in no file.
+# Validators in place of a union: for a wrong value of a union, pydantic reports two mistakes, at
+# paths that the file does not have.
 def _seconds(value: object) -> float | list[float]:
     try:
         seconds = _SECONDS.validate_python(value if isinstance(value, list) else [value])
     except ValidationError:
-        message = f"seconds from 0 to {MAX_DELAY_S:g} are expected, or a list of them"
+        message = f"a number of seconds from 0 to {MAX_DELAY_S:g} is expected, or a list of them"
         raise ValueError(message) from None
     return seconds if isinstance(value, list) else seconds[0]
 
@@ -37,16 +38,16 @@ def _value(value: object) -> float | Literal["inverted"]:
     try:
         return "inverted" if value == "inverted" else _SHARE.validate_python(value)
     except ValidationError:
-        raise ValueError("a number from 0 to 1 is expected, or inverted") from None
+        raise ValueError('a number from 0 to 1 or "inverted" is expected') from None
 
 
 class FeedbackEvent(LastingEvent):
-    """An event of the feedback on one model, or on all.
+    """An event that changes the feedback on one model or on all models.
 
     Attributes
     ----------
     model : str, optional
-        Name or role; all models without it.
+        Name or role of the model; None for all models.
     """
 
     model: str | None = None
@@ -58,17 +59,17 @@ class FeedbackEvent(LastingEvent):
         return self.model_copy(update={"model": roles.model(self.model, "model")})
 
     def concerned(self, world: World) -> Bools:
-        """Return which models' feedback changes.
+        """Return the models whose feedback changes.
 
         Parameters
         ----------
         world : World
-            Of K models.
+            A world of K models.
 
         Returns
         -------
         bool[K]
-            True for those models.
+            True for each model whose feedback changes.
         """
         return np.array([self.model in (None, name) for name in world.models])
 
@@ -77,18 +78,18 @@ class FeedbackEvent(LastingEvent):
 
 
 class Delay(FeedbackEvent):
-    """Feedback comes later, in addition to the delay that it has.
+    """Feedback comes later: this delay is added to the delay of the world.
 
-    Exactly one of `seconds` and `mean` must be there.
+    Exactly one of `seconds` and `mean` must be set.
 
     Attributes
     ----------
     kind : str
         "delay".
     seconds : float or list of float, optional
-        The delay in seconds; of a list, one is drawn for each request.
+        Delay in seconds. For each request, one value of a list is drawn.
     mean : float, optional
-        Mean in seconds of an exponential distribution, drawn from for each request.
+        Mean in seconds of an exponential distribution. Each request draws its delay from it.
     """
 
     kind: Literal["delay"] = "delay"
@@ -107,9 +108,9 @@ class Delay(FeedbackEvent):
             late_s, words = rng.exponential(self.mean, size), f"{self.mean:g} s late on average"
         else:
             late_s = rng.choice(np.atleast_1d(np.array(self.seconds, dtype=np.float64)), size)
-            among = self.seconds if isinstance(self.seconds, list) else [self.seconds or 0.0]
-            words = f"{min(among):g} to {max(among):g} s late" if len(among) > 1 else ""
-            words = words or f"{among[0]:g} s late"
+            choices_s = self.seconds if isinstance(self.seconds, list) else [self.seconds or 0.0]
+            words = f"{min(choices_s):g} to {max(choices_s):g} s late" if len(choices_s) > 1 else ""
+            words = words or f"{choices_s[0]:g} s late"
         delay_s[part] += late_s[:, None] * self.concerned(world)
         return with_change(
             world,
@@ -123,7 +124,7 @@ class Delay(FeedbackEvent):
 class Loss(FeedbackEvent):
     """A share of the feedback never comes.
 
-    With `below` or `above` it is missing not at random.
+    With `below` or `above` the loss depends on quality: feedback is missing not at random.
 
     Attributes
     ----------
@@ -132,9 +133,9 @@ class Loss(FeedbackEvent):
     share : float
         Share of the requests, 0 to 1.
     below : float, optional
-        Only feedback on answers of a lower quality is lost.
+        Only feedback on answers of a quality below this value is lost.
     above : float, optional
-        Only feedback on answers of a higher quality is lost.
+        Only feedback on answers of a quality above this value is lost.
     """
 
     kind: Literal["loss"] = "loss"
@@ -172,7 +173,7 @@ class Poison(FeedbackEvent):
     share : float
         Share of the requests, 0 to 1.
     value : float or "inverted"
-        Quality that false feedback gives; "inverted" gives 1 minus that of the judge.
+        Quality that false feedback reports; "inverted" reports 1 minus the judged quality.
     """
 
     kind: Literal["poison"] = "poison"
@@ -195,22 +196,23 @@ class Poison(FeedbackEvent):
 
 
 class Judge(LastingEvent):
-    """Another judge: ``scale x judged + shift + bias of the model + N(0, noise)``, in [0, 1].
+    """Another judge gives the feedback, with values computed from those of the previous judge.
 
-    At least one field must be there.
+    The value is ``scale x judged + shift + bias of the model + N(0, noise)``, clipped to [0, 1]. At
+    least one field must differ from its default.
 
     Attributes
     ----------
     kind : str
         "judge".
     scale : float
-        Factor of the quality that the judge before gives.
+        Factor of the quality that the previous judge gives.
     shift : float
-        What is added to it.
+        Number added to the scaled quality.
     noise : float
-        Standard deviation of an error drawn for each answer.
+        Standard deviation of the normal error that is drawn for each answer.
     bias : dict of str to float
-        What is added for one model, by name or role.
+        Number added for a model, by its name or role.
     """
 
     kind: Literal["judge"] = "judge"
@@ -222,7 +224,7 @@ class Judge(LastingEvent):
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         if (self.scale, self.shift, self.noise, self.bias) == (1.0, 0.0, 0.0, {}):
-            raise ValueError("one of scale, shift, noise, bias is expected")
+            raise ValueError("at least one of scale, shift, noise, bias is expected")
         return self
 
     def resolve(self, roles: Roles) -> Self:

@@ -1,4 +1,4 @@
-"""What happens to models: other quality, other prices, new and drained models, outages."""
+"""Events that change models: other quality, other prices, new and drained models, outages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sim.worlds.world import World
 
 
 class ModelEvent(WorldEvent):
-    """An event of one model.
+    """An event that changes one model.
 
     Attributes
     ----------
     model : str
-        Name or role.
+        Name or role of the model.
     """
 
     model: str
@@ -32,20 +32,20 @@ class ModelEvent(WorldEvent):
 
 
 class Quality(ModelEvent, LastingEvent):
-    """A model answers better or worse, and feedback says so; exactly one field must be there.
+    """A model answers better or worse, and its feedback changes in the same way.
 
-    Results stay within 0 and 1.
+    Exactly one of `set`, `scale` and `shift` must be set. Results are clipped to [0, 1].
 
     Attributes
     ----------
     kind : str
         "quality".
     set : float, optional
-        Quality of every answer.
+        New quality of every answer.
     scale : float, optional
-        Factor of the quality.
+        Factor by which the quality is multiplied.
     shift : float, optional
-        What is added to the quality.
+        Number added to the quality.
     """
 
     kind: Literal["quality"] = "quality"
@@ -83,16 +83,16 @@ class Quality(ModelEvent, LastingEvent):
 
 
 class PriceChange(ModelEvent, LastingEvent):
-    """A model costs another price.
+    """The price of a model changes.
 
     Attributes
     ----------
     kind : str
         "price".
     factor : float
-        Of the cost of each answer.
+        Factor by which the cost of each answer is multiplied.
     announced : bool
-        True: the price list, which a policy sees, changes too.
+        True if the price list that a policy sees changes too.
     """
 
     kind: Literal["price"] = "price"
@@ -105,10 +105,10 @@ class PriceChange(ModelEvent, LastingEvent):
         cost_usd[part, arm] *= self.factor
         if self.announced:
             price_factor[part, arm] *= self.factor
-        silently = "" if self.announced else ", not announced"
+        not_announced = "" if self.announced else ", not announced"
         return with_change(
             world,
-            f"{self.model}: price x {self.factor:g}{silently}",
+            f"{self.model}: price x {self.factor:g}{not_announced}",
             part,
             f"{self.model}: price as before",
             cost_usd=cost_usd,
@@ -117,7 +117,7 @@ class PriceChange(ModelEvent, LastingEvent):
 
 
 class Add(ModelEvent):
-    """A model is on offer only from some request on.
+    """A model is on offer only from request `at` onwards.
 
     Attributes
     ----------
@@ -133,14 +133,14 @@ class Add(ModelEvent):
     def _apply(self, world: World, rng: np.random.Generator) -> World:
         first, offered = position(self.at, len(world), "at"), world.offered.copy()
         offered[:first, world.models.index(self.model)] = False
-        if first in (0, len(world)):  # on offer all the time, or never
+        if first in (0, len(world)):  # always or never on offer: nothing changes during the world
             return replace(world, offered=offered)
         label = f"{self.model} is added"
         return with_change(world, label, slice(first, len(world)), "", offered=offered)
 
 
 class Drain(ModelEvent):
-    """A model is on offer only until some request.
+    """A model is on offer only before request `at`.
 
     Attributes
     ----------
@@ -161,18 +161,18 @@ class Drain(ModelEvent):
 
 
 class Outage(LastingEvent):
-    """Models give empty answers: quality, feedback and cost are 0, and they stay on offer.
+    """Some models give empty answers: quality, feedback and cost are 0.
 
-    Exactly one of `models` and `prefix` must be there.
+    The models stay on offer. Exactly one of `models` and `prefix` must be set.
 
     Attributes
     ----------
     kind : str
         "outage".
     models : list of str, optional
-        Names or roles.
+        Names or roles of the models.
     prefix : str, optional
-        All models whose names begin with it, such as those of one provider.
+        Selects all models whose names begin with it, such as those of one provider.
     """
 
     kind: Literal["outage"] = "outage"
@@ -192,7 +192,9 @@ class Outage(LastingEvent):
         names = [name for name in roles.models if name.startswith(self.prefix or "")]
         if not names:
             models = ", ".join(roles.models)
-            raise InputError(f"prefix: no model begins with {self.prefix!r}; the data has {models}")
+            raise InputError(
+                f"prefix: no model name begins with {self.prefix!r}; the data has {models}"
+            )
         return self.model_copy(update={"models": names})
 
     def _apply(self, world: World, rng: np.random.Generator) -> World:
@@ -204,5 +206,5 @@ class Outage(LastingEvent):
         }
         for values in columns.values():
             values[part, [world.models.index(name) for name in names]] = 0.0
-        who = ", ".join(names)
-        return with_change(world, f"{who}: outage", part, f"{who}: outage over", **columns)
+        listed = ", ".join(names)
+        return with_change(world, f"{listed}: outage", part, f"{listed}: outage over", **columns)

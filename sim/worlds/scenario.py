@@ -1,7 +1,7 @@
-"""A scenario: what happens to a world, as events in order.
+"""A scenario: the events that change a world, in order.
 
-Staging a scenario on rows of a dataset gives the world that every policy plays: the same scenario,
-rows and seed give the same world. Nothing here plays anything or reads a file.
+Staging a scenario on rows of a dataset gives a world. Every policy plays that same world. Equal
+scenarios, rows and seeds give equal worlds. This module must never play a policy or read a file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ScenarioEvent:
     event : WorldEvent
         What happens.
     source : str
-        File and path in it, or the option, that the event comes from; for messages.
+        Where the event comes from, for messages: a file and the path in it, or an option.
     """
 
     event: WorldEvent
@@ -40,26 +40,26 @@ class ScenarioEvent:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Events, and the data and requests that they are about.
+    """Events, and the models, budgets and preference of the worlds that they change.
 
     Attributes
     ----------
     name : str
-        Shipped name, or path of the file.
+        Name of a shipped scenario, or path of the file.
     title : str
-        A few words.
+        Title of a few words.
     says : str
-        One sentence on what happens.
+        One sentence that says what the events do.
     models : tuple[str, ...]
-        Models to keep of the data; empty keeps all.
+        Models of the data to keep; empty keeps all.
     without : tuple[str, ...]
-        Models to leave out of the data.
+        Models of the data to leave out.
     budget_rates_usd : tuple[float, ...]
-        US dollars per request, each a world of its own; empty for no budget.
+        Budgets in US dollars per request; each is played separately. Empty for no budget.
     preference : Preference, optional
-        Weights of requests, where they are part of the scenario.
+        Preference of all requests; None if the scenario does not set it.
     events : tuple[ScenarioEvent, ...]
-        In the order in which they are applied.
+        Events in order; but `Mix` events are applied before all others.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Scenario:
     events: tuple[ScenarioEvent, ...] = ()
 
     def then(self, event: WorldEvent, source: str) -> Scenario:
-        """Return this scenario with one event more, at the end.
+        """Return a copy of this scenario with an event added at the end.
 
         Parameters
         ----------
@@ -84,27 +84,27 @@ class Scenario:
         Returns
         -------
         Scenario
-            The other fields are the same.
+            The copy; its other fields are the same.
         """
         return replace(self, events=(*self.events, ScenarioEvent(event, source)))
 
     def restrict(self, dataset: Dataset) -> Dataset:
-        """Return the data that the scenario is about.
+        """Return the part of some data that the scenario uses.
 
         Parameters
         ----------
         dataset : Dataset
-            Any data.
+            All models and rows.
 
         Returns
         -------
         Dataset
-            The models of the scenario, and the rows that have quality and cost of them all.
+            The models of the scenario, in the rows that have quality and cost for all of them.
 
         Raises
         ------
         InputError
-            Naming the scenario, for a model that the data does not have.
+            If the data lacks a model of the scenario. The message names the scenario.
         """
         for field, names in (("models", self.models), ("without", self.without)):
             for i, name in enumerate(names):
@@ -116,43 +116,46 @@ class Scenario:
         return dataset.restrict(models=self.models, without=self.without).complete()
 
     def stage(self, dataset: Dataset, rows: NDArray[np.intp], rng: np.random.Generator) -> World:
-        """Return the world of some rows.
+        """Return the world that the events make of some rows.
 
         Parameters
         ----------
         dataset : Dataset
-            What `restrict` returned; roles are those of all its rows.
+            The result of `restrict`. Roles are decided by all its rows.
         rows : int[n]
-            In the order in which they come; mixes change it.
+            Rows of `dataset`, in the order of the requests; `Mix` events change the order.
         rng : numpy.random.Generator
-            Each event draws from a child of its own: what an event draws does not depend on the
-            others.
+            Each event draws from a separate child generator. So the draws of an event do not
+            depend on the other events.
 
         Returns
         -------
         World
-            Of n requests.
+            A world of n requests.
 
         Raises
         ------
         InputError
-            Naming the scenario and the field, for an event that does not fit the data.
+            If an event does not fit the data; the message names the source and the field. If no
+            model is on offer at some request; the message names the scenario.
         """
         self._require_restricted(dataset)
         roles, world = Roles.of(dataset), World.from_dataset(dataset, rows)
-        free = np.ones(len(world), dtype=np.bool_)
-        later: list[tuple[WorldEvent, str, np.random.Generator]] = []
-        for item, child in zip(self.events, rng.spawn(len(self.events)), strict=True):
-            with _errors_name(item.source):
-                event = item.event.resolve(roles)
-                if isinstance(event, Mix):
-                    world = event.arrange(world, child, free)
-                    free[event.part(world)] = False
-                else:
-                    later.append((event, item.source, child))
-        for event, source, child in later:
+        unmixed = np.ones(len(world), dtype=np.bool_)
+        not_mixes: list[tuple[WorldEvent, str, np.random.Generator]] = []
+        event_rngs = rng.spawn(len(self.events))
+        for scenario_event, event_rng in zip(self.events, event_rngs, strict=True):
+            source = scenario_event.source
             with _errors_name(source):
-                world = event.apply(world, child)
+                event = scenario_event.event.resolve(roles)
+                if isinstance(event, Mix):
+                    world = event.arrange(world, event_rng, unmixed)
+                    unmixed[event.part(world)] = False
+                else:
+                    not_mixes.append((event, source, event_rng))
+        for event, source, event_rng in not_mixes:
+            with _errors_name(source):
+                world = event.apply(world, event_rng)
         without_model = np.flatnonzero(~world.offered.any(axis=1))
         if len(without_model):
             raise InputError(f"{self.name}: no model is offered at request {without_model[0]}")
@@ -161,7 +164,7 @@ class Scenario:
     def _require_restricted(self, dataset: Dataset) -> None:
         kept = set(self.models) or set(dataset.models)
         if set(dataset.models) != kept - set(self.without):
-            raise ValueError(f"{self.name}: stage takes the data that restrict returned")
+            raise ValueError(f"{self.name}: stage needs the data that restrict returned")
 
 
 @contextmanager

@@ -12,16 +12,16 @@ from sim.data.formats.costs import fill_costs
 from sim.data.formats.source import Source
 from sim.errors import InputError
 
-NO_PROPENSITIES = "no propensities are in it: for a warm start and the direct method only"
+NO_PROPENSITIES = "no propensities: only for a warm start and the direct method"
 
 
 class DatasetBuilder:
-    """Prompts and the answers to them, in the order in which they come.
+    """Collects prompts and answers in the order of the file, and makes a dataset of them.
 
     Attributes
     ----------
     prompts : list of str
-        A prompt for each row.
+        The prompt of each row.
     models : dict of str to int
         The column of each model that has an answer.
     """
@@ -58,14 +58,15 @@ class DatasetBuilder:
         return len(self.prompts) - 1
 
     def row_for(self, key: Hashable, model: str, text: str, *, task: str = "") -> int:
-        """Return the first row of a prompt that lacks an answer of the model.
+        """Return the first row of a prompt in which the model has no answer yet.
 
-        A row is added where there is none: a prompt that a model answered twice has two rows.
+        If the model has an answer in every row of the prompt, a row is added. So a prompt that a
+        model answered twice has two rows.
 
         Parameters
         ----------
         key : hashable
-            Equal for equal prompts.
+            Identifies the prompt: equal for equal prompts.
         model : str
             Name of the model.
         text : str
@@ -76,7 +77,7 @@ class DatasetBuilder:
         Returns
         -------
         int
-            The row, which is taken by this model from now on.
+            The row. It is reserved: the next call for the same prompt and model returns another.
         """
         k = self.models.setdefault(model, len(self.models))
         rows = self._rows_of_key.setdefault(key, [])
@@ -99,7 +100,7 @@ class DatasetBuilder:
         input_tokens: float = math.nan,
         output_tokens: float = math.nan,
     ) -> None:
-        """Add a model's answer to the prompt of a row; NaN is an unknown value.
+        """Add a model's answer to the prompt of a row; NaN means that a value is unknown.
 
         Parameters
         ----------
@@ -108,31 +109,31 @@ class DatasetBuilder:
         model : str
             Name of the model.
         quality : float
-            In [0, 1].
+            Quality in [0, 1].
         cost_usd : float
-            US dollars.
+            Cost in US dollars.
         input_tokens : float
-            A count.
+            Number of input tokens.
         output_tokens : float
-            A count.
+            Number of output tokens.
         """
         k = self.models.setdefault(model, len(self.models))
         self._answers.append((row, k, quality, cost_usd, input_tokens, output_tokens))
 
     def build(self, source: Source, *, notes: Sequence[str] = ()) -> Dataset:
-        """Return everything as a dataset.
+        """Return all prompts and answers as a dataset.
 
         Parameters
         ----------
         source : Source
-            The file that it came from.
+            The file that the prompts and answers came from.
         notes : sequence of str
-            What a user must know; notes on costs follow.
+            What a user must know about the data. Notes on costs are added after them.
 
         Returns
         -------
         Dataset
-            Models are in the order in which they came.
+            Its models are in the order in which they were added.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The canonical wide parquet, which `sim convert` writes.
+"""The canonical format: the wide parquet file that `sim convert` writes.
 
 Columns are ``prompt``, optionally ``task`` and ``split``, then ``quality:<model>`` in [0, 1] and
 ``cost:<model>`` in US dollars.
@@ -26,7 +26,7 @@ def fits(names: Set[str]) -> bool:
 
 
 def read(source: Source) -> Dataset:
-    """See `Format.read`. The notes in the metadata are kept."""
+    """See `Format.read`. Notes in the metadata of the file become those of the dataset."""
     table = source.table
     names = table.column_names
     prompts = texts(source, "prompt", required=True)

@@ -1,7 +1,8 @@
-"""LiteLLM's spend logs, as csv or jsonl: what each request cost, without any quality.
+"""LiteLLM's spend logs, as csv or jsonl: the cost of each request, without its quality.
 
-Such a log has no propensities and no judgement. It can teach costs and be joined with quality, but
-never be replayed or weighted. Cache hits and failures say nothing of a model and are left out.
+Such a log has neither propensities nor quality. A policy can learn costs from it, and quality from
+another file can be joined to it. It must never be replayed or weighted. Cache hits and failed
+requests say nothing about a model, so they are left out.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ def read(source: Source) -> Dataset:
     builder = DatasetBuilder()
     left_out: Counter[str] = Counter()
     started_s: list[float] = []
-    seen: set[str] = set()
+    request_ids: set[str] = set()
     for row in source.rows():
-        request = row.name("request_id")
-        if request in seen:
-            raise row.fault("request_id", f"{request!r} appears twice")
-        seen.add(request)
+        request_id = row.name("request_id")
+        if request_id in request_ids:
+            raise row.fault("request_id", f"{request_id!r} appears twice")
+        request_ids.add(request_id)
         if _cached(row):
             left_out["cache hits"] += 1
         elif row.label("status").lower() not in ("", "success"):
@@ -61,7 +62,7 @@ def read(source: Source) -> Dataset:
         raise InputError(f"{source.file}: no rows are left: {', '.join(notes)}")
     notes.append(f"no quality and {NO_PROPENSITIES}")
     if not any(builder.prompts):
-        notes.append("its prompts were not stored")
+        notes.append("the log does not contain the prompts")
     dataset = builder.build(source, notes=notes)
     return dataset.take(np.argsort(np.array(started_s), kind="stable"))
 
@@ -74,7 +75,10 @@ def _cached(row: Row) -> bool:
 
 
 def _start_s(row: Row) -> float:
-    """Return seconds since the epoch, 0 where the row has no time."""
+    """Return the start in seconds since the epoch, or 0 if the row has no start time.
+
+    A time without a time zone is in UTC.
+    """
     text = row.label("startTime")
     if not text:
         return 0.0
@@ -86,7 +90,7 @@ def _start_s(row: Row) -> float:
 
 
 def _tags(row: Row) -> str:
-    """Return the tags, separated by commas; the file has a list, or a list as JSON text."""
+    """Return the tags, joined by commas. The file holds a list, or a list as JSON text."""
     tags = _json(row, "request_tags") or []
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise row.fault("request_tags", "not a list of texts")
@@ -94,7 +98,7 @@ def _tags(row: Row) -> str:
 
 
 def _prompt(row: Row) -> str:
-    """Return the messages of the request as one text, "" where the gateway does not store them."""
+    """Return the contents of the messages as one text, or "" if the log has no messages."""
     messages = _json(row, "messages") or []
     if not isinstance(messages, list):
         raise row.fault("messages", "not a list")

@@ -1,4 +1,4 @@
-"""RouterArena's cached results: one model's answer a row, judged and with its tokens counted."""
+"""RouterArena's cached results: each row is one model's answer with its score and token counts."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def read(source: Source) -> Dataset:
             continue
         question, model = row.text("question"), row.name("llm_selected")
         index = row.name("global_index")
-        judged, usage = row.part("evaluation_result"), row.part("token_usage")
+        evaluation, usage = row.part("evaluation_result"), row.part("token_usage")
         task = index.rpartition("_")[0]
         prompt = builder.row_for((index, question), model, question, task=task)
         builder.add_answer(
             prompt,
             model,
-            quality=judged.quality("score"),
-            cost_usd=judged.cost_usd("inference_cost"),
+            quality=evaluation.quality("score"),
+            cost_usd=evaluation.cost_usd("inference_cost"),
             input_tokens=usage.tokens("input_tokens"),
             output_tokens=usage.tokens("output_tokens"),
         )
     if failed and not builder.prompts:
         raise InputError(f"{source.file}: every one of its {failed} calls failed")
     left_out = [f"{failed} failed calls left out"] if failed else []
-    return builder.build(source, notes=[*left_out, f"one model a row; {NO_PROPENSITIES}"])
+    return builder.build(source, notes=[*left_out, f"one model per row; {NO_PROPENSITIES}"])

@@ -89,7 +89,7 @@ def test_describe_writes_what_it_shows(folder: Path, capsys: pytest.CaptureFixtu
     assert call("describe", folder / "spend.jsonl", "--json", out) == 0
     told = capsys.readouterr()
     assert "spend: 1 cache hits left out" in told.err
-    assert "no propensities are in it: for a warm start and the direct method only" in told.err
+    assert "no propensities: only for a warm start and the direct method" in told.err
     assert "warning: no answer is judged" in told.out
     report = json.loads(out.read_text())
     assert report["rows"] == 5 and report["models"][0]["quality"] is None

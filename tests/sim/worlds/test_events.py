@@ -298,7 +298,7 @@ def test_a_model_called_as_a_role_comes_first() -> None:
         (Quality(model="x", set=0), "model: no model 'x'; the data has a/cheap, b/good, b/dear; "),
         (Judge(bias={"x": 0.1}), "bias.x: no model 'x'"),
         (Outage(models=["best", "x"]), "models[1]: no model 'x'"),
-        (Outage(prefix="x/"), "prefix: no model begins with 'x/'; the data has a/cheap, "),
+        (Outage(prefix="x/"), "prefix: no model name begins with 'x/'; the data has a/cheap, "),
         (Mix(tasks=["z"], share=1), "tasks: no task 'z'; the data has x, y; or easy, hard"),
         (Add(model="best", at=10), "at: request 10 is not among the 9 of this world"),
         (Delay(seconds=1, until=10), "to: request 10 is not among the 9 of this world"),

@@ -198,7 +198,7 @@ def test_restrict_keeps_the_models_and_complete_rows() -> None:
     assert few.restrict(gaps).models == ("small", "large")
     assert len(few.restrict(gaps)) == ROWS - 5
     assert Scenario(name="x", title="x", models=("large",)).restrict(gaps).models == ("large",)
-    with pytest.raises(ValueError, match="stage takes the data that restrict returned"):
+    with pytest.raises(ValueError, match="stage needs the data that restrict returned"):
         few.stage(DATA, np.arange(5), np.random.default_rng(0))
     wrong = Scenario(name="file.yaml", title="x", models=("large", "nobody"))
     with pytest.raises(InputError) as caught:
@@ -268,7 +268,7 @@ def test_folders_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ),
         (
             "title: x\nevents: [{kind: delay, seconds: [1, -1]}]",
-            "events[0].seconds: seconds from 0 to 1e+09 are expected, or a list of them",
+            "events[0].seconds: a number of seconds from 0 to 1e+09 is expected, or a list of them",
         ),
         (
             "title: x\nevents: [{kind: judge, bias: {best: 3}}]",
@@ -334,7 +334,10 @@ events:
         ("{kind: drain, model: nobody, at: 0.5}", "events[0].model: no model 'nobody'; "),
         ("{kind: drain, model: best, at: 301}", "events[0].at: request 301 is not among the 300 "),
         ("{kind: mix, tasks: [maths], share: 1}", "events[0].share: needs 300 rows of these "),
-        ("{kind: outage, prefix: google/}", "events[0].prefix: no model begins with 'google/'"),
+        (
+            "{kind: outage, prefix: google/}",
+            "events[0].prefix: no model name begins with 'google/'",
+        ),
     ],
 )
 def test_what_does_not_fit_the_data(tmp_path: Path, event: str, message: str) -> None:

@@ -65,7 +65,7 @@ def test_hits_and_failures_are_left_out_and_said(tmp_path: Path, suffix: str) ->
         "1 cache hits left out",
         "1 failures left out",
         "1 requests without a model left out",
-        "no quality and no propensities are in it: for a warm start and the direct method only",
+        "no quality and no propensities: only for a warm start and the direct method",
     )
     with pytest.raises(InputError, match="spend: no answer is judged: nothing to replay"):
         data.complete()
@@ -96,7 +96,7 @@ def test_stored_messages_are_the_prompt(tmp_path: Path) -> None:
 def test_what_the_gateway_writes_for_nothing_is_no_prompt(tmp_path: Path, messages: Any) -> None:
     data = load(written(tmp_path, [row("r1", "a", 0.1, messages=messages)], ".jsonl"))
     assert data.prompts == ("",)
-    assert "its prompts were not stored" in data.notes
+    assert "the log does not contain the prompts" in data.notes
 
 
 @pytest.mark.parametrize(
