@@ -1,7 +1,7 @@
 """Budgets as values: a cap, its window, and the requests that it applies to.
 
-Stored money is a whole number of nano-dollars. The cheapest real requests cost some 26,000 of
-them, a single token may cost a fraction of one. Times are microseconds since the epoch, UTC.
+Money is stored as a whole number of nano-dollars. The cheapest real requests cost about 26,000
+nano-dollars; a single token may cost less than 1. Times are microseconds since the epoch, UTC.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from banditroute.core.pool import NANO
 ROLLING = "rolling"
 PERIODS = ("total", "hour", "day", "month", ROLLING)
 MOST_USD = 1e9
-"""The largest cap, in US dollars; in nano-dollars it fits 64 bits, with room for sums."""
+"""The largest cap, in US dollars. In nano-dollars, the sum of several such caps fits 64 bits."""
 
 _US = 1_000_000
 
@@ -33,23 +33,23 @@ class Budget:
     name : str
         Name of the budget, unique in its pool.
     cap_nano : int
-        Nano-dollars that the decisions of one window may cost.
+        Limit on the total cost of the decisions of one window, in nano-dollars.
     period : str
-        One of `PERIODS`; hour, day and month are those of the calendar, UTC.
+        One of `PERIODS`; ``hour``, ``day`` and ``month`` are calendar periods in UTC.
     rolling_s : int or None
         Length of a rolling window, in seconds.
     scope_tag, scope_value : str or None
         The tag that a request must have for the budget to apply; None applies to all requests.
     request_ceiling_nano : int or None
-        Nano-dollars that a single request may reserve.
+        Limit on what a single request may reserve, in nano-dollars; None: no limit.
     pacing : str
-        How the money is spread over the window, see `policies.pacing`; ``none`` does not.
+        Which pacing of `policies.pacing` spreads the money over the window; ``none``: no pacing.
     expected_requests : int or None
-        Requests per window, where that number is known.
+        Expected number of requests per window; None if it is not known.
     rate_nano : int or None
-        Nano-dollars per request to pace to, where the window does not give a rate.
+        Spend that pacing aims at, in nano-dollars per request; None: it follows from the window.
     quality_floor : float or None
-        Mean quality that pacing ``history`` meets at the least cost, in [0, 1].
+        Mean quality in [0, 1] that pacing ``history`` reaches at the lowest cost; None: no floor.
     """
 
     id: int
@@ -78,15 +78,16 @@ class Budget:
         return tags is not None and tags.get(self.scope_tag) == self.scope_value
 
     def window_start_us(self, now_us: int) -> int:
-        """Return when the current window began.
+        """Return the start of the current window.
 
-        It is 0 for ``total``, and for ``rolling``, whose decisions count from their own times.
+        The result is 0 for ``total`` and ``rolling``. A rolling window has no fixed start: each
+        decision counts for `span_us` from its own time.
         """
         start = _calendar_start(self.period, now_us)
         return 0 if start is None else _us(start)
 
     def resets_at_us(self, now_us: int) -> int | None:
-        """Return when the next window begins, None if there is only one."""
+        """Return the start of the next window; None for ``total`` and ``rolling``."""
         start = _calendar_start(self.period, now_us)
         if start is None:
             return None

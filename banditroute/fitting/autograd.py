@@ -1,4 +1,4 @@
-"""torch, for the fits that need derivatives: imported when one starts, never at serving time."""
+"""Import torch, for the fits that need derivatives. Serving never imports it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def require_torch() -> Any:
 
 @contextmanager
 def one_thread() -> Iterator[Any]:
-    """Yield torch, limited to one thread: sums of several threads differ in their last bits."""
+    """Yield torch on one thread: with several, the last bits of a sum vary between runs."""
     torch = require_torch()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

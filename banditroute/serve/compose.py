@@ -14,30 +14,30 @@ from banditroute.store.log import log_decisions
 from banditroute.store.writer import Writer
 
 CLAIM_WAIT_S = 15.0
-"""How long to wait for a SQLite file that a daemon which is just ending still holds."""
+"""Seconds to wait for a SQLite file while a daemon that is shutting down still holds it."""
 
 
 def make_service(settings: Settings, learner: Callable[[Engine, Writer], LearnerLink]) -> Service:
-    """Return a service; the tables of its database are made if there are none.
+    """Return a service; create the tables of its database if they are missing.
 
     Parameters
     ----------
     settings : Settings
         The configuration.
     learner : callable
-        Makes the link to the learner, for this database and its writer.
+        Called with the database and its writer; returns the link to the learner.
 
     Returns
     -------
     Service
-        Not started yet.
+        The service, not started yet.
 
     Raises
     ------
     SchemaMismatch
-        If the tables are of another revision.
+        If the tables have another schema revision.
     ValueError
-        If another daemon has the SQLite file.
+        If another daemon uses the SQLite file.
     """
     engine = open_engine(settings.database)
     try:
@@ -46,7 +46,8 @@ def make_service(settings: Settings, learner: Callable[[Engine, Writer], Learner
         engine.dispose()
         raise
     claimed_file = claim(engine, patience_s=CLAIM_WAIT_S)
-    # The writer wakes the learner, which needs the writer: the list lets the writer come first.
+    # The link needs the writer, and the writer wakes the link. The writer is built first; it finds
+    # the link in this list.
     links: list[LearnerLink] = []
     writer = Writer(
         engine,

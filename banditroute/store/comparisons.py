@@ -1,8 +1,9 @@
-"""Comparisons: which of two answers to the same prompt was preferred, stored and learned once.
+"""Comparisons of two answers to the same prompt: each is stored once and learned once.
 
-Exactly-once by (preferred decision, other decision, key). Comparisons that contradict each other
-are all learned. Those that are late, or about an answer that another model gave or that was never
-used, are only stored.
+(preferred decision, other decision, key) identifies a comparison. Comparisons that contradict each
+other are all learned. A comparison is stored but not learned if it is late, if a decision was
+cancelled or its answer came from another model than the chosen one, or if both decisions chose the
+same model.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class Preferred:
     Attributes
     ----------
     decision_id, over : str
-        The decisions of the preferred answer and of the other one.
+        The decision of the preferred answer, and the decision of the other answer.
     key : str
-        A comparison of the same two under the same key is the same piece of feedback.
+        Tells comparisons of the same two decisions apart; a retry sends the same key.
     source : str or None
         Who judged.
     """
@@ -67,13 +68,13 @@ def record_comparisons(
     Returns
     -------
     list of FeedbackResult
-        What became of each.
+        The result of each comparison.
 
     Raises
     ------
     InvalidValue
-        For decisions that cannot be compared, with the row of their post. Nothing has been
-        written then.
+        If two decisions cannot be compared; the error names the row of the comparison. Nothing
+        has been written then.
     """
     ids = {post.decision_id for post in posts}
     decisions_by_id = decisions_of(connection, list(ids | {post.over for post in posts}))
@@ -93,13 +94,13 @@ def record_comparisons(
         problem = _incomparable(winner, loser)
         if problem is not None:
             raise InvalidValue(problem, param="preferred_over", row=position)
-        named = post.decision_id, post.over, post.key
-        if named in sources:
-            same = sources[named] == post.source
+        identity = post.decision_id, post.over, post.key
+        if identity in sources:
+            same = sources[identity] == post.source
             result = FeedbackResult("duplicate") if same else FeedbackResult("conflict", "key")
             results.append(result)
             continue
-        sources[named] = post.source
+        sources[identity] = post.source
         late = now_us > min(winner["expires_at"], loser["expires_at"])
         rows.append(
             {
@@ -125,11 +126,11 @@ def record_comparisons(
 def _incomparable(winner: Decision, loser: Decision) -> str | None:
     """Return why two decisions cannot be compared, None if they can."""
     if winner["pool"] != loser["pool"]:
-        return f"of pool {loser['pool']!r}, the other is of {winner['pool']!r}"
+        return f"is of pool {loser['pool']!r}, but decision_id is of pool {winner['pool']!r}"
     if winner["prompt_hash"] is None or loser["prompt_hash"] is None:
         return (
-            "nothing tells whether both answered the same prompt: a daemon keeps hashes of "
-            "prompts once its setting `hash_key` is set, and has none of an embedding alone"
+            "the daemon cannot check that both decisions are about the same prompt: it stores "
+            "no hash of a prompt without the setting `hash_key`, or if only an embedding was sent"
         )
     if winner["prompt_hash"] != loser["prompt_hash"]:
         return "the two decisions are about different prompts"

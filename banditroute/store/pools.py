@@ -1,4 +1,4 @@
-"""Pools, their models and their dated prices. A price never changes: a new row takes over."""
+"""Pools, their models and their dated prices. A price row never changes: a new one is added."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ensure_pool(
     name : str
         The pool.
     options : dict or None
-        Options that differ from the defaults; None leaves those of an existing pool as they are.
+        Options that differ from the defaults; None keeps those of an existing pool.
     now_us : int
         The time.
 
@@ -34,13 +34,13 @@ def ensure_pool(
         Whether the pool was created.
     """
     text = json.dumps(options or {})
-    named = pools.c.name == name
-    current = connection.execute(select(pools.c.options).where(named)).first()
+    is_pool = pools.c.name == name
+    current = connection.execute(select(pools.c.options).where(is_pool)).first()
     if current is None:
         row = {"name": name, "options": text, "revision": 1, "created_at": now_us}
         connection.execute(insert(pools), row)
     elif options is not None and current.options != text:
-        connection.execute(update(pools).where(named).values(options=text))
+        connection.execute(update(pools).where(is_pool).values(options=text))
     return current is None
 
 
@@ -54,7 +54,7 @@ def add_model(
     prior: str = "",
     optimism: float = 0.0,
 ) -> bool:
-    """Add a model with its price and its event, or take up a drained one again.
+    """Add a model, its price and its event, or put a drained model back into use.
 
     Parameters
     ----------
@@ -69,17 +69,18 @@ def add_model(
     now_us : int
         The time.
     prior : str
-        Text of a `banditroute.learn.prior.Prior` that teaches the model; "" for none.
+        Text of a `banditroute.learn.prior.Prior` that the model starts from; "" for none.
     optimism : float
-        Quality above the mean that a new model without a prior is expected to have; 0 for none.
+        How far above the mean quality a new model without a prior starts; 0: no optimism.
 
     Returns
     -------
     bool
-        False if the pool has the model and it is not drained; nothing has changed then.
+        True if the model was added or put back into use. False if it was in use already; nothing
+        has changed then.
     """
-    named = _named(pool, spec.name)
-    current = connection.execute(select(models.c.draining).where(named)).first()
+    is_model = _is_model(pool, spec.name)
+    current = connection.execute(select(models.c.draining).where(is_model)).first()
     if current is not None and not current.draining:
         return False
     columns = _properties(spec) | {"draining": False}
@@ -87,18 +88,18 @@ def add_model(
         row = columns | {"pool": pool, "name": spec.name, "created_at": now_us}
         connection.execute(insert(models), row)
     else:
-        connection.execute(update(models).where(named).values(**columns))
+        connection.execute(update(models).where(is_model).values(**columns))
     set_price(connection, pool, spec, source=source, now_us=now_us)
     append_event(
         connection, pool=pool, kind="model_added", payload={"name": spec.name}, now_us=now_us
     )
-    lesson: dict[str, object] = {}
+    prior_payload: dict[str, object] = {}
     if prior:
-        lesson = {"prior": prior}
+        prior_payload = {"prior": prior}
     elif optimism and current is None:
-        lesson = {"optimism": optimism}
-    if lesson:
-        payload = {"arm": spec.name} | lesson
+        prior_payload = {"optimism": optimism}
+    if prior_payload:
+        payload = {"arm": spec.name} | prior_payload
         append_event(connection, pool=pool, kind="prior", payload=payload, now_us=now_us)
     return True
 
@@ -106,7 +107,7 @@ def add_model(
 def set_price(
     connection: Connection, pool: str, spec: ModelSpec, *, source: str, now_us: int
 ) -> None:
-    """Add a price row that is in force from now on."""
+    """Add a price row that applies from `now_us` on."""
     row = {
         "pool": pool,
         "model": spec.name,
@@ -120,21 +121,21 @@ def set_price(
 
 
 def describe_model(connection: Connection, pool: str, spec: ModelSpec) -> None:
-    """Set the properties of a model; its price and what was learned of it stay."""
-    described = update(models).where(_named(pool, spec.name)).values(**_properties(spec))
+    """Set the properties of a model; keep its price and what the policy learned about it."""
+    described = update(models).where(_is_model(pool, spec.name)).values(**_properties(spec))
     connection.execute(described)
     _touch(connection, pool)
 
 
 def drain_model(connection: Connection, pool: str, name: str, *, now_us: int) -> None:
-    """Stop choosing a model; what was learned of it stays."""
-    connection.execute(update(models).where(_named(pool, name)).values(draining=True))
+    """Take a model out of use; keep what the policy learned about it."""
+    connection.execute(update(models).where(_is_model(pool, name)).values(draining=True))
     append_event(connection, pool=pool, kind="model_drained", payload={"name": name}, now_us=now_us)
     _touch(connection, pool)
 
 
 def file_price(connection: Connection, pool: str, name: str) -> tuple[float, float] | None:
-    """Return the (input, output) price that the settings file set last, None if it set none."""
+    """Return the newest (input, output) price from the settings file, None if there is none."""
     query = (
         select(prices.c.input_price, prices.c.output_price)
         .where(prices.c.pool == pool, prices.c.model == name, prices.c.source == "file")
@@ -145,7 +146,7 @@ def file_price(connection: Connection, pool: str, name: str) -> tuple[float, flo
 
 
 def load_pools(connection: Connection) -> dict[str, tuple[int, dict[str, Any], list[Model]]]:
-    """Return {name: (revision, options, models with the prices in force)}."""
+    """Return {name: (revision, options, models with their current prices)}."""
     newest = select(func.max(prices.c.id)).group_by(prices.c.pool, prices.c.model)
     joined = select(models, prices.c.id, prices.c.input_price, prices.c.output_price).join(
         prices, and_(prices.c.pool == models.c.pool, prices.c.model == models.c.name)
@@ -170,7 +171,7 @@ def load_pools(connection: Connection) -> dict[str, tuple[int, dict[str, Any], l
 
 
 def revisions(connection: Connection) -> dict[str, int]:
-    """Return the revision of each pool, which is a cheap way to detect changes."""
+    """Return the revision of each pool; it grows with each change of models or prices."""
     return {row.name: row.revision for row in connection.execute(select(pools))}
 
 
@@ -179,7 +180,7 @@ def _touch(connection: Connection, pool: str) -> None:
     connection.execute(newer)
 
 
-def _named(pool: str, model: str) -> ColumnElement[bool]:
+def _is_model(pool: str, model: str) -> ColumnElement[bool]:
     return and_(models.c.pool == pool, models.c.name == model)
 
 

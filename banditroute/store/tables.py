@@ -1,6 +1,6 @@
-"""All tables. Migrations build them, and a test checks that both are the same.
+"""All tables of the database. The migrations create them; a test checks that both agree.
 
-Times are integer microseconds since the epoch. Money of the ledger is integer nano-dollars; other
+Times are integer microseconds since the epoch. Money in the ledger is integer nano-dollars; other
 costs and prices are US dollars. Arrays are raw little-endian bytes, never pickles.
 """
 
@@ -29,14 +29,14 @@ metadata = MetaData(
     }
 )
 
-# SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
+# SQLite assigns row numbers only to a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer, "sqlite")
 
 pools = Table(
     "pools",
     metadata,
     Column("name", String(200), primary_key=True),
-    Column("options", Text, nullable=False),  # JSON object, without defaults
+    Column("options", Text, nullable=False),  # JSON object; defaults are left out
     Column("revision", Integer, nullable=False),  # grows with each change of models or prices
     Column("created_at", BigInteger, nullable=False),
 )
@@ -71,14 +71,14 @@ prices = Table(
 decisions = Table(
     "decisions",
     metadata,
-    Column("id", String(32), primary_key=True),  # time-ordered, so that the index only appends
+    Column("id", String(32), primary_key=True),  # sorts by time: the index grows at its end
     Column("pool", String(200), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("policy", String(80), nullable=False),  # identity of the policy
     Column("version", BigInteger, nullable=False),  # log position of the snapshot
     Column("embedder", String(80), nullable=False),
-    Column("model", String(200), nullable=False),  # the chosen one
+    Column("model", String(200), nullable=False),  # the chosen model
     Column("propensity", Float, nullable=False),
     Column("u", Float, nullable=False),  # the uniform draw
     Column("w_quality", Float, nullable=False),
@@ -120,8 +120,8 @@ events = Table(
     Column("seq", _Serial, primary_key=True, autoincrement=True),
     Column("pool", String(200), nullable=False),
     Column("kind", String(20), nullable=False),
-    Column("created_at", BigInteger, nullable=False),  # for persons; a fold reads no clock
-    Column("payload", Text),  # JSON; None for outcomes, the other decision for comparisons
+    Column("created_at", BigInteger, nullable=False),  # for people; a fold must not read it
+    Column("payload", Text),  # JSON; of a comparison: the other decision; None for other outcomes
     Column("decision_id", String(32)),
     Column("arm", String(200)),
     Column("embedder", String(80)),
@@ -151,7 +151,7 @@ feedback = Table(
     Column("key", String(200), nullable=False),
     Column("source", String(200)),
     Column("quality", Float),
-    Column("cost_nano", BigInteger),  # as sent, or of the tokens at the decision's prices
+    Column("cost_nano", BigInteger),  # as sent, or computed from the tokens
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("latency_ms", Float),
@@ -186,7 +186,7 @@ session_feedback = Table(
     Column("key", String(200), nullable=False),
     Column("source", String(200)),
     Column("quality", Float, nullable=False),
-    Column("decisions", Integer, nullable=False),  # number of decisions that it rated
+    Column("decisions", Integer, nullable=False),  # number of decisions that learned the quality
     Column("received_at", BigInteger, nullable=False),
     UniqueConstraint("pool", "session_id", "key"),
 )
@@ -195,7 +195,7 @@ checkpoints = Table(
     "checkpoints",
     metadata,
     Column("pool", String(200), primary_key=True),
-    Column("policy_seq", BigInteger, primary_key=True),  # position of its policy_started
+    Column("policy_seq", BigInteger, primary_key=True),  # log position of the policy's start
     Column("seq", BigInteger, primary_key=True),
     Column("identity", String(80), nullable=False),
     Column("digest", String(64), nullable=False),
@@ -221,16 +221,16 @@ budgets = Table(
     Column("cap_nano", BigInteger, nullable=False),
     Column("period", String(20), nullable=False),  # total | hour | day | month | rolling
     Column("rolling_s", BigInteger),
-    Column("scope_tag", String(200)),  # None: every request
+    Column("scope_tag", String(200)),  # None: applies to every request
     Column("scope_value", String(200)),
     Column("request_ceiling_nano", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("pacing", String(20), nullable=False, server_default="history"),
-    Column("expected_requests", BigInteger),  # of a window
-    Column("rate_nano", BigInteger),  # per request
+    Column("expected_requests", BigInteger),  # per window
+    Column("rate_nano", BigInteger),  # nano-dollars per request
     Column("quality_floor", Float),
     UniqueConstraint("pool", "name"),
-    sqlite_autoincrement=True,  # no id is given out twice
+    sqlite_autoincrement=True,  # ids are never reused
 )
 
 reservations = Table(
@@ -239,14 +239,14 @@ reservations = Table(
     Column("decision_id", String(32), primary_key=True),
     Column("budget_id", BigInteger, primary_key=True),
     Column("lease_id", BigInteger),
-    Column("window_start", BigInteger, nullable=False),  # rolling: time of the decision
+    Column("window_start", BigInteger, nullable=False),  # in a rolling window: the decision's time
     Column("reserved_nano", BigInteger, nullable=False),
     Column("settled_nano", BigInteger),
     Column("overrun_nano", BigInteger, nullable=False, server_default="0"),
     Column("status", String(12), nullable=False),  # open | settled | cancelled
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "budget_id", "window_start"),
-    sqlite_with_rowid=False,  # one B-tree less to write to for each decision
+    sqlite_with_rowid=False,  # one B-tree less to write per decision
 )
 
 leases = Table(
@@ -255,19 +255,19 @@ leases = Table(
     Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("budget_id", BigInteger, nullable=False),
     Column("holder", String(200), nullable=False),
-    Column("boot", String(40), nullable=False),  # identity of the boot of the holder's machine
-    Column("window_start", BigInteger, nullable=False),  # 0 on a rolling window
+    Column("boot", String(40), nullable=False),  # boot id of the holder's machine
+    Column("window_start", BigInteger, nullable=False),  # 0 for a rolling window
     Column("amount_nano", BigInteger, nullable=False),
-    Column("drawn_nano", BigInteger, nullable=False),  # taken by reservations
+    Column("drawn_nano", BigInteger, nullable=False),  # reserved by all decisions
     Column("requests", BigInteger, nullable=False),  # number of decisions that reserved
-    Column("ended_nano", BigInteger, nullable=False),  # reserved by decisions that ended
-    Column("returned_nano", BigInteger, nullable=False),  # reserved and not spent by them
+    Column("ended_nano", BigInteger, nullable=False),  # reserved by settled and cancelled ones
+    Column("returned_nano", BigInteger, nullable=False),  # part of ended_nano that was not spent
     Column("opened_at", BigInteger, nullable=False),
     Column("reclaim_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
     Index(None, "budget_id", "window_start", "holder", unique=True),
     Index(None, "closed_at"),
-    sqlite_autoincrement=True,  # a reservation from a deleted lease must fail
+    sqlite_autoincrement=True,  # no reused ids: a deleted lease must refuse
 )
 
 idempotency_keys = Table(

@@ -124,7 +124,7 @@ def test_what_cannot_be_compared_refuses_the_whole_batch(engine: Engine) -> None
     good, (foreign,) = pair(book), pair(other, "small")
     (elsewhere,), (unmarked,) = pair(book, "small", prompt="q"), book.decide(1)[1]
     for loser, message in (
-        (foreign, "of pool 'other', the other is of 'default'"),
+        (foreign, "is of pool 'other', but decision_id is of pool 'default'"),
         (elsewhere, "different prompts"),
         (unmarked, "hash_key"),
     ):
