@@ -1,8 +1,8 @@
 """Feedback on single decisions: stored once, and learned through events of the log.
 
-Exactly-once by (decision, key). Each of quality, cost and latency is learned from the first
-accepted row that carries it. Late, superseded and overridden feedback is stored, never learned.
-The first cost that is sent settles the decision's reservations, whether it is learned or not.
+(decision, key) identifies a piece of feedback. Each of quality, cost and latency is learned from
+the first accepted row that has it. Late, superseded and overridden feedback is stored, but never
+learned. The first cost that is sent settles the decision's reservations, learned or not.
 Comparisons of two decisions are in comparisons.py, feedback on sessions in sessions.py.
 """
 
@@ -47,7 +47,7 @@ UNRATED = (
     decisions.c.cancelled_at.is_(None),
     ~exists().where(events.c.decision_id == decisions.c.id, events.c.field == "quality"),
 )
-"""Conditions of a decision that can learn a quality and has learned none."""
+"""Conditions for a decision that can still learn a quality: not rated, overridden or cancelled."""
 _RATED = select(events.c.decision_id).where(
     events.c.decision_id.in_(bindparam("ids", expanding=True)), events.c.field == "quality"
 )
@@ -57,16 +57,16 @@ _IDS_AT_ONCE = 10_000  # SQLite allows some 32,000 variables in a statement
 
 
 class FeedbackResult(NamedTuple):
-    """What became of a piece of feedback.
+    """The result of storing a piece of feedback.
 
     Attributes
     ----------
     status : str
         ``accepted``, ``duplicate``, ``superseded``, ``late``, ``unknown`` or ``conflict``.
     param : str or None
-        The field that is the reason for ``unknown`` or ``conflict``.
+        The field that caused ``unknown`` or ``conflict``.
     decisions : int or None
-        Decisions of a session that learned from it.
+        Feedback on a session: number of its decisions that learned the quality.
     """
 
     status: str
@@ -83,7 +83,7 @@ class Post:
     decision_id : str
         The decision.
     key : str
-        Feedback under the same key is the same piece of feedback.
+        Tells pieces of feedback on the same decision apart; a retry sends the same key.
     source : str or None
         Who judged.
     quality : float or None
@@ -91,7 +91,7 @@ class Post:
     cost_usd : float or None
         US dollars.
     input_tokens, output_tokens : int or None
-        Tokens, from which the cost is computed if it was not sent.
+        Numbers of tokens. The cost is computed from them if `cost_usd` is None.
     latency_ms : float or None
         Milliseconds.
     model : str or None
@@ -109,7 +109,7 @@ class Post:
     model: str | None = None
 
     def digest(self) -> str:
-        """Return a digest of the payload: a retry has the same one, a contradiction another."""
+        """Return a digest of the payload, which tells a retry from a contradiction."""
         payload = (
             self.source,
             self.quality,
@@ -143,13 +143,13 @@ def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> lis
     Returns
     -------
     list of str
-        The status of each, see `FeedbackResult`.
+        The status of each post, see `FeedbackResult`.
 
     Raises
     ------
     InvalidValue
-        For a model that the pool does not have, with the row of its post. Nothing has been
-        written then.
+        If a post names a model that the pool does not have; the error names the row of the post.
+        Nothing has been written then.
     """
     ids = list({post.decision_id for post in posts})
     decisions_by_id = decisions_of(connection, ids)
@@ -180,11 +180,11 @@ def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> lis
         fresh = _fresh_fields(post, earlier)
         if post.decision_id in rated and "quality" in fresh:
             fresh.remove("quality")
-        carries = post.quality is not None or post.has_cost or post.latency_ms is not None
+        has_value = post.quality is not None or post.has_cost or post.latency_ms is not None
         cancelled = decision["cancelled_at"] is not None
         if now_us > decision["expires_at"]:
             status = "late"
-        elif cancelled or (carries and not fresh):
+        elif cancelled or (has_value and not fresh):
             status = "superseded"
         else:
             status = "accepted"
@@ -193,7 +193,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> lis
         if status == "accepted" and decision["overridden_by"] is None:
             outcomes += _outcomes(post, decision, fresh, cost_usd, input_cost_usd, earlier, now_us)
         if row["cost_nano"] is not None:
-            # The first cost settles; even one that is too late to be learned was paid.
+            # The first cost settles the reservations, even if it is late: the money is spent.
             costs_nano.setdefault(post.decision_id, row["cost_nano"])
         rows.append(row)
         earlier.append(row)
@@ -208,7 +208,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> lis
 
 
 def decisions_of(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return {id: row} with the columns of `DECISION`, without ids that do not exist."""
+    """Return {id: row} with the columns of `DECISION`; ids without a decision are left out."""
     rows = connection.execute(_BY_ID, {"ids": ids}).mappings()
     return {row["id"]: dict(row) for row in rows}
 
@@ -216,10 +216,10 @@ def decisions_of(connection: Connection, ids: Sequence[str]) -> dict[str, dict[s
 def _rated_by_session(
     connection: Connection, posts: Sequence[Post], by_id: Mapping[str, Mapping[str, Any]]
 ) -> set[str]:
-    """Return the rated decisions of sessions that get a quality now.
+    """Return which decisions of `posts` with a quality have learned a quality already.
 
-    Only feedback on a session rates a decision without a row of feedback of its own, so the
-    database is not asked about decisions without a session.
+    The query is limited to decisions of a session. Feedback on a session leaves no feedback row of
+    a decision; every other quality has such a row, which `_fresh_fields` sees.
     """
     get_quality = {post.decision_id for post in posts if post.quality is not None}
     in_session = {name for name, row in by_id.items() if row["session_id"] is not None}
@@ -228,7 +228,7 @@ def _rated_by_session(
 
 
 def append_outcomes(connection: Connection, outcomes: Sequence[Mapping[str, Any]]) -> None:
-    """Append events of decisions; each has the columns of `outcome_columns` and its own."""
+    """Append events; each row has the columns of `outcome_columns` and those of its kind."""
     insert_many(connection, events, [[row.get(name) for name in _EVENT] for row in outcomes])
 
 
@@ -254,13 +254,13 @@ def _row(
 def ceil_nano(cost_usd: float) -> int:
     """Return US dollars as nano-dollars, rounded up.
 
-    A fraction below 0.0005 nano-dollars is taken for rounding noise and dropped.
+    A fraction below 0.0005 nano-dollars is treated as rounding noise and dropped.
     """
     return math.ceil(round(cost_usd * NANO, 3))
 
 
 def _fresh_fields(post: Post, earlier: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the fields of `post` that no earlier accepted row carries."""
+    """Return the fields of `post` that no earlier accepted row has."""
     accepted = [row for row in earlier if row["status"] == "accepted"]
     fields = []
     if post.quality is not None and all(row["quality"] is None for row in accepted):
@@ -275,7 +275,7 @@ def _fresh_fields(post: Post, earlier: Iterable[Mapping[str, Any]]) -> list[str]
 def _cost_usd(
     post: Post, decision: Mapping[str, Any], price_rows: _Prices
 ) -> tuple[float | None, float | None]:
-    """Return (cost, its input part if tokens were sent) in US dollars."""
+    """Return (cost, cost of the input tokens) in US dollars; None where the post lacks numbers."""
     if post.input_tokens is None or post.output_tokens is None:
         return post.cost_usd, None
     model = decision["overridden_by"] or decision["model"]
@@ -294,21 +294,21 @@ def _outcomes(
     earlier: Iterable[Mapping[str, Any]],
     now_us: int,
 ) -> list[dict[str, Any]]:
-    """Return an event for each field of `post` in `fresh`, with the cost known so far."""
+    """Return an event for each field in `fresh`, with the first accepted cost of the decision."""
     accepted = (row["cost_nano"] for row in earlier if row["status"] == "accepted")
     first_usd = next((nano / NANO for nano in accepted if nano is not None), cost_usd)
     values = {"quality": post.quality, "cost": cost_usd, "latency": post.latency_ms}
     shared = outcome_columns(decision)
     shared |= {"kind": "feedback", "created_at": now_us, "cost": first_usd}
     if input_cost_usd is not None:
-        # With the real number of input tokens the rest of the cost is exactly the output's.
+        # The input cost is exact now, so that cost minus input cost is the cost of the output.
         output_prior_usd = decision["cost_prior"] - decision["input_cost"]
         shared |= {"input_cost": input_cost_usd, "cost_prior": input_cost_usd + output_prior_usd}
     return [shared | {"field": field, "value": values[field]} for field in fresh]
 
 
 def outcome_columns(decision: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of an event that it copies, so that a fold need not read decisions."""
+    """Return the columns that an event copies from its decision: a fold reads no decisions."""
     own = {"decision_id": decision["id"], "arm": decision["model"]}
     return own | {name: decision[name] for name in _COPIED}
 
@@ -339,14 +339,14 @@ def default_expired(
     quality : float
         Value of the events, in [0, 1].
     now_us, since_us : int
-        Decisions are looked for that expired in [`since_us`, `now_us`).
+        Decisions that expired in [`since_us`, `now_us`) get an event.
     limit : int
         Events to append at most.
 
     Returns
     -------
     int
-        Number of events; fewer than `limit` means that no such decision is left.
+        Number of events appended; below `limit`, no such decision is left.
     """
     expired = (
         select(*DECISION)
@@ -372,7 +372,7 @@ def append_qualities(
     quality: float,
     now_us: int,
 ) -> None:
-    """Append an event of the same quality for decisions, given as rows with `DECISION`."""
+    """Append an event with the same quality for each of `rows`, which have columns `DECISION`."""
     costs_usd = _costs_usd(connection, [row["id"] for row in rows])
     event = {"kind": kind, "field": "quality", "value": quality, "created_at": now_us}
     append_outcomes(
@@ -394,14 +394,15 @@ def _costs_usd(connection: Connection, ids: Sequence[str]) -> dict[str, float]:
     )
     costs_usd: dict[str, float] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):
-        some = list(ids[start : start + _IDS_AT_ONCE])
-        for row in connection.execute(newest_first, {"ids": some}):
+        part = list(ids[start : start + _IDS_AT_ONCE])
+        # The first row of a decision comes last and overwrites the others.
+        for row in connection.execute(newest_first, {"ids": part}):
             costs_usd[row.decision_id] = row.cost_nano / NANO
     return costs_usd
 
 
 class _Prices:
-    """Prices of models at the time of a decision; a price row never changes, so it is read once."""
+    """Prices of models at the time of a decision. A price row never changes, so it is cached."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

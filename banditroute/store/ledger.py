@@ -1,14 +1,15 @@
-"""The ledger: what budgets have leased out, what decisions have reserved, and what they cost.
+"""The ledger: what budgets have leased, what decisions have reserved, and what decisions cost.
 
-A holder leases money of a budget, durably, before it spends any of it. Each decision reserves its
-worst case from a lease, in the transaction that logs the decision. Feedback settles a reservation
-to the real cost. A holder's memory is not trusted: a lease that is closed, or holds too little,
-refuses the reservation, so that no pause, clock or crash of a holder can overspend a cap.
+A holder is a process. It leases money of a budget, durably, before it spends any of it. Each
+decision reserves its worst-case cost from a lease, in the transaction that logs the decision.
+Feedback settles a reservation to the real cost. The ledger does not trust a holder's memory: a
+reservation from a lease that is closed, or has too little left, fails. So no pause, wrong clock or
+crash of a holder can overspend a cap.
 
-`amount - returned` of a lease is what its budget has given away, whether the lease is open or
-closed, so the money that is free is one sum over the few leases of a window. The counts on lease
-rows are kept by the transactions that write the reservations; `recount` checks one against the
-other.
+`amount - returned` of a lease is the money that its budget lacks, whether the lease is open or
+closed. So the free money of a window is its cap minus one sum over its few leases. The transactions
+that write reservations also update the counts on lease rows; `recount` computes these counts again
+from the reservations.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ class Reservation(NamedTuple):
     window_start_us : int
         Start of the budget's window; on a rolling window the time of the decision.
     reserved_nano : int
-        The worst case of the cost.
+        Worst-case cost, in nano-dollars.
     expires_at_us : int
-        When the reservation is shown as expired unless it has settled.
+        Time after which the reservation is shown as expired, if it has not settled.
     """
 
     decision_id: str
@@ -73,14 +74,14 @@ class Reservation(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """A process that leases.
+    """A process that leases money of budgets.
 
     Attributes
     ----------
     name : str
         A name that no other process has or had.
     boot : str
-        Identity of the boot of the machine that it runs on.
+        Boot id of its machine; a restart of the machine changes it.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Holder(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """What a holder was granted of a budget.
+    """The result of topping up a holder's lease.
 
     Attributes
     ----------
@@ -97,7 +98,7 @@ class Lease(NamedTuple):
     granted_nano : int
         Nano-dollars by which the lease has grown.
     fresh : bool
-        Whether `granted_nano` is all that the lease holds.
+        True if the lease was new or closed, so that `granted_nano` is all that it has left.
     """
 
     id: int
@@ -107,7 +108,7 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BudgetSums:
-    """What the rows of a budget's window add up to.
+    """Sums over the reservations and leases of a budget's window.
 
     Attributes
     ----------
@@ -116,20 +117,20 @@ class BudgetSums:
     settled_nano : int
         Real cost of answers, overruns included.
     reserved_nano : int
-        Worst cases of decisions that have not settled.
+        Worst-case costs of decisions that have neither settled nor expired.
     expired_nano : int
-        Worst cases of decisions that did not settle in time; they count in full until they do.
+        Worst-case costs of expired decisions; they count in full until they settle.
     leased_nano : int
-        Leased by holders and not reserved.
+        Money in open leases that no decision has reserved.
     lost_nano : int
-        Leased by a machine that went down, and perhaps spent.
+        Money in leases of a machine that went down; it may be spent, so it counts as used.
     overruns_nano : int
         Cost of answers above their reservations.
     requests : int
         Decisions in the window, without cancelled ones.
     oldest_us : int or None
-        Time of the first of them on a rolling window, else the start of the window; None if there
-        are none.
+        In a rolling window the time of its first decision, else the start of the window; None
+        without decisions.
     """
 
     cap_nano: int
@@ -144,31 +145,31 @@ class BudgetSums:
 
     @property
     def used_nano(self) -> int:
-        """All that is not free."""
+        """Nano-dollars that are settled, reserved, expired, leased or lost."""
         ended_nano = self.settled_nano + self.expired_nano + self.lost_nano
         return ended_nano + self.reserved_nano + self.leased_nano
 
     @property
     def free_nano(self) -> int:
-        """What can still be leased."""
+        """Nano-dollars that can still be leased."""
         return max(self.cap_nano - self.used_nano, 0)
 
 
 class WindowCourse(NamedTuple):
-    """How far a budget's window has come.
+    """What a budget's window has spent so far.
 
     Attributes
     ----------
     window_start_us : int
         Start of the window, 0 for a rolling one.
     settled_nano : int
-        Settled or lost.
+        Settled costs and lost leases.
     running_nano : int
-        Reserved and not settled.
+        Reserved by decisions that have not settled.
     requests : int
         Decisions in the window.
     holders : int
-        Holders that share what is left, at least 1.
+        Number of holders with an open lease, at least 1.
     """
 
     window_start_us: int
@@ -179,28 +180,28 @@ class WindowCourse(NamedTuple):
 
 
 class LeaseLost(Unavailable):
-    """A reservation from leases that are closed or hold too little.
+    """Leases are closed, or have too little left for a reservation.
 
     Parameters
     ----------
     lease_ids : sequence of int
-        Those leases.
+        Ids of these leases.
     """
 
     def __init__(self, lease_ids: Sequence[int]) -> None:
-        super().__init__("a lease of a budget has ended; nothing was decided")
+        super().__init__("a lease of a budget is closed or used up; nothing was decided")
         self.lease_ids = tuple(lease_ids)
 
 
 def free_nano(connection: Connection, budget: Budget, *, now_us: int) -> int:
-    """Return the nano-dollars of the current window that are not leased; below 0 after overruns."""
+    """Return nano-dollars of the current window that are not leased; negative after overruns."""
     if budget.period == ROLLING:
         window_sums = sums(connection, budget, now_us=now_us)
         return window_sums.cap_nano - window_sums.used_nano
-    given = select(func.coalesce(func.sum(_lease.amount_nano - _lease.returned_nano), 0)).where(
+    leased = select(func.coalesce(func.sum(_lease.amount_nano - _lease.returned_nano), 0)).where(
         _lease.budget_id == budget.id, _lease.window_start == budget.window_start_us(now_us)
     )
-    return budget.cap_nano - int(connection.execute(given).scalar_one())
+    return budget.cap_nano - int(connection.execute(leased).scalar_one())
 
 
 def lease(
@@ -224,10 +225,10 @@ def lease(
     holder : Holder
         The process that leases.
     need_nano : int
-        Nano-dollars that are needed at once; all that is free is granted if necessary.
+        Nano-dollars that are needed now; they are granted as far as they are free.
     ideal_nano : int
-        Nano-dollars that would last for a while. Near the cap less is granted, so that one holder
-        does not keep what another one needs.
+        Nano-dollars that would last for a while. Unless `need_nano` is higher, at most a quarter
+        of the free money is granted, so that some is left for other holders.
     now_us : int
         The time.
     reclaim_at_us : int
@@ -236,7 +237,7 @@ def lease(
     Returns
     -------
     Lease
-        Its id, and what it was granted.
+        The id of the lease, and what was granted.
     """
     newest = select(budgets.c.cap_nano).where(budgets.c.id == budget.id)
     cap = connection.execute(newest).scalar()
@@ -279,9 +280,9 @@ def lease(
 
 
 def give_back(connection: Connection, lease_id: int, part_nano: int) -> None:
-    """Return `part_nano` nano-dollars, above 0, of what is left of an open lease.
+    """Give `part_nano` nano-dollars, above 0, of an open lease back to its budget.
 
-    A lease that is closed, or has less left, stays as it is.
+    Nothing changes if the lease is closed or has less than that left.
     """
     if part_nano <= 0:  # a negative part would take more of the budget
         raise ValueError(f"part_nano: above 0, not {part_nano}")
@@ -295,10 +296,10 @@ def give_back(connection: Connection, lease_id: int, part_nano: int) -> None:
 
 
 def close(connection: Connection, lease_ids: Sequence[int], *, now_us: int) -> None:
-    """Give back what is left of leases; nothing can be reserved from them any more."""
-    open_ones = _lease.id.in_(lease_ids) & _lease.closed_at.is_(None)
+    """Close leases: give back what is left of them, and refuse later reservations."""
+    is_open = _lease.id.in_(lease_ids) & _lease.closed_at.is_(None)
     ended = {"amount_nano": _lease.drawn_nano, "closed_at": now_us}
-    connection.execute(update(leases).where(open_ones).values(ended))
+    connection.execute(update(leases).where(is_open).values(ended))
 
 
 def reclaim(connection: Connection, holder: Holder, *, now_us: int, alone: bool) -> None:
@@ -313,14 +314,14 @@ def reclaim(connection: Connection, holder: Holder, *, now_us: int, alone: bool)
     now_us : int
         The time.
     alone : bool
-        Whether no other holder can be alive, as on SQLite. Otherwise a lease is closed only after
-        the time that its holder was given.
+        True if no other holder can be running, as on SQLite: all other leases are closed. False:
+        those whose time to reclaim has passed are closed.
 
     Notes
     -----
-    On SQLite a power loss may have taken decisions with it, because their commits need not survive
-    one. So a lease of an earlier boot of the machine counts in full. After the death of a process
-    alone every decision is there, and what its lease had left goes back.
+    On SQLite a power loss may erase the last decisions, because their commits need not be on disk.
+    So a lease from an earlier boot of the machine counts in full. A crash of the process erases no
+    decision, so what was left of its lease goes back.
     """
     others = and_(_lease.closed_at.is_(None), _lease.holder != holder.name)
     if not alone:
@@ -331,24 +332,24 @@ def reclaim(connection: Connection, holder: Holder, *, now_us: int, alone: bool)
     connection.execute(update(leases).where(others).values(amount_nano=kept, closed_at=now_us))
 
 
-def reserve(connection: Connection, wanted: Sequence[Reservation]) -> None:
-    """Write reservations and take them from their leases, all of them or none.
+def reserve(connection: Connection, batch: Sequence[Reservation]) -> None:
+    """Write reservations and take their money from their leases, all of them or none.
 
     Raises
     ------
     LeaseLost
-        When a lease is closed or holds too little; the transaction must be rolled back.
+        If a lease is closed or has too little left; the caller must roll back the transaction.
     """
-    if not wanted:
+    if not batch:
         return
     by_lease: dict[int, list[int]] = defaultdict(list)
-    for one in wanted:
-        by_lease[one.lease_id].append(one.reserved_nano)
+    for reservation in batch:
+        by_lease[reservation.lease_id].append(reservation.reserved_nano)
     statement = _RESERVE_BY_STYLE[connection.dialect.paramstyle]
     lost = []
     for lease_id, amounts_nano in by_lease.items():
         total_nano = sum(amounts_nano)
-        # By the driver itself: every decision under a budget waits for this.
+        # The driver runs this directly, for speed: every decision under a budget waits for it.
         updated = connection.exec_driver_sql(
             statement, (total_nano, len(amounts_nano), lease_id, total_nano)
         )
@@ -358,23 +359,23 @@ def reserve(connection: Connection, wanted: Sequence[Reservation]) -> None:
         raise LeaseLost(lost)
     rows = [
         (
-            one.decision_id,
-            one.budget_id,
-            one.lease_id,
-            one.window_start_us,
-            one.reserved_nano,
+            reservation.decision_id,
+            reservation.budget_id,
+            reservation.lease_id,
+            reservation.window_start_us,
+            reservation.reserved_nano,
             None,  # settled_nano
             0,  # overrun_nano
             OPEN,
-            one.expires_at_us,
+            reservation.expires_at_us,
         )
-        for one in wanted
+        for reservation in batch
     ]
     insert_many(connection, reservations, rows)
 
 
 def sums(connection: Connection, budget: Budget, *, now_us: int) -> BudgetSums:
-    """Return what the rows of the current window add up to."""
+    """Return the sums over the rows of the current window."""
     if budget.period == ROLLING:
         since_us = now_us - budget.span_us
         reserved_in_window = _reservation.window_start > since_us
@@ -419,7 +420,7 @@ def sums(connection: Connection, budget: Budget, *, now_us: int) -> BudgetSums:
 
 
 def course(connection: Connection, budget: Budget, *, now_us: int) -> WindowCourse:
-    """Return how far the current window has come, from the counts on lease rows."""
+    """Return what the current window has spent so far, from the counts on lease rows."""
     if budget.period == ROLLING:
         total = sums(connection, budget, now_us=now_us)
         settled = total.settled_nano + total.lost_nano
@@ -448,7 +449,7 @@ def course(connection: Connection, budget: Budget, *, now_us: int) -> WindowCour
 
 
 def ended_nano(connection: Connection, lease_ids: Collection[int]) -> dict[int, tuple[int, int]]:
-    """Return {lease id: (reserved, cost)} of decisions that have settled, in nano-dollars."""
+    """Return {lease id: (reserved, cost)} of settled and cancelled decisions, in nano-dollars."""
     counts = select(_lease.id, _lease.ended_nano, _lease.returned_nano)
     rows = connection.execute(counts.where(_lease.id.in_(lease_ids)))
     return {row.id: (row.ended_nano, row.ended_nano - row.returned_nano) for row in rows}
