@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sim.commands import options
+from sim.errors import InputError
 
 
 def command(
@@ -16,15 +17,14 @@ def command(
     format: options.Format = None,
     prices: options.Prices = None,
     trust_pickle: options.TrustPickle = False,
-    pool: Annotated[str | None, typer.Option(help="Of a daemon's log: which pool.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Pool of a daemon's log.")] = None,
 ) -> None:
     """Write a data set as the canonical parquet, notes and all."""
     from sim.data.dataset import save
-    from sim.errors import InputError
 
-    options.parquet(out)
-    options.writable("OUT.parquet", out)
-    dataset = options.loaded(
+    options.check_parquet_name(out)
+    options.check_writable("OUT.parquet", out)
+    dataset = options.load_data(
         data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool
     )
     if out.exists() and Path(data).exists() and out.samefile(data):

@@ -14,15 +14,15 @@ def command(
     format: options.Format = None,
     prices: options.Prices = None,
     trust_pickle: options.TrustPickle = False,
-    pool: Annotated[str | None, typer.Option(help="Of a daemon's log: which pool.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Pool of a daemon's log.")] = None,
     json_path: options.Json = None,
 ) -> None:
     """Show quality, cost and references of a data set, and warn of what looks wrong."""
     from sim.commands.terminal import console
     from sim.report.describe import as_json, describe, show
 
-    options.writable("--json", json_path)
-    dataset = options.loaded(
+    options.check_writable("--json", json_path)
+    dataset = options.load_data(
         data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool
     )
     found = describe(dataset)

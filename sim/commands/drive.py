@@ -16,8 +16,8 @@ def command(
     url: Annotated[str, typer.Option(help="Where the daemon listens.")] = "http://127.0.0.1:8000",
     pool: Annotated[str | None, typer.Option(help="Pool (default: the file's stem).")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 8,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many rows.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the shuffle and the prices.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many rows.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the shuffle and the prices.")] = 0,
     prices: options.Prices = None,
     format: options.Format = None,
     trust_pickle: options.TrustPickle = False,
@@ -40,15 +40,19 @@ def command(
 ) -> None:
     """Replay logged data over HTTP against a running daemon."""
     from sim.commands.terminal import console, progress
-    from sim.data.prices import draw_prices
+    from sim.data.prices import draw_prices, read_prices
     from sim.drive import Drive, run_drive, show
     from sim.play.candidate import parse_preference
 
-    options.writable("--json", json_path)
+    options.check_writable("--json", json_path)
     weights = parse_preference(preference) if preference else None
-    whole = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
-    dataset = whole.restrict(models=options.names(models), without=without or []).complete()
-    specs = options.specs(prices, dataset) or draw_prices(dataset, seed=seed)
+    loaded = options.load_data(data, format=format, prices=prices, trust_pickle=trust_pickle)
+    names = options.split_names(models)
+    dataset = loaded.restrict(models=names, without=without or []).complete()
+    if prices is None:
+        specs = draw_prices(dataset, seed=seed)
+    else:
+        specs = read_prices(prices, dataset.models)
     plan = Drive(
         dataset=dataset,
         specs=specs,

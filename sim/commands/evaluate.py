@@ -60,14 +60,14 @@ def command(
         str | None,
         typer.Option(help="Print the mean of the decisions with this tag beside the estimates."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of acceptance.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of acceptance.")] = 0,
     json_path: options.Json = None,
 ) -> None:
     """Judge policies that never ran, from logged decisions and their propensities."""
     asked = EvaluateOptions(**locals())
     from sim.commands.terminal import console
 
-    options.writable("--json", json_path)
+    options.check_writable("--json", json_path)
     result = _plan(asked).run()
     result.show(console())
     if json_path is not None:

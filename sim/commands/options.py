@@ -1,21 +1,24 @@
-"""What several commands take and write: options, price lists, preferences, JSON files.
+"""What several commands share: their options, loading of DATA, checks and writing of files.
 
 Heavy imports wait inside the functions, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sim.errors import InputError
+
 if TYPE_CHECKING:
-    from banditroute.core.pool import ModelSpec
     from sim.data.dataset import Dataset
 
 FORMATS = "canonical, routerbench, sprout, paretobandit, routellm, llmrouter, routerdc, routerarena"
-"""Without LiteLLM's, which is named last in the help."""
+"""All but LiteLLM's, which is named last in the help."""
 
 Data = Annotated[
     str,
@@ -24,7 +27,8 @@ Data = Annotated[
     ),
 ]
 Format = Annotated[
-    str | None, typer.Option(help=f"Of DATA: {FORMATS} or litellm (default: by its content).")
+    str | None,
+    typer.Option(help=f"Format of DATA: {FORMATS} or litellm (default: by its content)."),
 ]
 TrustPickle = Annotated[
     bool, typer.Option("--trust-pickle", help="Open DATA if it is a pickle, which runs its code.")
@@ -42,7 +46,7 @@ Full = Annotated[
 ]
 
 
-def loaded(
+def load_data(
     data: str | Path,
     *,
     format: str | None = None,
@@ -51,7 +55,18 @@ def loaded(
     pool: str | None = None,
     estimate_costs: bool = True,
 ) -> Dataset:
-    """Load a data set, see `sim.data.formats.load`, and say on stderr what must be known of it."""
+    """Load a data set and print its notes on stderr.
+
+    Parameters
+    ----------
+    data, format, prices, trust_pickle, pool, estimate_costs : Any
+        See `sim.data.formats.load`.
+
+    Raises
+    ------
+    InputError
+        Naming the file, and the row and column where there is one.
+    """
     from sim.data.formats import load
 
     dataset = load(
@@ -67,32 +82,49 @@ def loaded(
     return dataset
 
 
-def parquet(out: Path) -> None:
-    """Refuse the name of a canonical parquet to write if it would not be read as one."""
-    from sim.errors import InputError
+def split_names(text: str) -> list[str]:
+    """Return the names of a list separated by commas, without spaces around them.
 
+    Parameters
+    ----------
+    text : str
+        May be empty.
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def check_parquet_name(out: Path) -> None:
+    """Check that a parquet file to write will be read as one.
+
+    Parameters
+    ----------
+    out : Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If its name does not end in ``.parquet``.
+    """
     if out.suffix != ".parquet":
         raise InputError(f"OUT.parquet: the name must end in .parquet, not {out.name!r}")
 
 
-def names(text: str) -> list[str]:
-    """Return the parts of a list separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+def check_writable(option: str, path: Path | None) -> None:
+    """Check that a file can be written, before the work whose result it is to hold.
 
+    Parameters
+    ----------
+    option : str
+        Named in the error.
+    path : Path or None
+        The file, None for no file.
 
-def specs(path: Path | None, dataset: Dataset) -> list[ModelSpec] | None:
-    """Return the price list at `path` for the models of the data, None without one."""
-    from sim.data.prices import read_prices
-
-    return None if path is None else read_prices(path, dataset.models)
-
-
-def writable(option: str, path: Path | None) -> None:
-    """Refuse a file that cannot be written, before the work whose result it is to hold."""
-    import os
-
-    from sim.errors import InputError
-
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
     if path is None:
         return
     if not path.parent.is_dir():
@@ -104,11 +136,20 @@ def writable(option: str, path: Path | None) -> None:
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Write a report; what the system says against it is an InputError."""
-    import json
+    """Write a report as JSON.
 
-    from sim.errors import InputError
+    Parameters
+    ----------
+    path : Path
+        Value of ``--json``.
+    report : dict of str to Any
+        Plain values.
 
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
     try:
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:

@@ -27,7 +27,7 @@ def command(
     ] = None,
     scenario: Annotated[
         list[str] | None,
-        typer.Option(help="Of `sim scenarios`, or a file; each is played; may be repeated."),
+        typer.Option(help="A name of `sim scenarios`, or a file; each is played; may be repeated."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of shuffles.")] = 10,
     learn_split: Annotated[str | None, typer.Option(help="Split to learn from first.")] = None,
@@ -44,7 +44,7 @@ def command(
         typer.Option(help="Spend at most this many USD per request; each is played."),
     ] = None,
     pacing: Annotated[
-        str, typer.Option(help="What prices a budget's money: history, zcl or pacer.")
+        str, typer.Option(help="What sets the price of a budget's money: history, zcl or pacer.")
     ] = "history",
     delay: Annotated[
         str | None,
@@ -57,7 +57,7 @@ def command(
         float | None, typer.Option(help="Standard deviation of the judge's error.")
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, help="Decide so many requests before learning of any.")
+        int, typer.Option(min=1, help="Decide this many requests before learning from any of them.")
     ] = 1,
     prices: options.Prices = None,
     format: options.Format = None,
@@ -67,7 +67,11 @@ def command(
         bool, typer.Option("--tasks", help="Give policies the data's task as columns.")
     ] = False,
     reset_on_drift: Annotated[
-        bool, typer.Option("--reset-on-drift", help="Answer drift alarms as such a pool does.")
+        bool,
+        typer.Option(
+            "--reset-on-drift",
+            help="Reset a model after its drift alarm, as a pool with this key does.",
+        ),
     ] = False,
     preference: Annotated[
         str | None,
@@ -93,8 +97,8 @@ def command(
 
     asked = ReplayOptions(**given)
     _check_outputs(asked)
-    loaded = options.loaded(data, format=format, prices=prices, trust_pickle=trust_pickle)
-    dataset = loaded.restrict(models=options.names(models), without=without or [])
+    loaded = options.load_data(data, format=format, prices=prices, trust_pickle=trust_pickle)
+    dataset = loaded.restrict(models=options.split_names(models), without=without or [])
     plan = plan_replay(dataset, asked)
     if plan.rows_left_out:
         rows = f"{plan.rows_left_out} of {len(dataset)} rows"
@@ -115,8 +119,8 @@ def _check_outputs(asked: ReplayOptions) -> None:
     """Raise InputError for a file that could not be written at the end."""
     from sim.commands.report import FOR_PAGE, check_installed
 
-    options.writable("--json", asked.json_path)
-    options.writable("--report", asked.report)
+    options.check_writable("--json", asked.json_path)
+    options.check_writable("--report", asked.report)
     if asked.report is not None:
         check_installed("--report", *FOR_PAGE)
 

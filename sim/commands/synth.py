@@ -19,7 +19,7 @@ def command(
     from sim.data.dataset import save
     from sim.data.synthetic import generate
 
-    options.parquet(out)
-    options.writable("OUT.parquet", out)
+    options.check_parquet_name(out)
+    options.check_writable("OUT.parquet", out)
     save(generate(rows=rows, seed=seed).dataset, out)
     print(f"{out}: {rows} rows")

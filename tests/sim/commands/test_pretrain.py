@@ -133,7 +133,10 @@ def test_data_without_costs_is_refused(data: Path, tmp_path: Path) -> None:
         (["DATA", "--tau-cost", "0"], "--tau-cost: above 0, not 0"),
         (["DATA", "--out", "/nowhere/p"], "--out: there is no directory /nowhere"),
         (["DATA", "--task", "a", "--task", "a"], "--task: given twice"),
-        (["--log", "sqlite:///x.db", "--tau-cost", "1"], "--log: takes no --embedder, --tau-cost"),
+        (
+            ["--log", "sqlite:///x.db", "--tau-cost", "1"],
+            "--log: takes no --embedder, --task, --tau-cost",
+        ),
         pytest.param(["nothing.parquet"], "nothing.parquet: no such file", marks=needs_torch),
         pytest.param(
             ["DATA", "--split", "other"], "--split: stream has no split 'other'", marks=needs_torch
