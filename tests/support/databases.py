@@ -1,4 +1,4 @@
-"""Databases to test on: files of SQLite, and a real PostgreSQL that lives as long as the tests."""
+"""Databases for tests: files of SQLite, and a PostgreSQL server that runs during the tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from banditroute.store.engine import HEAD, open_engine, prepare
 from banditroute.store.tables import metadata
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""For a test of SQLite itself, or of arithmetic that no database can change."""
+"""For a test of SQLite itself, or of arithmetic that no database changes."""
 
 POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -41,7 +41,7 @@ class Postgres:
     """A server with a template that the migrations built once.
 
     A database that a test has done with is emptied for the next one, which takes some 10 ms; it is
-    copied anew, which takes 100, after a test that changed its tables.
+    copied again, which takes 100, after a test that changed its tables.
     """
 
     def __init__(self, url: str) -> None:

@@ -1,4 +1,4 @@
-"""The ledger of one budget, driven step by step."""
+"""The ledger of one budget, for tests that drive it step by step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATER = NOON + 15_000_000
 
 
 class Ledger:
-    """The ledger of one budget, a transaction per step."""
+    """The ledger of one budget; each step is a transaction."""
 
     def __init__(self, engine: Engine, **fields: Any) -> None:
         self.engine, self.now = engine, NOON
@@ -34,29 +34,31 @@ class Ledger:
             with connection.begin():
                 return work(connection)
 
-    def lease(self, holder: Holder = A, need: int = 0, ideal: int = 0) -> ledger.Lease:
+    def lease(self, holder: Holder = A, need_nano: int = 0, ideal_nano: int = 0) -> ledger.Lease:
         until = self.now + 15_000_000
         found: ledger.Lease = self.write(
             lambda one: ledger.lease(
                 one,
                 self.budget,
                 holder,
-                need_nano=need,
-                ideal_nano=ideal,
+                need_nano=need_nano,
+                ideal_nano=ideal_nano,
                 now_us=self.now,
                 reclaim_at_us=until,
             )
         )
         return found
 
-    def draw(self, lease_id: int, *nanos: int, name: str = "d", expires_at: int = LATER) -> None:
+    def reserve(
+        self, lease_id: int, *amounts_nano: int, name: str = "d", expires_at_us: int = LATER
+    ) -> None:
         rolling = self.budget.period == "rolling"
         at = self.now if rolling else self.budget.window_start_us(self.now)
-        draws = [
-            Reservation(f"{name}{i}", self.budget.id, lease_id, at, nano, expires_at)
-            for i, nano in enumerate(nanos)
+        wanted = [
+            Reservation(f"{name}{i}", self.budget.id, lease_id, at, nano, expires_at_us)
+            for i, nano in enumerate(amounts_nano)
         ]
-        self.write(lambda one: ledger.reserve(one, draws))
+        self.write(lambda one: ledger.reserve(one, wanted))
 
     def settle(self, **costs: int) -> None:
         self.write(lambda one: settlement.settle(one, costs))
@@ -65,7 +67,7 @@ class Ledger:
         with self.engine.connect() as connection:
             return ledger.sums(connection, self.budget, now_us=self.now)
 
-    def free(self) -> int:
+    def free_nano(self) -> int:
         with self.engine.connect() as connection:
             return ledger.free_nano(connection, self.budget, now_us=self.now)
 

@@ -50,7 +50,7 @@ class PricedRouter(GatedLeases):
     async def ask(
         self, n: int = 1, tags: dict[str, str] | None = None
     ) -> tuple[Reservations, Decisions]:
-        scored = self.router.score(self.book.asks(n))
+        scored = self.router.score(self.book.requests(n))
         most_nano = scored.reservation_nano.max(axis=1).tolist()
         call = await self.leases.reservations("p", [tags] * n, most_nano)
         assert call is not None

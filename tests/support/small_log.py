@@ -1,4 +1,4 @@
-"""A small log to test on: a pool whose decisions come from the real router, encoded as the daemon does it."""
+"""A small log for tests: a pool whose decisions come from the real router and encoder."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ MODELS = (
 )
 
 
-def lesson_of(*arms: str, level: float = 0.9, n: float = 8.0, embedder: str = "words") -> Prior:
-    """Return a prior that has seen `n` outcomes of `level` of each arm."""
+def prior_of(*arms: str, level: float = 0.9, n: float = 8.0, embedder: str = "words") -> Prior:
+    """Return a prior worth `n` outcomes of quality `level` for each arm."""
     x = np.random.default_rng(3).normal(size=(40, DIM)).astype(np.float32)
     x[:, -1] = 1.0
     labels = {arm: np.full(40, level) for arm in arms}
@@ -44,7 +44,7 @@ def lesson_of(*arms: str, level: float = 0.9, n: float = 8.0, embedder: str = "w
 
 
 class Book:
-    """One pool in a database, with a clock that the test moves by hand."""
+    """One pool in a database, with a clock that the test sets."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Book:
         snapshot = built[1].snapshot()
         return Router(options=self.options, snapshot=snapshot, models=models, rng=self.rng)
 
-    def asks(self, n: int, **limits: Any) -> RequestBatch:
+    def requests(self, n: int, **limits: Any) -> RequestBatch:
         x = self.rng.normal(size=(n, DIM)).astype(np.float32)
         x[:, -1] = 1.0
         weights = self.rng.dirichlet([4.0, 2.0, 1.0], size=n)
@@ -112,8 +112,8 @@ class Book:
     def decide(
         self, n: int, *, session: str | None = None, prompt: str | None = None, **limits: Any
     ) -> tuple[Decisions, list[str]]:
-        """Take and log `n` decisions; return them with the ids of those that chose a model."""
-        decided = self.router().decide(self.asks(n, **limits))
+        """Decide and log `n` requests; return the decisions and the ids of those with a model."""
+        decided = self.router().decide(self.requests(n, **limits))
         names = [f"{self.pool}-{self.count + i:06d}" for i in range(n)]
         notes = [Note(id=name, prompt_hash=prompt, session_id=session) for name in names]
         self.count += n
@@ -124,22 +124,22 @@ class Book:
             log_decisions(connection, [Entry(row) for row in as_rows(encoded)])
         return decided, list(encoded["id"])
 
-    def tell(self, *posts: Posted) -> list[FeedbackResult]:
+    def post(self, *posts: Posted) -> list[FeedbackResult]:
         with self.begin() as connection:
             return store(connection, posts, now=self.now)
 
     def send(self, *posts: Posted) -> list[str]:
-        return [one.status for one in self.tell(*posts)]
+        return [one.status for one in self.post(*posts)]
 
-    def duel(self, rng: np.random.Generator) -> None:
-        """Decide on a prompt with two models and prefer one's answer."""
+    def compare(self, rng: np.random.Generator) -> None:
+        """Decide on a prompt with two models and send that one is preferred."""
         names = rng.permutation([model.name for model in MODELS[:2]]).tolist()
         prompt = f"duel {self.count}"
         won, lost = (self.decide(1, prompt=prompt, models=[{name}])[1][0] for name in names)
         assert self.send(Preferred(won, lost, "judge")) == ["accepted"]
 
     def feed(self, n: int) -> list[str]:
-        """Take `n` decisions and answer for all; return their ids."""
+        """Decide `n` requests and send feedback on all; return their ids."""
         _, ids = self.decide(n)
         values = self.rng.random((n, 3)).tolist()
         self.send(

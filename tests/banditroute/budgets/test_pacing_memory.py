@@ -166,7 +166,7 @@ def test_the_highest_price_of_the_budgets_that_hold_a_row_counts(engine: Engine)
     async def main(holder: PricedRouter) -> None:
         low = await holder.add("low", cap_nano=AMPLE)
         high = await holder.add("high", cap_nano=AMPLE, scope_tag="t", scope_value="1")
-        scored = holder.router.score(holder.book.asks(2))
+        scored = holder.router.score(holder.book.requests(2))
         most_nano = scored.reservation_nano.max(axis=1).tolist()
         call = await holder.leases.reservations("p", [{"t": "1"}, None], most_nano)
         assert call is not None and holder.money_prices.price(call, 2) is not None

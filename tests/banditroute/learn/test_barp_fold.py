@@ -1,4 +1,4 @@
-"""BaRP in the fold and the router: one lesson per decision, at its quality, with a cost."""
+"""BaRP in the fold and the router: it learns each decision once, from its quality and cost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def event(seq: int, x: Float32, arm: str, field: str, value: float, cost: float 
 
 
 def stream(n: int) -> list[Event]:
-    """Return quality and cost in turn; large is better and dearer."""
+    """Return quality and cost in turn; large is better and more expensive."""
     events: list[Event] = []
     for i, x in enumerate(features(n)):
         arm, quality, cost = (("small", 0.5, 1e-4), ("large", 0.8, 8e-3))[i % 2]
@@ -76,9 +76,9 @@ def test_a_missing_cost_is_what_the_cost_model_predicts() -> None:
     x = features(1)[0]
     one.apply(event(1, x, "small", "cost", 0.002, 0.002))
     one.apply(event(2, x, "small", "quality", 0.5, None))
-    told = policy(one).kept["told"][0].tolist()
+    cost = policy(one).kept["told"][0].tolist()
     prior = 512 * 0.2 / 1e6
-    assert told[0] == 0.5 and prior / TAU < told[1] < 0.2
+    assert cost[0] == 0.5 and prior / TAU < cost[1] < 0.2
     one.apply(event(3, x, "small", "quality", 0.5, 0.003))
     assert policy(one).kept["told"][1].tolist() == [0.5, pytest.approx(0.3)]
 
@@ -130,10 +130,10 @@ def test_the_router_leaves_cost_to_the_net_and_money_to_the_price() -> None:
     for each in stream(200):
         one.apply(each)
     assert (decide(one, weight=0.0).chosen == 1).all()
-    dear = decide(one, weight=0.6)
-    assert (dear.chosen == 0).all()
+    decided = decide(one, weight=0.6)
+    assert (decided.chosen == 0).all()
     # What is left of the penalty is what the two models of cost differ by, at unchanged prices.
-    np.testing.assert_allclose(dear.scored.penalty, 0.0, atol=0.05)
+    np.testing.assert_allclose(decided.scored.penalty, 0.0, atol=0.05)
     scarce = decide(one, weight=0.0, price=100.0)
     np.testing.assert_allclose(scarce.scored.penalty, 0.0, atol=1e-12)
     assert (scarce.chosen == 0).all()
@@ -155,7 +155,7 @@ def test_a_new_price_moves_the_next_decision_with_nothing_learned() -> None:
 
 
 def test_fallbacks_are_in_the_order_of_the_law() -> None:
-    """The net weighs cost in its logits, so only its law knows what the caller would have next."""
+    """The net weighs cost in its logits, so only its law gives the order of the fallbacks."""
     decided = router_of(fold_of("cheap", "able", "best", policy="barp").snapshot(), POOL).decide(
         asks_of(30)
     )

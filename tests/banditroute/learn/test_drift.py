@@ -39,7 +39,7 @@ def say(book: Book, quality: float, n: int) -> None:
 
 
 def fallen(engine: Engine, **options: Any) -> Book:
-    """Return a pool whose ``large`` was good for 100 outcomes and then was not for 10."""
+    """Return a pool whose model ``large`` was good for 100 outcomes and bad for the next 10."""
     book = Book(engine, **options)
     say(book, 0.9, 100)
     say(book, 0.6, 10)
@@ -65,7 +65,7 @@ def reset(book: Book) -> list[int]:
 
 
 def level(one: Fold) -> float:
-    """Return the estimate of ``large`` at a prompt of no particular kind."""
+    """Return the estimated quality of ``large`` at the intercept."""
     x = np.zeros((1, one.policy_identity.dim), dtype=np.float32)
     x[0, -1] = 1.0
     one.policy.refresh()
@@ -298,7 +298,7 @@ def test_the_daemon_answers_an_alarm_when_told_to_and_shows_it_always(
             state = daemon.policy()
             assert gauge(daemon, "suspect_model", "large") == 1.0
             assert gauge(daemon, "drift_ratio", "large") > -1.0
-            # The writer wakes the learner before it tells whoever waits for the commit.
+            # The writer wakes the learner before it resolves the commit's caller.
             eventually(lambda: "pool default: drift alarm, reset of large" in caplog.text)
         else:
             for _ in range(3):

@@ -1,4 +1,4 @@
-"""A published snapshot is a value: what the fold does later, on another thread, is not in it."""
+"""A published snapshot never changes, whatever the fold learns later."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def events(first: int, count: int, arms: str) -> list[Event]:
     return found
 
 
-def said(snapshot: Snapshot) -> dict[str, bytes | list[str]]:
-    """Return all that a router reads of a snapshot, to the bit."""
+def contents(snapshot: Snapshot) -> dict[str, bytes | list[str]]:
+    """Return all that a router reads of a snapshot, bit for bit."""
     x = np.append(np.linspace(-1.0, 1.0, DIM - 1), 1.0).astype(np.float32)[None]
     scores, mean, std = snapshot.policy.assess(x, ASKED)
     arms = len(snapshot.policy.arms)
@@ -60,18 +60,18 @@ def test_a_snapshot_stays_as_it_was_published(name: str) -> None:
     for event in events(4, 90, "abc"):
         fold.apply(event)
     published = fold.snapshot()
-    before = said(published)
-    assert before == said(install(fold.policy_identity, fold.version, fold.publish()))
+    before = contents(published)
+    assert before == contents(install(fold.policy_identity, fold.version, fold.publish()))
     again = fold.snapshot()
-    # First with the arms as they are: a new one makes arrays anew, which would hide a shared one.
+    # First with the same arms: a new arm makes new arrays, which would hide a shared one.
     for event in events(94, 45, "abc"):
         fold.apply(event)
         fold.publish()
     fold.policy.reset_arm("a", shift=-0.2)
-    assert said(fold.snapshot()) != before
-    assert said(published) == before == said(again)
+    assert contents(fold.snapshot()) != before
+    assert contents(published) == before == contents(again)
     fold.apply(Event(139, "pool", "model_added", payload={"name": "d"}))
     for event in events(140, 45, "abcd"):
         fold.apply(event)
         fold.publish()
-    assert said(published) == before == said(again)
+    assert contents(published) == before == contents(again)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 from support.databases import SQLITE
-from support.small_log import Book, lesson_of
+from support.small_log import Book, prior_of
 
 from banditroute.core.pool import ModelSpec
 from banditroute.learn import learner as learner_module
@@ -73,7 +73,7 @@ def eventful(engine: Engine) -> tuple[Book, Book]:
         if round_ == 2:
             with one.begin() as connection:
                 late = ModelSpec(name="late", input_price=0.2, output_price=0.3)
-                lesson = {"prior": lesson_of("late").text(), "optimism": 0.3}
+                lesson = {"prior": prior_of("late").text(), "optimism": 0.3}
                 pools.add_model(connection, "default", late, source="api", now_us=one.now, **lesson)
                 hoped = ModelSpec(name="hoped", input_price=0.2, output_price=0.3)
                 pools.add_model(connection, "other", hoped, source="api", now_us=1, optimism=0.1)
@@ -357,7 +357,7 @@ def test_an_installed_snapshot_scores_like_the_one_it_was_taken_from(book: Book)
     fold = built[1]
     snapshot = install(fold.policy_identity, fold.version, fold.publish())
     own = fold.snapshot()
-    asks = book.asks(6)
+    asks = book.requests(6)
     for one, other in zip(
         snapshot.policy.estimate(asks.features), own.policy.estimate(asks.features), strict=True
     ):
@@ -397,7 +397,7 @@ def test_events_of_one_pool_say_nothing_to_another(book: Book) -> None:
 def test_a_prior_of_another_embedder_teaches_nothing(book: Book) -> None:
     fold, text = (
         Fold(book.router().snapshot.policy_identity),
-        lesson_of("m", embedder="other").text(),
+        prior_of("m", embedder="other").text(),
     )
     fold.apply(Event(1, "default", "model_added", payload={"name": "m"}))
     before = fold.state()

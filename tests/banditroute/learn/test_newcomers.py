@@ -1,4 +1,4 @@
-"""Models that came late: their forced share is exact, logged and capped; then it ends."""
+"""Models that were added late: their forced share is exact, logged and capped, and it ends."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_columns_of_a_pool_without_some_arms_are_the_right_ones() -> None:
 
 
 def played(book: Book, arm: str, n: int) -> None:
-    """Have `arm` chosen `n` times and say that it was good."""
+    """Choose `arm` `n` times and send good feedback."""
     _, ids = book.decide(n, models=[frozenset({arm})] * n)
     book.send(*(Post(one, "default", quality=0.9) for one in ids))
 
@@ -164,7 +164,7 @@ def test_optimism_is_capped_at_1_and_says_nothing_before_there_is_a_mean() -> No
 
 
 def test_a_newer_snapshot_of_the_same_arms_ends_the_share() -> None:
-    """One router all along, as in a daemon: it need not be built anew."""
+    """As in a daemon, the same router serves throughout."""
     fold = late_fold()
     router, decided = routed(fold, newcomer_share=0.04, newcomer_pulls=6)
     assert decided.explore[:, 3].any()

@@ -1,4 +1,4 @@
-"""The file of a fitted prior: what it keeps, what it refuses, and whom it fits."""
+"""Files of fitted priors: what they hold, what is refused, and which pools they fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.small_log import DIM, lesson_of
+from support.small_log import DIM, prior_of
 
 from banditroute.core.policy_identity import digest
 from banditroute.core.pool import PoolOptions
@@ -28,7 +28,7 @@ def of_dim(dim: int = FEATURES, embedder: str = HASHING, **more: Any) -> Prior:
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
-    prior = lesson_of("a", "b")
+    prior = prior_of("a", "b")
     path = tmp_path / "prior.npz"
     prior.write(path)
     again = Prior.read(path)
@@ -41,9 +41,9 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_same_content_has_the_same_bytes() -> None:
-    assert lesson_of("a").dump() == lesson_of("a").dump()
-    assert len({digest(one) for one in ("", lesson_of("a").text(), lesson_of("b").text())}) == 3
-    text = lesson_of("a").text()
+    assert prior_of("a").dump() == prior_of("a").dump()
+    assert len({digest(one) for one in ("", prior_of("a").text(), prior_of("b").text())}) == 3
+    text = prior_of("a").text()
     assert digest("") == "" and digest(text) == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -66,7 +66,7 @@ def test_arrays_are_the_sums_that_they_were_made_of() -> None:
 
 def changed(**arrays: Any) -> bytes:
     """Return the bytes of a good prior with some arrays replaced, or left out for None."""
-    prior = lesson_of("a", "b")
+    prior = prior_of("a", "b")
     whole = {"kind": np.array("sums"), "embedder": np.array("words")} | prior.arrays | arrays
     return pack({name: np.asarray(array) for name, array in whole.items() if array is not None})
 
@@ -128,7 +128,7 @@ def test_the_basis_comes_along() -> None:
     matrix = np.ones((9, 32), dtype=np.float32)
     basis = Prior.load(changed(basis_mean=mean, basis_matrix=matrix)).basis
     assert basis is not None and np.array_equal(basis.mean, mean)
-    assert np.array_equal(basis.matrix, matrix) and lesson_of("a").basis is None
+    assert np.array_equal(basis.matrix, matrix) and prior_of("a").basis is None
 
 
 TASKS = {"tasks": ["code", "chat"]}

@@ -133,7 +133,7 @@ def test_a_learner_that_keeps_failing_does_not_spin(
 
 
 class Late(Refusing):
-    """A keeper that another one's lease keeps waiting."""
+    """A keeper that waits until another learner's lease ends."""
 
     def __init__(self, wait: int) -> None:
         super().__init__()

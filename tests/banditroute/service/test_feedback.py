@@ -38,7 +38,7 @@ def test_whoever_is_to_blame_is_named(book: Book) -> None:
         Post(one, "k", quality=0.5),
         Post("nobody", "k", quality=1.0),
     )
-    assert book.tell(*posts) == [
+    assert book.post(*posts) == [
         FeedbackResult("accepted"), FeedbackResult("conflict", "key"), FeedbackResult("unknown", "decision_id"),
     ]  # fmt: skip
 

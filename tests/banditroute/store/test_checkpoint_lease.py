@@ -1,4 +1,4 @@
-"""Two learners on one database: one keeps checkpoints, and no other can."""
+"""Learners on one database: only the lease holder stores checkpoints."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def checkpoint(seq: int) -> Checkpoint:
     return Checkpoint("default", 4, seq, "i", "d", b"state")
 
 
-def test_one_has_it_for_as_long_as_it_renews(
+def test_one_holds_the_lease_as_long_as_it_renews(
     engine: Engine, make: Callable[[], CheckpointLease], clock: Clock
 ) -> None:
     first, second = make(), make()
@@ -67,7 +67,7 @@ def test_one_has_it_for_as_long_as_it_renews(
     assert (first.epoch, second.epoch) == (1, 0)
 
 
-def test_after_its_end_another_takes_it_and_a_sleeper_is_refused(
+def test_after_its_end_another_takes_the_lease_and_a_sleeper_is_refused(
     engine: Engine,
     make: Callable[[], CheckpointLease],
     clock: Clock,
@@ -93,7 +93,7 @@ def test_after_its_end_another_takes_it_and_a_sleeper_is_refused(
     assert kept(engine) == [10, 20, 30]
 
 
-def test_a_late_holder_goes_on_where_nobody_took_over(
+def test_a_late_holder_goes_on_if_no_other_took_over(
     engine: Engine, make: Callable[[], CheckpointLease], clock: Clock
 ) -> None:
     lease = make()
@@ -115,7 +115,7 @@ def test_a_clock_that_lags_does_not_help_a_sleeper(
     assert kept(engine) == []
 
 
-def test_one_that_ends_leaves_it_to_the_next_at_once(
+def test_a_released_lease_can_be_taken_at_once(
     engine: Engine, make: Callable[[], CheckpointLease]
 ) -> None:
     first, second, third = make(), make(), make()
@@ -127,7 +127,7 @@ def test_one_that_ends_leaves_it_to_the_next_at_once(
     assert not first.renew()
 
 
-def test_of_many_that_start_at_once_one_has_it(
+def test_of_many_that_start_at_once_one_holds_the_lease(
     engine: Engine, make: Callable[[], CheckpointLease]
 ) -> None:
     together = Barrier(4)
@@ -141,7 +141,7 @@ def test_of_many_that_start_at_once_one_has_it(
     assert holder(engine)[1] == 1
 
 
-def test_a_learner_without_the_lease_folds_on_and_keeps_nothing(
+def test_a_learner_without_the_lease_folds_and_stores_nothing(
     book: Book,
     make: Callable[[], CheckpointLease],
     clock: Clock,

@@ -24,7 +24,7 @@ def stored(book: Book) -> list[Any]:
         return list(connection.execute(select(comparisons).order_by(comparisons.c.id)))
 
 
-def told(book: Book) -> list[Any]:
+def learned(book: Book) -> list[Any]:
     return [event for event in book.events() if event.kind == "comparison"]
 
 
@@ -42,8 +42,8 @@ def alter(book: Book, one: str, **values: Any) -> None:
 def test_an_event_holds_all_that_the_fold_may_know(book: Book) -> None:
     won, lost = pair(book)
     alter(book, lost, propensity=0.25)
-    assert book.tell(Preferred(won, lost, "k", "judge")) == [FeedbackResult("accepted")]
-    (event,), (row,) = told(book), stored(book)
+    assert book.post(Preferred(won, lost, "k", "judge")) == [FeedbackResult("accepted")]
+    (event,), (row,) = learned(book), stored(book)
     found = book.log.decision(won)
     assert found is not None
     copied = ("pool", "embedder", "features", "propensity", "w_quality", "w_cost", "w_latency")
@@ -75,9 +75,9 @@ def test_exactly_once_by_pair_and_key(book: Book, together: bool) -> None:
         (Preferred(a, "nobody", "k"), FeedbackResult("unknown", "preferred_over")),
     ]
     posts = [post for post, _ in steps]
-    became = book.tell(*posts) if together else [one for post in posts for one in book.tell(post)]
+    became = book.post(*posts) if together else [one for post in posts for one in book.post(post)]
     assert became == [expected for _, expected in steps]
-    assert [(e.arm, json.loads(e.payload)["arm"]) for e in told(book)] == [
+    assert [(e.arm, json.loads(e.payload)["arm"]) for e in learned(book)] == [
         ("small", "large"), ("small", "large"), ("large", "small"),
     ]  # fmt: skip
     assert len(stored(book)) == 3
@@ -96,14 +96,14 @@ def test_late_for_either_is_stored_and_not_learned(book: Book, which: int) -> No
     ids = pair(book)
     alter(book, ids[which], expires_at=book.now - 1)
     assert book.send(Preferred(*ids, "k"), Preferred(*ids, "k")) == ["late", "duplicate"]
-    assert told(book) == [] and [row.status for row in stored(book)] == ["late"]
+    assert learned(book) == [] and [row.status for row in stored(book)] == ["late"]
 
 
 def test_at_the_last_moment_it_is_learned(book: Book) -> None:
     ids = pair(book)
     book.now += TTL
     assert book.send(Preferred(*ids, "k")) == ["accepted"]
-    assert len(told(book)) == 1
+    assert len(learned(book)) == 1
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -111,12 +111,12 @@ def test_an_answer_of_another_model_teaches_nothing(book: Book, which: int) -> N
     ids = pair(book)
     both = Post(ids[which], "gateway", model="medium"), Preferred(*ids, "k")
     assert book.send(*both) == ["accepted", "accepted"]
-    assert told(book) == [] and [row.status for row in stored(book)] == ["accepted"]
+    assert learned(book) == [] and [row.status for row in stored(book)] == ["accepted"]
 
 
 def test_two_answers_of_one_model_teach_nothing(book: Book) -> None:
     assert book.send(Preferred(*pair(book, "small", "small"), "k")) == ["accepted"]
-    assert told(book) == [] and len(stored(book)) == 1
+    assert learned(book) == [] and len(stored(book)) == 1
 
 
 def test_what_cannot_be_compared_refuses_the_whole_batch(engine: Engine) -> None:
@@ -134,9 +134,9 @@ def test_what_cannot_be_compared_refuses_the_whole_batch(engine: Engine) -> None
             Preferred(good[0], loser, "k"),
         )
         with pytest.raises(InvalidValue, match=message) as caught:
-            book.tell(*posts)
+            book.post(*posts)
         assert (caught.value.row, caught.value.param) == (2, "preferred_over")
-    assert stored(book) == told(book) == []
+    assert stored(book) == learned(book) == []
     assert (
         book.log.history_of({"id": good[0], "pool": "default", "session_id": None})["feedback"]
         == []
@@ -146,10 +146,10 @@ def test_what_cannot_be_compared_refuses_the_whole_batch(engine: Engine) -> None
 def test_no_hash_on_either_side_is_no_match(book: Book) -> None:
     ids = [book.decide(1, models=[{name}])[1][0] for name in ("small", "large")]
     with pytest.raises(InvalidValue, match="hash_key"):
-        book.tell(Preferred(*ids, "k"))
+        book.post(Preferred(*ids, "k"))
 
 
-def test_a_decision_shows_what_was_said_of_it_either_way(book: Book) -> None:
+def test_both_decisions_show_a_comparison(book: Book) -> None:
     a, b = pair(book)
     book.send(Preferred(a, b, "k"), Preferred(b, a, "l", "user"), Post(b, "m", quality=0.5))
     for one in (a, b):
@@ -199,7 +199,7 @@ def test_the_log_with_comparisons_is_sound(
     for round_ in range(6):
         book.feed(4)
         for _ in range(4):
-            book.duel(rng)
+            book.compare(rng)
         if round_ == 3:
             book.append("rollback", version=book.log.end() - 9)
         learner.catch_up()

@@ -82,7 +82,7 @@ def test_a_drained_or_unknown_model_leaves_the_other_columns_right(book: Book) -
     book.feed(20)
     router = book.router()
     router.swap(models=[m for m in router.columns.models if m.name != "small"])
-    decided = router.decide(book.asks(3))
+    decided = router.decide(book.requests(3))
     notes = [Note(id=str(i)) for i in range(3)]
     rows = as_rows(encode(decided, notes, pool="default", created_at_us=1, expires_at_us=2))
     for i, row in enumerate(rows):
@@ -100,7 +100,7 @@ def test_a_row_that_chose_nothing_is_not_encoded(book: Book) -> None:
 
 
 def test_notes_and_times_are_kept(book: Book) -> None:
-    decided = book.router().decide(book.asks(1))
+    decided = book.router().decide(book.requests(1))
     note = Note("id", prompt_hash="h", session_id="s", task="t", tags='{"a": 1}', request_id="r")
     (row,) = as_rows(
         encode(decided, [note], pool="default", created_at_us=5, expires_at_us=5 + TTL)

@@ -238,8 +238,8 @@ def test_processes_that_start_at_once_build_one_schema(postgres: Postgres, tmp_p
         assert tables(url) == {*metadata.tables, "alembic_version"}
 
 
-def test_writers_take_turns_and_see_what_the_one_before_has_left(engine: Engine) -> None:
-    """Else a position could be committed after a later one, and a learner would skip it."""
+def test_writers_take_turns_and_see_what_the_previous_one_committed(engine: Engine) -> None:
+    """Otherwise a position could be committed after a later one, and a learner would skip it."""
     book, order = Book(engine), []
     first = book.log.end()
     holding, release = threading.Event(), threading.Event()
@@ -261,13 +261,13 @@ def test_writers_take_turns_and_see_what_the_one_before_has_left(engine: Engine)
         held = threads.submit(hold)
         assert holding.wait(10.0)
         followed = threads.submit(follow)
-        assert book.log.end() == first  # a reader sees neither, and waits for nobody
+        assert book.log.end() == first  # a reader sees neither and does not wait
         release.set()
         held.result(), followed.result()
     assert order == ["first", "second", (first + 1, first + 1)]
 
 
-def test_the_queries_of_a_reader_belong_together(engine: Engine) -> None:
+def test_all_queries_of_a_reader_see_one_state(engine: Engine) -> None:
     book = Book(engine)
     count = text("SELECT count(*) FROM events")
     with engine.connect() as connection:
@@ -296,7 +296,7 @@ def test_a_writer_that_waits_too_long_gives_up(
 
 
 @POSTGRESQL
-def test_a_writer_that_sleeps_in_its_turn_loses_it(
+def test_a_writer_that_hangs_in_a_transaction_loses_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -315,7 +315,7 @@ def test_a_writer_that_sleeps_in_its_turn_loses_it(
 
 
 @POSTGRESQL
-def test_every_commit_of_postgresql_is_a_full_one(engine: Engine) -> None:
+def test_every_commit_of_postgresql_survives_a_power_loss(engine: Engine) -> None:
     with engine.connect().execution_options(**WRITER) as connection:
         set_durability(connection, full=False)
         with connection.begin():
@@ -338,7 +338,7 @@ def test_going_down_a_revision_and_up_again_keeps_rows_and_gives_no_position_twi
     with engine.begin() as connection:
         connection.execute(text(f"DELETE FROM events WHERE seq = {newest}"))
     rows = [tuple(event)[:18] for event in book.events()]
-    book.duel(np.random.default_rng(0))
+    book.compare(np.random.default_rng(0))
     assert book.log.end() > newest
     migrate(engine, "0001")
     with engine.connect() as connection:

@@ -166,9 +166,9 @@ def test_the_cost_known_so_far_goes_with_the_quality(book: Book) -> None:
 def test_tokens_cost_what_the_price_row_of_the_decision_says(book: Book) -> None:
     _, (one,) = book.decide(1)
     row = decision(book, one)
-    dear = ModelSpec(name=row.model, input_price=900.0, output_price=900.0)
+    expensive = ModelSpec(name=row.model, input_price=900.0, output_price=900.0)
     with book.begin() as connection:
-        pools.set_price(connection, "default", dear, source="api", now_us=book.now)
+        pools.set_price(connection, "default", expensive, source="api", now_us=book.now)
         at = json.loads(row.prices)[json.loads(row.arms).index(row.model)]
         price = connection.exec_driver_sql(f"SELECT * FROM prices WHERE id = {at}").one()
     assert book.send(Post(one, "default", input_tokens=1_000, output_tokens=300)) == ["accepted"]
@@ -262,8 +262,8 @@ def test_the_log_itself_refuses_a_second_outcome(book: Book) -> None:
 
 
 def test_a_default_comes_only_where_a_quality_never_did(book: Book) -> None:
-    _, (told, cheap, overridden, silent, young) = book.decide(5)
-    book.send(Post(told, "default", quality=1.0), Post(cheap, "default", cost_usd=1.0))
+    _, (rated, cheap, overridden, silent, young) = book.decide(5)
+    book.send(Post(rated, "default", quality=1.0), Post(cheap, "default", cost_usd=1.0))
     chosen = decision(book, overridden).model
     book.send(Post(overridden, "default", model="large" if chosen != "large" else "small"))
     book.now += TTL + 1

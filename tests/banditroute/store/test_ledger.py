@@ -1,4 +1,4 @@
-"""Each promise of the ledger by itself; test_ledger_model.py has them all at once."""
+"""Each property of the ledger by itself; test_ledger_model.py checks all of them together."""
 
 from __future__ import annotations
 
@@ -34,53 +34,53 @@ def parts(sums: BudgetSums) -> tuple[int, ...]:
     )
 
 
-def test_a_slice_is_leased_drawn_and_settled_to_the_nano_dollar(kept: Ledger) -> None:
-    lease = kept.lease(need=600)
+def test_money_is_leased_reserved_and_settled_to_the_nano_dollar(kept: Ledger) -> None:
+    lease = kept.lease(need_nano=600)
     assert (lease.granted_nano, lease.fresh) == (600, True)
     assert parts(kept.sums()) == (0, 0, 0, 600, 0, 400)
-    kept.draw(lease.id, 250, 100)
+    kept.reserve(lease.id, 250, 100)
     assert parts(kept.sums()) == (0, 350, 0, 250, 0, 400)
     kept.settle(d0=31)
-    # What was reserved and not paid is free at once, for whoever asks next.
+    # What was reserved and not spent is free at once, for any holder.
     assert parts(kept.sums()) == (31, 100, 0, 250, 0, 619)
-    assert kept.free() == 619 and kept.lease(B, need=5_000).granted_nano == 619
+    assert kept.free_nano() == 619 and kept.lease(B, need_nano=5_000).granted_nano == 619
     assert kept.sums().requests == 2 and kept.sums().overruns_nano == 0
 
 
 def test_a_lease_is_small_near_the_cap_and_never_more_than_is_free(kept: Ledger) -> None:
-    assert kept.lease(A, ideal=800).granted_nano == 250
-    assert kept.lease(B, ideal=800).granted_nano == 187
-    assert kept.lease(B, need=500, ideal=800).granted_nano == 500
-    assert kept.lease(A, need=500, ideal=800).granted_nano == 63
-    assert kept.lease(A, need=500).granted_nano == 0 and kept.free() == 0
+    assert kept.lease(A, ideal_nano=800).granted_nano == 250
+    assert kept.lease(B, ideal_nano=800).granted_nano == 187
+    assert kept.lease(B, need_nano=500, ideal_nano=800).granted_nano == 500
+    assert kept.lease(A, need_nano=500, ideal_nano=800).granted_nano == 63
+    assert kept.lease(A, need_nano=500).granted_nano == 0 and kept.free_nano() == 0
 
 
 def test_a_lease_that_is_too_small_refuses_all_of_a_group(kept: Ledger) -> None:
-    lease = kept.lease(need=100)
+    lease = kept.lease(need_nano=100)
     with pytest.raises(LeaseLost) as lost:
-        kept.draw(lease.id, 60, 41)
+        kept.reserve(lease.id, 60, 41)
     assert lost.value.lease_ids == (lease.id,) and isinstance(lost.value, Unavailable)
     assert kept.rows(reservations) == [] and parts(kept.sums()) == (0, 0, 0, 100, 0, 900)
-    kept.draw(lease.id, 60, 40)
+    kept.reserve(lease.id, 60, 40)
 
 
 def test_a_closed_lease_refuses_and_goes_on_fresh(kept: Ledger) -> None:
-    lease = kept.lease(need=100)
-    kept.draw(lease.id, 30)
+    lease = kept.lease(need_nano=100)
+    kept.reserve(lease.id, 30)
     kept.write(lambda one: ledger.close(one, [lease.id], now_us=NOON))
     assert parts(kept.sums()) == (0, 30, 0, 0, 0, 970)
     with pytest.raises(LeaseLost):
-        kept.draw(lease.id, 1, name="e")
-    again = kept.lease(need=70)
+        kept.reserve(lease.id, 1, name="e")
+    again = kept.lease(need_nano=70)
     assert (again.id, again.granted_nano, again.fresh) == (lease.id, 70, True)
-    kept.draw(lease.id, 70, name="e")
+    kept.reserve(lease.id, 70, name="e")
     with pytest.raises(LeaseLost):
-        kept.draw(lease.id, 1, name="f")
+        kept.reserve(lease.id, 1, name="f")
 
 
 def test_a_part_of_a_lease_goes_back(kept: Ledger) -> None:
-    lease = kept.lease(need=100)
-    kept.draw(lease.id, 30)
+    lease = kept.lease(need_nano=100)
+    kept.reserve(lease.id, 30)
     kept.write(lambda one: ledger.give_back(one, lease.id, 50))
     assert parts(kept.sums()) == (0, 30, 0, 20, 0, 950)
     kept.write(lambda one: ledger.give_back(one, lease.id, 50))  # of which only 20 are there
@@ -90,21 +90,21 @@ def test_a_part_of_a_lease_goes_back(kept: Ledger) -> None:
     assert parts(kept.sums()) == (0, 30, 0, 20, 0, 950)
 
 
-def test_an_answer_dearer_than_its_reservation_is_an_overrun_in_full(kept: Ledger) -> None:
-    lease = kept.lease(need=1_000)
-    kept.draw(lease.id, 600, 400)
+def test_a_cost_above_the_reservation_is_an_overrun(kept: Ledger) -> None:
+    lease = kept.lease(need_nano=1_000)
+    kept.reserve(lease.id, 600, 400)
     kept.settle(d0=900)
     assert parts(kept.sums()) == (900, 400, 0, 0, 0, 0)
-    assert kept.sums().overruns_nano == 300 and kept.free() == -300
+    assert kept.sums().overruns_nano == 300 and kept.free_nano() == -300
     kept.settle(d1=50)
     assert kept.sums().free_nano == 50 and kept.sums().overruns_nano == 300
 
 
-def test_what_nobody_settles_expires_at_what_it_reserved_and_can_be_settled_late(
+def test_an_expired_reservation_counts_in_full_and_can_settle_late(
     kept: Ledger,
 ) -> None:
-    lease = kept.lease(need=500)
-    kept.draw(lease.id, 200, 300)
+    lease = kept.lease(need_nano=500)
+    kept.reserve(lease.id, 200, 300)
     kept.now = LATER
     assert kept.sums().expired_nano == 0
     kept.now += 1
@@ -117,28 +117,32 @@ def test_what_nobody_settles_expires_at_what_it_reserved_and_can_be_settled_late
 
 def test_late_money_goes_to_the_window_of_its_decision(engine: Engine) -> None:
     kept = Ledger(engine, period="hour")
-    lease = kept.lease(need=400)
-    kept.draw(lease.id, 400)
+    lease = kept.lease(need_nano=400)
+    kept.reserve(lease.id, 400)
     kept.now += HOUR
-    assert parts(kept.sums()) == (0, 0, 0, 0, 0, 1_000) and kept.free() == 1_000
-    other = kept.lease(need=100)
+    assert parts(kept.sums()) == (0, 0, 0, 0, 0, 1_000) and kept.free_nano() == 1_000
+    other = kept.lease(need_nano=100)
     assert other.id != lease.id
     kept.settle(d0=3)
     assert parts(kept.sums()) == (0, 0, 0, 100, 0, 900)
     kept.now -= HOUR
-    assert parts(kept.sums()) == (3, 0, 0, 0, 0, 997) and kept.free() == 997
+    assert parts(kept.sums()) == (3, 0, 0, 0, 0, 997) and kept.free_nano() == 997
 
 
 def test_decisions_leave_a_rolling_window_at_their_own_times(engine: Engine) -> None:
     kept = Ledger(engine, period="rolling", rolling_s=60)
-    lease = kept.lease(need=1_000)
-    kept.draw(lease.id, 300, expires_at=NOON + HOUR)
+    lease = kept.lease(need_nano=1_000)
+    kept.reserve(lease.id, 300, expires_at_us=NOON + HOUR)
     kept.now += 40_000_000
-    kept.draw(lease.id, 500, name="e", expires_at=NOON + HOUR)
+    kept.reserve(lease.id, 500, name="e", expires_at_us=NOON + HOUR)
     assert parts(kept.sums()) == (0, 800, 0, 200, 0, 0)
     kept.now += 20_000_000
     # The open lease counts in full until it is closed.
-    assert parts(kept.sums()) == (0, 500, 0, 200, 0, 300) == (*parts(kept.sums())[:5], kept.free())
+    assert (
+        parts(kept.sums())
+        == (0, 500, 0, 200, 0, 300)
+        == (*parts(kept.sums())[:5], kept.free_nano())
+    )
     kept.write(lambda one: ledger.close(one, [lease.id], now_us=kept.now))
     kept.settle(e0=20)
     assert parts(kept.sums()) == (20, 0, 0, 0, 0, 980)
@@ -147,23 +151,21 @@ def test_decisions_leave_a_rolling_window_at_their_own_times(engine: Engine) -> 
 
 @SQLITE
 @pytest.mark.parametrize(("boot", "lost"), [("boot-1", 0), ("boot-2", 70)])
-def test_what_an_earlier_boot_left_open_counts_in_full(
-    engine: Engine, boot: str, lost: int
-) -> None:
+def test_a_lease_of_an_earlier_boot_counts_in_full(engine: Engine, boot: str, lost: int) -> None:
     kept = Ledger(engine)
-    lease = kept.lease(need=100)
-    kept.draw(lease.id, 30)
+    lease = kept.lease(need_nano=100)
+    kept.reserve(lease.id, 30)
     kept.write(lambda one: ledger.reclaim(one, Holder("n", boot), now_us=NOON, alone=True))
-    assert parts(kept.sums()) == (0, 30, 0, 0, lost, 970 - lost) and kept.free() == 970 - lost
+    assert parts(kept.sums()) == (0, 30, 0, 0, lost, 970 - lost) and kept.free_nano() == 970 - lost
     with pytest.raises(LeaseLost):
-        kept.draw(lease.id, 1, name="e")
+        kept.reserve(lease.id, 1, name="e")
     kept.write(ledger.recount)
     assert kept.sums().lost_nano == lost
 
 
 def test_others_leave_a_lease_alone_until_its_time_is_over(kept: Ledger) -> None:
-    lease = kept.lease(A, need=100)
-    kept.draw(lease.id, 30)
+    lease = kept.lease(A, need_nano=100)
+    kept.reserve(lease.id, 30)
     kept.write(lambda one: ledger.reclaim(one, B, now_us=LATER, alone=False))
     assert kept.sums().leased_nano == 70
     kept.write(lambda one: ledger.reclaim(one, A, now_us=LATER + 1, alone=False))
@@ -171,23 +173,23 @@ def test_others_leave_a_lease_alone_until_its_time_is_over(kept: Ledger) -> None
     kept.write(lambda one: ledger.reclaim(one, B, now_us=LATER + 1, alone=False))
     assert parts(kept.sums()) == (0, 30, 0, 0, 0, 970)
     with pytest.raises(LeaseLost):  # whatever its holder believes
-        kept.draw(lease.id, 1, name="e")
+        kept.reserve(lease.id, 1, name="e")
 
 
 def test_counters_are_rebuilt_from_the_reservations(kept: Ledger) -> None:
-    lease = kept.lease(need=500)
-    kept.draw(lease.id, 100, 200, 50)
+    lease = kept.lease(need_nano=500)
+    kept.reserve(lease.id, 100, 200, 50)
     kept.settle(d0=30, d1=260)
     before = kept.rows(leases)
     kept.write(lambda one: one.execute(update(leases).values(drawn_nano=1, returned_nano=7)))
     assert kept.rows(leases) != before
     kept.write(ledger.recount)
-    assert kept.rows(leases) == before and kept.free() == kept.sums().free_nano == 510
+    assert kept.rows(leases) == before and kept.free_nano() == kept.sums().free_nano == 510
 
 
 def test_a_cap_is_never_set_below_what_is_spent_and_reserved(kept: Ledger) -> None:
-    lease = kept.lease(need=500)
-    kept.draw(lease.id, 100)
+    lease = kept.lease(need_nano=500)
+    kept.reserve(lease.id, 100)
 
     def change(cap: int, top_up: int = 0) -> Budget:
         fields = {"cap_nano": cap} if cap else {}
@@ -208,7 +210,7 @@ def test_a_cap_is_never_set_below_what_is_spent_and_reserved(kept: Ledger) -> No
         change(1)
 
 
-def test_a_floor_of_quality_needs_the_mode_that_meets_it(kept: Ledger) -> None:
+def test_a_quality_floor_needs_the_pacing_that_meets_it(kept: Ledger) -> None:
     def change(**fields: Any) -> None:
         kept.write(lambda one: budgets.change_budget(one, "p", "b", fields, now_us=NOON))
 
@@ -219,9 +221,9 @@ def test_a_floor_of_quality_needs_the_mode_that_meets_it(kept: Ledger) -> None:
     change(pacing="zcl", quality_floor=None)
 
 
-def test_a_budget_made_anew_owes_nothing(engine: Engine) -> None:
+def test_a_budget_added_again_after_a_drop_owes_nothing(engine: Engine) -> None:
     first = Ledger(engine)
-    first.draw(first.lease(need=500).id, 100)
+    first.reserve(first.lease(need_nano=500).id, 100)
     first.write(lambda one: budgets.drop_budget(one, "p", "b"))
     second = Ledger(engine)
     assert second.budget.id != first.budget.id and second.sums().free_nano == 1_000
@@ -230,7 +232,7 @@ def test_a_budget_made_anew_owes_nothing(engine: Engine) -> None:
 def test_a_decision_is_cancelled_once_and_never_after_feedback(book: Book) -> None:
     kept = Ledger(book.engine)
     _, (used, unused) = book.decide(2)
-    lease = kept.lease(need=500)
+    lease = kept.lease(need_nano=500)
     draws = [Reservation(one, kept.budget.id, lease.id, 0, 100, LATER) for one in (used, unused)]
     kept.write(lambda one: ledger.reserve(one, draws))
 
@@ -250,10 +252,10 @@ def test_a_decision_is_cancelled_once_and_never_after_feedback(book: Book) -> No
     assert learned == []
 
 
-def test_feedback_settles_with_the_first_cost_that_is_told(book: Book) -> None:
+def test_feedback_settles_with_the_first_cost_that_is_sent(book: Book) -> None:
     kept = Ledger(book.engine)
     _, (one, two) = book.decide(2)
-    lease = kept.lease(need=900)
+    lease = kept.lease(need_nano=900)
     draws = [Reservation(name, kept.budget.id, lease.id, 0, 300, LATER) for name in (one, two)]
     kept.write(lambda connection: ledger.reserve(connection, draws))
     book.send(Post(one, "judge", quality=0.5))
@@ -269,19 +271,19 @@ def test_feedback_settles_with_the_first_cost_that_is_told(book: Book) -> None:
 
 def test_a_lease_that_was_dropped_is_never_another_budgets(engine: Engine) -> None:
     first = Ledger(engine)
-    lease = first.lease(need=500)
+    lease = first.lease(need_nano=500)
     first.write(lambda one: budgets.drop_budget(one, "p", "b"))
     second = Ledger(engine)
-    second.lease(need=500)
+    second.lease(need_nano=500)
     with pytest.raises(LeaseLost):
-        first.draw(lease.id, 100)
+        first.reserve(lease.id, 100)
     assert parts(second.sums()) == (0, 0, 0, 500, 0, 500)
 
 
-def test_a_cancelled_decision_brings_no_money_back_by_leaving_its_window(book: Book) -> None:
+def test_a_cancelled_decision_frees_no_money_when_it_leaves_its_window(book: Book) -> None:
     kept = Ledger(book.engine, period="rolling", rolling_s=60)
     _, (unused,) = book.decide(1)
-    lease = kept.lease(need=500)
+    lease = kept.lease(need_nano=500)
     kept.write(
         lambda one: ledger.reserve(
             one, [Reservation(unused, kept.budget.id, lease.id, NOON, 100, LATER)]

@@ -1,4 +1,4 @@
-"""The ledger against a model of ten lines, in steps that nobody chose."""
+"""The ledger against a model in dictionaries, in random steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = st.integers(0, 400)
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Two holders, three clocks' worth of windows, against dictionaries."""
+    """Two holders and several windows, against a model in dictionaries."""
 
     engine: Engine
     period = "total"
@@ -68,7 +68,7 @@ class LedgerMachine(RuleBasedStateMachine):
             when = self.kept.now = at[1]  # of the window that the lease is of
         covered = nano <= self.left.get(at, -1)
         try:
-            self.kept.draw(self.ids[at], nano, name=name, expires_at=before + 30_000_000)
+            self.kept.reserve(self.ids[at], nano, name=name, expires_at_us=before + 30_000_000)
             assert covered
             self.left[at] -= nano
             self.held[f"{name}0"] = [when, nano, nano, 0]
@@ -114,7 +114,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        sums, free = self.kept.sums(), self.kept.free()
+        sums, free = self.kept.sums(), self.kept.free_nano()
         held = [one for one in self.held.values() if self.now_in(one[0])]
         assert sums.used_nano == self.used() and free == self.cap - sums.used_nano
         assert sums.settled_nano == sum(one[2] for one in held if len(one) == 5)

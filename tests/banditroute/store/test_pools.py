@@ -118,7 +118,7 @@ def test_every_change_moves_the_revision_of_its_pool_alone(book: Book, change: s
     assert after["default"] > before["default"] and after["other"] == before["other"]
 
 
-def test_the_price_of_the_file_is_told_from_that_of_the_api(book: Book) -> None:
+def test_the_price_of_the_file_is_not_that_of_the_api(book: Book) -> None:
     with book.engine.connect() as connection:
         assert pools.file_price(connection, "default", "small") is None
     add(book, SPEC, source="file")

@@ -17,7 +17,7 @@ from banditroute.store.sessions import SessionQuality
 from banditroute.store.tables import session_feedback
 
 
-def verdict(quality: float, key: str = "k", **fields: Any) -> SessionQuality:
+def session_quality(quality: float, key: str = "k", **fields: Any) -> SessionQuality:
     return SessionQuality(
         **{"pool": "default", "session_id": "s", "key": key, "quality": quality} | fields
     )
@@ -39,7 +39,7 @@ def stored(book: Book) -> list[tuple[str, float, int]]:
 def test_every_decision_of_the_session_learns_the_same(book: Book) -> None:
     _, ids = book.decide(3, session="s")
     book.decide(1, session="t"), book.decide(1)
-    assert book.tell(verdict(0.25)) == [FeedbackResult("accepted", decisions=3)]
+    assert book.post(session_quality(0.25)) == [FeedbackResult("accepted", decisions=3)]
     assert qualities(book) == dict.fromkeys(ids, 0.25)
     for event in book.events()[-3:]:
         found = book.log.decision(event.decision_id)
@@ -56,26 +56,26 @@ def test_every_decision_of_the_session_learns_the_same(book: Book) -> None:
 def test_exactly_once_by_session_and_key(book: Book) -> None:
     book.decide(2, session="s")
     steps = [
-        (verdict(0.5), FeedbackResult("accepted", decisions=2)),
-        (verdict(0.5), FeedbackResult("duplicate", decisions=2)),
-        (verdict(0.6), FeedbackResult("conflict", "key")),
-        (verdict(0.5, source="judge"), FeedbackResult("conflict", "key")),
-        (verdict(0.9, key="l"), FeedbackResult("superseded", decisions=0)),
-        (verdict(0.9, key="l"), FeedbackResult("duplicate", decisions=0)),
-        (verdict(0.5, session_id="nobody"), FeedbackResult("unknown", "session_id")),
-        (verdict(0.5, pool="nowhere"), FeedbackResult("unknown", "session_id")),
+        (session_quality(0.5), FeedbackResult("accepted", decisions=2)),
+        (session_quality(0.5), FeedbackResult("duplicate", decisions=2)),
+        (session_quality(0.6), FeedbackResult("conflict", "key")),
+        (session_quality(0.5, source="judge"), FeedbackResult("conflict", "key")),
+        (session_quality(0.9, key="l"), FeedbackResult("superseded", decisions=0)),
+        (session_quality(0.9, key="l"), FeedbackResult("duplicate", decisions=0)),
+        (session_quality(0.5, session_id="nobody"), FeedbackResult("unknown", "session_id")),
+        (session_quality(0.5, pool="nowhere"), FeedbackResult("unknown", "session_id")),
     ]
     end = book.log.end()
-    assert book.tell(*(post for post, _ in steps)) == [expected for _, expected in steps]
+    assert book.post(*(post for post, _ in steps)) == [expected for _, expected in steps]
     assert book.log.end() == end + 2 and set(qualities(book).values()) == {0.5}
 
 
-def test_what_came_later_needs_another_key(book: Book) -> None:
+def test_later_decisions_need_another_key(book: Book) -> None:
     _, (first,) = book.decide(1, session="s")
-    book.send(verdict(0.5))
+    book.send(session_quality(0.5))
     _, (second,) = book.decide(1, session="s")
-    assert book.tell(verdict(0.5)) == [FeedbackResult("duplicate", decisions=1)]
-    assert book.tell(verdict(0.75, key="end")) == [FeedbackResult("accepted", decisions=1)]
+    assert book.post(session_quality(0.5)) == [FeedbackResult("duplicate", decisions=1)]
+    assert book.post(session_quality(0.75, key="end")) == [FeedbackResult("accepted", decisions=1)]
     assert qualities(book) == {first: 0.5, second: 0.75}
 
 
@@ -86,15 +86,15 @@ def test_a_quality_of_its_own_stands(book: Book) -> None:
     other = "large" if chosen["model"] != "large" else "small"
     book.send(Post(rated, "a", quality=1.0), Post(foreign, "a", model=other))
     book.send(Post(cheap, "gateway", cost_usd=0.25), Post(cheap, "b", cost_usd=0.75, latency_ms=1))
-    assert book.tell(verdict(0.0)) == [FeedbackResult("accepted", decisions=2)]
+    assert book.post(session_quality(0.0)) == [FeedbackResult("accepted", decisions=2)]
     assert qualities(book) == {rated: 1.0, cheap: 0.0, silent: 0.0}
     known = {e.decision_id: e.cost for e in book.events() if e.field == "quality"}
     assert (known[cheap], known[silent]) == (0.25, None)
 
 
-def test_afterwards_a_decision_is_told_of_the_rest_alone(book: Book) -> None:
+def test_after_a_session_quality_a_decision_learns_the_other_fields_alone(book: Book) -> None:
     _, (one, two) = book.decide(2, session="s")
-    book.send(verdict(0.5))
+    book.send(session_quality(0.5))
     assert book.send(
         Post(one, "a", quality=1.0),
         Post(one, "b", quality=1.0, latency_ms=3.0),
@@ -105,15 +105,15 @@ def test_afterwards_a_decision_is_told_of_the_rest_alone(book: Book) -> None:
     assert [(e.decision_id, e.value) for e in book.events() if e.field == "latency"] == [(one, 3.0)]
 
 
-def test_the_expired_take_nothing(book: Book) -> None:
+def test_expired_decisions_learn_nothing(book: Book) -> None:
     _, (old,) = book.decide(1, session="s")
     book.now += 10
     _, (young,) = book.decide(1, session="s")
     book.now += TTL - 9  # the old one's last moment is over
-    assert book.tell(verdict(0.5)) == [FeedbackResult("accepted", decisions=1)]
+    assert book.post(session_quality(0.5)) == [FeedbackResult("accepted", decisions=1)]
     assert qualities(book) == {young: 0.5}
     book.now += TTL
-    assert book.tell(verdict(1.0, "l"), verdict(1.0, "l")) == [
+    assert book.post(session_quality(1.0, "l"), session_quality(1.0, "l")) == [
         FeedbackResult("late", decisions=0), FeedbackResult("duplicate", decisions=0),
     ]  # fmt: skip
     with book.begin() as connection:
@@ -124,13 +124,15 @@ def test_the_expired_take_nothing(book: Book) -> None:
 def test_at_its_last_moment_a_decision_still_learns(book: Book) -> None:
     book.decide(1, session="s")
     book.now += TTL
-    assert book.tell(verdict(0.5)) == [FeedbackResult("accepted", decisions=1)]
+    assert book.post(session_quality(0.5)) == [FeedbackResult("accepted", decisions=1)]
 
 
-def test_a_session_is_one_of_its_pool(engine: Engine) -> None:
+def test_a_session_belongs_to_one_pool(engine: Engine) -> None:
     book, other = Book(engine), Book(engine, pool="other")
     book.decide(1, session="s"), other.decide(2, session="s")
-    assert book.tell(verdict(0.5, pool="other")) == [FeedbackResult("accepted", decisions=2)]
+    assert book.post(session_quality(0.5, pool="other")) == [
+        FeedbackResult("accepted", decisions=2)
+    ]
     assert qualities(book) == {} and len(qualities(other)) == 2
 
 
@@ -148,12 +150,12 @@ def test_a_session_is_found_without_reading_its_pool(book: Book, query: Any) -> 
 def test_a_session_of_thousands_is_rated_whole(book: Book) -> None:
     for _ in range(3):
         book.decide(1_000, session="s")
-    assert book.tell(verdict(0.5)) == [FeedbackResult("accepted", decisions=3_000)]
+    assert book.post(session_quality(0.5)) == [FeedbackResult("accepted", decisions=3_000)]
 
 
-def test_a_decision_shows_the_verdict_and_what_it_learned(book: Book) -> None:
+def test_a_decision_shows_the_session_quality_and_what_it_learned(book: Book) -> None:
     _, (one,) = book.decide(1, session="s")
-    book.send(verdict(0.5, source="csat"), Post(one, "a", quality=1.0))
+    book.send(session_quality(0.5, source="csat"), Post(one, "a", quality=1.0))
     found = book.log.decision(one)
     assert found is not None
     said = book.log.history_of(found)
@@ -240,7 +242,7 @@ def check_sequence(
 @given(
     steps=st.lists(STEP, min_size=1, max_size=20), cut=st.integers(1, 20), split=st.integers(0, 4)
 )
-def test_a_quality_is_learned_once_and_from_whoever_came_first(
+def test_a_quality_is_learned_once_and_from_the_first_feedback(
     engine: Engine, steps: list[tuple[str, int, str, float]], cut: int, split: int
 ) -> None:
     check_sequence(engine, steps, cut, split)
@@ -257,19 +259,19 @@ def test_a_quality_is_learned_once_and_from_whoever_came_first(
 @given(
     steps=st.lists(STEP, min_size=1, max_size=20), cut=st.integers(1, 20), split=st.integers(0, 4)
 )
-def test_a_quality_is_learned_once_and_from_whoever_came_first_on_postgresql(
+def test_a_quality_is_learned_once_and_from_the_first_feedback_on_postgresql(
     engine: Engine, steps: list[tuple[str, int, str, float]], cut: int, split: int
 ) -> None:
     check_sequence(engine, steps, cut, split)
 
 
 @pytest.mark.parametrize("policy", ["linucb", "pilot"])
-def test_a_fold_of_verdicts_is_one_of_qualities(engine: Engine, policy: str) -> None:
+def test_session_qualities_fold_like_single_ones(engine: Engine, policy: str) -> None:
     book = Book(engine, policy=policy)
     book.decide(4, session="s")
     before = book.digest()
-    book.send(verdict(0.5))
+    book.send(session_quality(0.5))
     after = book.digest()
     assert after != before
-    book.send(verdict(0.5), verdict(0.6), verdict(0.9, "l"))
+    book.send(session_quality(0.5), session_quality(0.6), session_quality(0.9, "l"))
     assert book.digest() == book.digest(checkpoints=True) == after

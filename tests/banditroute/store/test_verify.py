@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, func, select, update
 from support.databases import SQLITE
 from support.small_log import Book
 
@@ -126,7 +126,8 @@ def test_an_altered_event_shows_in_the_estimates(book: Book) -> None:
     book.feed(15)
     book.feed(15)
     with book.begin() as connection:
-        first = select(events.c.seq).where(events.c.field == "quality").limit(1).scalar_subquery()
+        # The very first: decisions are scored after it, so that it shows in their estimates.
+        first = select(func.min(events.c.seq)).where(events.c.field == "quality").scalar_subquery()
         connection.execute(update(events).where(events.c.seq == first).values(value=0.999))
     assert not audit(book.log, "default").sound()
 

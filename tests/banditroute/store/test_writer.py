@@ -290,7 +290,7 @@ def test_durable_work_makes_its_group_durable(engine: Engine, make: Make) -> Non
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_death_of_the_thread_is_seen_and_nobody_waits_for_ever(make: Make) -> None:
+def test_the_death_of_the_thread_is_seen_and_no_caller_waits_for_ever(make: Make) -> None:
     def die(_: Connection) -> None:
         raise SystemExit
 
@@ -317,7 +317,7 @@ def test_the_death_of_the_thread_is_seen_and_nobody_waits_for_ever(make: Make) -
 
 def test_a_failing_announcement_does_not_stop_the_writer(make: Make) -> None:
     def fail() -> None:
-        raise RuntimeError("nobody listens")
+        raise RuntimeError("no listener")
 
     async def main() -> None:
         writer = make(on_durable=fail)

@@ -161,7 +161,7 @@ def test_the_first_feedback_counts(book: Book) -> None:
 def test_feedback_on_a_session_counts_for_each_of_its_decisions(book: Book) -> None:
     book.decide(3, session="s")
     book.decide(2)
-    book.tell(SessionQuality("default", "s", "default", 0.5))
+    book.post(SessionQuality("default", "s", "default", 0.5))
     log = read(book.log, "default").log
     assert np.isfinite(log.quality).tolist() == [True] * 3 + [False] * 2
     assert len(set(log.session[:3].tolist())) == 1 and len(set(log.session.tolist())) == 3
