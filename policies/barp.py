@@ -30,7 +30,10 @@ from policies.ridge import RidgeArms, widths
 
 _SEED = 2_510
 _PLAIN = {"x": np.float32, "arms": np.int64, "propensity": np.float64, "told": np.float64}
-"""Arrays of the memory; ``told`` holds the quality and the scaled cost of an outcome."""
+"""Arrays of the memory, under the names that they have in a saved state.
+
+``told`` holds the quality and the scaled cost of an outcome.
+"""
 
 
 class Barp(Policy):

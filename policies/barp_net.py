@@ -144,7 +144,7 @@ def softmax(z: Float64) -> tuple[Float64, Float64]:
 
 @dataclass(frozen=True, slots=True)
 class Minibatch:
-    """Training data of n rows, each under a preference of its own.
+    """Training data of n rows, each with its own preference.
 
     Attributes
     ----------

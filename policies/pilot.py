@@ -218,7 +218,7 @@ class Pilot(Policy):
         self.ridge.update(arm, z[0], outcome.value, self.clock)
 
     def _compare(self, winner: int, loser: int, comparison: Comparison) -> None:
-        # A gain cannot turn a cosine into odds, and without a gain a comparison says nothing.
+        # Without a gain nothing is learned from comparisons. No gain turns a cosine into odds.
         if not self.cosine and self.params.gain > 0.0:
             z = self._place(comparison.x[None].astype(np.float32))
             self.duels.add_comparison(winner, loser, z[0], self.params.gain, self.clock)

@@ -21,7 +21,7 @@ from policies.ridge import RidgeArms, next_position
 MOST_TIMES_PRIOR = 64.0
 """Largest multiple of the prior that one outcome may report.
 
-Without it a single wrong bill could price a model out for good.
+Without this limit, one wrong bill could make a model look too expensive to be tried again.
 """
 LEAST_TIMES_PRIOR = 1.0 / 64.0
 """Smallest multiple."""

@@ -22,11 +22,11 @@ LIMIT_POINTS = 10
 
 
 def model_points(yardsticks: Sequence[Yardstick]) -> list[Point]:
-    """Return every model alone, without those that never were on offer."""
+    """Return a point for each model alone, except for models that were never on offer."""
     points, world = [], yardsticks[0].world
     for k, model in enumerate(world.models):
         pairs = np.array(
-            [(one.references.quality[k], one.references.cost_usd[k]) for one in yardsticks]
+            [(each.references.quality[k], each.references.cost_usd[k]) for each in yardsticks]
         )
         numbers = pairs[~np.isnan(pairs).any(axis=1)]
         if len(numbers):
@@ -37,7 +37,7 @@ def model_points(yardsticks: Sequence[Yardstick]) -> list[Point]:
 
 
 def corner_points(references: References, models: Sequence[Point]) -> list[Point]:
-    """Return the zero router's corners; one that is a model alone has that model's errors."""
+    """Return the zero router's corners. A corner that is a single model has that model's errors."""
     corners = references.zero_router().corners
     points = {point.name: point for point in models}
     names = {
@@ -66,13 +66,13 @@ def reference_points(
     oracle_rows = np.column_stack([first.oracle_quality, first.oracle_cost_usd])
     points = [
         _point(
-            "random", np.array([one.references.random for one in yardsticks]), _random_rows(first)
+            "random", np.array([each.references.random for each in yardsticks]), _random_rows(first)
         ),
         single.model_copy(update={"name": f"best single: {name}"}),
-        _point("oracle", np.array([one.references.oracle for one in yardsticks]), oracle_rows),
+        _point("oracle", np.array([each.references.oracle for each in yardsticks]), oracle_rows),
     ]
     rate_usd = math.inf if first.budget_rate_usd is None else first.budget_rate_usd
-    limits = [one.limit.at_rate(rate_usd) for one in yardsticks if one.limit is not None]
+    limits = [each.limit.at_rate(rate_usd) for each in yardsticks if each.limit is not None]
     if limits and len(limits) == len(yardsticks):
         points.append(_point("supervised limit", np.array(limits)))
     return points
@@ -81,10 +81,10 @@ def reference_points(
 def limit_points(references: References, yardsticks: Sequence[Yardstick]) -> list[Point]:
     """Return the supervised limit at costs from the cheapest to the most expensive model's.
 
-    The costs of the zero router's corners are among them, so that the two curves can be compared
-    between these points, too. Empty where the limit is not known.
+    The costs of the zero router's corners are among these costs, so the two curves can be compared
+    there too. The list is empty if a yardstick has no supervised limit.
     """
-    if any(one.limit is None for one in yardsticks):
+    if any(each.limit is None for each in yardsticks):
         return []
     low_usd, high_usd = references.cost_span_usd
     low_usd, high_usd = max(low_usd, 1e-4 * high_usd, 1e-12), max(high_usd, 1e-12)
@@ -92,7 +92,9 @@ def limit_points(references: References, yardsticks: Sequence[Yardstick]) -> lis
     rates_usd = [*np.geomspace(low_usd, high_usd, LIMIT_POINTS), *corners_usd]
     points: list[Point] = []
     for rate_usd in sorted(rate for rate in rates_usd if rate > 0.0):
-        pairs = [one.limit.at_rate(float(rate_usd)) for one in yardsticks if one.limit is not None]
+        pairs = [
+            each.limit.at_rate(float(rate_usd)) for each in yardsticks if each.limit is not None
+        ]
         point = _point("supervised limit", np.array(pairs))
         if not points or point.cost > points[-1].cost * (1.0 + 1e-6):
             points.append(point)
@@ -101,7 +103,7 @@ def limit_points(references: References, yardsticks: Sequence[Yardstick]) -> lis
 
 def zero_router_aiq(yardsticks: Sequence[Yardstick]) -> Measure:
     """Return the AIQ of the zero router, see `sim.measure.scores.aiq`."""
-    mean, first = mean_with_error([_aiq(one.references) for one in yardsticks]), yardsticks[0]
+    mean, first = mean_with_error([_aiq(each.references) for each in yardsticks]), yardsticks[0]
     if len(yardsticks) > 1:
         return mean
     errors = bootstrap(len(first.world), lambda rows: {"aiq": _aiq(first.resampled(rows))})

@@ -1,7 +1,7 @@
-"""The base of all events: when they happen, and how a world takes them.
+"""The base of all events: when an event happens, and how it is applied to a world.
 
-An event must never change a world in place. It draws from nothing but the generator that it is
-given. Models and tasks may be named by their roles, see `sim.worlds.roles`, and times by their
+An event must never change a world in place. It must draw only from the generator that its caller
+passes. An event may name models and tasks by their roles, see `sim.worlds.roles`, and a time by its
 share of the world.
 """
 
@@ -36,7 +36,7 @@ def _when(value: object) -> Fraction | int:
 
 
 When = Annotated[Fraction | int, PlainValidator(_when)]
-"""A share of the world as a Fraction, or an int above 1: how many requests come before it."""
+"""A time: a share of the world as a Fraction, or the number of requests before it, above 1."""
 
 
 def position(when: Fraction | int, n: int, field: str) -> int:
@@ -47,9 +47,9 @@ def position(when: Fraction | int, n: int, field: str) -> int:
     when : Fraction or int
         See `When`.
     n : int
-        Requests of the world.
+        Number of requests of the world.
     field : str
-        Where the time stands, for messages.
+        Name of the field that holds the time, for messages.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def position(when: Fraction | int, n: int, field: str) -> int:
     Raises
     ------
     InputError
-        For more requests than the world has.
+        If `when` is larger than n.
     """
     if isinstance(when, Fraction):
         return int(when * n)
@@ -87,19 +87,19 @@ class WorldEvent(Strict):
         Parameters
         ----------
         world : World
-            It stays as it is; roles are those in this world.
+            The world; it is not changed. Roles are decided by its rows.
         rng : numpy.random.Generator
-            The only source of what the event draws.
+            The only source of random numbers.
 
         Returns
         -------
         World
-            With other columns, and one or two changes more.
+            A world with other columns and at most two more changes.
 
         Raises
         ------
         InputError
-            Naming the field, where the event does not fit the world.
+            If the event does not fit the world. The message names the field.
         """
         return self.resolve(Roles.of(world))._apply(world, rng)
 
@@ -109,7 +109,7 @@ class WorldEvent(Strict):
         Parameters
         ----------
         roles : Roles
-            Of the data that the event is for.
+            Roles in the data that the event is for.
 
         Returns
         -------
@@ -119,7 +119,7 @@ class WorldEvent(Strict):
         Raises
         ------
         InputError
-            Naming the field, for a name that is not in the data.
+            If a name is not in the data. The message names the field.
         """
         return self
 
@@ -128,14 +128,14 @@ class WorldEvent(Strict):
 
 
 class LastingEvent(WorldEvent):
-    """An event that ends: afterwards the world is as it was before.
+    """An event that ends: after it, the world is as it was before.
 
     Attributes
     ----------
     since : Fraction or int
-        Its first request; ``from`` in files.
+        First request of the event; ``from`` in files.
     until : Fraction or int
-        The first request after it; ``to`` in files.
+        First request after the event; ``to`` in files.
     """
 
     since: When = Field(Fraction(0), alias="from")
@@ -158,12 +158,12 @@ class LastingEvent(WorldEvent):
         Returns
         -------
         slice
-            Of its requests.
+            Positions of the requests.
 
         Raises
         ------
         InputError
-            For a time that the world does not have, or an end before the beginning.
+            If the world has too few requests, or the event ends before it begins.
         """
         n = len(world)
         start, stop = position(self.since, n, "from"), position(self.until, n, "to")
@@ -185,34 +185,34 @@ def require_one_of(event: WorldEvent, *fields: str) -> None:
     Raises
     ------
     ValueError
-        With the names that are present.
+        If not exactly one field is set. The message names those that are set.
     """
     present = [field for field in fields if getattr(event, field) is not None]
     if len(present) != 1:
-        fault = f"not {' and '.join(present)}" if present else "and none is there"
+        fault = f"not {' and '.join(present)}" if present else "and none is set"
         raise ValueError(f"one of {', '.join(fields)} is expected, {fault}")
 
 
 def with_change(world: World, label: str, part: slice, label_after: str, **columns: Any) -> World:
-    """Return a world with new columns, and with what happened in words.
+    """Return a world with new columns, and with labels of the change.
 
     Parameters
     ----------
     world : World
-        It stays as it is.
+        The world; it is not changed.
     label : str
-        What begins with the first request of `part`.
+        What begins at the first request of `part`.
     part : slice
-        The requests concerned; where there are none, nothing has changed.
+        Requests that change; if it is empty, the same world is returned.
     label_after : str
-        What begins after the last one; "" for nothing.
+        What begins after the last request of `part`; "" for no label.
     **columns : object
-        Fields of `World`.
+        New values of fields of `World`.
 
     Returns
     -------
     World
-        Its changes are in order of time.
+        The new world; its changes are in order of time.
     """
     if part.start == part.stop:
         return world

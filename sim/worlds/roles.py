@@ -1,6 +1,6 @@
 """Roles: names such as "dearest" or "easy" for the models and tasks of some data.
 
-An event says nothing about data: with a role for a name, the same scenario fits any dataset.
+An event that uses roles names nothing of the data, so the same scenario fits any dataset.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _BY_EASE = ("easy", "hard")
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What roles are decided by: mean quality and cost of models, difficulty of tasks.
+    """The values that decide roles: mean quality and cost of models, and difficulty of tasks.
 
     Attributes
     ----------
     models : tuple[str, ...]
         K names.
     quality : float64[K]
-        Their mean quality.
+        Mean quality of each model.
     cost_usd : float64[K]
-        Their mean cost in US dollars per request.
+        Mean cost of each model in US dollars per request.
     tasks : tuple[str, ...]
         Names, from the easiest to the hardest by mean quality over all models.
     counts : tuple[int, ...]
@@ -44,7 +44,7 @@ class Roles:
 
     @classmethod
     def of(cls, data: Dataset | World) -> Roles:
-        """Return the roles in complete data, or in a world as it is.
+        """Return the roles in complete data or in a world.
 
         Parameters
         ----------
@@ -54,7 +54,7 @@ class Roles:
         Returns
         -------
         Roles
-            By the means over all rows.
+            Roles that the means over all rows decide.
         """
         names, task, counts = np.unique(
             np.array(data.task, dtype=object), return_inverse=True, return_counts=True
@@ -70,14 +70,14 @@ class Roles:
         )
 
     def model(self, name: str, field: str) -> str:
-        """Return the model of a name or role; a model of that name comes before the role.
+        """Return the model that a name or role means. The name of a model wins over an equal role.
 
         Parameters
         ----------
         name : str
             A model, or "best", "second", "third", "worst", "cheapest" or "dearest".
         field : str
-            Where the name stands, for messages.
+            Name of the field that holds `name`, for messages.
 
         Returns
         -------
@@ -87,7 +87,7 @@ class Roles:
         Raises
         ------
         InputError
-            Naming `field`, where there is no such model.
+            If there is no such model. The message names `field`.
         """
         if name in self.models:
             return name
@@ -105,15 +105,15 @@ class Roles:
     def select_tasks(self, names: list[str], field: str) -> list[str]:
         """Return the tasks of some names or roles.
 
-        The easy tasks are the easiest ones that together make at least half of the rows; where
-        that would be all tasks, the hardest one is hard.
+        The easy tasks are the easiest tasks that together have at least half of the rows. If that
+        would be all tasks, the hardest task still counts as hard.
 
         Parameters
         ----------
         names : list of str
-            Tasks, or "easy" or "hard"; a task of that name comes before the role.
+            Tasks, or "easy" or "hard"; the name of a task wins over an equal role.
         field : str
-            Where the names stand, for messages.
+            Name of the field that holds `names`, for messages.
 
         Returns
         -------
@@ -123,7 +123,7 @@ class Roles:
         Raises
         ------
         InputError
-            Naming `field`, where there is no such task.
+            If there is no such task. The message names `field`.
         """
         halves = np.flatnonzero(np.cumsum(self.counts) * 2 >= sum(self.counts))
         easy = min(int(halves[0]) + 1, len(self.tasks) - 1)

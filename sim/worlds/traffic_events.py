@@ -1,4 +1,4 @@
-"""What happens to requests: which prompts come when, and how fast."""
+"""Events that change requests: the order of prompts and the rate of requests."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def _as_list(value: object) -> object:
 
 
 class Mix(LastingEvent):
-    """Some tasks make up a share of the requests; rows of the world change places for it.
+    """Some tasks make up a share of the requests: rows of the world change places.
 
-    Rows take their answers along. All other events happen to requests, wherever a row stands, so
-    a scenario puts its mixes before them.
+    A row keeps its answers when it moves. All other events change requests, whichever row a request
+    has. So a scenario applies its mixes before them.
 
     Attributes
     ----------
     kind : str
         "mix".
     tasks : list of str
-        Names, or "easy" or "hard", see `Roles.select_tasks`.
+        Names of tasks, or "easy" or "hard"; see `Roles.select_tasks`.
     share : float
-        Of the requests during the event, 0 to 1.
+        Share of the requests during the event, 0 to 1.
     """
 
     kind: Literal["mix"] = "mix"
@@ -49,16 +49,16 @@ class Mix(LastingEvent):
         return self.arrange(world, rng, np.ones(len(world), dtype=np.bool_))
 
     def arrange(self, world: World, rng: np.random.Generator, free: Bools) -> World:
-        """Return the world in a new order.
+        """Return the world with its rows in a new order.
 
         Parameters
         ----------
         world : World
-            It stays as it is.
+            The world; it is not changed.
         rng : numpy.random.Generator
             Draws the rows that change places.
         free : bool[n]
-            True for requests outside of the event that may give their rows.
+            True for requests that may exchange their rows if they are outside of the event.
 
         Returns
         -------
@@ -68,7 +68,7 @@ class Mix(LastingEvent):
         Raises
         ------
         InputError
-            When there are too few rows of these tasks, or of others.
+            If there are too few rows of these tasks or of other tasks.
         """
         part = self.part(world)
         inside = np.zeros(len(world), dtype=np.bool_)
@@ -111,7 +111,7 @@ class Burst(LastingEvent):
     kind : str
         "burst".
     factor : float
-        Of the request rate; below 1 requests come slower.
+        Factor of the request rate; below 1, requests come slower.
     """
 
     kind: Literal["burst"] = "burst"

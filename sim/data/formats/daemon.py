@@ -1,8 +1,8 @@
 """The log of a daemon: the decisions of a pool and the feedback on them.
 
 Only the chosen model has quality and cost; prompts are not stored. Decisions that another model
-answered and decisions that were cancelled are left out: they say nothing of the policy. A default
-quality is not a judgement, so it stays NaN. Nothing here may write to the database.
+answered and decisions that were cancelled are left out: they say nothing about the policy. A
+default quality is not a judgement, so it stays NaN. This module must never write to the database.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ def test_folders_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ),
         (
             "title: x\nevents: [{kind: quality, model: best}]",
-            "events[0]: one of set, scale, shift is expected, and none is there",
+            "events[0]: one of set, scale, shift is expected, and none is set",
         ),
         (
             "title: x\nevents: [{kind: delay, seconds: [1, -1]}]",
