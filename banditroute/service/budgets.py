@@ -1,4 +1,7 @@
-"""Budgets over HTTP: made, changed, topped up, shown and dropped; decisions cancelled."""
+"""Make, change, top up, show and drop budgets, and cancel decisions.
+
+A change is in SQL before it is answered. The store refuses a cap below what is spent already.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from sqlalchemy import Connection
 
 from banditroute.budgets.leases import Leases
 from banditroute.contract.schemas import BudgetChange, NewBudget
+from banditroute.core import clock
 from banditroute.core.budget import Budget, nanos
-from banditroute.core.clock import now_us
 from banditroute.core.errors import UnknownBudget
 from banditroute.service.pools import Pools
 from banditroute.service.views import budget_view
@@ -19,7 +22,7 @@ from banditroute.store.writer import Writer
 
 
 class BudgetService:
-    """What a daemon does with budgets beside holding to them.
+    """Budgets as the HTTP API works on them.
 
     Parameters
     ----------
@@ -35,20 +38,20 @@ class BudgetService:
         self._pools, self._leases, self._writer = pools, leases, writer
 
     async def list(self, pool: str) -> list[dict[str, Any]]:
-        """Return the budgets of a pool with the sums of their rows."""
+        """Return the budgets of a pool, with the money that is spent, reserved and free."""
         await self._pools.find(pool)
         await self._leases.reload()
-        return [await self._shown(one) for one in self._leases.budgets(pool)]
+        return [await self._view(budget) for budget in self._leases.budgets(pool)]
 
     async def show(self, pool: str, name: str) -> dict[str, Any]:
-        """Return one budget with the sums of its rows."""
-        for one in await self.list(pool):
-            if one["name"] == name:
-                return one
+        """Return one budget; see `list`."""
+        for view in await self.list(pool):
+            if view["name"] == name:
+                return view
         raise UnknownBudget(pool, name)
 
     async def add(self, new: NewBudget) -> dict[str, Any]:
-        """Make a budget; it holds from the next decision on and knows nothing of earlier ones."""
+        """Make a budget; it applies from the next decision on, and counts no earlier ones."""
         await self._pools.find(new.pool)
         fields = columns(new.model_dump()) | {
             "period": new.window,
@@ -56,10 +59,10 @@ class BudgetService:
             "scope_tag": new.tag,
             "scope_value": new.value,
         }
-        now = now_us()
+        now_us = clock.now_us()
         return await self._write(
             lambda connection: budgets.add_budget(
-                connection, new.pool, new.name, fields, now_us=now
+                connection, new.pool, new.name, fields, now_us=now_us
             )
         )
 
@@ -67,49 +70,56 @@ class BudgetService:
         """Change a budget, or add to its cap."""
         await self._pools.find(pool)
         fields = columns(change.model_dump(include=change.model_fields_set))
-        more, now = nanos(change.top_up_usd or 0.0), now_us()
+        top_up_nano, now_us = nanos(change.top_up_usd or 0.0), clock.now_us()
         return await self._write(
             lambda connection: budgets.change_budget(
-                connection, pool, name, fields, top_up_nano=more, now_us=now
+                connection, pool, name, fields, top_up_nano=top_up_nano, now_us=now_us
             )
         )
 
     async def drop(self, pool: str, name: str) -> dict[str, Any]:
-        """Drop a budget and return what it was."""
+        """Drop a budget, and return it as it was."""
         last = await self.show(pool, name)
         await self._writer.write(lambda connection: budgets.drop_budget(connection, pool, name))
         await self._leases.reload()
         return last
 
     async def cancel(self, decision_id: str) -> str:
-        """Give back what a decision reserved that was never used; see `settlement.cancel`."""
-        now = now_us()
-        became = await self._writer.write(
-            lambda connection: settlement.cancel(connection, decision_id, now_us=now)
+        """Give back what an unused decision reserved; return the status of `settlement.cancel`."""
+        now_us = clock.now_us()
+        status = await self._writer.write(
+            lambda connection: settlement.cancel(connection, decision_id, now_us=now_us)
         )
         self._leases.refunded()
-        return became
+        return status
 
     async def _write(self, work: Callable[[Connection], Budget]) -> dict[str, Any]:
-        written = await self._writer.write(work)
+        budget = await self._writer.write(work)
         await self._leases.reload()
-        return await self._shown(written)
+        return await self._view(budget)
 
-    async def _shown(self, budget: Budget) -> dict[str, Any]:
-        return budget_view(budget, await self._leases.sums(budget), now=now_us())
+    async def _view(self, budget: Budget) -> dict[str, Any]:
+        sums = await self._leases.sums(budget)
+        return budget_view(budget, sums, now_us=clock.now_us())
 
 
 def columns(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a budget's row among fields of the wire, money in nano-dollars."""
-    found = {name: fields[name] for name in _AS_THEY_ARE if name in fields}
-    for name, column in _MONEY.items():
+    """Return fields of a request as columns of a budget's row, money in nano-dollars.
+
+    Parameters
+    ----------
+    fields : mapping
+        Fields of `NewBudget` or `BudgetChange`, by name; those without a column are left out.
+    """
+    row = {name: fields[name] for name in _SAME_NAME if name in fields}
+    for name, column in _USD_TO_NANO.items():
         if name in fields:
-            found[column] = None if fields[name] is None else nanos(fields[name])
-    return found
+            row[column] = None if fields[name] is None else nanos(fields[name])
+    return row
 
 
-_AS_THEY_ARE = ("pacing", "expected_requests", "quality_floor")
-_MONEY = {
+_SAME_NAME = ("pacing", "expected_requests", "quality_floor")
+_USD_TO_NANO = {
     "cap_usd": "cap_nano",
     "request_ceiling_usd": "request_ceiling_nano",
     "rate_usd": "rate_nano",

@@ -1,4 +1,7 @@
-"""Feedback of every kind, from the wire to the store: in order, and whole or not at all."""
+"""Feedback of every kind: from requests to the store, in order, all of a call or none.
+
+A mistake of one call must never undo the feedback of another one in the same transaction.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,18 @@ from banditroute.store.comparisons import Preferred, record_comparisons
 from banditroute.store.feedback import FeedbackResult, Post, record
 from banditroute.store.sessions import SessionQuality, record_session
 
-Posted = Post | Preferred | SessionQuality
+Feedback = Post | Preferred | SessionQuality
+"""Feedback of any kind, as the store takes it: on a decision, a pair of them, or a session."""
 
 
-def read(request: FeedbackRequest) -> Posted:
-    """Return what a row of the wire says."""
+def feedback_of(request: FeedbackRequest) -> Feedback:
+    """Return a request as the store takes it.
+
+    Parameters
+    ----------
+    request : FeedbackRequest
+        The request; its ``key`` defaults to its ``source``, then to ``default``.
+    """
     key = request.key or request.source or "default"
     if request.decision_id is None:
         assert request.session_id is not None and request.quality is not None
@@ -39,44 +49,60 @@ def read(request: FeedbackRequest) -> Posted:
     )
 
 
-def store(connection: Connection, posts: Sequence[Posted], *, now: int) -> list[FeedbackResult]:
-    """Store `posts` in order; return what became of each.
+def store_feedback(
+    connection: Connection, feedback: Sequence[Feedback], *, now_us: int
+) -> list[FeedbackResult]:
+    """Store the feedback of a call, in order.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction.
+    feedback : sequence of Feedback
+        The rows of the call.
+    now_us : int
+        The time.
+
+    Returns
+    -------
+    list of FeedbackResult
+        What became of each row.
 
     Raises
     ------
     InvalidValue
-        For what cannot be, with its row: nothing has been written then.
+        With the row that is wrong; nothing of the call has been written then.
     """
-    runs = [list(run) for _, run in groupby(posts, key=type)]
+    runs = [list(run) for _, run in groupby(feedback, key=type)]
     if len(runs) == 1:
-        return _store_alike(connection, runs[0], now)
-    # A mistake in a later run undoes the earlier ones, and no neighbour of this call.
+        return _store_run(connection, runs[0], now_us)
+    # A savepoint: a mistake in a later run undoes the earlier runs of this call, and no other call.
     with connection.begin_nested():
-        became: list[FeedbackResult] = []
+        results: list[FeedbackResult] = []
         for run in runs:
             try:
-                became += _store_alike(connection, run, now)
+                results += _store_run(connection, run, now_us)
             except InvalidValue as fault:
                 if fault.row is not None:
-                    fault.row += len(became)  # counted from the first post of the call
+                    fault.row += len(results)  # counted from the first row of the call
                 raise
-        return became
+        return results
 
 
-def _store_alike(connection: Connection, posts: Sequence[Posted], now: int) -> list[FeedbackResult]:
-    """Store posts of one kind."""
-    plain = [post for post in posts if isinstance(post, Post)]
-    if plain:
-        statuses = record(connection, plain, now_us=now)
-        return [FeedbackResult(status, _BLAMED.get(status)) for status in statuses]
-    pairs = [post for post in posts if isinstance(post, Preferred)]
+def _store_run(
+    connection: Connection, run: Sequence[Feedback], now_us: int
+) -> list[FeedbackResult]:
+    """Store rows of one kind."""
+    posts = [row for row in run if isinstance(row, Post)]
+    if posts:
+        statuses = record(connection, posts, now_us=now_us)
+        return [FeedbackResult(status, _PARAM_OF_STATUS.get(status)) for status in statuses]
+    pairs = [row for row in run if isinstance(row, Preferred)]
     if pairs:
-        return record_comparisons(connection, pairs, now_us=now)
-    return [
-        record_session(connection, post, now_us=now)
-        for post in posts
-        if isinstance(post, SessionQuality)
-    ]
+        return record_comparisons(connection, pairs, now_us=now_us)
+    sessions = [row for row in run if isinstance(row, SessionQuality)]
+    return [record_session(connection, row, now_us=now_us) for row in sessions]
 
 
-_BLAMED = {"unknown": "decision_id", "conflict": "key"}
+_PARAM_OF_STATUS = {"unknown": "decision_id", "conflict": "key"}
+"""The field of a `Post` that is the reason for a status."""

@@ -1,7 +1,7 @@
-"""Calls that carry an ``Idempotency-Key``: logged once, and answered with the same bytes again.
+"""Calls with an ``Idempotency-Key``: logged once, and answered with the same bytes again.
 
-A key is kept as a hash, and so is the payload, keyed by the caller's own key. Who reads the
-database can therefore not test a guess at a prompt.
+The key is stored as a hash, and the payload as a hash that is keyed by the caller's key. So a
+reader of the database, who does not know the caller's key, cannot test a guess at a prompt.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from banditroute.store.idempotency import recall, remember
 from banditroute.store.log import Entry, log_decisions
 
 Answer = bytes | RouterFault
+"""What a call is answered: the JSON body, or the fault of a single request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,9 @@ class OnceKey:
     name : str
         Hash of the caller's key.
     endpoint : str
-        The endpoint, since one key may be used at several.
+        The endpoint, because one key may be used at several endpoints.
     payload : str
-        Digest of the requests: it tells a retry from another call.
+        Digest of the requests, to tell a retry from another call.
     """
 
     name: str
@@ -40,16 +41,16 @@ class OnceKey:
 
     @classmethod
     def of(cls, key: str, endpoint: str, requests: Sequence[RouteRequest]) -> OnceKey:
-        """Return the identity of a call.
+        """Return what identifies a call.
 
         Parameters
         ----------
         key : str
             The caller's ``Idempotency-Key``.
         endpoint : str
-            A name of the endpoint.
+            Name of the endpoint.
         requests : sequence of RouteRequest
-            The payload.
+            The requests.
         """
         name = hashlib.blake2b(key.encode(), digest_size=32).hexdigest()
         secret = hashlib.sha256(key.encode()).digest()
@@ -65,44 +66,45 @@ def log_once(
     answers: Sequence[Answer],
     entries: Sequence[Sequence[Entry]],
     *,
-    now: int,
+    now_us: int,
 ) -> list[tuple[Answer, bool]]:
-    """Log the decisions of calls; one whose key is known gets its first answer instead.
+    """Log the decisions of calls; a call whose key is stored gets the stored answer instead.
 
     Parameters
     ----------
     connection : Connection
         In a transaction.
     keys : sequence of (OnceKey or None)
-        Of each call; None: it has no key.
+        The key of each call; None if it has none.
     answers : sequence of (bytes or RouterFault)
-        What each call is answered if it is new.
+        The answer to each call if it is new.
     entries : sequence of sequences of Entry
         The decisions of each call.
-    now : int
-        Microseconds since the epoch.
+    now_us : int
+        The time.
 
     Returns
     -------
     list of (answer, bool)
         The answer to each call, and whether its decisions are in the log now.
     """
-    known = recall(connection, [key.name for key in keys if key is not None], now_us=now)
-    logged: list[Entry] = []
-    fresh: list[tuple[str, str, str, bytes, int]] = []
+    stored = recall(connection, [key.name for key in keys if key is not None], now_us=now_us)
+    to_log: list[Entry] = []
+    to_remember: list[tuple[str, str, str, bytes, int]] = []
     results: list[tuple[Answer, bool]] = []
     for key, answer, decided in zip(keys, answers, entries, strict=True):
-        kept = known.get((key.name, key.endpoint)) if key is not None else None
-        if key is not None and kept is not None:
-            results.append((kept[1] if kept[0] == key.payload else _conflict(), False))
+        first = stored.get((key.name, key.endpoint)) if key is not None else None
+        if key is not None and first is not None:
+            payload, first_answer = first
+            results.append((first_answer if payload == key.payload else _conflict(), False))
             continue
         results.append((answer, True))
-        logged += decided
+        to_log += decided
         if key is not None and decided and isinstance(answer, bytes):
-            fresh.append((key.name, key.endpoint, key.payload, answer, now))
-            known[key.name, key.endpoint] = key.payload, answer
-    log_decisions(connection, logged)
-    remember(connection, fresh)
+            to_remember.append((key.name, key.endpoint, key.payload, answer, now_us))
+            stored[key.name, key.endpoint] = key.payload, answer
+    log_decisions(connection, to_log)
+    remember(connection, to_remember)
     return results
 
 

@@ -1,7 +1,7 @@
 """The policies of this process's pools: started in the log, and served from their snapshots.
 
-A pool's policy starts with its first request, so that the scales it freezes know all models. A
-snapshot comes from the learner; until the first one is here, the pool has no router.
+A new pool's policy starts with its first request, because the scales that are frozen then depend
+on all of its models. Snapshots come from the learner; before the first one a pool has no router.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
-from banditroute.core.clock import now_us
+from banditroute.core import clock
 from banditroute.core.errors import NoEligibleModel, Unavailable
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.core.pool import PoolOptions, default_tau_cost_usd
@@ -62,16 +62,16 @@ class Policies:
         await self._learner.start(self._deliver)
         for pool in self._pools.values():
             if pool.models:
-                # However long the log takes to fold: there is nothing to answer before.
+                # Without a limit: before the log is folded no request can be answered.
                 await self.started(pool, patience_s=None)
 
     async def started(self, pool: Pool, *, patience_s: float | None = POLICY_WAIT_S) -> None:
-        """Make sure that the pool's policy has started and that its snapshot is here.
+        """Return once the pool's policy has started and the pool has a router.
 
         Parameters
         ----------
         pool : Pool
-            One with models.
+            A pool with models.
         patience_s : float or None
             Seconds to wait for the snapshot; None waits without limit.
 
@@ -90,7 +90,7 @@ class Policies:
             identity = _configured_identity(pool)
 
             def start(connection: Connection) -> None:
-                # Replicas start together, and one of them is first.
+                # Several replicas may do this at once: only the first appends the event.
                 current = policy_identity(connection, pool.name)
                 if current is None or _differs(current[1], identity, pool.options):
                     append_event(
@@ -98,20 +98,20 @@ class Policies:
                         pool=pool.name,
                         kind="policy_started",
                         payload=identity.payload(),
-                        now_us=now_us(),
+                        now_us=clock.now_us(),
                     )
 
             await self._writer.write(start)
             await self._wait_until(lambda: self._serves(pool, identity), patience_s=patience_s)
 
     async def knows(self, pool: Pool, model: str) -> None:
-        """Wait until the router of a pool that has one can choose a new model."""
+        """Wait until the pool's router can choose a new model; return at once without a router."""
 
-        def known() -> bool:
+        def can_choose() -> bool:
             router = pool.router
             return router is None or any(m.name == model for m in router.columns.models)
 
-        await self._wait_until(known)
+        await self._wait_until(can_choose)
 
     async def describe(self, pool: Pool) -> dict[str, Any]:
         """Return name, parameters, version and state digest of a pool's policy."""
@@ -126,7 +126,7 @@ class Policies:
         return {name: pool.router.snapshot for name, pool in self._pools.items() if pool.router}
 
     def _serves(self, pool: Pool, identity: PolicyIdentity) -> bool:
-        """Return whether the pool has a router of this policy, made now if it can be."""
+        """Return whether the pool has a router of this policy; make it if its snapshot is here."""
         snapshot = self._delivered.get(pool.name)
         if snapshot is None or snapshot.policy_identity.id != identity.id:
             return False
@@ -158,7 +158,7 @@ class Policies:
 
 
 def _configured_identity(pool: Pool) -> PolicyIdentity:
-    """Return the identity of the policy that the pool's settings ask for."""
+    """Return the identity of the policy in the pool's settings."""
     options = pool.options
     return PolicyIdentity(
         policy=options.policy.name,

@@ -1,4 +1,4 @@
-"""One pool as this process knows it."""
+"""A pool: its models and settings, as this process has read them last."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Pool:
     name : str
         The pool's name.
     revision : int
-        Of its row in SQL; another one says that models or prices have changed.
+        Revision of its row in SQL; another revision means that models or prices have changed.
     options : PoolOptions
         Its settings.
     models : list of Model
@@ -27,7 +27,7 @@ class Pool:
     embedder : Embedder
         Turns prompts into features.
     prior : Prior, optional
-        What its policy starts from.
+        The prior that its policy starts from.
 
     Attributes
     ----------

@@ -1,8 +1,8 @@
 """The pools of this process, their models and prices.
 
-SQL is the truth; this is what one process has read of it, and another may have changed it since.
-A name that is not known here, or is about to be changed, is read again first. A new model can be
-chosen from the moment on that the policy knows it.
+SQL is the truth: this module has what one process has read of it, and another process may have
+changed it since. So SQL is read again before a change, and for a name that is unknown here. A new
+model can be chosen once the policy knows it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from banditroute.contract.schemas import ModelChange, NewModel
-from banditroute.core.clock import now_us
+from banditroute.core import clock
 from banditroute.core.errors import Unavailable, UnknownModel, UnknownPool
 from banditroute.core.pool import Model, ModelSpec, PoolOptions
 from banditroute.features.embedding import Embedder, make_embedder
@@ -37,7 +37,7 @@ class Pools:
     Parameters
     ----------
     settings : Settings
-        What was configured.
+        The configuration.
     log : Log
         The store, for reading.
     writer : Writer
@@ -50,9 +50,9 @@ class Pools:
     Attributes
     ----------
     by_name : dict of str to Pool
-        The pools that are known here.
+        The pools that this process has read.
     policies : Policies
-        Their policies.
+        The policies of these pools.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Pools:
         self._reloading = asyncio.Lock()
 
     async def start(self) -> None:
-        """Bring pools up to the settings, and start their policies."""
+        """Make the pools, models and prices of the settings, and start the policies."""
         await self._writer.write(self._apply_settings)
         await self.reload()
         await self.policies.start()
@@ -86,7 +86,7 @@ class Pools:
         ]
 
     async def find(self, name: str, *, models: Sequence[str] = (), path: str = "") -> Pool:
-        """Return a pool; SQL is asked for one, or for `models` of it, that are not known here.
+        """Return a pool; read SQL again if the pool, or a model of it, is unknown here.
 
         Parameters
         ----------
@@ -95,12 +95,12 @@ class Pools:
         models : sequence of str
             Models that the request names.
         path : str
-            Where an error says that the field ``pool`` is.
+            Path of the request in the body; an error puts it before ``pool``.
 
         Raises
         ------
         UnknownPool
-            When SQL has none of this name.
+            When SQL has no pool of this name.
         """
         pool = self.by_name.get(name)
         if pool is None or (models and set(models) - {model.name for model in pool.models}):
@@ -111,7 +111,7 @@ class Pools:
             raise UnknownPool(name, param=f"{path}pool") from None
 
     async def find_or_preview(self, name: str) -> Pool:
-        """Return a pool, or what it would be if a model were added to it."""
+        """Return a pool; a missing one as it would be if a model were added to it."""
         await self.reload()
         pool = self.by_name.get(name)
         if pool is not None:
@@ -135,19 +135,29 @@ class Pools:
             The model.
         prior : str
             Text of the `Prior` that teaches it, "" for none.
+
+        Returns
+        -------
+        dict
+            The model as the HTTP API shows it, once it can be chosen.
+
+        Raises
+        ------
+        Exists
+            If the pool has a model of this name that is not draining.
         """
         spec = ModelSpec.model_validate(new.model_dump(include=set(ModelSpec.model_fields)))
         optimism = (await self.find_or_preview(new.pool)).options.newcomer_optimism
-        now = now_us()
+        now_us = clock.now_us()
 
         def work(connection: Connection) -> bool:
-            stored.ensure_pool(connection, new.pool, options=None, now_us=now)
+            stored.ensure_pool(connection, new.pool, options=None, now_us=now_us)
             return stored.add_model(
                 connection,
                 new.pool,
                 spec,
                 source="api",
-                now_us=now,
+                now_us=now_us,
                 prior=prior,
                 optimism=optimism,
             )
@@ -162,16 +172,16 @@ class Pools:
         """Change a model; a price takes effect with the next decision."""
         _model(await self._fresh(pool_name), name)
         fields = change.model_dump(exclude_none=True)
-        now = now_us()
+        now_us = clock.now_us()
 
         def work(connection: Connection) -> None:
-            # What is not sent stays as SQL has it by now, not as this process read it last.
+            # Read again here: a field that was not sent keeps its value of this very moment.
             (old,) = (m for m in stored.load_pools(connection)[pool_name][2] if m.name == name)
             before = {key: getattr(old, key) for key in ModelChange.model_fields}
             before["capabilities"] = sorted(old.capabilities)
             spec = ModelSpec.model_validate({"name": name} | before | fields)
             if fields.keys() & {"input_price", "output_price"}:
-                stored.set_price(connection, pool_name, spec, source="api", now_us=now)
+                stored.set_price(connection, pool_name, spec, source="api", now_us=now_us)
             if fields.keys() - {"input_price", "output_price"}:
                 stored.describe_model(connection, pool_name, spec)
 
@@ -179,17 +189,17 @@ class Pools:
         return model_view(_model(await self._fresh(pool_name), name))
 
     async def drain_model(self, pool_name: str, name: str) -> dict[str, Any]:
-        """Stop choosing a model; what it has taught stays."""
+        """Stop choosing a model; what was learned of it stays."""
         _model(await self._fresh(pool_name), name)
-        now = now_us()
+        now_us = clock.now_us()
         await self._writer.write(
-            lambda connection: stored.drain_model(connection, pool_name, name, now_us=now)
+            lambda connection: stored.drain_model(connection, pool_name, name, now_us=now_us)
         )
         return model_view(_model(await self._fresh(pool_name), name))
 
     async def reload(self) -> None:
         """Take over pools, models and prices as SQL has them."""
-        # One at a time: an older reading must not undo what a newer one has taken over.
+        # One reading at a time: an older one must not undo what a newer one has taken over.
         async with self._reloading:
             revisions = {name: pool.revision for name, pool in self.by_name.items()}
             loaded = await asyncio.to_thread(self._load, revisions)
@@ -197,7 +207,7 @@ class Pools:
                 await self._take_over(name, revision, options, models)
 
     async def _fresh(self, name: str) -> Pool:
-        """Return a pool as SQL has it."""
+        """Return a pool as SQL has it now."""
         await self.reload()
         return await self.find(name)
 
@@ -218,39 +228,39 @@ class Pools:
     def _load(
         self, revisions: dict[str, int]
     ) -> dict[str, tuple[int, dict[str, Any], list[Model]]]:
-        """Return all pools, or none when they are still at `revisions`."""
+        """Return all pools, or none if their revisions are still `revisions`."""
         with self.log.engine.connect() as connection:
             if stored.revisions(connection) == revisions:
                 return {}
             return stored.load_pools(connection)
 
     def _apply_settings(self, connection: Connection) -> None:
-        """Create what the settings file names.
+        """Make the pools, models and prices of the settings file.
 
-        A price of the file takes effect when the file's price changes, so a price that was set
-        over HTTP survives a restart.
+        A price takes effect only if it has changed in the file. So a price that was set over HTTP
+        survives a restart.
         """
-        now = now_us()
+        now_us = clock.now_us()
         for name, configured in self._settings.pools.items():
             optimism = self._settings.options_of(name).newcomer_optimism
             stored.ensure_pool(
-                connection, name, options=self._settings.own_options(name), now_us=now
+                connection, name, options=self._settings.own_options(name), now_us=now_us
             )
             models = {m.name: m for m in stored.load_pools(connection)[name][2]}
             for spec in configured.models:
                 if spec.name not in models:
                     stored.add_model(
-                        connection, name, spec, source="file", now_us=now, optimism=optimism
+                        connection, name, spec, source="file", now_us=now_us, optimism=optimism
                     )
                     continue
                 price = spec.input_price, spec.output_price
                 if stored.file_price(connection, name, spec.name) != price:
-                    stored.set_price(connection, name, spec, source="file", now_us=now)
+                    stored.set_price(connection, name, spec, source="file", now_us=now_us)
                 if properties_view(models[spec.name]) != properties_view(spec):
                     stored.describe_model(connection, name, spec)
 
     def _open(self, name: str, revision: int, options: PoolOptions, models: list[Model]) -> Pool:
-        """Return a pool with its embedder and its prior; one that does not fit is a ValueError."""
+        """Return a pool with its embedder and its prior; raise ValueError if they do not fit."""
         try:
             prior = configured_prior(options)
             pool = Pool(name, revision, options, models, self._embedder(options, prior), prior)

@@ -1,4 +1,7 @@
-"""From the wire to columns: the features of requests, and what they ask for."""
+"""Requests as columns: their features, their limits, and the tokens that they take.
+
+`check_features` must have passed a request before its features are computed.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,40 @@ from banditroute.core.errors import InvalidValue
 from banditroute.decide.columns import RequestBatch
 from banditroute.features.tasks import widen
 from banditroute.service.pool import Pool
-from policies.base import Float32
+from policies.base import Float32, Float64
 
-OFF_LOOP_BYTES = 65_536
+OFF_LOOP_CHARACTERS = 65_536
+"""Characters of text beyond which features are computed in a thread, beside the event loop."""
+
 LARGEST_COORDINATE = 1e3
+"""Largest absolute value in an embedding of a request."""
 
 
 async def features_of(pool: Pool, requests: Sequence[RouteRequest | ScoredPrompt]) -> Float32:
-    """Return the features[n, d] of requests that `check_features` has passed."""
+    """Return the features of requests that `check_features` has passed.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool of all requests.
+    requests : sequence of RouteRequest or ScoredPrompt
+        n requests.
+
+    Returns
+    -------
+    float32[n, d]
+        The contexts that the pool's policy reads.
+    """
     texts = [request.text() for request in requests]
-    filled = [i for i, request in enumerate(requests) if request.embedding is not None]
+    rows = [i for i, request in enumerate(requests) if request.embedding is not None]
     vectors: Any = None
-    if filled:
-        vectors = np.array([requests[i].embedding for i in filled], dtype=np.float32)
-        if len(filled) < len(requests):
-            placed = dict(zip(filled, vectors, strict=True))
-            vectors = [placed.get(i) for i in range(len(requests))]
+    if rows:
+        vectors = np.array([requests[i].embedding for i in rows], dtype=np.float32)
+        if len(rows) < len(requests):
+            by_row = dict(zip(rows, vectors, strict=True))
+            vectors = [by_row.get(i) for i in range(len(requests))]
     embed = pool.embedder.features
-    if pool.embedder.slow or sum(len(text or "") for text in texts) > OFF_LOOP_BYTES:
+    if pool.embedder.slow or sum(len(text or "") for text in texts) > OFF_LOOP_CHARACTERS:
         features = await asyncio.to_thread(embed, texts, vectors)
     else:
         features = embed(texts, vectors)
@@ -38,20 +57,36 @@ async def features_of(pool: Pool, requests: Sequence[RouteRequest | ScoredPrompt
 
 
 def batch_of(pool: Pool, requests: Sequence[RouteRequest], features: Float32) -> RequestBatch:
-    """Return requests as the columns that the router reads."""
-    standard = pool.options.preference.weights()
-    sizes = [float(len((r.text() or "").encode())) for r in requests]
-    sent = [r.input_tokens for r in requests]
+    """Return requests as the columns that the router reads.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool of all requests.
+    requests : sequence of RouteRequest
+        n requests.
+    features : float32[n, d]
+        From `features_of`.
+    """
+    default_weights = pool.options.preference.weights()
+    text_bytes = [float(len((r.text() or "").encode())) for r in requests]
+    sent_tokens = [r.input_tokens for r in requests]
     return RequestBatch(
         features=features,
         preference=np.array(
-            [r.preference.weights() if r.preference else standard for r in requests]
+            [r.preference.weights() if r.preference else default_weights for r in requests]
         ),
         input_tokens=np.array(
-            [b / 4 if t is None else float(t) for b, t in zip(sizes, sent, strict=True)]
+            [
+                size / 4 if tokens is None else float(tokens)
+                for size, tokens in zip(text_bytes, sent_tokens, strict=True)
+            ]
         ),
         input_bound=np.array(
-            [b if t is None else float(t) for b, t in zip(sizes, sent, strict=True)]
+            [
+                size if tokens is None else float(tokens)
+                for size, tokens in zip(text_bytes, sent_tokens, strict=True)
+            ]
         ),
         max_output_tokens=_limits([r.max_output_tokens for r in requests]),
         max_cost_usd=_limits([r.max_cost_usd for r in requests]),
@@ -69,28 +104,48 @@ def batch_of(pool: Pool, requests: Sequence[RouteRequest], features: Float32) ->
     )
 
 
-def check_features(pool: Pool, request: RouteRequest | ScoredPrompt, at: str) -> None:
-    """Refuse what the pool's embedder cannot turn into features, naming the field below `at`."""
+def check_features(pool: Pool, request: RouteRequest | ScoredPrompt, path: str) -> None:
+    """Refuse a request that the pool's embedder cannot turn into features.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool.
+    request : RouteRequest or ScoredPrompt
+        The request.
+    path : str
+        Path of the request in the body, such as ``requests[3].``; an error puts it before the
+        field that is wrong.
+
+    Raises
+    ------
+    InvalidValue
+        If the request has no text where one is needed, or an embedding of another size or with
+        values that are too large.
+    """
     vector = request.embedding
     if vector is None:
         if pool.options.embedder == "precomputed":
-            raise InvalidValue("required: this pool has no text embedder", param=f"{at}embedding")
+            raise InvalidValue("required: this pool has no text embedder", param=f"{path}embedding")
         text = request.text()
         if not text or text.isspace():
             field = "messages" if request.prompt is None else "prompt"
-            raise InvalidValue("holds no text", param=f"{at}{field}")
+            raise InvalidValue("holds no text", param=f"{path}{field}")
         return
-    wanted = pool.embedder.vector_dim
-    if len(vector) != wanted:
+    dim = pool.embedder.vector_dim
+    if len(vector) != dim:
         raise InvalidValue(
-            f"{wanted} numbers are expected, not {len(vector)}", param=f"{at}embedding"
+            f"{dim} numbers are expected, not {len(vector)}", param=f"{path}embedding"
         )
     if max(vector) > LARGEST_COORDINATE or min(vector) < -LARGEST_COORDINATE:
-        most = f"{LARGEST_COORDINATE:,.0f}"
-        raise InvalidValue(f"numbers from -{most} to {most} are expected", param=f"{at}embedding")
+        limit = f"{LARGEST_COORDINATE:,.0f}"
+        raise InvalidValue(
+            f"numbers from -{limit} to {limit} are expected", param=f"{path}embedding"
+        )
 
 
-def _limits(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+def _limits(values: Sequence[float | None]) -> Float64 | None:
+    """Return a limit per request, inf where a request sets none; None where no request does."""
     if all(value is None for value in values):
         return None
     return np.array([np.inf if value is None else float(value) for value in values])

@@ -1,7 +1,7 @@
 """Routing: from requests to logged decisions, many at a time.
 
-Every check that can fail comes before the first draw, so a call is decided whole or not at all.
-Nothing is answered before its decision is in the log.
+All checks of a call's requests come before the first draw: a mistake in one refuses the call.
+A call must never be answered before its decisions are in the log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from banditroute.budgets.leases import Leases
 from banditroute.budgets.pacing import MoneyPrices
 from banditroute.budgets.reservation import Reservations
 from banditroute.contract.schemas import RouteRequest
-from banditroute.core.clock import new_id, now_us
+from banditroute.core import clock
 from banditroute.core.errors import InvalidValue, RouterFault
 from banditroute.decide.columns import Decisions, ScoredBatch
 from banditroute.decide.reasons import BUDGET
@@ -37,12 +37,24 @@ from banditroute.store.log import Entry
 from banditroute.store.writer import Writer
 
 STALE_S = 0.25
-"""How old the sums of a budget in an error may be: refusing costs little, however many ask."""
+"""Age of the sums of a budget in an error, so that many refusals cost few readings."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteCall:
-    """One HTTP call: its requests, and where errors point."""
+    """One HTTP call.
+
+    Attributes
+    ----------
+    requests : sequence of RouteRequest
+        Its requests; a single one unless `batch`.
+    batch : bool
+        Whether it came to the endpoint of batches.
+    request_id : str or None
+        Id of the call, for the log.
+    key : str or None
+        Its ``Idempotency-Key``.
+    """
 
     requests: Sequence[RouteRequest]
     batch: bool
@@ -50,11 +62,11 @@ class RouteCall:
     key: str | None = None
 
     def path(self, row: int, field: str) -> str:
-        """Return the path of a field of one request."""
+        """Return the path of a field of one request in the body."""
         return f"requests[{row}].{field}" if self.batch else field
 
     def once(self) -> OnceKey | None:
-        """Return the identity of a call that must take effect once."""
+        """Return what identifies the call if it must take effect once; None without a key."""
         if self.key is None:
             return None
         return OnceKey.of(self.key, "route/batch" if self.batch else "route", self.requests)
@@ -66,10 +78,18 @@ class _Job:
 
     Attributes
     ----------
-    request, request_id : the request, and the id of its call.
-    view : the answer as the HTTP API shows it, or the fault in its place.
-    entry : the decision to log; None where no model was chosen.
-    reservations, row : what it reserved, in which row of its pool's requests.
+    request : RouteRequest
+        The request.
+    request_id : str or None
+        Id of its call.
+    view : dict or RouterFault or None
+        The answer as the HTTP API shows it, or a fault in its place; None before the decision.
+    entry : Entry or None
+        The decision to log; None where no model was chosen.
+    reservations : Reservations or None
+        What its pool's requests have reserved; None where no budget applies.
+    row : int
+        Its row in `reservations`.
     """
 
     request: RouteRequest
@@ -86,7 +106,7 @@ class _Job:
 
 
 class Routing:
-    """Decides and logs.
+    """Decides requests and logs the decisions.
 
     Parameters
     ----------
@@ -95,13 +115,13 @@ class Routing:
     writer : Writer
         The one writer of this process.
     leases : Leases
-        The parts of budgets that this process holds.
+        The leases of this process.
     money_prices : MoneyPrices
         The current prices of money.
     metrics : Metrics
-        Where decisions are counted.
+        Counts decisions.
     hash_key : bytes or None
-        Key of the prompts' hashes; None leaves no trace of a prompt.
+        Key of the hashes of prompts in the log; None logs no hash.
     capacity : int
         Single requests of a pool that may wait; more are refused as `Unavailable`.
     """
@@ -123,12 +143,23 @@ class Routing:
         self._batchers: dict[str, MicroBatcher[RouteCall, bytes]] = {}
 
     async def route(self, call: RouteCall) -> bytes:
-        """Return the JSON answer to `call`, once its decisions are in the log.
+        """Return the JSON answer to a call, once its decisions are in the log.
+
+        Parameters
+        ----------
+        call : RouteCall
+            The call.
+
+        Returns
+        -------
+        bytes
+            The body of the answer.
 
         Raises
         ------
         RouterFault
-            When a single request has no eligible model; in a batch it is an error at its place.
+            If a request is wrong, or if a single request has no eligible model; in a batch such a
+            request has an error at its place.
         """
         await self._check(call)
         if call.batch:
@@ -136,14 +167,14 @@ class Routing:
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        # By pool, so that a slow embedder holds up no other pool.
+        # A batcher per pool, so that a slow embedder delays no other pool.
         pool = call.requests[0].pool
         if pool not in self._batchers:
             self._batchers[pool] = MicroBatcher(self._decide_calls, capacity=self._capacity)
         return await self._batchers[pool](call)
 
     async def _check(self, call: RouteCall) -> None:
-        """Refuse what cannot be decided, with the field at fault."""
+        """Refuse a call with a request that cannot be decided; name the field that is wrong."""
         for i, request in enumerate(call.requests):
             pool = await self._pools.find(
                 request.pool, models=request.models or (), path=call.path(i, "")
@@ -161,7 +192,7 @@ class Routing:
             self._check_size(request, call.path(i, ""))
 
     def _check_size(self, request: RouteRequest, path: str) -> None:
-        """Refuse a request whose reservation cannot be computed."""
+        """Refuse a request without a size, from which its reservation would be computed."""
         if request.input_tokens is not None or request.text() is not None:
             return
         for budget in self._leases.budgets(request.pool):
@@ -172,7 +203,7 @@ class Routing:
                 )
 
     async def _decide_calls(self, calls: Sequence[RouteCall]) -> list[Answer]:
-        """Decide all requests of `calls`, a vectorised step per pool, and log them at once."""
+        """Decide the requests of all calls, a pool at a time, and log them in one transaction."""
         jobs = [[_Job(request, call.request_id) for request in call.requests] for call in calls]
         by_pool: dict[str, list[_Job]] = {}
         for job in (job for of_call in jobs for job in of_call):
@@ -194,7 +225,7 @@ class Routing:
         return [answer for answer, _ in results]
 
     async def _decide(self, pool: Pool, jobs: Sequence[_Job], taken: list[Reservations]) -> None:
-        """Decide requests of one pool: give each job its view, and its entry for the log.
+        """Decide requests of one pool: set the view of each job, and its entry for the log.
 
         The reservations are appended to `taken` before anything is reserved, so that the caller
         can undo them on any failure.
@@ -205,11 +236,11 @@ class Routing:
             return
         requests = [job.request for job in jobs]
         batch = batch_of(pool, requests, await features_of(pool, requests))
-        began = time.perf_counter()
+        began_s = time.perf_counter()
         scored = pool.router.score(batch)
-        took_s = time.perf_counter() - began
+        took_s = time.perf_counter() - began_s
         reservations = await self._reservations(pool, requests, scored)
-        began = time.perf_counter()
+        began_s = time.perf_counter()
         price = None
         if reservations is not None:
             price = self._money_prices.price(reservations, len(jobs))
@@ -217,7 +248,7 @@ class Routing:
         decided = pool.router.choose(scored, price=price, purse=reservations)
         if reservations is not None:
             self._money_prices.observe(reservations, pool.router, decided)
-        self._metrics.decided(pool.name, decided, took_s + time.perf_counter() - began)
+        self._metrics.decided(pool.name, decided, took_s + time.perf_counter() - began_s)
         for row in np.flatnonzero(decided.chosen < 0).tolist():
             jobs[row].view = await self._refusal(decided, row, reservations)
         self._encode(pool, jobs, decided, reservations)
@@ -225,7 +256,7 @@ class Routing:
     async def _reservations(
         self, pool: Pool, requests: Sequence[RouteRequest], scored: ScoredBatch
     ) -> Reservations | None:
-        """Return what the requests may reserve, None where no budget holds the pool."""
+        """Return what the requests may reserve; None where no budget applies to any of them."""
         if not self._leases.budgets(pool.name):
             return None
         most_nano = scored.reservation_nano.max(axis=1, initial=0).tolist()
@@ -234,7 +265,7 @@ class Routing:
     async def _refusal(
         self, decided: Decisions, row: int, reservations: Reservations | None
     ) -> RouterFault:
-        """Return why no model was eligible for a row."""
+        """Return the fault of a row that no model is eligible for."""
         over_budget = decided.reasons[row] == BUDGET
         if reservations is None or not over_budget.any():
             return no_eligible(decided, row)
@@ -242,10 +273,10 @@ class Routing:
         least_nano = int(decided.scored.reservation_nano[row][over_budget].min())
         sums = await self._leases.sums(budget, stale_s=STALE_S)
         if sums.free_nano >= least_nano:
-            # Sums from before it was spent would contradict the refusal.
+            # These sums are from before the money was spent, and would contradict the refusal.
             sums = await self._leases.sums(budget)
         self._metrics.over_budget(budget.pool, budget.name)
-        return exceeded(budget, sums, least_nano, now=now_us())
+        return exceeded(budget, sums, least_nano, now_us=clock.now_us())
 
     def _encode(
         self,
@@ -254,32 +285,33 @@ class Routing:
         decided: Decisions,
         reservations: Reservations | None,
     ) -> None:
-        """Give each job that has a model its answer, and its decision as the log holds it."""
-        now = now_us()
-        expires_at = now + int(pool.options.feedback_ttl_s * 1e6)
-        settled_by = now + int(pool.options.reservation_ttl_s * 1e6)
-        notes = [self._note(job, now) for job in jobs]
+        """Set the view of each job that has a model, and its entry for the log."""
+        now_us = clock.now_us()
+        expires_at_us = now_us + int(pool.options.feedback_ttl_s * 1e6)
+        settle_by_us = now_us + int(pool.options.reservation_ttl_s * 1e6)
+        notes = [self._note(job, now_us) for job in jobs]
         columns = encode(
-            decided, notes, pool=pool.name, created_at_us=now, expires_at_us=expires_at
+            decided, notes, pool=pool.name, created_at_us=now_us, expires_at_us=expires_at_us
         )
-        chose = [(i, job) for i, job in enumerate(jobs) if job.view is None]
-        views = route_views(decided, columns, expires_at=expires_at)
-        for (i, job), view, row in zip(chose, views, as_rows(columns), strict=True):
-            draws: Sequence[Reservation] = ()
+        with_model = [(i, job) for i, job in enumerate(jobs) if job.view is None]
+        views = route_views(decided, columns, expires_at_us=expires_at_us)
+        for (i, job), view, row in zip(with_model, views, as_rows(columns), strict=True):
+            reserved: Sequence[Reservation] = ()
             if reservations is not None:
-                draws = reservations.of_decision(
-                    i, view["decision_id"], now_us=now, expires_at_us=settled_by
+                reserved = reservations.of_decision(
+                    i, view["decision_id"], now_us=now_us, expires_at_us=settle_by_us
                 )
-            job.view, job.entry = view, Entry(row, draws)
+            job.view, job.entry = view, Entry(row, reserved)
             job.reservations, job.row = reservations, i
 
-    def _note(self, job: _Job, now: int) -> Note:
+    def _note(self, job: _Job, now_us: int) -> Note:
+        """Return what the log holds of a request beside its decision."""
         request, text = job.request, job.request.text()
         prompt_hash = None
         if self._hash_key is not None and text is not None:
             prompt_hash = hmac.new(self._hash_key, text.encode(), "sha256").hexdigest()[:32]
         return Note(
-            id=new_id(now),
+            id=clock.new_id(now_us),
             prompt_hash=prompt_hash,
             session_id=request.session_id,
             task=request.task,
@@ -290,21 +322,21 @@ class Routing:
     async def _log(
         self, calls: Sequence[RouteCall], jobs: Sequence[Sequence[_Job]]
     ) -> list[tuple[Answer, bool]]:
-        """Log the decisions; return each call's answer, and whether its decisions are logged."""
+        """Log the decisions; return each call's answer, and whether they are in the log now."""
         answers = [_answer(call, of_call) for call, of_call in zip(calls, jobs, strict=True)]
         entries = [[job.entry for job in of_call if job.entry is not None] for of_call in jobs]
         if all(call.key is None for call in calls):
             await self._writer.append([entry for of_call in entries for entry in of_call])
             return [(answer, True) for answer in answers]
-        keys, now = [call.once() for call in calls], now_us()
+        keys, now_us = [call.once() for call in calls], clock.now_us()
         return await self._writer.write(
-            lambda connection: log_once(connection, keys, answers, entries, now=now),
+            lambda connection: log_once(connection, keys, answers, entries, now_us=now_us),
             durable=False,
         )
 
 
 def _answer(call: RouteCall, jobs: Sequence[_Job]) -> Answer:
-    """Return what a call is answered: JSON, or the fault of a single request."""
+    """Return the answer to a call: JSON, or the fault of a single request."""
     if not call.batch:
         view = jobs[0].view
         return view if isinstance(view, RouterFault) else to_json(view)

@@ -1,7 +1,8 @@
-"""What the daemon does, without HTTP: route, take feedback, keep pools.
+"""The daemon without HTTP: it routes, takes feedback, and keeps pools and budgets.
 
-A service lives in one event loop. It decides from snapshots, writes through the one writer and
-never waits for the learner, except once: a new model is answered for when the policy knows it.
+A service lives in one event loop. It decides from snapshots and writes through the one writer. A
+decision must never wait for the learner; only starting a policy and adding a model wait until the
+learner has published.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from sqlalchemy import Connection, Engine
 from banditroute.budgets.leases import Leases
 from banditroute.budgets.pacing import MoneyPrices
 from banditroute.contract.schemas import FeedbackRequest, RouteRequest
-from banditroute.core.clock import now_us
+from banditroute.core import clock
 from banditroute.core.errors import RouterFault, UnknownPool
 from banditroute.learn.runner import LearnerLink
-from banditroute.service import feedback as posting
 from banditroute.service.budgets import BudgetService
+from banditroute.service.feedback import feedback_of, store_feedback
 from banditroute.service.metrics import Metrics
 from banditroute.service.pool import Pool
 from banditroute.service.pools import Pools
@@ -35,19 +36,40 @@ from banditroute.store.writer import Writer
 
 logger = logging.getLogger("banditroute")
 HOUSEKEEPING_S = 1.0
+"""Pause between two rounds of housekeeping."""
+
 FORGET_EVERY = 600
+"""Rounds of housekeeping after which old idempotency keys are deleted."""
 
 
 class Service:
-    """The daemon's work.
+    """A daemon without HTTP.
 
     Parameters
     ----------
-    settings : what was configured.
-    engine : a database that `store.engine.prepare` has accepted.
-    writer : the one writer of this process.
-    learner : the link to the learner.
-    claimed_file : the claim on a SQLite file, to be closed at the end.
+    settings : Settings
+        The configuration.
+    engine : Engine
+        A database that `store.engine.prepare` has accepted.
+    writer : Writer
+        The one writer of this process.
+    learner : LearnerLink
+        The link to the learner.
+    claimed_file : file or None
+        The claim on a SQLite file, which is closed at the end.
+
+    Attributes
+    ----------
+    pools : Pools
+        Pools, models and policies.
+    leases : Leases
+        The leases of budgets that this process holds.
+    money_prices : MoneyPrices
+        The price of money of each budget.
+    budgets : BudgetService
+        Changes of budgets.
+    metrics : Metrics
+        The counters.
     """
 
     def __init__(
@@ -84,25 +106,25 @@ class Service:
             hash_key=key,
             capacity=settings.write_queue,
         )
-        self._chores: asyncio.Task[None] | None = None
-        # Up to when each pool's expired decisions have their default; a start looks at all.
-        self._swept: dict[str, int] = {}
+        self._housekeeper: asyncio.Task[None] | None = None
+        # By pool: decisions that expired before this time have their default quality.
+        self._defaulted_until_us: dict[str, int] = {}
 
     async def start(self) -> None:
         """Start the pools and begin housekeeping."""
         await self.pools.start()
         await self.leases.start()
-        self._chores = asyncio.create_task(self._housekeeping())
+        self._housekeeper = asyncio.create_task(self._housekeeping())
 
     async def stop(self) -> None:
-        """Stop housekeeping and learner; commit what waits."""
-        if self._chores is not None:
-            self._chores.cancel()
+        """Stop housekeeping and learner, give back the leases, and commit what waits."""
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
         if self.writer.alive:
             try:
                 await self.leases.stop()
             except Exception:
-                logger.exception("leases stay open; the next start closes them")
+                logger.exception("leases stay open until the next start")
         await self.learner.stop()
         await asyncio.to_thread(self.writer.close)
         self._engine.dispose()
@@ -110,7 +132,7 @@ class Service:
             self._claimed_file.close()
 
     def missing(self) -> list[str]:
-        """Return what keeps the daemon from answering; empty when it is ready."""
+        """Return what keeps the daemon from answering, a sentence each; empty when it is ready."""
         missing = self.pools.missing()
         if not self.writer.alive:
             missing.append("the writer is not running")
@@ -126,17 +148,39 @@ class Service:
         request_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> bytes:
-        """Return the JSON answer to a call, once its decisions are in the log."""
-        call = RouteCall(requests, batch=batch, request_id=request_id, key=idempotency_key)
-        return await self._routing.route(call)
+        """Return the JSON answer to a call, once its decisions are in the log.
 
-    async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[FeedbackResult]:
-        """Store feedback and return what became of each, once durable.
+        Parameters
+        ----------
+        requests : sequence of RouteRequest
+            The requests; exactly one unless `batch`.
+        batch : bool
+            Whether the answer is that of the endpoint of batches.
+        request_id : str or None
+            Id of the call, for the log.
+        idempotency_key : str or None
+            Key under which the call takes effect once.
 
         Raises
         ------
         RouterFault
-            With the row that is wrong, where one is; nothing has been written then.
+            See `Routing.route`.
+        """
+        call = RouteCall(requests, batch=batch, request_id=request_id, key=idempotency_key)
+        return await self._routing.route(call)
+
+    async def feedback(self, requests: Sequence[FeedbackRequest]) -> list[FeedbackResult]:
+        """Store feedback; return what became of each row, once it is durable.
+
+        Parameters
+        ----------
+        requests : sequence of FeedbackRequest
+            The rows of a call, which are stored in order.
+
+        Raises
+        ------
+        RouterFault
+            With the row that is wrong, if one is; nothing has been written then.
         """
         for i, request in enumerate(requests):
             if request.session_id is not None:
@@ -145,28 +189,32 @@ class Service:
                 except UnknownPool as fault:
                     fault.row = i
                     raise
-        posts = [posting.read(request) for request in requests]
+        feedback = [feedback_of(request) for request in requests]
 
         def work(connection: Connection) -> list[FeedbackResult] | RouterFault:
-            # Returned, not raised: a caller's mistake must not undo its neighbours' group.
+            # Returned, not raised: an exception would undo other calls of the same transaction.
             try:
-                return posting.store(connection, posts, now=now_us())
-            except RouterFault as mistake:
-                return mistake
+                return store_feedback(connection, feedback, now_us=clock.now_us())
+            except RouterFault as fault:
+                return fault
 
-        became = await self.writer.write(work)
-        if isinstance(became, RouterFault):
-            raise became
+        results = await self.writer.write(work)
+        if isinstance(results, RouterFault):
+            raise results
         self.leases.refunded()
-        self.metrics.fed_back([one.status for one in became])
-        return became
+        self.metrics.fed_back([result.status for result in results])
+        return results
 
     async def policy(self, pool_name: str) -> dict[str, Any]:
         """Return name, parameters, version and state digest of a pool's policy."""
         return await self.pools.policies.describe(await self.pools.find(pool_name))
 
     async def _housekeeping(self) -> None:
-        """See changes made elsewhere, answer alarms, default what expired, drop old keys."""
+        """Do what is due every second, until the task is cancelled.
+
+        Take over changes of other processes, answer drift alarms, append default qualities, solve
+        prices of money, delete old idempotency keys.
+        """
         for count in itertools.count():
             await asyncio.sleep(HOUSEKEEPING_S)
             try:
@@ -174,43 +222,49 @@ class Service:
                 await self.leases.refresh()
                 for pool in list(self.pools.by_name.values()):
                     await self._answer_alarms(pool)
-                    await self._default(pool)
+                    await self._append_defaults(pool)
                     await self.money_prices.refresh(pool.name, pool.router)
                 if count % FORGET_EVERY == 0:
-                    while await self.writer.write(lambda one: forget(one, now_us=now_us())):
+                    while await self.writer.write(_forget_keys):
                         pass
             except Exception:
                 logger.exception("housekeeping failed and will be tried again")
 
     async def _answer_alarms(self, pool: Pool) -> None:
-        """Append the resets that drift alarms call for; one that is in the log already is not."""
+        """Append a reset for each drift alarm that has none in the log."""
         if pool.router is None or not pool.options.reset_on_drift:
             return
         snapshot = pool.router.snapshot
         alarms = snapshot.alarms()
         if not alarms:
             return
-        now, policy = now_us(), snapshot.policy_identity.id
+        now_us, policy = clock.now_us(), snapshot.policy_identity.id
 
         def work(connection: Connection) -> list[int]:
             return append_resets(
-                connection, pool=pool.name, policy=policy, alarms=alarms, now_us=now
+                connection, pool=pool.name, policy=policy, alarms=alarms, now_us=now_us
             )
 
         if await self.writer.write(work):
             logger.warning("pool %s: drift alarm, reset of %s", pool.name, ", ".join(alarms))
 
-    async def _default(self, pool: Pool) -> None:
+    async def _append_defaults(self, pool: Pool) -> None:
+        """Append the pool's default quality to decisions that expired without a quality."""
         quality = pool.options.default_quality
         if quality is None:
             return
-        now, since = now_us(), self._swept.get(pool.name, 0)
+        now_us, since_us = clock.now_us(), self._defaulted_until_us.get(pool.name, 0)
 
         def work(connection: Connection) -> int:
             return default_expired(
-                connection, pool=pool.name, quality=quality, now_us=now, since_us=since
+                connection, pool=pool.name, quality=quality, now_us=now_us, since_us=since_us
             )
 
         while await self.writer.write(work) == DEFAULTS_AT_ONCE:
             pass
-        self._swept[pool.name] = now
+        self._defaulted_until_us[pool.name] = now_us
+
+
+def _forget_keys(connection: Connection) -> int:
+    """Delete old idempotency keys, a part at a time; return how many."""
+    return forget(connection, now_us=clock.now_us())

@@ -31,7 +31,7 @@ def model_view(model: Model) -> dict[str, Any]:
 
 
 def properties_view(model: Model | ModelSpec) -> dict[str, Any]:
-    """Return what a model can do, its price left out."""
+    """Return the limits and capabilities of a model, which are all but its prices."""
     return {
         "max_output_tokens": model.max_output_tokens,
         "context_length": model.context_length,
@@ -47,9 +47,9 @@ def policy_view(pool: str, snapshot: Snapshot, state: Mapping[str, Any]) -> dict
     pool : str
         The pool's name.
     snapshot : Snapshot
-        What the pool decides from.
+        The snapshot that the pool decides from.
     state : mapping
-        What the learner says of its fold.
+        The status of the learner's fold, see `LearnerLink.status`.
     """
     identity = snapshot.policy_identity
     return {
@@ -65,14 +65,24 @@ def policy_view(pool: str, snapshot: Snapshot, state: Mapping[str, Any]) -> dict
     }
 
 
-def budget_view(budget: Budget, sums: BudgetSums, *, now: int) -> dict[str, Any]:
-    """Return a budget and its sums as the HTTP API shows them, money in US dollars."""
-    resets = resets_at(budget, sums, now)
+def budget_view(budget: Budget, sums: BudgetSums, *, now_us: int) -> dict[str, Any]:
+    """Return a budget and its sums as the HTTP API shows them, money in US dollars.
+
+    Parameters
+    ----------
+    budget : Budget
+        The budget.
+    sums : BudgetSums
+        The sums of its current window.
+    now_us : int
+        The time.
+    """
+    reset_us = resets_at_us(budget, sums, now_us)
     money = {
         f"{name}_usd": getattr(sums, f"{name}_nano") / NANO
         for name in ("cap", "settled", "reserved", "expired", "leased", "lost", "free", "overruns")
     }
-    ceiling, rate = budget.request_ceiling_nano, budget.rate_nano
+    ceiling_nano, rate_nano = budget.request_ceiling_nano, budget.rate_nano
     return {
         "name": budget.name,
         "pool": budget.pool,
@@ -80,26 +90,29 @@ def budget_view(budget: Budget, sums: BudgetSums, *, now: int) -> dict[str, Any]
         "rolling_s": budget.rolling_s,
         "tag": budget.scope_tag,
         "value": budget.scope_value,
-        "request_ceiling_usd": None if ceiling is None else ceiling / NANO,
+        "request_ceiling_usd": None if ceiling_nano is None else ceiling_nano / NANO,
         "pacing": budget.pacing,
         "expected_requests": budget.expected_requests,
-        "rate_usd": None if rate is None else rate / NANO,
+        "rate_usd": None if rate_nano is None else rate_nano / NANO,
         "quality_floor": budget.quality_floor,
         **money,
         "requests": sums.requests,
-        "resets_at": None if resets is None else iso(resets),
+        "resets_at": None if reset_us is None else iso(reset_us),
     }
 
 
-def resets_at(budget: Budget, sums: BudgetSums, now: int) -> int | None:
-    """Return when money comes back by itself, microseconds UTC; None: it never does."""
+def resets_at_us(budget: Budget, sums: BudgetSums, now_us: int) -> int | None:
+    """Return when a budget has more money without any settlement; None if it never has.
+
+    A rolling window frees what its oldest decision cost, other windows start anew.
+    """
     if budget.period == ROLLING:
         return None if sums.oldest_us is None else sums.oldest_us + budget.span_us
-    return budget.resets_at_us(now)
+    return budget.resets_at_us(now_us)
 
 
 def route_views(
-    decided: Decisions, columns: Mapping[str, Sequence[Any]], *, expires_at: int
+    decided: Decisions, columns: Mapping[str, Sequence[Any]], *, expires_at_us: int
 ) -> list[dict[str, Any]]:
     """Return the answer to each request that has a model, in order.
 
@@ -109,17 +122,22 @@ def route_views(
         All decisions of a pool's requests.
     columns : mapping of str to sequence
         From `decision_row.encode`: the columns of those that chose a model.
-    expires_at : int
-        When feedback is late, microseconds since the epoch.
+    expires_at_us : int
+        From this time on feedback is late.
+
+    Returns
+    -------
+    list of dict
+        An answer for each row of `columns`.
     """
-    snapshot, until = decided.scored.columns.snapshot, iso(expires_at)
-    chose = (
-        others for k, others in zip(decided.chosen, decided.fallbacks(), strict=True) if k >= 0
+    snapshot, expires_at = decided.scored.columns.snapshot, iso(expires_at_us)
+    fallbacks_of_rows = (
+        names for k, names in zip(decided.chosen, decided.fallbacks(), strict=True) if k >= 0
     )
     rows = zip(
         columns["id"],
         columns["model"],
-        chose,
+        fallbacks_of_rows,
         columns["propensity"],
         columns["max_output_tokens"],
         columns["reserved_nano"],
@@ -135,21 +153,21 @@ def route_views(
             "policy": snapshot.policy_identity.id,
             "policy_version": snapshot.version,
             "reserved_cost_usd": reserved_nano / NANO,
-            "expires_at": until,
+            "expires_at": expires_at,
         }
         for decision_id, model, fallbacks, propensity, max_output_tokens, reserved_nano in rows
     ]
 
 
 def decision_view(row: Mapping[str, Any], history: Mapping[str, Any]) -> dict[str, Any]:
-    """Return why a decision was taken, and what was sent about it since.
+    """Return why a decision was taken, and the feedback on it.
 
     Parameters
     ----------
     row : mapping
         The decision's row by column name.
     history : mapping
-        What was sent about it and learned from it, by kind.
+        The feedback that was sent on it and what was learned from that, by kind.
     """
     shown = {name: value for name, value in row.items() if name not in _BINARY}
     for name in ("created_at", "expires_at", "cancelled_at"):
@@ -160,13 +178,13 @@ def decision_view(row: Mapping[str, Any], history: Mapping[str, Any]) -> dict[st
 
 
 def outcome_view(outcome: FeedbackResult) -> dict[str, Any]:
-    """Return what became of one piece of feedback; of a session's, how many decisions it rated."""
-    counted = {} if outcome.decisions is None else {"decisions": outcome.decisions}
-    return {"status": outcome.status} | counted
+    """Return the status of a piece of feedback; of a session also how many decisions it rated."""
+    count = {} if outcome.decisions is None else {"decisions": outcome.decisions}
+    return {"status": outcome.status} | count
 
 
 def result_view(request: FeedbackRequest, outcome: FeedbackResult) -> dict[str, Any]:
-    """Return what became of one row of a batch of feedback, with the name it was sent under."""
+    """Return the status of a row of a batch of feedback, and the ids that it was sent with."""
     subject: dict[str, Any]
     if request.session_id:
         subject = {"session_id": request.session_id}
@@ -193,11 +211,23 @@ _BINARY = {
     "arms",
     "prices",
 }
-"""Columns of a decision that `models` of its view shows in words."""
+"""Columns of a decision whose content is the field ``models`` of its view."""
 
 
 def error_body(
     message: str, *, type: str, code: str, param: str | None = None, **detail: Any
 ) -> dict[str, Any]:
-    """Return the body of an error in the OpenAI shape, and the detail if any."""
+    """Return the body of an error in the shape of the OpenAI API.
+
+    Parameters
+    ----------
+    message : str
+        One sentence for a person.
+    type, code : str
+        See `RouterFault`.
+    param : str or None
+        The field that is wrong.
+    **detail : Any
+        More keys of the error.
+    """
     return {"error": {"message": message, "type": type, "param": param, "code": code, **detail}}

@@ -16,7 +16,7 @@ from banditroute.decide.router import Router
 from banditroute.fitting.warm_start import fit
 from banditroute.learn.learner import rebuild
 from banditroute.learn.prior import Prior
-from banditroute.service.feedback import Posted, store
+from banditroute.service.feedback import Feedback, store_feedback
 from banditroute.store import pools
 from banditroute.store.comparisons import Preferred
 from banditroute.store.decision_row import Note, as_rows, encode
@@ -124,11 +124,11 @@ class Book:
             log_decisions(connection, [Entry(row) for row in as_rows(encoded)])
         return decided, list(encoded["id"])
 
-    def post(self, *posts: Posted) -> list[FeedbackResult]:
+    def post(self, *posts: Feedback) -> list[FeedbackResult]:
         with self.begin() as connection:
-            return store(connection, posts, now=self.now)
+            return store_feedback(connection, posts, now_us=self.now)
 
-    def send(self, *posts: Posted) -> list[str]:
+    def send(self, *posts: Feedback) -> list[str]:
         return [one.status for one in self.post(*posts)]
 
     def compare(self, rng: np.random.Generator) -> None:

@@ -168,7 +168,7 @@ def test_nothing_is_learned_of_a_cancelled_decision(database: Path) -> None:
         other = decided(daemon, "small")
         set_all(daemon, decisions, expires_at=1)
         its = service(daemon)
-        daemon.client.portal.call(its._default, its.pools.by_name["default"])
+        daemon.client.portal.call(its._append_defaults, its.pools.by_name["default"])
         events = [row for row in daemon.rows("events") if row["decision_id"]]
         assert {(row["decision_id"], row["kind"]) for row in events} == {
             (used, "feedback"),

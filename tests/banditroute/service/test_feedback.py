@@ -9,7 +9,7 @@ from support.small_log import Book
 
 from banditroute.contract.schemas import FeedbackRequest
 from banditroute.core.errors import InvalidValue
-from banditroute.service.feedback import Posted, read, store
+from banditroute.service.feedback import Feedback, feedback_of, store_feedback
 from banditroute.store.comparisons import Preferred
 from banditroute.store.feedback import FeedbackResult, Post
 from banditroute.store.sessions import SessionQuality
@@ -27,8 +27,8 @@ from banditroute.store.sessions import SessionQuality
          SessionQuality("p", "x", "k", 0.5, "s")),
     ],
 )  # fmt: skip
-def test_a_row_says_what_it_says(sent: dict[str, Any], post: Posted) -> None:
-    assert read(FeedbackRequest(**sent)) == post
+def test_a_row_says_what_it_says(sent: dict[str, Any], post: Feedback) -> None:
+    assert feedback_of(FeedbackRequest(**sent)) == post
 
 
 def test_whoever_is_to_blame_is_named(book: Book) -> None:
@@ -47,9 +47,9 @@ def test_what_was_stored_before_a_mistake_is_undone(book: Book) -> None:
     _, (one,) = book.decide(1, session="s", prompt="p")
     _, (two,) = book.decide(1, session="s", prompt="q")
     end = book.log.end()
-    good: list[Posted] = [SessionQuality("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)]
+    good: list[Feedback] = [SessionQuality("default", "s", "k", 0.5), Post(one, "k", cost_usd=1.0)]
     with book.begin() as connection, pytest.raises(InvalidValue) as caught:
-        store(connection, [*good, Preferred(one, two, "k")], now=book.now)
+        store_feedback(connection, [*good, Preferred(one, two, "k")], now_us=book.now)
     assert (caught.value.row, caught.value.param) == (2, "preferred_over")
     # The transaction went on and was committed: only this call left no trace.
     assert book.log.end() == end

@@ -153,7 +153,7 @@ def test_a_quality_that_never_came_is_given_once(database: Path) -> None:
         while len(daemon.learned()) < 3 and time.monotonic() < deadline_s:
             time.sleep(0.02)
         assert daemon.feedback(silent, quality=0.9, key="too late") == "late"
-        daemon.client.portal.call(daemon.client.app.state.service._default, pool_of(daemon))
+        daemon.client.portal.call(daemon.client.app.state.service._append_defaults, pool_of(daemon))
         assert daemon.learned() == [
             ("quality", 1.0, "feedback"),
             ("latency", 10.0, "feedback"),

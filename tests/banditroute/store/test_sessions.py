@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 from support.databases import POSTGRESQL, SQLITE
 from support.small_log import TTL, Book
 
-from banditroute.service.feedback import Posted
+from banditroute.service.feedback import Feedback
 from banditroute.store import sessions
 from banditroute.store.feedback import FeedbackResult, Post, default_expired
 from banditroute.store.sessions import SessionQuality
@@ -186,14 +186,14 @@ def check_sequence(
     book = Book(engine, pool=f"p{known}")
     ids = [book.decide(1, session="st"[at >= split], models=[{"small"}])[1][0] for at in range(5)]
 
-    posts: list[Posted] = []
+    posts: list[Feedback] = []
     expected: list[str] = []
     learned: dict[str, float] = {}
     seen: dict[Any, Any] = {}
     had: dict[str, set[str]] = defaultdict(set)
     overridden: set[str] = set()
     for kind, at, key, value in steps:
-        post: Posted
+        post: Feedback
         if kind == "session":
             inside = [one for i, one in enumerate(ids) if ("st"[i >= split]) == "st"[at]]
             post = SessionQuality(book.pool, "st"[at], key, value)
