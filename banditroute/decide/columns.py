@@ -210,7 +210,7 @@ class ScoredBatch:
     requests : RequestBatch
         What was asked.
     trials : list of (bool[K], float)
-        Groups of models that are tried as such, and the share of each group.
+        Groups of models on trial, and the share of probability of each group.
     reasons : uint8[n, K]
         Index into `REASONS`, 0 where a model is eligible; no budget has been asked yet.
     scores : dict of float32[n, K]

@@ -307,7 +307,7 @@ class Router:
         return _Law(reasons, explore, exploit, pmf, spend_rate_usd)
 
     def _find_trials(self) -> list[tuple[Bools, float]]:
-        """Return the groups of models that are tried as such, and the share of each group.
+        """Return the groups of models on trial, and the share of probability of each group.
 
         Newcomers came after the policy had learned, and have few outcomes. Suspects were found
         worse by a drift alarm; without trials their recovery would never be seen.

@@ -137,7 +137,7 @@ class Embedder(ABC):
             return out
         if len(vectors) != count:
             raise ValueError(f"{count} prompts but {len(vectors)} vectors")
-        # A number beyond float32 becomes infinite, and is refused as such.
+        # A number beyond float32 becomes infinite; `_place` refuses infinite numbers.
         with np.errstate(over="ignore"):
             if isinstance(vectors, np.ndarray):
                 out[:, _TEXT] = self._place(vectors)

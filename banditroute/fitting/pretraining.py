@@ -175,7 +175,7 @@ class _RevealedAnswers:
             self.policy.spend.update(arm, x, capped_cost, self.count)
 
     def update_means(self) -> None:
-        """Solve the regressions of all answers that are revealed by now."""
+        """Solve the regressions of all answers that have been revealed so far."""
         theta, spend = (
             regression.solve(self.count)[0] for regression in (self.policy.ridge, self.policy.spend)
         )

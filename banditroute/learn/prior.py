@@ -1,7 +1,7 @@
-"""Fitted priors, which `warm-start`, `pretrain` and `prior fit` write and a policy starts from.
+"""Fitted priors: `warm-start`, `pretrain` and `prior fit` write them, and policies start from them.
 
-A prior is a file of plain arrays, never a pickle. Its bytes go into the log with the policy that
-starts from it, so that a fold needs the log alone and not the file.
+A prior is a file of plain arrays, never a pickle. When a policy starts from a prior, the bytes of
+the file go into the log. So a fold reads only the log, and the file may be deleted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from policies.base import Arrays, Sums
 
 KINDS = ("sums", "pilot", "barp")
 PREFIXES = ("", "cost_")
-"""Prefixes of the arrays of quality and of the cost model; the latter are optional."""
+"""Prefixes of the arrays of quality, and of the optional arrays of the cost model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Prior:
         ``sums`` (per arm, see `policies.base.sums_of`), ``pilot`` (see `policies.pilot`) or
         ``barp`` (sums and a net, see `policies.barp`).
     embedder : str
-        Identity of the embedder whose features it was fitted on.
+        Identity of the embedder that made the features of the fit.
     arrays : dict of arrays
         Plain arrays by name. ``arms`` holds the names of the models. ``basis_mean`` and
         ``basis_matrix`` are the embedder's basis, if it was fitted on the same prompts.
@@ -87,7 +87,7 @@ class Prior:
             if "basis_mean" in arrays:
                 _check_basis(arrays["basis_mean"], arrays["basis_matrix"])
         except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"prior: lacks or garbles {error}") from error
+            raise ValueError(f"prior: array missing or malformed: {error}") from error
         return cls(kind, embedder, arrays)
 
     @classmethod
@@ -104,7 +104,7 @@ class Prior:
 
     @property
     def basis(self) -> Basis | None:
-        """The basis that the embedder must have; None for the embedder's default."""
+        """The basis that the embedder must use; None: the embedder's default."""
         if "basis_mean" not in self.arrays:
             return None
         return Basis(self.arrays["basis_mean"], self.arrays["basis_matrix"])
@@ -144,11 +144,11 @@ def configured_prior(options: PoolOptions) -> Prior | None:
     policy.adopt(prior.arrays)
     for sums in policy.prior_sums.values():
         if len(sums.moment) != dim:
-            raise ValueError(f"prior: of {dim} features, not {len(sums.moment)}")
+            raise ValueError(f"prior: must have {dim} features, has {len(sums.moment)}")
     kind = options.embedder
     if kind in ("hashing", "precomputed"):
-        made = make_embedder(kind, dim=options.embedding_dim, basis=prior.basis)
-        prior.check_embedder(identity(made.identity, options.tasks))
+        embedder = make_embedder(kind, dim=options.embedding_dim, basis=prior.basis)
+        prior.check_embedder(identity(embedder.identity, options.tasks))
     elif not prior.embedder.startswith(f"{kind.rpartition('/')[2]}-"):
         prior.check_embedder(kind)
     return prior
@@ -160,9 +160,9 @@ def arrays_of(sums: Mapping[str, Sums], costs: Mapping[str, Sums] | None = None)
     Parameters
     ----------
     sums : mapping of Sums
-        Of quality, by arm.
+        Sums of quality by arm.
     costs : mapping of Sums or None
-        Of the cost model; an arm that is missing gets zeros. None for no prior of costs.
+        Sums of the cost model by arm; a missing arm gets zeros. None: no prior of costs.
 
     Returns
     -------
@@ -187,29 +187,31 @@ def _check_sums(arrays: Mapping[str, NDArray[Any]]) -> None:
         for name, shape in (shapes | {"count": (arms,)}).items():
             array = arrays[prefix + name]
             if array.shape != shape:
-                raise ValueError(f"prior: {prefix}{name} of shape {shape}, not {array.shape}")
+                raise ValueError(
+                    f"prior: {prefix}{name}: must have shape {shape}, has {array.shape}"
+                )
             if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-                raise ValueError(f"prior: {prefix}{name}: every number finite")
+                raise ValueError(f"prior: {prefix}{name}: every number must be finite")
         for arm, gram in zip(arrays["arms"], arrays[f"{prefix}gram"], strict=True):
             spectrum = np.linalg.eigvalsh(gram)
             if spectrum[0] < -1e-8 * max(spectrum[-1], 1.0):
                 raise ValueError(f"prior: {prefix}gram of {arm}: not a sum of squares")
         if (arrays[f"{prefix}count"] < 0.0).any():
-            raise ValueError(f"prior: {prefix}count: at least 0")
+            raise ValueError(f"prior: {prefix}count: must be at least 0")
     if len(set(arrays["arms"].tolist())) < arms:
-        raise ValueError("prior: a model is there twice")
+        raise ValueError("prior: arms: a model is named twice")
 
 
 def _check_basis(mean: NDArray[Any], matrix: NDArray[Any]) -> None:
     if mean.ndim != 1 or matrix.shape != (len(mean), COORDINATES):
-        raise ValueError(f"prior: basis_matrix of shape {matrix.shape}")
+        raise ValueError(f"prior: basis_matrix: shape {matrix.shape} does not fit basis_mean")
     if not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
-        raise ValueError("prior: basis: every number finite")
+        raise ValueError("prior: basis: every number must be finite")
 
 
 @lru_cache(maxsize=16)
 def parse_prior(text: str) -> Prior:
-    """Return the prior that `Prior.text` was called on; raise ValueError for any other text."""
+    """Return the prior that `Prior.text` wrote as text; raise ValueError for any other text."""
     try:
         return Prior.load(base64.b64decode(text, validate=True))
     except binascii.Error as error:

@@ -79,7 +79,7 @@ def change_budget(
     UnknownBudget
         When the pool has no such budget.
     CapBelowSpend
-        When the cap would be below what is spent, reserved and leased by now.
+        If the new cap is below the money that is already spent, reserved or leased.
     InvalidValue
         When the cap would be too large, or the quality floor has no pacing that meets it.
     """

@@ -135,7 +135,7 @@ def test_a_prior_that_does_not_fit_names_its_key(write: Any, where: str, tmp_pat
         (f"prior: {write.__code__.co_filename}", ".prior (line 2): not a file of a fitted prior"),
         (f"prior: {other}", ".prior (line 2): fitted on features of embedder hashing-other"),
         (f"prior: {good}, policy: random", ".prior (line 2): random has no use"),
-        (f"prior: {good}, tasks: [x]", f".prior (line 2): of {FEATURES + 1} features, not"),
+        (f"prior: {good}, tasks: [x]", f".prior (line 2): must have {FEATURES + 1} features, has"),
     ):
         text = (
             f"pools:\n  a: {{{options}}}"

@@ -157,7 +157,7 @@ def test_a_seed_gives_the_same_bytes_and_they_come_back() -> None:
     assert Prior("barp", "hashing-0", other).dump() != dumps[0]
     assert Prior.load(dumps[0]).kind == "barp"
     garbled = dict(Prior.load(dumps[0]).arrays) | {"moment": np.full((3, DIM), np.nan)}
-    with pytest.raises(ValueError, match="^prior: moment: every number finite"):
+    with pytest.raises(ValueError, match="^prior: moment: every number must be finite"):
         Prior.load(Prior("barp", "hashing-0", garbled).dump())
 
 
