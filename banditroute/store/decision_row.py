@@ -156,7 +156,7 @@ def _slices(array: NDArray[Any]) -> list[bytes]:
     if len(array) == 1:
         return [whole]
     width = len(whole) // max(len(array), 1)
-    return [whole[at : at + width] for at in range(0, len(whole), width)] if width else []
+    return [whole[start : start + width] for start in range(0, len(whole), width)] if width else []
 
 
 @dataclass(frozen=True, slots=True)
