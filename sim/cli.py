@@ -1,7 +1,7 @@
 """Command line of the simulator.
 
-Wrong input ends with one line on stderr and status 2, an interrupt with 130. Heavy imports wait
-inside the commands, so that ``--help`` is quick; no command ever changes its input.
+Wrong input ends with one line on stderr and status 2. A command must never change its input. Heavy
+imports wait inside the commands, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ for _name, _module in (
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command that ``sys.argv`` names, and exit with its status."""
     try:
         app()
     except InputError as error:

@@ -1,8 +1,8 @@
-"""Drive a running daemon over HTTP with logged rows, the way an application would.
+"""Drive a running daemon over HTTP with logged rows, as an application would.
 
 Every row is one route call and one feedback with the logged quality and cost of the chosen model.
-What is reported is what the caller saw: latencies include retries. It must never talk to the store
-or the router but through the client.
+The report is what the caller saw: latencies include retries. This module must never reach the store
+or the router otherwise than through the client.
 """
 
 from __future__ import annotations
@@ -36,16 +36,26 @@ class Drive:
 
     Attributes
     ----------
-    dataset : complete data, without NaN.
-    specs : the models to add to the pool, with their prices.
-    url, pool, api_key : of the daemon.
-    concurrency : requests in flight.
-    limit : rows to send, None for all.
-    seed : of the shuffle.
-    preference : weights of (quality, cost, latency), None for the pool's own.
-    retry_for : seconds that every call goes on retrying, None for a few quick retries.
-    timeout : seconds per attempt.
-    acked : file that takes the decision ids of acknowledged feedback, one per line.
+    dataset : Dataset
+        Complete data, without NaN.
+    specs : sequence of ModelSpec
+        The models to add to the pool, with their prices.
+    url, pool, api_key : str, str, str or None
+        Of the daemon.
+    concurrency : int
+        Requests in flight.
+    limit : int or None
+        Rows to send, None for all.
+    seed : int
+        Of the shuffle.
+    preference : tuple of float, or None
+        Weights of (quality, cost, latency), None for the pool's own.
+    retry_for_s : float or None
+        How long every call goes on retrying, None for a few quick retries.
+    timeout_s : float
+        Time for one attempt.
+    acked : Path or None
+        File that gets the decision ids of acknowledged feedback, one in a line.
     """
 
     dataset: Dataset
@@ -57,14 +67,14 @@ class Drive:
     seed: int = 0
     preference: tuple[float, float, float] | None = None
     api_key: str | None = None
-    retry_for: float | None = None
-    timeout: float = 10.0
+    retry_for_s: float | None = None
+    timeout_s: float = 10.0
     acked: Path | None = None
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What happened so far; rows are positions in the stream."""
+    """What happened so far; `chosen` is the model's column by position in the stream."""
 
     chosen: dict[int, int] = field(default_factory=dict)
     route_ms: list[float] = field(default_factory=list)
@@ -78,13 +88,15 @@ def run_drive(plan: Drive, *, on_done: Callable[[], None] = lambda: None) -> dic
 
     Parameters
     ----------
-    plan : what to send.
-    on_done : called after each row.
+    plan : Drive
+        What to send.
+    on_done : callable
+        Called after each row.
 
     Raises
     ------
     InputError
-        When the pool cannot be set up, or `acked` cannot be written.
+        If the pool cannot be set up, or `acked` cannot be written.
     """
     return asyncio.run(_drive(plan, on_done))
 
@@ -101,20 +113,20 @@ async def _drive(plan: Drive, on_done: Callable[[], None]) -> dict[str, Any]:
             except OSError as error:
                 raise InputError(f"--acked: {plan.acked}: {error.strerror}") from error
         async with AsyncClient(
-            plan.url, api_key=plan.api_key, timeout=plan.timeout, retry_for=plan.retry_for
+            plan.url, api_key=plan.api_key, timeout=plan.timeout_s, retry_for=plan.retry_for_s
         ) as client:
             await _add_models(client, plan)
-            begun = time.perf_counter()
+            begun_s = time.perf_counter()
             work = iter(enumerate(stream))
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(plan.concurrency, len(stream))):
                     group.create_task(_worker(client, plan, work, tally, acked, on_done))
-            seconds = time.perf_counter() - begun
-            return _report(plan, stream, tally, seconds=seconds, retries=client.retried)
+            elapsed_s = time.perf_counter() - begun_s
+            return _report(plan, stream, tally, elapsed_s=elapsed_s, retries=client.retried)
 
 
 async def _add_models(client: AsyncClient, plan: Drive) -> None:
-    # The dearest first: a pool that fixes its cost scale at its first model fixes the right one.
+    # A pool without `tau_cost` takes its cost scale from its first model: the most expensive one.
     for spec in sorted(plan.specs, key=lambda spec: -spec.output_price):
         properties = spec.model_dump(exclude={"name"}, exclude_none=True)
         try:
@@ -135,8 +147,8 @@ async def _worker(
     on_done: Callable[[], None],
 ) -> None:
     data = plan.dataset
-    position = {name: k for k, name in enumerate(data.models)}
-    for at, row in work:
+    column = {name: k for k, name in enumerate(data.models)}
+    for position, row in work:
         ask = Ask(prompt=data.prompts[row], pool=plan.pool)
         if data.task[row]:
             ask["task"] = data.task[row]
@@ -144,18 +156,18 @@ async def _worker(
             quality, cost, latency = plan.preference
             ask["preference"] = {"quality": quality, "cost": cost, "latency": latency}
         try:
-            begun = time.perf_counter()
+            begun_s = time.perf_counter()
             route = await client.route(**ask)
-            tally.route_ms.append(1_000.0 * (time.perf_counter() - begun))
-            arm = position[route.model]
-            tally.chosen[at] = arm
-            begun = time.perf_counter()
+            tally.route_ms.append(1_000.0 * (time.perf_counter() - begun_s))
+            arm = column[route.model]
+            tally.chosen[position] = arm
+            begun_s = time.perf_counter()
             status = await client.feedback(
                 route.decision_id,
                 quality=float(data.quality[row, arm]),
                 cost_usd=float(data.cost_usd[row, arm]),
             )
-            tally.feedback_ms.append(1_000.0 * (time.perf_counter() - begun))
+            tally.feedback_ms.append(1_000.0 * (time.perf_counter() - begun_s))
             tally.statuses[status] += 1
             if acked is not None:
                 # Each line must have left this process when the next request starts.
@@ -169,12 +181,12 @@ async def _worker(
 
 
 def _report(
-    plan: Drive, stream: list[int], tally: _Tally, *, seconds: float, retries: int
+    plan: Drive, stream: list[int], tally: _Tally, *, elapsed_s: float, retries: int
 ) -> dict[str, Any]:
     done = np.array(sorted(tally.chosen), dtype=np.intp)
     rows = np.array(stream, dtype=np.intp)[done]
-    arms = np.array([tally.chosen[int(at)] for at in done], dtype=np.intp)
-    quality, cost = plan.dataset.quality[rows, arms], plan.dataset.cost_usd[rows, arms]
+    arms = np.array([tally.chosen[position] for position in done.tolist()], dtype=np.intp)
+    quality, cost_usd = plan.dataset.quality[rows, arms], plan.dataset.cost_usd[rows, arms]
     share = np.bincount(arms, minlength=len(plan.dataset.models)) / max(len(arms), 1)
     return {
         "data": plan.dataset.name,
@@ -185,32 +197,32 @@ def _report(
         "errors": sum(tally.errors.values()),
         "error_kinds": dict(tally.errors),
         "retries": retries,
-        "seconds": seconds,
-        "decisions_per_second": len(done) / seconds if seconds > 0.0 else None,
+        "seconds": elapsed_s,
+        "decisions_per_second": len(done) / elapsed_s if elapsed_s > 0.0 else None,
         "route_ms": _percentiles(tally.route_ms),
         "feedback_ms": _percentiles(tally.feedback_ms),
         "quality": _mean(quality),
-        "cost": _mean(cost),
+        "cost": _mean(cost_usd),
         "curve": [_mean(part) for part in np.array_split(quality, CURVE_PARTS)],
         "share": dict(zip(plan.dataset.models, share.tolist(), strict=True)),
-        "last_third": _last_third(plan.dataset, rows, quality, cost),
+        "last_third": _last_third(plan.dataset, rows, quality, cost_usd),
     }
 
 
 def _last_third(
-    data: Dataset, rows: np.ndarray[Any, Any], quality: Any, cost: Any
+    data: Dataset, rows: np.ndarray[Any, Any], quality: Any, cost_usd: Any
 ) -> dict[str, Any] | None:
     tail = slice(2 * len(rows) // 3, None)
     if len(rows[tail]) == 0:
         return None
     references = References.of(data.models, data.quality[rows[tail]], data.cost_usd[rows[tail]])
-    achieved, spent = float(quality[tail].mean()), float(cost[tail].mean())
-    zero = references.zero_router().quality_at(spent)
+    mean_quality, mean_cost_usd = float(quality[tail].mean()), float(cost_usd[tail].mean())
+    zero_quality = references.zero_router().quality_at(mean_cost_usd)
     return {
-        "quality": achieved,
-        "cost": spent,
-        "zero_at_cost": zero,
-        "difference": achieved - zero,
+        "quality": mean_quality,
+        "cost": mean_cost_usd,
+        "zero_at_cost": zero_quality,
+        "difference": mean_quality - zero_quality,
     }
 
 
@@ -226,7 +238,15 @@ def _percentiles(values: list[float]) -> dict[str, float] | None:
 
 
 def show(console: Console, report: dict[str, Any]) -> None:
-    """Print the report of a drive."""
+    """Print the report of a drive.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to.
+    report : dict of str to Any
+        As `run_drive` returned it.
+    """
     table = Table(title=f"{report['data']} against pool {report['pool']}", title_justify="left")
     table.add_column("measure")
     table.add_column("value")

@@ -79,7 +79,7 @@ class ReplayOptions:
     full: bool
 
     def __post_init__(self) -> None:
-        """Check what the data have no part in."""
+        """Check what is wrong whatever the data are."""
         for rate in self.budget_rate or ():
             if not 0.0 < rate < math.inf:
                 raise InputError(f"--budget-rate: must be above 0, not {rate:g}")

@@ -1,8 +1,8 @@
-"""A run as a file: what `sim replay` writes and `sim report` draws, and nothing that it computes.
+"""A run as a file: `sim replay` writes it, `sim report` draws it. Nothing here computes.
 
 A run is a list of stages, one for each world that was played (a data set under a scenario, and a
-budget), each with everybody who played it. Every mean stands with its standard error, over seeds
-where there are several and else over requests.
+budget), with all candidates that played it. Every mean stands with its standard error, over seeds
+where there are several and else over requests. Keys are a format: they do not change.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ FORMAT: Literal["banditroute-run/1"] = "banditroute-run/1"
 
 
 class Part(BaseModel):
-    """Base of all parts; a key that is not known is an error."""
+    """Base of all parts of the file; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Measure(Part):
-    """A mean and its standard error; None: undefined."""
+    """A mean and its standard error; None where it is undefined."""
 
     mean: float | None
     se: float | None = None
@@ -44,9 +44,14 @@ class Point(Part):
 
 
 class Band(Part):
-    """A curve over the requests: mean over seeds and its 95 % interval, one value for each `at`.
+    """A curve over the requests: the mean over seeds and its 95 % interval.
 
-    The interval has no width where there is one seed.
+    With one seed the interval has no width.
+
+    Attributes
+    ----------
+    mean, low, high : list of float
+        A value for each `at` of the candidate.
     """
 
     mean: list[float]
@@ -59,12 +64,17 @@ class Adapted(Part):
 
     Attributes
     ----------
-    at : the request at which the change comes.
-    outcome : "never" where that is the median, "settled" where in most seeds the choices made
-        before were about as good as any after; `requests` is None for both.
-    requests : see `sim.measure.adaptation`; of the values in `Yardstick.values`.
-    low, high : the quartiles over the seeds in which there was a way to go; None for never.
-    seeds : how many these are.
+    at : int
+        The request at which the change comes.
+    outcome : str
+        "adapted"; "never" where that is the median; "settled" where in most seeds the choices
+        before the change were about as good as any after it.
+    requests : float or None
+        See `sim.measure.adaptation`; None unless adapted.
+    low, high : float or None
+        The quartiles over the seeds in which there was something to adapt to; None for never.
+    seeds : int
+        The number of these seeds.
     """
 
     at: int
@@ -76,23 +86,36 @@ class Adapted(Part):
 
 
 class CandidateResult(Part):
-    """One policy, over all seeds.
+    """One candidate, over all seeds.
 
     Attributes
     ----------
-    metrics : by name, see `sim.measure.summary`.
-    tasks : by task, quality, cost, the zero router's quality at that cost and the difference, all
-        of the requests of the task alone, and the number of these.
-    share : by model, of the answered requests.
-    at : int[m], ends of the bins of the curves, in requests.
-    curves : "regret" (cumulated, to the oracle), "gain" (cumulated, quality above that of the zero
-        router of the same mean cost), "quality" and "utility" (mean of each bin), "spent"
-        (cumulated, share of the whole budget); those that make sense.
-    shares : by model, float[m], of the requests of each bin.
-    propensity : counts of the propensity of the choice in 20 equal bins of [0, 1]; None where the
-        policy has no propensities.
-    adapted : one for each request at which something changes.
-    per_seed : by metric, one value for each seed.
+    label : str
+        Its label.
+    seeds : int
+        Number of seeds.
+    metrics : dict of str to Measure
+        By name, see `sim.measure.summary`.
+    tasks : dict of str to dict of str to Measure
+        By task: quality, cost, the zero router's quality at that cost, the difference, and the
+        number of requests; all of the requests of that task alone.
+    share : dict of str to Measure
+        By model, the share of the answered requests.
+    at : list of int
+        Ends of the m bins of the curves, in requests.
+    curves : dict of str to Band
+        Those that make sense of: "regret" (cumulated, to the oracle), "gain" (cumulated, quality
+        above that of the zero router of the same mean cost), "quality" and "utility" (mean of each
+        bin), "spent" (cumulated, share of the whole budget).
+    shares : dict of str to list of float
+        By model, the share of the requests of each bin.
+    propensity : list of int or None
+        Counts of the propensity of the choice in 20 equal bins of [0, 1]; None for a policy
+        without propensities.
+    adapted : list of Adapted
+        One for each request at which something changes.
+    per_seed : dict of str to list of (float or None)
+        By metric, a value for each seed.
     """
 
     label: str
@@ -109,30 +132,46 @@ class CandidateResult(Part):
 
 
 class TimelineEvent(Part):
-    """Something that happens at a request, in words."""
+    """What happens at a request, in words."""
 
     at: int
     label: str
 
 
 class Stage(Part):
-    """One world and everybody who played it.
+    """One world and all candidates that played it.
 
     Attributes
     ----------
-    title : a few words; says : one sentence on what happens in it.
-    scenario : the title without the budget. Stages of one scenario are one world under several
-        budgets; "" for a stage that stands alone.
-    requests : how many are scored.
-    budget_rate : US dollars per request, None for no budget.
-    frontier : corners of the zero router, cost ascending.
-    models : every model alone.
-    references : "random", "best single: MODEL", "oracle", "supervised limit" as far as known.
-    limit : the supervised limit at several costs, ascending; empty where it is not known.
-    zero_aiq : AIQ of the zero router, see `sim.measure.scores.aiq`.
-    single_regret : cumulated regret of the best single model, at the same requests as the
-        contenders' curves.
-    errors_over : what standard errors are over; "requests" where there is one seed.
+    title : str
+        A few words.
+    says : str
+        One sentence on what happens in it.
+    scenario : str
+        The title without the budget. Stages of one scenario are one world under several budgets.
+        "" for a stage that stands alone.
+    requests : int
+        The number of scored requests.
+    budget_rate : float or None
+        US dollars per request, None for no budget.
+    changes : list of TimelineEvent
+        What happens, in order.
+    models : list of Point
+        Every model alone.
+    frontier : list of Point
+        Corners of the zero router, cost ascending.
+    references : list of Point
+        "random", "best single: MODEL", "oracle", and "supervised limit" where it is known.
+    limit : list of Point
+        The supervised limit at several costs, ascending; empty where it is not known.
+    zero_aiq : Measure
+        AIQ of the zero router, see `sim.measure.scores.aiq`.
+    single_regret : Band or None
+        Cumulated regret of the best single model, at the same requests as the candidates' curves.
+    errors_over : str
+        What standard errors are over: "requests" where there is one seed, else "seeds".
+    contenders : list of CandidateResult
+        The candidates.
     """
 
     title: str
@@ -152,7 +191,13 @@ class Stage(Part):
 
 
 def by_scenario(stages: Sequence[Stage]) -> list[list[Stage]]:
-    """Return the stages in their order, grouped where several budgets of a scenario follow."""
+    """Return the stages in their order, grouped where several budgets of a scenario follow.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        Of a run.
+    """
     groups: list[list[Stage]] = []
     for stage in stages:
         before = groups[-1][0] if groups else None
@@ -165,13 +210,24 @@ def by_scenario(stages: Sequence[Stage]) -> list[list[Stage]]:
 
 
 class RunFile(Part):
-    """A whole run, with what is needed to run it again.
+    """A whole run, with what is needed to repeat it.
 
     Attributes
     ----------
-    command : as it was typed.
-    versions : of what the figures depend on, by package.
-    data : name, digest, rows and models of the data set.
+    format : str
+        Version of the file format.
+    title : str
+        The data and the scenarios.
+    command : list of str
+        As it was typed, without passwords.
+    versions : dict of str to str
+        By package, of those on which the figures depend.
+    data : dict
+        Name, digest, rows and models of the data set.
+    settings : dict
+        Options that hold for all stages.
+    stages : list of Stage
+        In the order in which they were played.
     """
 
     format: Literal["banditroute-run/1"] = FORMAT
@@ -183,7 +239,18 @@ class RunFile(Part):
     stages: list[Stage]
 
     def write(self, path: Path) -> None:
-        """Write the file; what the system says against it is an InputError."""
+        """Write the file.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
+        """
         try:
             path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -192,6 +259,11 @@ class RunFile(Part):
     @classmethod
     def read(cls, path: Path) -> RunFile:
         """Read a file that `write` made.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
 
         Raises
         ------

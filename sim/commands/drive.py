@@ -63,8 +63,8 @@ def command(
         seed=seed,
         preference=weights,
         api_key=api_key,
-        retry_for=retry_for,
-        timeout=timeout,
+        retry_for_s=retry_for,
+        timeout_s=timeout,
         acked=acked,
     )
     with left_to_asyncio(), progress(min(limit or len(dataset), len(dataset))) as advance:

@@ -100,7 +100,7 @@ class EvaluateOptions:
     json_path: Path | None
 
     def __post_init__(self) -> None:
-        """Check what the log has no part in."""
+        """Check what is wrong whatever the log says."""
         if not 0.0 <= self.learn_fraction < 1.0:
             raise InputError(f"--learn-fraction: in [0, 1), not {self.learn_fraction:g}")
         if self.budget_rate is not None and not 0.0 < self.budget_rate < math.inf:

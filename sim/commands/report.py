@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.commands import options
+from sim.errors import InputError
 
 if TYPE_CHECKING:
     from sim.results import RunFile
@@ -54,10 +55,21 @@ def command(
 
 
 def check_installed(option: str, *packages: str) -> None:
-    """Refuse an option that needs packages of the extra `report` which are not installed."""
-    from importlib.util import find_spec
+    """Check that packages of the extra `report` are installed.
 
-    from sim.errors import InputError
+    Parameters
+    ----------
+    option : str
+        The option that needs them.
+    *packages : str
+        Names to import.
+
+    Raises
+    ------
+    InputError
+        Naming the option and the packages that are not installed.
+    """
+    from importlib.util import find_spec
 
     lacking = [package for package in packages if find_spec(package) is None]
     if lacking:
@@ -66,15 +78,28 @@ def check_installed(option: str, *packages: str) -> None:
 
 
 def write_page(run: RunFile, path: Path, option: str) -> None:
-    """Write the page of a run; what the system says against it is an InputError."""
+    """Write a run as one HTML page.
+
+    Parameters
+    ----------
+    run : RunFile
+        The run.
+    path : Path
+        File to write; its folder is made where there is none.
+    option : str
+        Named in an error.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
     from sim.report.html import page
 
     _write(path, page(run).encode("utf-8"), option)
 
 
 def _write(path: Path, content: bytes, option: str) -> None:
-    from sim.errors import InputError
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -157,7 +157,7 @@ def test_daemon_that_is_not_there_is_told_by_option() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(InputError, match=f"--url: http://127.0.0.1:{port}: no answer"):
-        run_drive(plan(f"http://127.0.0.1:{port}", retry_for=0.1))
+        run_drive(plan(f"http://127.0.0.1:{port}", retry_for_s=0.1))
 
 
 def test_interrupt_ends_a_drive_without_a_traceback(
