@@ -25,7 +25,7 @@ def command(
     dataset = options.load_data(
         data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool
     )
-    found = describe(dataset)
-    show(console(), found)
+    description = describe(dataset)
+    show(console(), description)
     if json_path is not None:
-        options.write_json(json_path, as_json(found) | {"digest": dataset.digest()})
+        options.write_json(json_path, as_json(description) | {"digest": dataset.digest()})

@@ -136,7 +136,7 @@ class EvaluateOptions:
 
     @property
     def logged_policies(self) -> list[str]:
-        """Policies known by a log of their own alone, which cannot be judged from this one."""
+        """Policies of which there is only another log; they cannot be judged from this one."""
         return [text for text in self.policy or () if text.startswith("logged:")]
 
     @property
@@ -288,7 +288,7 @@ def _read(asked: EvaluateOptions, tags: dict[str, str]) -> DecisionHistory:
             since_us = _microseconds(asked.since)
             return read_database.read(store, asked.pool, since_us=since_us, tags=tags)
     if asked.since is not None:
-        raise InputError("--since: the rows of a file have no time that is known; --tag selects")
+        raise InputError("--since: the rows of a file have no time; --tag selects some")
     path = Path(log)
     if read_parquet.is_log(path) or not path.exists():
         return read_parquet.history_of(read_parquet.read(path, tags=tags))

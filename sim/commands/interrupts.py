@@ -40,7 +40,10 @@ def exit_on_interrupt() -> Iterator[None]:
 
 @contextmanager
 def left_to_asyncio() -> Iterator[None]:
-    """Use Python's own handler in the body: in its place alone asyncio sets one that cancels."""
+    """Use Python's own handler in the body.
+
+    asyncio cancels its tasks at an interrupt, but puts its handler only in place of that one.
+    """
     before = signal.getsignal(signal.SIGINT)
     if before is _raise:
         signal.signal(signal.SIGINT, signal.default_int_handler)

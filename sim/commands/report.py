@@ -1,4 +1,4 @@
-"""`sim report`: the file of a run as tables, as one page and as pictures."""
+"""`sim report`: the file of a run as tables, as an HTML page and as pictures."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ def command(
         write_page(read, out, "--out")
         print(out)
     if png is not None:
-        drawn = {f"frontier-{k}": one for k, one in enumerate(frontiers(read.stages), start=1)}
+        named = {
+            f"frontier-{k}": figure for k, figure in enumerate(frontiers(read.stages), start=1)
+        }
         for k, stage in enumerate(read.stages, start=1):
-            drawn |= {f"{k}-{one.name}": one for one in pictures(stage)}
-        for name, picture in drawn.items():
+            named |= {f"{k}-{figure.name}": figure for figure in pictures(stage)}
+        for name, picture in named.items():
             path = png / f"{name}.png"
             _write(path, picture.save("png"), "--png")
             print(path)

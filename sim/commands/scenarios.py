@@ -21,7 +21,7 @@ def command(
 
     table = Table("name", "title", "budgets", "what happens")
     for name in names or shipped():
-        for one in load_scenarios(name):
-            rates = ", ".join(f"{rate:.1e}" for rate in one.budget_rates_usd)
-            table.add_row(one.name, one.title, rates, one.says)
+        for scenario in load_scenarios(name):
+            rates = ", ".join(f"{rate:.1e}" for rate in scenario.budget_rates_usd)
+            table.add_row(scenario.name, scenario.title, rates, scenario.says)
     console().print(table)

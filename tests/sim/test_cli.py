@@ -54,7 +54,7 @@ def test_replay_prints_a_table_and_writes_json(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--policy", "linucbb"], "did you mean 'linucb'"),
         (["--policy", "linucb:alfa=1"], "alfa: unknown parameter of linucb"),
@@ -88,11 +88,11 @@ def test_replay_prints_a_table_and_writes_json(
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(
-    data: Path, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    data: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("replay", str(data), "--jobs", "1", *options) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
 

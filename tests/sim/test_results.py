@@ -1,4 +1,4 @@
-"""The file of a run: round trip, and what is said of bad ones."""
+"""The file of a run: round trips, and the errors of bad files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_round_trip(made: RunFile, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "value", "told"),
+    ("where", "value", "message"),
     [
         (("format",), "banditroute-run/9", "format: "),
         (("stages", 0, "requests"), "many", "stages[0].requests: "),
@@ -46,24 +46,24 @@ def test_round_trip(made: RunFile, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_file_is_told_by_its_field(
-    made: RunFile, tmp_path: Path, where: tuple[str | int, ...], value: object, told: str
+def test_the_error_of_a_bad_file_names_the_field(
+    made: RunFile, tmp_path: Path, where: tuple[str | int, ...], value: object, message: str
 ) -> None:
     content = json.loads(made.model_dump_json())
-    at = content
+    node = content
     for step in where[:-1]:
-        at = at[step]
-    at[where[-1]] = value
+        node = node[step]
+    node[where[-1]] = value
     path = tmp_path / "run.json"
     path.write_text(json.dumps(content))
     with pytest.raises(InputError) as caught:
         RunFile.read(path)
-    assert str(caught.value).startswith(f"{path}: {told}")
+    assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"null"])
-def test_what_is_no_run_is_told(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_run_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"^{path}: "):

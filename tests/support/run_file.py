@@ -1,4 +1,4 @@
-"""A made-up run of several stages, as a file: worlds with a planted effect, and choices in them."""
+"""A made-up run of several stages: worlds with a known effect, and choices in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLICIES = (("learner", 0.95), ("learner, slow", 0.8), ("coin", 0.0))
 
 
 def world(seed: int, n: int, *, dropped: bool = False, gone: bool = False) -> World:
-    """Return prompts of two tasks, of which the last two models alone can do the second well."""
+    """Return prompts of two tasks; only the last two models do the second task well."""
     rng = np.random.default_rng([seed, 7])
     hard = rng.random(n) < 0.4
     mean = np.where(hard[:, None], np.array(QUALITY) - np.array([0.5, 0.3, 0.02, 0.0]), QUALITY)
@@ -40,7 +40,7 @@ def world(seed: int, n: int, *, dropped: bool = False, gone: bool = False) -> Wo
     return World(
         models=MODELS,
         rows=rng.permutation(n),
-        task=tuple("hard" if one else "easy" for one in hard),
+        task=tuple("hard" if is_hard else "easy" for is_hard in hard),
         quality=quality,
         judged=quality,
         cost_usd=cost,
@@ -52,36 +52,38 @@ def world(seed: int, n: int, *, dropped: bool = False, gone: bool = False) -> Wo
     )
 
 
-def play(at: World, label: str, skill: float, seed: int, rate: float | None = None) -> Trace:
-    """Return choices that go for what is best in quality per cost more and more often."""
-    n, k = at.quality.shape
+def play(
+    played: World, label: str, skill: float, seed: int, rate_usd: float | None = None
+) -> Trace:
+    """Return choices that take the best quality per cost more and more often."""
+    n, k = played.quality.shape
     rng = np.random.default_rng([seed, len(label)])
-    hard = np.array([task == "hard" for task in at.task])
+    hard = np.array([task == "hard" for task in played.task])
     wanted = np.where(hard, 2, 0)
-    recent = np.array([at.quality[max(0, t - 60) : t + 1, 2].mean() for t in range(n)])
-    wanted = np.where(hard & (recent < 0.7), 3 if rate is None else 1, wanted)
-    wanted = np.where(at.offered[np.arange(n), wanted], wanted, 0)
+    recent = np.array([played.quality[max(0, t - 60) : t + 1, 2].mean() for t in range(n)])
+    wanted = np.where(hard & (recent < 0.7), 3 if rate_usd is None else 1, wanted)
+    wanted = np.where(played.offered[np.arange(n), wanted], wanted, 0)
     certain = skill * np.minimum(1.0, np.arange(1, n + 1) / (n / 8))
-    tried = at.offered if rate is None else at.offered & (np.arange(k) < 3)
+    tried = played.offered if rate_usd is None else played.offered & (np.arange(k) < 3)
     pmf = (1.0 - certain)[:, None] * tried / tried.sum(axis=1, keepdims=True)
     pmf[np.arange(n), wanted] += certain
     chosen = np.array([rng.choice(k, p=row) for row in pmf])
     propensity = pmf[np.arange(n), chosen]
     entropy = -np.sum(pmf * np.log(np.where(pmf > 0.0, pmf, 1.0)), axis=1)
-    if rate is not None:
-        spent = at.cost_usd[np.arange(n), chosen].cumsum()
-        over = spent > rate * n
+    if rate_usd is not None:
+        spent = played.cost_usd[np.arange(n), chosen].cumsum()
+        over = spent > rate_usd * n
         chosen, propensity = np.where(over, -1, chosen), np.where(over, math.nan, propensity)
-    return Trace(label, seed, at, chosen, propensity, entropy)
+    return Trace(label, seed, played, chosen, propensity, entropy)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One stage, before it is played."""
+    """A stage before it is played."""
 
     title: str
     says: str
-    rate: float | None = None
+    rate_usd: float | None = None
     dropped: bool = False
     gone: bool = False
     scenario: str = ""
@@ -100,35 +102,36 @@ BUDGETS = (
 
 
 def staged(plan: Plan, *, seeds: int, n: int, policies: Sequence[tuple[str, float]]) -> Stage:
-    """Return a stage with the supervised limit, and of the drop with a utility."""
+    """Return a stage with the supervised limit; that of a drop has a utility, too."""
     worlds = [world(seed, n, dropped=plan.dropped, gone=plan.gone) for seed in range(seeds)]
     traces = [
-        play(at, label, skill, seed, plan.rate)
+        play(played, label, skill, seed, plan.rate_usd)
         for label, skill in policies
-        for seed, at in enumerate(worlds)
+        for seed, played in enumerate(worlds)
     ]
     utility = {
-        seed: at.quality - 60.0 * np.minimum(at.cost_usd, 0.01) for seed, at in enumerate(worlds)
+        seed: played.quality - 60.0 * np.minimum(played.cost_usd, 0.01)
+        for seed, played in enumerate(worlds)
     }
     return stage_of(
         title=plan.title,
         says=plan.says,
         scenario=plan.scenario,
         traces=traces,
-        budget_rate_usd=plan.rate,
+        budget_rate_usd=plan.rate_usd,
         supervised=None if plan.gone else dict(enumerate(map(limit, worlds))),
         utility=utility if plan.dropped else None,
     )
 
 
-def limit(at: World) -> Supervised:
-    """Return choices from the mean of each task."""
-    hard = np.array([task == "hard" for task in at.task])
+def limit(played: World) -> Supervised:
+    """Return the supervised limit, whose prediction is the mean of each task."""
+    hard = np.array([task == "hard" for task in played.task])
     quality, cost = (
         np.where(hard[:, None], of[hard].mean(axis=0), of[~hard].mean(axis=0))
-        for of in (at.quality, at.cost_usd)
+        for of in (played.quality, played.cost_usd)
     )
-    return Supervised(quality, cost, at.quality, at.cost_usd)
+    return Supervised(quality, cost, played.quality, played.cost_usd)
 
 
 def run_file(
@@ -138,7 +141,7 @@ def run_file(
     policies: Sequence[tuple[str, float]] = POLICIES,
     plans: Sequence[Plan] = PLANS,
 ) -> RunFile:
-    """Return a run, by default of: as it is, a drop under a budget, and a model drained."""
+    """Return a run; by default nothing happens, a model drops under a budget, one is drained."""
     return RunFile(
         title="made-up run",
         command=["sim", "replay", "a file.parquet", "--policy", "learner"],

@@ -38,9 +38,9 @@ def folder(tmp_path: Path) -> Path:
 def test_convert_keeps_data_and_notes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out, prices = folder / "mmlu.csv", folder / "out.parquet", folder / "prices.csv"
     assert call("convert", data, out, "--prices", prices) == 0
-    told = capsys.readouterr()
-    assert told.out == f"{out}: 24 rows, 2 models\n"
-    assert told.err.startswith("mmlu: the costs of 48 answers are estimates, bytes / 4 input")
+    output = capsys.readouterr()
+    assert output.out == f"{out}: 24 rows, 2 models\n"
+    assert output.err.startswith("mmlu: the costs of 48 answers are estimates, bytes / 4 input")
     before, after = load(data, prices=prices), load(out)
     assert after.digest() == before.digest() and after.notes == before.notes
     assert call("describe", out) == 0
@@ -48,7 +48,7 @@ def test_convert_keeps_data_and_notes(folder: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["convert", "query.jsonl", "out.parquet"], "query holds prompts without outcomes"),
         (["convert", "mmlu.csv", "out.csv"], "OUT.parquet: the name must end in .parquet"),
@@ -67,7 +67,7 @@ def test_convert_keeps_data_and_notes(folder: Path, capsys: pytest.CaptureFixtur
 def test_what_cannot_be_done_is_told_in_one_line(
     folder: Path,
     words: list[str],
-    told: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -75,7 +75,7 @@ def test_what_cannot_be_done_is_told_in_one_line(
     assert call(*words) == 2
     lines = capsys.readouterr().err.splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1 and lines[-1] == errors[0] and told in errors[0]
+    assert len(errors) == 1 and lines[-1] == errors[0] and message in errors[0]
 
 
 def test_a_file_is_not_written_over_itself(folder: Path) -> None:
@@ -87,10 +87,10 @@ def test_a_file_is_not_written_over_itself(folder: Path) -> None:
 def test_describe_writes_what_it_shows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out.json"
     assert call("describe", folder / "spend.jsonl", "--json", out) == 0
-    told = capsys.readouterr()
-    assert "spend: 1 cache hits left out" in told.err
-    assert "no propensities: only for a warm start and the direct method" in told.err
-    assert "warning: no answer is judged" in told.out
+    output = capsys.readouterr()
+    assert "spend: 1 cache hits left out" in output.err
+    assert "no propensities: only for a warm start and the direct method" in output.err
+    assert "warning: no answer is judged" in output.out
     report = json.loads(out.read_text())
     assert report["rows"] == 5 and report["models"][0]["quality"] is None
     assert report["digest"] == load(folder / "spend.jsonl").digest()
@@ -101,9 +101,9 @@ def test_replay_takes_any_format_with_prices(
 ) -> None:
     options = ("--policy", "linucb", "--seeds", "1", "--jobs", "1")
     assert call("replay", folder / "mmlu.csv", "--prices", folder / "prices.csv", *options) == 0
-    told = capsys.readouterr()
-    assert "mmlu: 24 rows, 2 models\n" in told.out
-    assert "are estimates" in told.err
+    output = capsys.readouterr()
+    assert "mmlu: 24 rows, 2 models\n" in output.out
+    assert "are estimates" in output.err
 
 
 def test_a_spend_log_warms_costs_and_estimates_warm_nothing(folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_spend_log_warms_costs_and_estimates_warm_nothing(folder: Path) -> Non
     spend = fitted("spend.jsonl").arrays
     (quality,), (cost,) = (sums_of(spend, prefix=kind).values() for kind in ("", "cost_"))
     assert (quality.count, cost.count) == (0.0, 5.0)
-    # 0.002148 USD are 1074 output tokens at 2 USD per million; nobody stored the prompts.
+    # 0.002148 USD are 1074 output tokens at 2 USD per million; no prompt was stored.
     assert cost.moment[-1] / cost.count == pytest.approx(np.log(1074 / 512), rel=1e-6)
     counts = [sums.count for sums in sums_of(fitted("mmlu.csv").arrays, prefix="cost_").values()]
     assert counts == [0.0, 0.0]

@@ -81,7 +81,7 @@ def test_policies_are_judged_and_written(
     ]
 
 
-def test_the_log_alone_may_be_asked_of(uniform: str) -> None:
+def test_the_log_alone_can_be_evaluated(uniform: str) -> None:
     assert call("--log", uniform, *EVEN) == 0
 
 
@@ -94,7 +94,7 @@ def test_a_daemons_log(database: Path, tmp_path: Path) -> None:
     assert report["decisions"] == 400
     estimates = report["policies"][1]["estimates"]
     assert list(estimates) == ["quality", "cost", "utility"]
-    # Outcomes of the book are uniform, whoever answers.
+    # Outcomes of the book are uniform, whichever model answers.
     assert estimates["quality"]["dr"]["normal"]["low"] < 0.5
     assert estimates["quality"]["dr"]["normal"]["high"] > 0.5
     assert report["zero_router"][0]["label"] == "logged"
@@ -152,7 +152,7 @@ def test_a_replay_that_says_nothing_ends_with_three(uniform: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--learn-fraction", "1"), "--learn-fraction: in [0, 1), not 1"),
         (("--budget-rate", "0"), "--budget-rate: must be above 0, not 0"),
@@ -175,29 +175,29 @@ def test_a_replay_that_says_nothing_ends_with_three(uniform: str) -> None:
         (("--json", "/nowhere/out.json"), "--json: /nowhere/out.json"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(
-    uniform: str, options: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+def test_wrong_input_is_one_line(
+    uniform: str, options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("--log", uniform, *options) == 2
     out, error = capsys.readouterr()
     # Before anything is worked out, or a long run ends with nothing to show.
     assert out == ""
     error = error.strip()
-    assert told in error
+    assert message in error
     assert "\n" not in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize(
-    ("log", "told"),
+    ("log", "message"),
     [
         ("gone.parquet", "gone.parquet: no such file"),
         ("sqlite:////nowhere/gone.db", "--log: there is no file /nowhere/gone.db"),
         ("nosuch://host/db", "--log:"),
     ],
 )
-def test_logs_that_are_none(log: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_that_are_none(log: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--log", log, *C) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_pool_that_is_none_and_a_time_without_decisions(

@@ -54,8 +54,8 @@ def test_it_trains_on_data_and_says_so(data: Path, tmp_path: Path) -> None:
     assert prior.kind == "barp" and prior.embedder == make_embedder().identity
     assert prior.arrays["arms"].tolist() == [name for name in dataset.models if name != "coder"]
     assert prior.arrays["head"].shape == (2, 2, FEATURES)
-    dearest = float(dataset.cost_usd[:100].mean(axis=0).max())
-    assert float(prior.arrays["tau_cost"]) == pytest.approx(dearest)
+    most_expensive_usd = float(dataset.cost_usd[:100].mean(axis=0).max())
+    assert float(prior.arrays["tau_cost"]) == pytest.approx(most_expensive_usd)
     assert len(result.stdout.splitlines()) == 1
     assert "2 models" in result.stdout and "to 100 prompts" in result.stdout
 
@@ -156,9 +156,7 @@ def test_data_without_costs_is_refused(data: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_in_a_line(
-    data: Path, tmp_path: Path, words: list[str], message: str
-) -> None:
+def test_a_mistake_is_one_line(data: Path, tmp_path: Path, words: list[str], message: str) -> None:
     words = [str(data) if word == "DATA" else word for word in words]
     words += [] if "--out" in words else ["--out", str(tmp_path / "p")]
     result = run(*words)

@@ -70,8 +70,8 @@ def test_the_prior_is_those_rows_learned(data: Path, tmp_path: Path) -> None:
     policy.adopt(prior.arrays)
     for k, name in enumerate(dataset.models):
         policy.add_arm(name)
-        known = ~np.isnan(dataset.quality[:, k])
-        gram, moment = x[known].T @ x[known], dataset.quality[known, k] @ x[known]
+        judged = ~np.isnan(dataset.quality[:, k])
+        gram, moment = x[judged].T @ x[judged], dataset.quality[judged, k] @ x[judged]
         precision, mean = policy.ridge.precision[k], policy.ridge.mean[k]
         theta = np.linalg.solve(gram + np.diag(precision), moment + precision * mean)
         assert np.allclose(policy.ridge.solve(0)[0][k], theta, atol=1e-9)
@@ -137,9 +137,7 @@ def test_a_neural_embedder_gets_a_basis(data: Path, tmp_path: Path) -> None:
         (["DATA", "--task", "a", "--task", "a"], "--task: given twice"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_a_line(
-    data: Path, tmp_path: Path, words: list[str], message: str
-) -> None:
+def test_a_mistake_is_one_line(data: Path, tmp_path: Path, words: list[str], message: str) -> None:
     words = [str(data) if word == "DATA" else word for word in words]
     for option, value in (("--n-effective", "30"), ("--out", str(tmp_path / "p"))):
         words += [] if option in words else [option, value]

@@ -1,4 +1,4 @@
-"""Policies as people name them: what is meant, and what is refused in one line."""
+"""Candidates as people write them: what is meant, and what is refused in one line."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ import pytest
 
 from banditroute.learn.prior import Prior
 from sim.errors import InputError
-from sim.play import candidate, libraries
-from sim.play.candidate import Candidate, check_labels, parse_candidate
+from sim.play import libraries
+from sim.play.candidate import KEYS, Candidate, check_labels, parse_candidate
 
 MODELS = ("small", "large")
 
 
 def test_a_name_and_its_parameters() -> None:
-    one = parse_candidate("linucb:alpha=0.3, ridge=30")
-    assert (one.label, one.name) == ("linucb:alpha=0.3, ridge=30", "linucb")
-    assert one.params == {"alpha": 0.3, "ridge": 30}
-    assert (one.prior, one.pacing, one.options.exploration_share) == ("", "history", 0.0)
+    candidate = parse_candidate("linucb:alpha=0.3, ridge=30")
+    assert (candidate.label, candidate.name) == ("linucb:alpha=0.3, ridge=30", "linucb")
+    assert candidate.params == {"alpha": 0.3, "ridge": 30}
+    assert (candidate.prior, candidate.pacing, candidate.options.exploration_share) == (
+        "",
+        "history",
+        0.0,
+    )
     assert parse_candidate("thompson") == Candidate.of("thompson")
     assert parse_candidate("fixed:arm=large").params == {"arm": "large"}
 
 
-def test_a_file_holds_the_keys_of_a_pool_that_are_a_policys_own(tmp_path: Path) -> None:
+def test_a_file_holds_the_keys_of_a_pool_that_belong_to_a_policy(tmp_path: Path) -> None:
     path = tmp_path / "linucb.yaml"
     path.write_text(
         "policy: {name: linucb, alpha: 0.5}\nexploration_share: 0.25\nexploration_cost_share: 1\n"
     )
-    one = parse_candidate(str(path))
-    assert one == Candidate.of(
+    candidate = parse_candidate(str(path))
+    assert candidate == Candidate.of(
         "linucb",
         {"alpha": 0.5},
         label=str(path),
@@ -39,7 +43,7 @@ def test_a_file_holds_the_keys_of_a_pool_that_are_a_policys_own(tmp_path: Path) 
     )
     path.write_text("policy: pilot\n")
     assert parse_candidate(str(path)).name == "pilot"
-    assert candidate.KEYS[0] == "policy" and "reset_on_drift" in candidate.KEYS
+    assert KEYS[0] == "policy" and "reset_on_drift" in KEYS
 
 
 def test_a_prior_lies_beside_the_file_and_travels_as_text(tmp_path: Path) -> None:
@@ -54,16 +58,16 @@ def test_a_prior_lies_beside_the_file_and_travels_as_text(tmp_path: Path) -> Non
     (tmp_path / "p.npz").write_bytes(prior.dump())
     path = tmp_path / "warm.yaml"
     path.write_text("policy: linucb\nprior: p.npz\n")
-    one = parse_candidate(str(path))
-    assert (one.prior, one.options.prior) == (prior.text(), None)
+    candidate = parse_candidate(str(path))
+    assert (candidate.prior, candidate.options.prior) == (prior.text(), None)
     assert parse_candidate(f"linucb@{tmp_path / 'p.npz'}").prior == prior.text()
-    one.check(models=MODELS, embedder="mine", dim=2)
+    candidate.check(models=MODELS, embedder="mine", dim=2)
     with pytest.raises(InputError, match="warm.yaml': prior: fitted on features of embedder"):
-        one.check(models=MODELS, embedder="another", dim=2)
+        candidate.check(models=MODELS, embedder="another", dim=2)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (None, "No such file or directory"),
         ("policy: [", "not YAML in line 1: "),
@@ -78,8 +82,8 @@ def test_a_prior_lies_beside_the_file_and_travels_as_text(tmp_path: Path) -> Non
         ("policy: linucb\nprior: absent.npz", "prior: "),
     ],
 )
-def test_a_wrong_file_is_told_with_its_name_and_key(
-    tmp_path: Path, text: str | None, told: str
+def test_the_error_of_a_wrong_file_names_it_and_the_key(
+    tmp_path: Path, text: str | None, message: str
 ) -> None:
     path = tmp_path / "p.yaml"
     if text is not None:
@@ -87,7 +91,7 @@ def test_a_wrong_file_is_told_with_its_name_and_key(
     with pytest.raises(InputError) as error:
         parse_candidate(str(path))
     assert str(error.value).startswith(f"--policy: {path}: ")
-    assert told in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_what_does_not_fit_the_data_is_refused() -> None:
@@ -99,8 +103,8 @@ def test_what_does_not_fit_the_data_is_refused() -> None:
 
 def test_a_published_package_is_a_policy_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "find_spec", lambda package: package)
-    one = parse_candidate("paretobandit:forgetting_factor=1")
-    assert (one.name, one.params) == ("paretobandit", {"forgetting_factor": 1})
+    candidate = parse_candidate("paretobandit:forgetting_factor=1")
+    assert (candidate.name, candidate.params) == ("paretobandit", {"forgetting_factor": 1})
     with pytest.raises(InputError, match="alfa: unknown parameter of mabwiser; valid: alpha"):
         parse_candidate("mabwiser:alfa=1")
     with pytest.raises(InputError, match="alpha: not a valid value: 'x'"):

@@ -1,4 +1,4 @@
-"""Published packages as players: what they are told, with packages of the same face in their place."""
+"""Published libraries as players: what they get, with stand-ins of the same interface."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def made(name: str, **rest: Any) -> Player:
 
 @dataclass
 class Router:
-    """The face of ParetoBandit's router: the first model, and a list of what it was told."""
+    """Stands in for ParetoBandit's router: chooses the first model, and keeps the feedback."""
 
     given: dict[str, Any]
     registry: dict[str, Any]
-    told: list[Any] = field(default_factory=list)
+    feedback: list[Any] = field(default_factory=list)
 
     @classmethod
     def create(cls, *, model_registry: dict[str, Any], **given: Any) -> Router:
@@ -48,10 +48,12 @@ class Router:
 
     def route(self, x: np.ndarray) -> tuple[str, SimpleNamespace]:
         assert x.dtype == np.float64
-        return next(iter(self.registry)), SimpleNamespace(request_id=len(self.told), cost_usd=0.0)
+        return next(iter(self.registry)), SimpleNamespace(
+            request_id=len(self.feedback), cost_usd=0.0
+        )
 
     def process_feedback(self, request_id: int, reward: float) -> None:
-        self.told.append((request_id, reward))
+        self.feedback.append((request_id, reward))
 
     def register_model(self, name: str, **prices: float) -> None:
         self.registry[name] = prices
@@ -98,7 +100,7 @@ def test_paretobandit_is_told_bills_feedback_and_offers(pareto: list[Router]) ->
     assert first.model == "a" and np.isnan(first.propensity) and player.digest() == ""
     player.bill(first, 0.5)
     player.feed(second, quality=0.7, cost_usd=0.1)
-    assert first.note.cost_usd == 0.5 and pareto[0].told == [(second.note.request_id, 0.7)]
+    assert first.note.cost_usd == 0.5 and pareto[0].feedback == [(second.note.request_id, 0.7)]
     player.offer([spec("a", 1.0), spec("b", 4.0), spec("c", 3.0)], draining={"a"})
     assert list(pareto[0].registry) == ["b", "c"]
     assert pareto[0].registry["b"]["output_cost_per_m"] == 4.0
@@ -107,20 +109,20 @@ def test_paretobandit_is_told_bills_feedback_and_offers(pareto: list[Router]) ->
 
 
 class Mab:
-    """The face of MABWiser: the last arm, and a list of what it was told."""
+    """Stands in for MABWiser: chooses the last arm, and keeps the calls that teach it."""
 
     def __init__(self, arms: list[str], policy: Any, *, seed: int) -> None:
-        self.arms, self.policy, self.told = list(arms), policy, []
+        self.arms, self.policy, self.feedback = list(arms), policy, []
 
     def predict(self, x: np.ndarray) -> str:
-        assert self.told
+        assert self.feedback
         return self.arms[-1]
 
     def fit(self, arms: list[str], rewards: list[float], x: np.ndarray) -> None:
-        self.told.append(("fit", arms, rewards, x.tolist()))
+        self.feedback.append(("fit", arms, rewards, x.tolist()))
 
     def partial_fit(self, arms: list[str], rewards: list[float], x: np.ndarray) -> None:
-        self.told.append(("partial_fit", arms, rewards, x.tolist()))
+        self.feedback.append(("partial_fit", arms, rewards, x.tolist()))
 
     def add_arm(self, arm: str) -> None:
         self.arms.append(arm)
@@ -143,14 +145,14 @@ def test_mabwiser_learns_utility_and_is_asked_once_it_was_taught() -> None:
     player = made("mabwiser")
     (first,) = player.decide(X[:1], TOKENS[:1])
     assert first.model in ("a", "b")
-    # tau is what 512 output tokens of the dearest model cost.
+    # tau is what 512 output tokens of the most expensive model cost.
     player.feed(first, quality=0.9, cost_usd=0.5 * 512 * 2.0 / 1e6)
     (second,) = player.decide(X[1:], TOKENS[1:])
     player.feed(second, quality=0.4, cost_usd=1.0)
-    told = player._mab.told  # type: ignore[attr-defined]
-    assert [one[0] for one in told] == ["fit", "partial_fit"]
-    assert told[0][1:] == ([first.model], [pytest.approx(0.9 - 0.25 * 0.5)], [[0.5, 1.0]])
-    assert (second.model, told[1][2]) == ("b", [pytest.approx(0.4 - 0.25)])
+    calls = player._mab.feedback  # type: ignore[attr-defined]
+    assert [call[0] for call in calls] == ["fit", "partial_fit"]
+    assert calls[0][1:] == ([first.model], [pytest.approx(0.9 - 0.25 * 0.5)], [[0.5, 1.0]])
+    assert (second.model, calls[1][2]) == ("b", [pytest.approx(0.4 - 0.25)])
 
 
 @pytest.mark.usefixtures("mab")
@@ -159,4 +161,4 @@ def test_mabwiser_forgets_a_model_that_is_drained_and_late_feedback_on_it() -> N
     player.offer([*SPECS, spec("c", 1.0)], draining={"a"})
     assert player._mab.arms == ["b", "c"]  # type: ignore[attr-defined]
     player.feed(Choice("a", note=X[:1]), quality=1.0, cost_usd=0.0)
-    assert player._mab.told == []  # type: ignore[attr-defined]
+    assert player._mab.feedback == []  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Runs side by side: where they run changes nothing, and what fails is told."""
+"""Runs side by side: where they run changes nothing, and a failure ends them all."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def experiments() -> list[Experiment]:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
-    told: list[tuple[int, int]] = []
+    done: list[tuple[int, int]] = []
     results = each(
-        power, 2, [3, 1, 2], jobs=jobs, on_done=lambda task, result: told.append((task, result))
+        power, 2, [3, 1, 2], jobs=jobs, on_done=lambda task, result: done.append((task, result))
     )
     assert results == [8, 2, 4]
-    assert sorted(told) == [(1, 2), (2, 4), (3, 8)]
+    assert sorted(done) == [(1, 2), (2, 4), (3, 8)]
 
 
 def interrupts_blocked(_: None, task: int) -> bool:
@@ -59,7 +59,7 @@ def test_interrupts_reach_this_process_alone() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_what_fails_in_a_worker_fails_here(jobs: int) -> None:
+def test_a_failure_in_a_worker_is_raised_here(jobs: int) -> None:
     with pytest.raises(InputError, match="exponent: -1"):
         each(power, 2, [1, -1, 2], jobs=jobs)
 
@@ -97,7 +97,7 @@ def test_ray_gives_the_same_results_and_is_gone_afterwards() -> None:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_told_in_one_line() -> None:
+def test_a_cluster_that_is_not_there_is_one_line() -> None:
     with pytest.raises(InputError, match=r"--ray-address: 127.0.0.1:1: .+") as error:
         each(power, 2, [1], ray="127.0.0.1:1")
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Replay: it learns, it repeats, and nobody sees what he did not choose."""
+"""Replay: it learns, it repeats, and no player sees the outcome of a model it did not choose."""
 
 from __future__ import annotations
 
@@ -101,18 +101,18 @@ def test_labels_of_other_models_are_never_seen() -> None:
     assert run(replace(plan, dataset=spoiled), LINUCB, seed=1).digest == honest.digest
 
 
-class Told:
-    """A player that chooses its first model on offer and writes down what it is told."""
+class Recorder:
+    """A player that chooses its first model on offer and records its calls."""
 
-    name, package, params, budgets = "told", "told", (), True
-    heard: ClassVar[list[tuple[object, ...]]] = []
+    name, package, params, budgets = "recorder", "recorder", (), True
+    calls: ClassVar[list[tuple[object, ...]]] = []
 
     def __init__(self, specs: Sequence[ModelSpec], **rest: object) -> None:
-        self.heard.clear()
+        self.calls.clear()
         self.count = 0
 
     def begin(self, requests: int) -> None:
-        self.heard.append(("begin", requests))
+        self.calls.append(("begin", requests))
 
     def offer(
         self,
@@ -123,18 +123,18 @@ class Told:
     ) -> None:
         self.names = [spec.name for spec in specs if spec.name not in draining]
         prices = [round(spec.output_price, 6) for spec in specs]
-        self.heard.append(("offer", self.names, prices, reservation_usd))
+        self.calls.append(("offer", self.names, prices, reservation_usd))
 
     def decide(self, x: np.ndarray, prompt_bytes: np.ndarray) -> list[Choice]:
         first, self.count = self.count, self.count + len(x)
-        self.heard.append(("decide", len(x)))
+        self.calls.append(("decide", len(x)))
         return [Choice(self.names[0], note=first + k) for k in range(len(x))]
 
     def bill(self, choice: Choice, cost_usd: float) -> None:
-        self.heard.append(("bill", choice.note, cost_usd))
+        self.calls.append(("bill", choice.note, cost_usd))
 
     def feed(self, choice: Choice, *, quality: float, cost_usd: float) -> None:
-        self.heard.append(("feed", choice.note, quality))
+        self.calls.append(("feed", choice.note, quality))
 
     def digest(self) -> str:
         return ""
@@ -150,34 +150,36 @@ class Made:
         return replace(World.from_dataset(dataset, rows), **self.columns)
 
 
-def told(
+def recorded(
     monkeypatch: pytest.MonkeyPatch, rows: int = 6, *, batch: int = 1, **columns: object
 ) -> tuple[Trace, Callable[..., list[tuple[object, ...]]]]:
-    """Play a world of so many rows, changed in some columns, and return what was done and heard."""
-    monkeypatch.setitem(libraries.LIBRARIES, "told", Told)  # type: ignore[arg-type]
+    """Play a world with some columns changed; return its trace, and the calls by kind."""
+    monkeypatch.setitem(libraries.LIBRARIES, "recorder", Recorder)  # type: ignore[arg-type]
     plan = replace(experiment(rows, split=Split(fraction=0.0)), scenario=Made(columns), batch=batch)
-    trace = run(plan, Candidate.of("told"), seed=0)
-    return trace, lambda *kinds: [one for one in Told.heard if one[0] in kinds]
+    trace = run(plan, Candidate.of("recorder"), seed=0)
+    return trace, lambda *kinds: [call for call in Recorder.calls if call[0] in kinds]
 
 
 def test_feedback_is_learned_in_order_of_arrival_before_the_request_that_comes_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     delay = np.array([2.5, 0.0, 0.5, np.inf, 100.0, 10.0])
-    trace, heard = told(monkeypatch, delay_s=np.repeat(delay[:, None], 3, axis=1))
-    order = [one[:2] for one in heard("decide", "feed")]
+    trace, calls = recorded(monkeypatch, delay_s=np.repeat(delay[:, None], 3, axis=1))
+    order = [call[:2] for call in calls("decide", "feed")]
     decided, fed = ("decide", 1), "feed"
     # 1 at once, 2 at 2.5 s and so with 0 before the request of 3 s; 5 at 15 s, 4 at 104 s, 3 never.
     expected = [decided, decided, (fed, 1), decided, (fed, 0), (fed, 2), decided, decided, decided]
     assert order == [*expected, (fed, 5), (fed, 4)]
-    assert len(heard("bill")) == 6
+    assert len(calls("bill")) == 6
     assert trace.chosen.tolist() == [0] * 6 and np.isnan(trace.propensity).all()
 
 
-def test_a_player_hears_the_judge_and_is_scored_by_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feedback_is_the_judged_quality_and_the_score_the_true_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     judged = np.linspace(0.0, 1.0, 18).reshape(6, 3)
-    trace, heard = told(monkeypatch, judged=judged)
-    assert [one[2] for one in heard("feed")] == judged[:, 0].tolist()
+    trace, calls = recorded(monkeypatch, judged=judged)
+    assert [call[2] for call in calls("feed")] == judged[:, 0].tolist()
     assert trace.quality == pytest.approx(trace.world.quality[:, 0].mean())
 
 
@@ -188,17 +190,17 @@ def test_batches_are_decided_at_once_and_end_where_the_offer_changes(
     offered[:5, 2] = offered[5:, 0] = False
     factor = np.ones((11, 3))
     factor[10, 1] = 3.0
-    trace, heard = told(monkeypatch, rows=11, batch=4, offered=offered, price_factor=factor)
-    assert [one[1] for one in heard("decide")] == [4, 1, 4, 1, 1]
+    trace, calls = recorded(monkeypatch, rows=11, batch=4, offered=offered, price_factor=factor)
+    assert [call[1] for call in calls("decide")] == [4, 1, 4, 1, 1]
     assert trace.chosen.tolist() == [0] * 5 + [1] * 6
-    _, *(first, second, third) = zip(*heard("offer"), strict=True)
+    _, *(first, second, third) = zip(*calls("offer"), strict=True)
     assert list(first) == [["small", "coder"], ["coder", "large"], ["coder", "large"]]
     small, coder, large = second[1]
     assert second[0] == [small, coder]
     assert second[2] == [small, pytest.approx(3.0 * coder, rel=1e-4), large]
     assert third[2] == {name: pytest.approx(third[1][name] * by) for name, by in BY.items()}
-    firsts = [one for one in heard("decide", "feed")][:6]
-    assert [one[0] for one in firsts] == ["decide", *["feed"] * 4, "decide"]
+    firsts = [call for call in calls("decide", "feed")][:6]
+    assert [call[0] for call in firsts] == ["decide", *["feed"] * 4, "decide"]
 
 
 BY = {"small": 1.0, "coder": 3.0, "large": 1.0}
