@@ -182,9 +182,9 @@ def checked_array(prior: Mapping[str, NDArray[Any]], name: str, shape: tuple[int
     """
     if name not in prior or prior[name].shape != shape:
         actual = list(prior[name].shape) if name in prior else "nothing"
-        raise ValueError(f"prior: {name} of shape {list(shape)}, not {actual}")
+        raise ValueError(f"prior: {name}: must have shape {list(shape)}, has {actual}")
     if prior[name].dtype.kind not in "fiu" or not np.isfinite(prior[name]).all():
-        raise ValueError(f"prior: {name}: every number finite")
+        raise ValueError(f"prior: {name}: every number must be finite")
     return prior[name].astype(np.float64)
 
 

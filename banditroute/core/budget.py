@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from banditroute.core.pool import NANO
 
 ROLLING = "rolling"
-PERIODS = ("total", "hour", "day", "month", ROLLING)
 MOST_USD = 1e9
 """The largest cap, in US dollars. In nano-dollars, the sum of several such caps fits 64 bits."""
 
 _US = 1_000_000
+_CALENDAR_US = {"hour": 3_600 * _US, "day": 86_400 * _US, "month": 31 * 86_400 * _US}
+"""So long after the start of a window the next one has begun, and the one after it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Budget:
     cap_nano : int
         Limit on the total cost of the decisions of one window, in nano-dollars.
     period : str
-        One of `PERIODS`; ``hour``, ``day`` and ``month`` are calendar periods in UTC.
+        ``total``, ``hour``, ``day``, ``month`` or ``rolling``; ``hour``, ``day`` and ``month`` are
+        calendar periods in UTC.
     rolling_s : int or None
         Length of a rolling window, in seconds.
     scope_tag, scope_value : str or None
@@ -83,33 +85,20 @@ class Budget:
         The result is 0 for ``total`` and ``rolling``. A rolling window has no fixed start: each
         decision counts for `span_us` from its own time.
         """
-        start = _calendar_start(self.period, now_us)
-        return 0 if start is None else _us(start)
+        if self.period not in _CALENDAR_US:
+            return 0
+        start = datetime.fromtimestamp(now_us // _US, tz=UTC).replace(minute=0, second=0)
+        if self.period != "hour":
+            start = start.replace(hour=0)
+        if self.period == "month":
+            start = start.replace(day=1)
+        return round(start.timestamp()) * _US
 
     def resets_at_us(self, now_us: int) -> int | None:
         """Return the start of the next window; None for ``total`` and ``rolling``."""
-        start = _calendar_start(self.period, now_us)
-        if start is None:
+        if self.period not in _CALENDAR_US:
             return None
-        if self.period == "month":
-            first_of_next = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
-            return _us(first_of_next)
-        return _us(start + timedelta(**{f"{self.period}s": 1}))
-
-
-def _calendar_start(period: str, now_us: int) -> datetime | None:
-    """Return the start of the current hour, day or month, None for other periods."""
-    moment = datetime.fromtimestamp(now_us // _US, tz=UTC)
-    hour = moment.replace(minute=0, second=0, microsecond=0)
-    if period == "hour":
-        return hour
-    if period == "day":
-        return hour.replace(hour=0)
-    return hour.replace(hour=0, day=1) if period == "month" else None
-
-
-def _us(moment: datetime) -> int:
-    return round(moment.timestamp()) * _US
+        return self.window_start_us(self.window_start_us(now_us) + _CALENDAR_US[self.period])
 
 
 def nanos(usd: float) -> int:

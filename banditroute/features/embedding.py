@@ -150,8 +150,7 @@ class Embedder(ABC):
             chosen = set(with_vector)
             without = [i for i in range(count) if i not in chosen]
             self._fill_text(out, prompts, without)
-        if prompts.count(None) < count:
-            self._fill_surface(out, prompts, with_vector)
+        self._fill_surface(out, prompts, with_vector)
         return out
 
     @abstractmethod
@@ -170,8 +169,7 @@ class Embedder(ABC):
         """
 
     def _text(self, prompts: Sequence[str]) -> tuple[Float32Array, NDArray[np.float64]]:
-        surface = [text.analyse(rows)[1] for rows in text.chunks(text.encode(prompts))]
-        return self._place(self.vectors(prompts)), np.concatenate(surface)
+        return self._place(self.vectors(prompts)), text.surface(prompts)
 
     def _fill_text(
         self, out: Float32Array, prompts: Sequence[str | None], rows: list[int] | None
@@ -189,12 +187,9 @@ class Embedder(ABC):
         self, out: Float32Array, prompts: Sequence[str | None], rows: list[int]
     ) -> None:
         pairs = [(i, prompt) for i in rows if (prompt := prompts[i]) is not None]
-        encoded = text.encode([prompt for _, prompt in pairs])
-        start = 0
-        for chunk in text.chunks(encoded):
-            where = [i for i, _ in pairs[start : start + len(chunk)]]
-            out[where, _SURFACE] = self._standardise(text.analyse(chunk)[1])
-            start += len(chunk)
+        if pairs:
+            where, texts = zip(*pairs, strict=True)
+            out[list(where), _SURFACE] = self._standardise(text.surface(texts))
 
     def _standardise(self, surface: NDArray[np.float64]) -> NDArray[np.float64]:
         surface -= self._surface_mean

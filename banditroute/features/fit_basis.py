@@ -116,7 +116,7 @@ def fit_standard(prompts: Sequence[str]) -> Standard:
     Standard
         Of 14 features.
     """
-    raw = np.concatenate([text.analyse(rows)[1] for rows in text.chunks(text.encode(prompts))])
+    raw = text.surface(prompts)
     scale = raw.std(axis=0) + SURFACE_SLACK
     return Standard(raw.mean(axis=0).astype(np.float32), scale.astype(np.float32))
 

@@ -239,6 +239,22 @@ def analyse(rows: Sequence[bytes]) -> tuple[Ngrams, NDArray[np.float64]]:
     return ngrams, _surface(rows, joined, offsets, code_words)
 
 
+def surface(prompts: Sequence[str]) -> NDArray[np.float64]:
+    """Return the raw surface features of prompts, see `analyse`.
+
+    Parameters
+    ----------
+    prompts : sequence of str
+        n prompts, at least one.
+
+    Returns
+    -------
+    float64[n, 14]
+        Not standardised.
+    """
+    return np.concatenate([analyse(rows)[1] for rows in chunks(encode(prompts))])
+
+
 def _distinct(keys: NDArray[np.uint32], count: int) -> Ngrams:
     keys.sort()
     fresh = np.empty(len(keys) + 1, dtype=np.bool_)

@@ -25,6 +25,7 @@ from banditroute.features.embedding import FEATURES, make_embedder
 from banditroute.features.tasks import identity
 from policies import make_policy
 from policies.base import Arrays, Sums
+from policies.params import checked_array
 
 KINDS = ("sums", "pilot", "barp")
 PREFIXES = ("", "cost_")
@@ -85,7 +86,9 @@ class Prior:
             if kind != "pilot":
                 _check_sums(arrays)
             if "basis_mean" in arrays:
-                _check_basis(arrays["basis_mean"], arrays["basis_matrix"])
+                dim = arrays["basis_mean"].size
+                checked_array(arrays, "basis_mean", (dim,))
+                checked_array(arrays, "basis_matrix", (dim, COORDINATES))
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"prior: array missing or malformed: {error}") from error
         return cls(kind, embedder, arrays)
@@ -183,30 +186,17 @@ def _check_sums(arrays: Mapping[str, NDArray[Any]]) -> None:
     for prefix in PREFIXES:
         if prefix and f"{prefix}gram" not in arrays:
             continue
-        shapes = {"gram": (arms, dim, dim), "moment": (arms, dim), "square": (arms,)}
-        for name, shape in (shapes | {"count": (arms,)}).items():
-            array = arrays[prefix + name]
-            if array.shape != shape:
-                raise ValueError(
-                    f"prior: {prefix}{name}: must have shape {shape}, has {array.shape}"
-                )
-            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-                raise ValueError(f"prior: {prefix}{name}: every number must be finite")
-        for arm, gram in zip(arrays["arms"], arrays[f"{prefix}gram"], strict=True):
+        grams = checked_array(arrays, f"{prefix}gram", (arms, dim, dim))
+        checked_array(arrays, f"{prefix}moment", (arms, dim))
+        checked_array(arrays, f"{prefix}square", (arms,))
+        for arm, gram in zip(arrays["arms"], grams, strict=True):
             spectrum = np.linalg.eigvalsh(gram)
             if spectrum[0] < -1e-8 * max(spectrum[-1], 1.0):
                 raise ValueError(f"prior: {prefix}gram of {arm}: not a sum of squares")
-        if (arrays[f"{prefix}count"] < 0.0).any():
+        if (checked_array(arrays, f"{prefix}count", (arms,)) < 0.0).any():
             raise ValueError(f"prior: {prefix}count: must be at least 0")
     if len(set(arrays["arms"].tolist())) < arms:
         raise ValueError("prior: arms: a model is named twice")
-
-
-def _check_basis(mean: NDArray[Any], matrix: NDArray[Any]) -> None:
-    if mean.ndim != 1 or matrix.shape != (len(mean), COORDINATES):
-        raise ValueError(f"prior: basis_matrix: shape {matrix.shape} does not fit basis_mean")
-    if not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
-        raise ValueError("prior: basis: every number must be finite")
 
 
 @lru_cache(maxsize=16)

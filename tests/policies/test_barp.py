@@ -332,10 +332,13 @@ def test_sums_alone_place_the_head() -> None:
     ("change", "message"),
     [
         ({"head": None}, ""),
-        ({"head": np.zeros((3, 2, DIM + 1))}, r"prior: head of shape \[3, 2, 3\], not \[3, 2, 4\]"),
-        ({"head": np.full((3, 2, DIM), np.nan)}, "prior: head: every number finite"),
-        ({"inner": None}, r"prior: inner of shape \[8, 2\], not nothing"),
-        ({"outer": np.zeros((2, 3))}, r"prior: outer of shape \[2, 8\], not \[2, 3\]"),
+        (
+            {"head": np.zeros((3, 2, DIM + 1))},
+            r"prior: head: must have shape \[3, 2, 3\], has \[3, 2, 4\]",
+        ),
+        ({"head": np.full((3, 2, DIM), np.nan)}, "prior: head: every number must be finite"),
+        ({"inner": None}, r"prior: inner: must have shape \[8, 2\], has nothing"),
+        ({"outer": np.zeros((2, 3))}, r"prior: outer: must have shape \[2, 8\], has \[2, 3\]"),
         ({"tau_cost": np.array(0.0)}, "prior: tau_cost: above 0, not 0"),
         ({"spend_gram": None}, "prior: sums of quality and cost for every model"),
         ({"spend_moment": np.zeros((3, DIM + 1))}, "prior: of 3 features, not 4"),

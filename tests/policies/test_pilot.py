@@ -269,15 +269,18 @@ def test_a_prompt_that_maps_to_nothing_is_scored(params: dict[str, object]) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"projection": np.ones((SIZE, DIM + 1))}, "projection of shape [4, 6], not [4, 7]"),
-        ({"projection": np.array(1.0)}, "projection of shape [1, 6], not []"),
-        ({"center": np.ones(SIZE + 1)}, "center of shape [4], not [5]"),
-        ({"embeddings": np.ones((2, SIZE))}, "embeddings of shape [9, 4], not [2, 4]"),
-        ({"accuracy": np.full(len(ARMS), np.nan)}, "accuracy: every number finite"),
+        (
+            {"projection": np.ones((SIZE, DIM + 1))},
+            "projection: must have shape [4, 6], has [4, 7]",
+        ),
+        ({"projection": np.array(1.0)}, "projection: must have shape [1, 6], has []"),
+        ({"center": np.ones(SIZE + 1)}, "center: must have shape [4], has [5]"),
+        ({"embeddings": np.ones((2, SIZE))}, "embeddings: must have shape [9, 4], has [2, 4]"),
+        ({"accuracy": np.full(len(ARMS), np.nan)}, "accuracy: every number must be finite"),
         ({"accuracy": np.zeros(len(ARMS))}, "accuracy: at least 1e-06"),
-        ({"accuracy": np.array(["1"] * len(ARMS))}, "accuracy: every number finite"),
+        ({"accuracy": np.array(["1"] * len(ARMS))}, "accuracy: every number must be finite"),
         ({"temperature": 0.0}, "temperature: at least 1e-06"),
-        ({"temperature": np.inf}, "temperature: every number finite"),
+        ({"temperature": np.inf}, "temperature: every number must be finite"),
         ({"context": 1.5}, "context: in [0, 1]"),
         ({"support": -0.5}, "support: in [0, 1]"),
     ],
@@ -291,7 +294,7 @@ def test_a_bad_prior_is_refused_by_name(changes: dict[str, object], message: str
 def test_a_prior_must_be_whole() -> None:
     prior = preferences()
     del prior["center"]
-    with pytest.raises(ValueError, match=r"^prior: center of shape \[4\], not nothing$"):
+    with pytest.raises(ValueError, match=r"^prior: center: must have shape \[4\], has nothing$"):
         Pilot(dim=DIM).adopt(prior)
 
 

@@ -92,7 +92,7 @@ def test_a_replay_and_a_pool_start_from_it(data: Path, tmp_path: Path) -> None:
     assert prior is not None and prior.kind == "barp"
     for name in ("linucb", "thompson"):  # the sums in it are worth as much to them
         assert configured_prior(PoolOptions.model_validate({"policy": name, "prior": str(out)}))
-    with pytest.raises(ValueError, match="^prior: head of shape"):
+    with pytest.raises(ValueError, match="^prior: head: must have shape"):
         configured_prior(
             PoolOptions.model_validate({"policy": "barp", "prior": str(out), "tasks": ["a"]})
         )
