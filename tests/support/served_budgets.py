@@ -12,6 +12,7 @@ from banditroute.core.clock import now_us
 from banditroute.service.service import Service
 from banditroute.store import ledger
 from banditroute.store.budgets import load_budgets
+from banditroute.store.ledger import BudgetSums
 from support.served_daemon import Served
 
 BUDGETS = "/v1/budgets"
@@ -65,16 +66,28 @@ def names_budget(error: dict[str, Any], name: str = "b") -> dict[str, Any]:
 
 
 def sums(daemon: Served, name: str = "b") -> dict[str, int]:
-    """Return what a budget shows, in nano-dollars; check it against the sums in SQL."""
-    shown = daemon.get(f"{BUDGETS}/{name}")
-    with daemon.engine.connect() as connection:
-        (budget_,) = (one for one in load_budgets(connection) if one.name == name)
-        in_sql = ledger.sums(connection, budget_, now_us=now_us())
+    """Return what a budget shows, in nano-dollars; check it against the sums in SQL.
+
+    Housekeeping gives leases back on its own, so the sums must be the same before and after.
+    """
+    in_sql = _sums_in_sql(daemon, name)
+    while True:
+        before = in_sql
+        shown = daemon.get(f"{BUDGETS}/{name}")
+        in_sql = _sums_in_sql(daemon, name)
+        if in_sql == before:
+            break
     shown_nano = {part: round(shown[f"{part}_usd"] * 1e9) for part in MONEY}
     assert shown_nano == {part: getattr(in_sql, f"{part}_nano") for part in MONEY}
     assert round(shown["cap_usd"] * 1e9) == in_sql.cap_nano
     assert shown["requests"] == in_sql.requests
     return shown_nano
+
+
+def _sums_in_sql(daemon: Served, name: str) -> BudgetSums:
+    with daemon.engine.connect() as connection:
+        (budget_,) = (one for one in load_budgets(connection) if one.name == name)
+        return ledger.sums(connection, budget_, now_us=now_us())
 
 
 def service(daemon: Served) -> Service:
