@@ -1,1 +1,4 @@
-"""Offline: logged data in, the daemon's own router driven over it, a judged report out."""
+"""The simulator: it plays policies over logged data with the daemon's own router, and judges them.
+
+The daemon must never import it.
+"""
