@@ -203,7 +203,7 @@ def compare_with_log(evaluation: Evaluation, other: BanditLog, label: str) -> Lo
     differences = {}
     for policy in evaluation.policies:
         if policy.refusal is None:
-            estimate = evaluation.evaluator.interval(policy.values["quality"]["snips"])
+            estimate = policy.estimates["quality"]["snips"].normal
             half_width = math.hypot(estimate.half_width, mean.half_width)
             difference = Interval.around(estimate.mean - mean.mean, half_width)
             differences[policy.label] = difference

@@ -7,6 +7,7 @@ only the models that were open to the logged decision, at the prices of that tim
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +38,10 @@ def identity_of(candidate: Candidate, logging: PolicyIdentity) -> PolicyIdentity
     """
     options = candidate.options
     has_tau_latency = "tau_latency_ms" in options.model_fields_set
-    return PolicyIdentity(
+    return replace(
+        logging,
         policy=candidate.name,
         params=candidate.params,
-        embedder=logging.embedder,
-        dim=logging.dim,
         tau_cost_usd=options.tau_cost or logging.tau_cost_usd,
         tau_latency_ms=options.tau_latency_ms if has_tau_latency else logging.tau_latency_ms,
         prior=candidate.prior,
