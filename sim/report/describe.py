@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -26,18 +27,44 @@ _NO_TASK = "(none)"
 
 
 @dataclass(frozen=True, slots=True)
-class ModelLine:
-    """One model; a number that is not defined is NaN. The fields are keys of `describe --json`.
+class Line:
+    """One model or reference; a number that is not defined is NaN.
+
+    The fields are keys of `describe --json`.
 
     Attributes
     ----------
     name : str
-        Name of the model.
+        Name of the model or the reference.
     quality, quality_se : float
-        Mean over the rows on which the model was judged, and its standard error.
+        Mean over the rows on which the model was judged, and its standard error. For a reference
+        these are the complete rows.
     cost, cost_se : float
         Mean over the rows on which its cost is known, and its standard error; US dollars per
         request.
+    """
+
+    name: str
+    quality: float
+    quality_se: float
+    cost: float
+    cost_se: float
+
+    def cells(self) -> tuple[str, str, str]:
+        """Return name, quality and cost as cells of a table."""
+        return (
+            escape(self.name),
+            _number(self.quality, ".4f", error=self.quality_se),
+            _number(self.cost, ".3g", error=self.cost_se),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine(Line):
+    """One model.
+
+    Attributes
+    ----------
     judged : float
         Share of rows with a quality.
     unique_best : float
@@ -45,27 +72,8 @@ class ModelLine:
         model alone.
     """
 
-    name: str
-    quality: float
-    quality_se: float
-    cost: float
-    cost_se: float
     judged: float
     unique_best: float
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceLine:
-    """One reference: means over the complete rows, and their standard errors.
-
-    The fields are keys of `describe --json`; cost is in US dollars per request.
-    """
-
-    name: str
-    quality: float
-    quality_se: float
-    cost: float
-    cost_se: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ class Description:
         In the order of the data set.
     references : References or None
         On the complete rows; None where there are none.
-    lines : tuple of ReferenceLine
+    lines : tuple of Line
         The same as lines of a table, with standard errors.
     tasks : dict of str to int
         Rows by task, the most frequent first.
@@ -103,7 +111,7 @@ class Description:
     complete: int
     models: tuple[ModelLine, ...]
     references: References | None
-    lines: tuple[ReferenceLine, ...]
+    lines: tuple[Line, ...]
     tasks: dict[str, int]
     duplicates: int
     empty_prompts: int
@@ -119,7 +127,7 @@ def describe(dataset: Dataset) -> Description:
     quality, cost_usd = dataset.quality, dataset.cost_usd
     judged, priced = ~np.isnan(quality), ~np.isnan(cost_usd)
     complete = (judged & priced).all(axis=1) & bool(dataset.models)
-    references, lines = None, list[ReferenceLine]()
+    references, lines = None, list[Line]()
     if complete.any():
         labels = quality[complete], cost_usd[complete]
         plan = oracle_plan(*labels)
@@ -153,25 +161,16 @@ def _model_lines(dataset: Dataset, judged: Bools, priced: Bools) -> tuple[ModelL
         unique_best = (top & (top.sum(axis=1, keepdims=True) == 1)).mean(axis=0)
     lines = []
     for k, name in enumerate(dataset.models):
-        quality, quality_se = _mean_and_error(dataset.quality[judged[:, k], k])
-        cost_usd, cost_se_usd = _mean_and_error(dataset.cost_usd[priced[:, k], k])
-        lines.append(
-            ModelLine(
-                name=name,
-                quality=quality,
-                quality_se=quality_se,
-                cost=cost_usd,
-                cost_se=cost_se_usd,
-                judged=float(judged[:, k].mean()),
-                unique_best=float(unique_best[k]),
-            )
-        )
+        quality = _mean_and_error(dataset.quality[judged[:, k], k])
+        cost_usd = _mean_and_error(dataset.cost_usd[priced[:, k], k])
+        shares = float(judged[:, k].mean()), float(unique_best[k])
+        lines.append(ModelLine(name, *quality, *cost_usd, *shares))
     return tuple(lines)
 
 
 def _reference_lines(
     references: References, plan: Plan, quality: Float64, cost_usd: Float64
-) -> list[ReferenceLine]:
+) -> list[Line]:
     """Return the best model alone, the zero router's corners and the oracle."""
     names, single = references.models, references.best_single
     corners = [int(arms[0]) for arms in references.zero_router().arms]
@@ -181,7 +180,7 @@ def _reference_lines(
         ("oracle", plan_values(plan, quality), plan_values(plan, cost_usd)),
     ]
     return [
-        ReferenceLine(name, *_mean_and_error(its_quality), *_mean_and_error(its_cost_usd))
+        Line(name, *_mean_and_error(its_quality), *_mean_and_error(its_cost_usd))
         for name, its_quality, its_cost_usd in columns
     ]
 
@@ -239,51 +238,28 @@ def _copied(a: Float64, b: Float64) -> bool:
 
 def as_json(description: Description) -> dict[str, Any]:
     """Return the description as plain values; a number that is not defined is None."""
-    references = description.references
-    plain = {
-        field.name: getattr(description, field.name)
-        for field in fields(Description)
-        if field.name not in ("models", "references", "lines")
+    report = {field.name: getattr(description, field.name) for field in fields(description)}
+    lines, references = report.pop("lines"), report.pop("references")
+    # The models come after all numbers, and the references last.
+    report["models"] = report.pop("models")
+    report["references"] = references and {
+        "best_single": references.models[references.best_single],
+        "oracle": {"quality": references.oracle[0], "cost": references.oracle[1]},
+        "zero_router": references.zero_router().corners.tolist(),
+        "lines": lines,
     }
-    return plain | {
-        "warnings": list(description.warnings),
-        "notes": list(description.notes),
-        "models": [_plain(line) for line in description.models],
-        "references": None
-        if references is None
-        else {
-            "best_single": references.models[references.best_single],
-            "oracle": {"quality": references.oracle[0], "cost": references.oracle[1]},
-            "zero_router": references.zero_router().corners.tolist(),
-            "lines": [_plain(line) for line in description.lines],
-        },
-    }
-
-
-def _plain(line: ModelLine | ReferenceLine) -> dict[str, Any]:
-    """Return the fields of a line, None for NaN."""
-    values = {field.name: getattr(line, field.name) for field in fields(line)}
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
+    plain: dict[str, Any] = to_jsonable_python(report, inf_nan_mode="null")
+    return plain
 
 
 def show(console: Console, description: Description) -> None:
     """Print the tables and the warnings of a data set."""
     title = f"{description.name}: {description.rows:,} rows, {len(description.models)} models"
     if description.models:
-        table = Table(title=escape(title), title_justify="left")
-        for heading in ("model", "quality", "$ per request", "judged", "unique best"):
-            table.add_column(heading)
+        table = _table(escape(title), "model", "quality", "$ per request", "judged", "unique best")
         for line in description.models:
-            table.add_row(
-                escape(line.name),
-                _number(line.quality, ".4f", error=line.quality_se),
-                _number(line.cost, ".3g", error=line.cost_se),
-                f"{line.judged:.1%}",
-                _number(line.unique_best, ".1%"),
-            )
+            unique_best = _number(line.unique_best, ".1%")
+            table.add_row(*line.cells(), f"{line.judged:.1%}", unique_best)
         console.print(table)
     else:
         console.print(escape(title))
@@ -307,23 +283,20 @@ def _number(value: float, form: str, *, error: float = math.nan) -> str:
     return f"{value:{form}}" + (f" ± {error:{form}}" if math.isfinite(error) else "")
 
 
+def _table(title: str, *headings: str) -> Table:
+    return Table(*headings, title=title, title_justify="left")
+
+
 def _reference_table(description: Description) -> Table:
-    table = Table(title=f"on the {description.complete:,} complete rows", title_justify="left")
-    for heading in ("reference", "quality", "$ per request"):
-        table.add_column(heading)
+    title = f"on the {description.complete:,} complete rows"
+    table = _table(title, "reference", "quality", "$ per request")
     for line in description.lines:
-        table.add_row(
-            escape(line.name),
-            _number(line.quality, ".4f", error=line.quality_se),
-            _number(line.cost, ".3g", error=line.cost_se),
-        )
+        table.add_row(*line.cells())
     return table
 
 
 def _task_table(description: Description) -> Table:
-    table = Table(title="task mix", title_justify="left")
-    for heading in ("task", "rows", "share"):
-        table.add_column(heading)
+    table = _table("task mix", "task", "rows", "share")
     tasks = list(description.tasks.items())
     rest = tasks[MOST_TASKS:]
     for task, count in tasks[:MOST_TASKS]:
