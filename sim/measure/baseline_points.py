@@ -106,7 +106,8 @@ def zero_router_aiq(yardsticks: Sequence[Yardstick]) -> Measure:
     mean, first = mean_with_error([_aiq(each.references) for each in yardsticks]), yardsticks[0]
     if len(yardsticks) > 1:
         return mean
-    errors = bootstrap(len(first.world), lambda rows: {"aiq": _aiq(first.resampled(rows))})
+    requests = np.arange(len(first.world))
+    errors = bootstrap(requests, lambda rows: {"aiq": _aiq(first.resampled(rows))})
     return Measure(mean=mean.mean, se=errors["aiq"])
 
 

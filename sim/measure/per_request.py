@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Bools, Float64
+from policies.pacing.knapsack import Plan
 from sim.measure.baselines import (
     Frontier,
     References,
@@ -28,20 +30,16 @@ from sim.worlds.world import World
 Rows = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Yardstick:
     """The baselines and values that measure all policies that play one world under one seed.
 
     Attributes
     ----------
     world : World
-        n scored requests over K models.
+        n scored requests, at least one, over K models.
     budget_rate_usd : float or None
         US dollars per request of the budget, None for no budget.
-    references : References
-        Baselines on these requests.
-    oracle_quality, oracle_cost_usd : float64[n]
-        The oracle's quality and cost of each request; cost in US dollars.
     utility : float64[n, K] or None
         Utility of each model, None where quality alone counts.
     limit : Supervised or None
@@ -49,35 +47,31 @@ class Yardstick:
     """
 
     world: World
-    budget_rate_usd: float | None
-    references: References
-    oracle_quality: Float64
-    oracle_cost_usd: Float64
+    budget_rate_usd: float | None = None
     utility: Float64 | None = None
     limit: Supervised | None = None
 
-    @classmethod
-    def of(
-        cls,
-        world: World,
-        *,
-        budget_rate_usd: float | None = None,
-        utility: Float64 | None = None,
-        limit: Supervised | None = None,
-    ) -> Yardstick:
-        """Compute the references to a world of at least one request; see `Yardstick`."""
-        quality, cost_usd, offered = world.quality, world.cost_usd, world.offered
-        plan = oracle_plan(quality, cost_usd, offered, budget_rate_usd=budget_rate_usd)
-        references = References.of(world.models, quality, cost_usd, offered=offered, plan=plan)
-        return cls(
-            world=world,
-            budget_rate_usd=budget_rate_usd,
-            references=references,
-            oracle_quality=plan_values(plan, quality),
-            oracle_cost_usd=plan_values(plan, cost_usd),
-            utility=utility,
-            limit=limit,
-        )
+    @cached_property
+    def _plan(self) -> Plan:
+        quality, cost_usd, offered = self.world.quality, self.world.cost_usd, self.world.offered
+        return oracle_plan(quality, cost_usd, offered, budget_rate_usd=self.budget_rate_usd)
+
+    @cached_property
+    def references(self) -> References:
+        """Baselines on these requests."""
+        world = self.world
+        labels = world.quality, world.cost_usd
+        return References.of(world.models, *labels, offered=world.offered, plan=self._plan)
+
+    @cached_property
+    def oracle_quality(self) -> Float64:
+        """The oracle's quality of each request, float64[n]."""
+        return plan_values(self._plan, self.world.quality)
+
+    @cached_property
+    def oracle_cost_usd(self) -> Float64:
+        """The oracle's cost of each request in US dollars, float64[n]."""
+        return plan_values(self._plan, self.world.cost_usd)
 
     def resampled(self, rows: Rows) -> References:
         """Return the references to requests int[m]; the oracle's plan is kept, its cost is NaN."""
@@ -140,7 +134,7 @@ class Yardstick:
         return values
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RequestScores:
     """The columns of one trace over its n requests.
 
@@ -149,36 +143,36 @@ class RequestScores:
     trace : Trace
         The choices of one policy under one seed.
     yardstick : Yardstick
-        What they are measured by.
-    quality, cost_usd : float64[n]
-        Of the choice; cost in US dollars.
-    utility, highest_utility : float64[n] or None
-        Of the choice, and of the best model on offer; None where there is no utility.
+        What they are measured by, for the world of the trace.
     """
 
     trace: Trace
     yardstick: Yardstick
-    quality: Float64
-    cost_usd: Float64
-    utility: Float64 | None
-    highest_utility: Float64 | None
 
-    @classmethod
-    def of(cls, trace: Trace, yardstick: Yardstick) -> RequestScores:
-        """Measure a trace; its world must be the yardstick's."""
-        world, utility, highest_utility = yardstick.world, None, None
-        if yardstick.utility is not None:
-            utility = picked(yardstick.utility, trace.chosen)
-            highest = np.where(world.offered, yardstick.utility, -np.inf).max(axis=1)
-            highest_utility = np.where(np.isfinite(highest), highest, 0.0)
-        return cls(
-            trace=trace,
-            yardstick=yardstick,
-            quality=picked(world.quality, trace.chosen),
-            cost_usd=picked(world.cost_usd, trace.chosen),
-            utility=utility,
-            highest_utility=highest_utility,
-        )
+    @cached_property
+    def quality(self) -> Float64:
+        """Quality of each choice, float64[n]."""
+        return picked(self.yardstick.world.quality, self.trace.chosen)
+
+    @cached_property
+    def cost_usd(self) -> Float64:
+        """Cost of each choice in US dollars, float64[n]."""
+        return picked(self.yardstick.world.cost_usd, self.trace.chosen)
+
+    @cached_property
+    def utility(self) -> Float64 | None:
+        """Utility of each choice, float64[n]; None where there is no utility."""
+        utility = self.yardstick.utility
+        return None if utility is None else picked(utility, self.trace.chosen)
+
+    @cached_property
+    def highest_utility(self) -> Float64 | None:
+        """Utility of the best model on offer, float64[n]; None where there is no utility."""
+        if self.yardstick.utility is None:
+            return None
+        offered = self.yardstick.world.offered
+        highest = np.where(offered, self.yardstick.utility, -np.inf).max(axis=1)
+        return np.where(np.isfinite(highest), highest, 0.0)
 
     @property
     def refused(self) -> Bools:

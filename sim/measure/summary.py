@@ -40,7 +40,7 @@ from policies.base import Float64
 from sim.measure import baseline_points, over_time
 from sim.measure.adaptation import adaptation, median
 from sim.measure.baselines import References
-from sim.measure.per_request import RequestScores, Rows, Yardstick
+from sim.measure.per_request import RequestScores, Yardstick
 from sim.measure.scores import captured_gain
 from sim.measure.supervised import Supervised
 from sim.measure.uncertainty import band, bootstrap, mean_with_error
@@ -92,7 +92,7 @@ def stage_of(
     yardsticks = _yardsticks(traces, budget_rate_usd, supervised or {}, utility or {})
     policies: dict[str, list[RequestScores]] = {}
     for trace in traces:
-        scores = RequestScores.of(trace, yardsticks[trace.seed])
+        scores = RequestScores(trace, yardsticks[trace.seed])
         policies.setdefault(trace.label, []).append(scores)
     measured = list(yardsticks.values())
     world = measured[0].world
@@ -128,9 +128,9 @@ def _yardsticks(
     yardsticks: dict[int, Yardstick] = {}
     for trace in traces:
         if trace.seed not in yardsticks:
-            yardsticks[trace.seed] = Yardstick.of(
+            yardsticks[trace.seed] = Yardstick(
                 trace.world,
-                budget_rate_usd=budget_rate_usd,
+                budget_rate_usd,
                 utility=utility[trace.seed] if utility else None,
                 limit=supervised.get(trace.seed),
             )
@@ -187,14 +187,21 @@ def _metrics(
     metrics["captured"] = captured_gain(gain, limit_gain)
     if len(runs) > 1:
         return metrics
-    errors = bootstrap(len(runs[0].quality), runs[0].metrics)
+    errors = bootstrap(np.arange(len(runs[0].quality)), runs[0].metrics)
     # The gain of the supervised limit counts as known.
     errors["limit_regret"] = errors["difference"]
     if metrics["captured"].mean is not None:
         errors["captured"] = (errors["difference"] or 0.0) / float(limit_gain[0])
+    return _with_errors(metrics, errors)
+
+
+def _with_errors(
+    means: Mapping[str, Measure], errors: Mapping[str, float | None]
+) -> dict[str, Measure]:
+    """Return means with other errors; one that is not defined has none."""
     return {
         name: Measure(mean=metric.mean, se=None if metric.mean is None else errors[name])
-        for name, metric in metrics.items()
+        for name, metric in means.items()
     }
 
 
@@ -216,19 +223,9 @@ def _tasks(runs: Sequence[RequestScores]) -> dict[str, dict[str, Measure]]:
     if len(runs) == 1:
         for name, rows in runs[0].yardstick.rows_by_task().items():
             if len(rows) > 1:
-                tasks[name] = _over_requests(tasks[name], runs[0], rows)
+                errors = bootstrap(rows, runs[0].task_metrics)
+                tasks[name] = _with_errors(tasks[name], errors | {"requests": None})
     return tasks
-
-
-def _over_requests(
-    means: Mapping[str, Measure], run: RequestScores, rows: Rows
-) -> dict[str, Measure]:
-    """Return the metrics of one task with errors over its requests; their number has none."""
-    errors = bootstrap(len(rows), lambda drawn: run.task_metrics(rows[drawn]))
-    return {
-        name: metric if name == "requests" else Measure(mean=metric.mean, se=errors[name])
-        for name, metric in means.items()
-    }
 
 
 def _share(runs: Sequence[RequestScores]) -> dict[str, Measure]:

@@ -99,12 +99,7 @@ class Supervised:
     @classmethod
     def oracle(cls, quality: Float64, cost_usd: Float64) -> Supervised:
         """Return the limit whose predictions are the labels quality[n, K] and cost_usd[n, K]."""
-        return cls(
-            predicted_quality=quality,
-            predicted_cost_usd=cost_usd,
-            quality=quality,
-            cost_usd=cost_usd,
-        )
+        return cls(quality, cost_usd, quality, cost_usd)
 
     def at_preference(
         self, quality_weight: float, cost_weight: float, *, tau_cost_usd: float

@@ -39,26 +39,27 @@ def band(curves: Float64) -> Band:
 
 
 def bootstrap(
-    n: int, metrics: Callable[[NDArray[np.intp]], Mapping[str, float]], *, seed: int = 0
+    requests: NDArray[np.intp], metrics: Callable[[NDArray[np.intp]], Mapping[str, float]]
 ) -> dict[str, float | None]:
-    """Return standard errors of metrics of n requests, resampled `RESAMPLES` times.
+    """Return standard errors of metrics of some requests, resampled `RESAMPLES` times.
+
+    The same arguments give the same numbers.
 
     Parameters
     ----------
-    n : int
-        Number of requests.
+    requests : int[n]
+        The requests.
     metrics : callable
-        Returns metrics by name of the requests int[n], NaN for one that is not defined.
-    seed : int
-        Seed of the resampling.
+        Returns metrics by name of requests int[n], NaN for one that is not defined.
 
     Returns
     -------
     dict of str to (float or None)
         By name; None where at least half of the values are NaN.
     """
-    rng = np.random.default_rng(seed)
-    resampled = [metrics(rng.integers(n, size=n)) for _ in range(RESAMPLES)]
+    rng = np.random.default_rng(0)
+    n = len(requests)
+    resampled = [metrics(requests[rng.integers(n, size=n)]) for _ in range(RESAMPLES)]
     errors: dict[str, float | None] = {}
     for name in resampled[0]:
         values = np.array([metric[name] for metric in resampled])

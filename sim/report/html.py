@@ -144,7 +144,6 @@ def _section(k: int, stage: Stage) -> StageSection:
         None if table is None else _table(f"table-{k}-{i}", table)
         for i, table in enumerate([*results, *details])
     ]
-    by_task = [tables.tasks(stage, policy) for policy in stage.contenders]
     return StageSection(
         id=f"stage-{k}",
         title=stage.title,
@@ -152,10 +151,7 @@ def _section(k: int, stage: Stage) -> StageSection:
         results=[block for block in blocks[: len(results)] if block],
         figures=[_figure(picture) for picture in pictures(stage)],
         details=[block for block in blocks[len(results) :] if block],
-        tasks=[
-            _table(f"table-{k}-task-{i}", table)
-            for i, table in enumerate(table for table in by_task if table is not None)
-        ],
+        tasks=[_table(f"table-{k}-task-{i}", table) for i, table in enumerate(tables.tasks(stage))],
     )
 
 

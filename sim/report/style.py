@@ -21,16 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito: distinguishable with any colour vision. Black is for references, and yellow is too
-# light for lines.
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-)
-COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
+# light for lines. These are blue, orange, green, vermilion, purple and sky.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+BLUE = COLOURS[0]
 AREAS = (*COLOURS, "#F0E442", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h", "<", ">")
 STYLES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))

@@ -7,10 +7,10 @@ in US dollars per 1,000 requests; the run file holds US dollars per request.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sim.results import Adapted, CandidateResult, Measure, Point, Stage
+from sim.results import Adapted, Measure, Point, Stage
 
 PER_REQUESTS = 1_000
 """Costs are shown in US dollars per that many requests."""
@@ -56,6 +56,10 @@ class _Column:
     metric: str
     heading: str
     show: Show
+
+    def cell(self, metrics: Mapping[str, Measure]) -> str:
+        """Return the cell of a policy, or of one of its tasks, by its metrics."""
+        return self.show(metrics.get(self.metric))
 
 
 def number(decimals: int, *, factor: float = 1.0, sign: str = "") -> Show:
@@ -143,25 +147,26 @@ def overview(stages: Sequence[Stage]) -> Table | None:
     """Return a row for every policy of every stage, None where there is one stage alone."""
     if len(stages) < 2:
         return None
-    columns = _shown(stages, [column for column in RESULTS if column.metric in OVERVIEW])
     results = [(stage, policy) for stage in stages for policy in stage.contenders]
-    headings = ["stage", "policy", *(column.heading for column in columns)]
-    rows = [
-        [stage.scenario or stage.title, policy.label, *_cells(policy, columns)]
-        for stage, policy in results
-    ]
+    cells = {
+        "stage": [stage.scenario or stage.title for stage, _ in results],
+        "policy": [policy.label for _, policy in results],
+    }
     if any(stage.budget_rate is not None for stage in stages):
-        headings.insert(2, "budget, $ per 1k")
-        for row, (stage, _) in zip(rows, results, strict=True):
-            row.insert(2, budget(stage))
+        cells["budget, $ per 1k"] = [budget(stage) for stage, _ in results]
+    for column in _shown(stages, [column for column in RESULTS if column.metric in OVERVIEW]):
+        cells[column.heading] = [column.cell(policy.metrics) for _, policy in results]
     caption = ""
     if any(changes(stage) and policy.adapted for stage, policy in results):
         caption = "adapted: requests until adapted to a stage's first change, see its own table"
-        headings.append("adapted")
-        for row, (stage, policy) in zip(rows, results, strict=True):
-            changed = changes(stage) and policy.adapted
-            row.append(_adapted(policy.adapted[0], quartiles=False) if changed else "-")
-    return Table("All stages", headings, rows, caption, names=2)
+        cells["adapted"] = [
+            _adapted(policy.adapted[0], quartiles=False)
+            if changes(stage) and policy.adapted
+            else "-"
+            for stage, policy in results
+        ]
+    rows = [list(row) for row in zip(*cells.values(), strict=True)]
+    return Table("All stages", list(cells), rows, caption, names=2)
 
 
 def results(stage: Stage) -> Table:
@@ -176,42 +181,30 @@ def results(stage: Stage) -> Table:
 
 def scores(stage: Stage) -> Table:
     """Return published scores, and shares of the best single model's quality and cost."""
-    zero = QUALITY(stage.zero_aiq)
-    return _table(
-        stage,
-        "Scores",
-        SCORES,
+    caption = (
         "AIQ: with mixes of the policy and the cheapest model, from the cheapest to the most "
-        f"expensive model's mean cost; the zero router's is {zero}",
+        f"expensive model's mean cost; the zero router's is {QUALITY(stage.zero_aiq)}"
     )
+    return _table(stage, "Scores", SCORES, caption)
 
 
 def utility(stage: Stage) -> Table | None:
     """Return the utility that policies maximise; None where quality alone counts."""
-    if not _has(stage, "utility"):
-        return None
-    return _table(stage, "Utility", UTILITY)
+    return _table(stage, "Utility", UTILITY) if _has(stage, "utility") else None
 
 
 def exploration(stage: Stage) -> Table | None:
     """Return how random the choices were; None where no policy has propensities."""
-    if not _has(stage, "propensity"):
-        return None
-    return _table(stage, "Chance in the choices", CHANCE)
+    return _table(stage, "Chance in the choices", CHANCE) if _has(stage, "propensity") else None
 
 
 def _table(stage: Stage, title: str, columns: Sequence[_Column], caption: str = "") -> Table:
     shown = _shown([stage], columns)
-    return Table(
-        title,
-        ["policy", *(column.heading for column in shown)],
-        [[policy.label, *_cells(policy, shown)] for policy in stage.contenders],
-        caption,
-    )
-
-
-def _cells(policy: CandidateResult, columns: Sequence[_Column]) -> list[str]:
-    return [column.show(policy.metrics.get(column.metric)) for column in columns]
+    rows = [
+        [policy.label, *(column.cell(policy.metrics) for column in shown)]
+        for policy in stage.contenders
+    ]
+    return Table(title, ["policy", *(column.heading for column in shown)], rows, caption)
 
 
 def _shown(stages: Sequence[Stage], columns: Sequence[_Column]) -> list[_Column]:
@@ -315,24 +308,23 @@ def _adapted(adapted: Adapted, *, quartiles: bool = True) -> str:
     return f"{middle} ({low} to {high})" if spread else middle
 
 
-def tasks(stage: Stage, policy: CandidateResult) -> Table | None:
-    """Return one policy by task; None where requests have none."""
-    if not policy.tasks:
-        return None
-    count = number(0)
-    return Table(
-        f"{policy.label} by task",
-        ["task", "requests", "quality", "$ per 1k", "zero router at that $", "difference"],
-        [
+def tasks(stage: Stage) -> list[Table]:
+    """Return a table by task for each policy; none where requests have no task."""
+    columns, count = RESULTS[:4], number(0)
+    return [
+        Table(
+            f"{policy.label} by task",
+            ["task", "requests", *(column.heading for column in columns)],
             [
-                name,
-                count(Measure(mean=metrics["requests"].mean)),
-                QUALITY(metrics["quality"]),
-                money(metrics["cost"]),
-                QUALITY(metrics["zero"]),
-                GAIN(metrics.get("difference")),
-            ]
-            for name, metrics in policy.tasks.items()
-        ],
-        "the zero router sees the task's requests alone",
-    )
+                [
+                    task,
+                    count(Measure(mean=metrics["requests"].mean)),
+                    *(column.cell(metrics) for column in columns),
+                ]
+                for task, metrics in policy.tasks.items()
+            ],
+            "the zero router sees the task's requests alone",
+        )
+        for policy in stage.contenders
+        if policy.tasks
+    ]

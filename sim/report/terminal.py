@@ -40,8 +40,7 @@ def show(
         if full:
             shown += _details(stage)
         if tasks:
-            by_task = [tables.tasks(stage, policy) for policy in stage.contenders]
-            shown += [table for table in by_task if table is not None]
+            shown += tables.tasks(stage)
         for table in shown:
             console.print(_rich(table))
     overview = tables.overview(stages)

@@ -49,8 +49,8 @@ def test_bootstrap_of_a_mean_and_of_an_undefined_metric() -> None:
     def metrics(rows: np.ndarray) -> dict[str, float]:
         return {"mean": float(values[rows].mean()), "none": math.nan}
 
-    errors = bootstrap(300, metrics)
+    errors = bootstrap(np.arange(300), metrics)
     assert errors["mean"] == pytest.approx(values.std() / math.sqrt(300), rel=0.15)
     assert errors["none"] is None
-    assert bootstrap(300, metrics) == errors
+    assert bootstrap(np.arange(300), metrics) == errors
     assert Measure(mean=1.0, se=errors["none"]).se is None
