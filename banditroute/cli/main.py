@@ -91,19 +91,16 @@ def verify(
     """Recompute all decisions and the whole state from the log, and compare; 1 if they differ."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from banditroute.store.engine import open_engine
+    from banditroute.store.engine import opened
     from banditroute.store.log import Log
     from banditroute.store.verify import audit
 
     settings = _settings(config, database=db)
     try:
-        engine = open_engine(settings.database)
-        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-            raise ValueError(f"database: there is no file {engine.url.database}")
-        try:
+        with opened(settings.database) as engine:
+            if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
+                raise ValueError(f"database: there is no file {engine.url.database}")
             report = audit(Log(engine), pool)
-        finally:
-            engine.dispose()
     except (ValueError, SQLAlchemyError) as error:
         fail(str(error))
     for name, value in report.lines().items():
@@ -121,15 +118,12 @@ def version() -> None:
 @db_app.command("upgrade")
 def db_upgrade(config: Config = None, db: Database = None) -> None:
     """Upgrade the database to the schema of this version."""
-    from banditroute.store.engine import HEAD, open_engine, shown, upgrade
+    from banditroute.store.engine import HEAD, opened, shown, upgrade
 
     settings = _settings(config, database=db)
     try:
-        engine = open_engine(settings.database)
-        try:
+        with opened(settings.database) as engine:
             upgrade(engine)
-        finally:
-            engine.dispose()
     except Exception as error:
         fail(f"database: {str(error).removeprefix('database: ')}")
     typer.echo(f"{shown(engine.url)} is at revision {HEAD}")

@@ -13,6 +13,7 @@ from rich.table import Table
 from banditroute.cli.console import DEFAULT_URL, PoolName, Url, call, fail
 
 models_app = typer.Typer(help="The models of a running daemon.", no_args_is_help=True)
+PRICE = typer.Option(help="US dollars per million tokens.")
 _ADD_TIMEOUT_S = 120.0  # scored prompts may have to be embedded
 
 
@@ -31,8 +32,8 @@ def models_list(pool: PoolName = "default", url: Url = DEFAULT_URL) -> None:
 @models_app.command("add")
 def models_add(
     name: str,
-    input_price: Annotated[float, typer.Option(help="US dollars per million tokens.")],
-    output_price: Annotated[float, typer.Option(help="US dollars per million tokens.")],
+    input_price: Annotated[float, PRICE],
+    output_price: Annotated[float, PRICE],
     max_output_tokens: Annotated[
         int | None, typer.Option(help="Limit of an answer, in tokens.")
     ] = None,
@@ -76,12 +77,8 @@ def models_add(
 @models_app.command("price")
 def models_price(
     name: str,
-    input_price: Annotated[
-        float | None, typer.Option(help="US dollars per million tokens.")
-    ] = None,
-    output_price: Annotated[
-        float | None, typer.Option(help="US dollars per million tokens.")
-    ] = None,
+    input_price: Annotated[float | None, PRICE] = None,
+    output_price: Annotated[float | None, PRICE] = None,
     pool: PoolName = "default",
     url: Url = DEFAULT_URL,
 ) -> None:

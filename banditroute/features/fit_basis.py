@@ -9,11 +9,12 @@ run at serving time: a refit changes the identity of every embedder that uses it
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from banditroute.features import text
@@ -150,30 +151,27 @@ def write_small(path: Path, basis: Basis) -> None:
     write(path, mean=basis.mean, matrix=codes, step=step)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m banditroute.features.fit_basis", description=__doc__
-    )
-    parser.add_argument("files", nargs="+", type=Path, help="parquet files with a prompt column")
-    parser.add_argument("--out", required=True, type=Path, help="directory for the .npz files")
-    parser.add_argument("--per-file", type=int, default=4000, help="prompts per file at most")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
+def main(
+    files: Annotated[list[Path], typer.Argument(help="Parquet files with a prompt column.")],
+    out: Annotated[Path, typer.Option(help="Directory for the .npz files.")],
+    per_file: Annotated[int, typer.Option(help="Prompts per file at most.")] = 4_000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws of prompts.")] = 1,
+) -> None:
+    """Refit the shipped arrays to the prompts of all files."""
+    out.mkdir(parents=True, exist_ok=True)
     prompts: list[str] = []
-    for path in options.files:
-        prompts += read_prompts(path, limit=options.per_file, seed=options.seed)
+    for path in files:
+        prompts += read_prompts(path, limit=per_file, seed=seed)
     standard = fit_standard(prompts)
-    write(options.out / "surface.npz", mean=standard.mean, scale=standard.scale)
+    write(out / "surface.npz", mean=standard.mean, scale=standard.scale)
     teacher = SentenceEmbedder(kind="minilm", model=minilm_model(), source="fit")
     vectors = teacher.vectors(prompts)
     minilm = fit_principal(vectors)
-    write(options.out / "minilm.npz", mean=minilm.mean, matrix=minilm.matrix)
+    write(out / "minilm.npz", mean=minilm.mean, matrix=minilm.matrix)
     taught = fit_taught(hashing_vectors(prompts), (vectors - minilm.mean) @ minilm.matrix)
-    write_small(options.out / "hashing.npz", taught)
+    write_small(out / "hashing.npz", taught)
     print(f"fitted on {len(prompts)} prompts")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -114,27 +114,10 @@ def read_pairs(path: Path) -> Pairs:
     if not table.num_rows:
         raise ValueError(f"{path}: no rows")
     columns = {name: table[name].to_pylist() for name in COLUMNS}
-    for name in COLUMNS:
-        for number, value in enumerate(columns[name], start=1):
-            if fault := _fault(name, value):
-                raise ValueError(f"{path}: row {number}, column {name!r}: {fault}")
-    return _encode(path, columns)
-
-
-def _fault(name: str, value: Any) -> str:
-    """Return what is wrong with a value, "" for nothing."""
-    if not isinstance(value, str):
-        return "not a text"
-    if name == "winner" and value not in WINNERS:
-        return f"{value!r} is not {', '.join(WINNERS)}"
-    return "" if value or name == "prompt" else "empty"
-
-
-def _encode(path: Path, columns: dict[str, list[str]]) -> Pairs:
+    for number, row in enumerate(zip(*columns.values(), strict=True), start=1):
+        if fault := _fault(*row):
+            raise ValueError(f"{path}: row {number}, column {fault}")
     first, second = columns["model_a"], columns["model_b"]
-    for number, (a, b) in enumerate(zip(first, second, strict=True), start=1):
-        if a == b:
-            raise ValueError(f"{path}: row {number}, column 'model_b': {b!r} against itself")
     if len(set(columns["prompt"])) < 2:
         raise ValueError(f"{path}: column 'prompt': at least 2 different prompts are needed")
     prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(columns["prompt"]))}
@@ -147,3 +130,15 @@ def _encode(path: Path, columns: dict[str, list[str]]) -> Pairs:
         b=np.array([models[name] for name in second], dtype=np.intp),
         won=np.array([WINNERS[winner] for winner in columns["winner"]]),
     )
+
+
+def _fault(prompt: Any, model_a: Any, model_b: Any, winner: Any) -> str:
+    """Return the column of a row that is wrong and what is wrong with it, "" for nothing."""
+    for name, value in zip(COLUMNS, (prompt, model_a, model_b, winner), strict=True):
+        if not isinstance(value, str):
+            return f"{name!r}: not a text"
+        if not value and name != "prompt":
+            return f"{name!r}: empty"
+    if winner not in WINNERS:
+        return f"'winner': {winner!r} is not {', '.join(WINNERS)}"
+    return f"'model_b': {model_b!r} against itself" if model_a == model_b else ""

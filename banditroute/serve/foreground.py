@@ -31,7 +31,7 @@ from banditroute.serve.compose import check_replicas
 from banditroute.serve.local import local_app
 from banditroute.serve.ray import APP_NAME, NAMESPACE, QUIET, RAY_ENVIRONMENT, application
 from banditroute.settings import Settings
-from banditroute.store.engine import SchemaMismatch, claim, open_engine, prepare, shown
+from banditroute.store.engine import SchemaMismatch, claim, opened, prepare, shown
 
 PORT_WAIT_S = 30.0
 """How long to wait for a port that another process still has."""
@@ -230,11 +230,8 @@ def _prepare(settings: Settings, *, patience_s: float) -> None:
         For whatever would keep the daemon from starting.
     """
     try:
-        engine = open_engine(settings.database)
-        try:
+        with opened(settings.database) as engine:
             prepare(engine)
-        finally:
-            engine.dispose()
         for pool in settings.pools:
             embedding.require(settings.options_of(pool).embedder)
     except (ImportError, ValueError, SchemaMismatch) as error:

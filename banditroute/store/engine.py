@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from typing import IO, Any
 
@@ -91,6 +93,27 @@ def open_engine(url: str) -> Engine:
     elif engine.dialect.name == "postgresql":
         event.listen(engine, "begin", _begin_postgresql)
     return engine
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Engine]:
+    """Open an engine for a block, at whose end its connections are closed; see `open_engine`.
+
+    Parameters
+    ----------
+    url : str
+        See `open_engine`.
+
+    Yields
+    ------
+    Engine
+        Not connected yet.
+    """
+    engine = open_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _options(url: URL) -> dict[str, Any]:

@@ -6,7 +6,8 @@ They are an extra and may be missing. Neither is changed: what a library lacks i
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -15,29 +16,57 @@ import numpy as np
 
 from banditroute.core.pool import ModelSpec, default_tau_cost_usd
 from policies.base import Float32, Float64
-from sim.play.player import Choice, Player
+from sim.play.player import Choice, ModelsOnOffer, Player
 
 MAB_ALPHA = 0.1
 """Default of `Mabwiser`'s ``alpha``."""
 
 
-class ParetoBandit:
-    """ParetoBandit's router, started cold with the parameters that its authors chose for that.
+@dataclass
+class Library:
+    """What a library starts with, and what none has: a horizon and a fold.
 
     Parameters
     ----------
     specs : sequence of ModelSpec
         The models first on offer, and their drawn prices.
     params : mapping of str to object
-        ``alpha`` and ``forgetting_factor``, in place of the authors'.
+        Values of the class's `parameters`, in place of the default ones.
     dim : int
         Number of features, of any kind.
     preference : tuple of float
         Weights of (quality, cost, latency).
     rate_usd : float or None
-        US dollars per request, the target of its pacer; None for no pacer.
+        US dollars per request of a budget, None for no budget.
     seed : int
-        Breaks ties.
+        Of what the library draws.
+    """
+
+    specs: Sequence[ModelSpec]
+    params: Mapping[str, object]
+    dim: int
+    preference: tuple[float, float, float]
+    rate_usd: float | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Start the library."""
+        self.start()
+
+    def start(self) -> None:
+        """Start the library, once all values are set."""
+        raise NotImplementedError
+
+    def begin(self, requests: int) -> None:
+        """See `Player.begin`; a library has no horizon."""
+
+    def digest(self) -> str:
+        """Return "": there is no fold."""
+        return ""
+
+
+class ParetoBandit(Library):
+    """ParetoBandit's router, started cold with the parameters that its authors chose for that.
 
     Notes
     -----
@@ -45,52 +74,36 @@ class ParetoBandit:
     router knows of cost at the start: the model's mean cost, up to the drawn error. The library's
     cost penalty lambda_c is w_c / w_q, as in our utility. Its scale of cost stays its own, the
     logarithm between two market prices, so the same weight is another point on its trade-off. Its
-    pacer has no cap, and gets the real cost of an answer only with the feedback on it.
+    pacer, whose target is the rate, has no cap. It gets the real cost of an answer only with the
+    feedback on it. The seed breaks ties.
     """
 
     name = "paretobandit"
     package = "pareto_bandit"
-    params = ("alpha", "forgetting_factor")
+    parameters = ("alpha", "forgetting_factor")
     budgets = True
 
-    def __init__(
-        self,
-        specs: Sequence[ModelSpec],
-        *,
-        params: Mapping[str, object],
-        dim: int,
-        preference: tuple[float, float, float],
-        rate_usd: float | None,
-        seed: int,
-    ) -> None:
+    def start(self) -> None:
+        """See `Library.start`."""
         package = import_module(self.package)
         pacer = import_module(f"{self.package}.budget_pacer")
         authors = import_module(f"{self.package}.config").BEST_K3_TABULA_RASA_HPARAMS
         logging.getLogger(self.package).setLevel(logging.ERROR)
-        quality, cost, _ = preference
+        quality, cost, _ = self.preference
         self._router = package.BanditRouter.create(
-            model_registry={spec.name: _market_price(spec) for spec in specs},
+            model_registry={spec.name: _market_price(spec) for spec in self.specs},
             priors="none",
-            feature_service=package.FeatureService.for_precomputed(dim),
-            **{key: params.get(key, authors[key]) for key in self.params},
+            feature_service=package.FeatureService.for_precomputed(self.dim),
+            **{key: self.params.get(key, authors[key]) for key in self.parameters},
             cost_penalty=cost / quality,
-            budget_pacer=None if rate_usd is None else pacer.BudgetPacer(rate_usd),
-            bandit_seed=seed,
+            budget_pacer=None if self.rate_usd is None else pacer.BudgetPacer(self.rate_usd),
+            bandit_seed=self.seed,
         )
 
-    def begin(self, requests: int) -> None:
-        """See `Player.begin`; the pacer has no horizon."""
-
-    def offer(
-        self,
-        specs: Sequence[ModelSpec],
-        *,
-        draining: Collection[str] = (),
-        reservation_usd: Mapping[str, float] | None = None,
-    ) -> None:
+    def offer(self, offer: ModelsOnOffer) -> None:
         """See `Player.offer`; a draining model is removed, since the library cannot drain one."""
-        for spec in specs:
-            if spec.name in draining:
+        for spec in offer.specs:
+            if spec.name in offer.draining:
                 self._router.registry.pop(spec.name, None)
             elif spec.name in self._router.registry:
                 self._router.update_model_pricing(spec.name, **_market_price(spec))
@@ -110,77 +123,43 @@ class ParetoBandit:
         """See `Player.feed`."""
         self._router.process_feedback(choice.note.request_id, quality)
 
-    def digest(self) -> str:
-        """Return "": there is no fold."""
-        return ""
-
 
 def _market_price(spec: ModelSpec) -> dict[str, float]:
     return {"input_cost_per_m": spec.output_price, "output_cost_per_m": spec.output_price}
 
 
-class Mabwiser:
+class Mabwiser(Library):
     """MABWiser's LinUCB on the reward q - (w_c / w_q) min(c / tau, 1), updated row by row.
-
-    Parameters
-    ----------
-    specs : sequence of ModelSpec
-        The models first on offer. Their drawn prices only set tau, as for our router.
-    params : mapping of str to object
-        ``alpha``.
-    dim : int
-        Not used.
-    preference : tuple of float
-        Weights of (quality, cost, latency).
-    rate_usd : float or None
-        Not used: the library has no budget control.
-    seed : int
-        Of the choices before anything was learned, which the library cannot make.
 
     Notes
     -----
-    The ridge is 1: with any other, its inverse of an arm without rewards is not the inverse.
+    The ridge is 1: with any other, its inverse of an arm without rewards is not the inverse. Drawn
+    prices only set tau, as for our router. There is no budget control, so the rate is not used. The
+    seed is also that of the choices before anything was learned, which the library cannot make.
     """
 
     name = "mabwiser"
     package = "mabwiser"
-    params = ("alpha",)
+    parameters = ("alpha",)
     budgets = False
 
-    def __init__(
-        self,
-        specs: Sequence[ModelSpec],
-        *,
-        params: Mapping[str, object],
-        dim: int,
-        preference: tuple[float, float, float],
-        rate_usd: float | None,
-        seed: int,
-    ) -> None:
-        package = import_module("mabwiser.mab")
-        quality, cost, _ = preference
-        self._weight, self._tau_cost_usd = cost / quality, default_tau_cost_usd(list(specs))
-        arms = [spec.name for spec in specs]
-        ucb = package.LearningPolicy.LinUCB(alpha=params.get("alpha", MAB_ALPHA), l2_lambda=1.0)
-        self._mab = package.MAB(arms, ucb, seed=seed)
-        self._rng = np.random.default_rng([seed, 1])
+    def start(self) -> None:
+        """See `Library.start`."""
+        package = import_module(f"{self.package}.mab")
+        quality, cost, _ = self.preference
+        self._weight, self._tau_cost_usd = cost / quality, default_tau_cost_usd(list(self.specs))
+        alpha = self.params.get("alpha", MAB_ALPHA)
+        ucb = package.LearningPolicy.LinUCB(alpha=alpha, l2_lambda=1.0)
+        self._mab = package.MAB([spec.name for spec in self.specs], ucb, seed=self.seed)
+        self._rng = np.random.default_rng([self.seed, 1])
         self._fitted = False
 
-    def begin(self, requests: int) -> None:
-        """See `Player.begin`; the library has no horizon."""
-
-    def offer(
-        self,
-        specs: Sequence[ModelSpec],
-        *,
-        draining: Collection[str] = (),
-        reservation_usd: Mapping[str, float] | None = None,
-    ) -> None:
+    def offer(self, offer: ModelsOnOffer) -> None:
         """See `Player.offer`; a draining model is removed with what was learned of it."""
-        for spec in specs:
-            if spec.name in draining and spec.name in self._mab.arms:
+        for spec in offer.specs:
+            if spec.name in offer.draining and spec.name in self._mab.arms:
                 self._mab.remove_arm(spec.name)
-            elif spec.name not in draining and spec.name not in self._mab.arms:
+            elif spec.name not in offer.draining and spec.name not in self._mab.arms:
                 self._mab.add_arm(spec.name)
 
     def decide(self, x: Float32, prompt_bytes: Float64) -> list[Choice]:
@@ -206,10 +185,6 @@ class Mabwiser:
         learn([choice.model], [reward], choice.note)
         self._fitted = True
 
-    def digest(self) -> str:
-        """Return "": there is no fold."""
-        return ""
-
 
 LIBRARIES: dict[str, type[ParetoBandit] | type[Mabwiser]] = {
     kind.name: kind for kind in (ParetoBandit, Mabwiser)
@@ -234,8 +209,10 @@ def check(name: str, params: Mapping[str, object]) -> None:
     """
     kind = LIBRARIES[name]
     for key, value in params.items():
-        if key not in kind.params:
-            raise ValueError(f"{key}: unknown parameter of {name}; valid: {', '.join(kind.params)}")
+        if key not in kind.parameters:
+            raise ValueError(
+                f"{key}: unknown parameter of {name}; valid: {', '.join(kind.parameters)}"
+            )
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0.0:
             raise ValueError(f"{key}: not a valid value: {value!r}")
     if find_spec(kind.package) is None:

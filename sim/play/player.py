@@ -37,6 +37,25 @@ class Choice:
     note: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class ModelsOnOffer:
+    """The models of a world and their prices, from some request on.
+
+    Attributes
+    ----------
+    specs : sequence of ModelSpec
+        All models that were ever on offer.
+    draining : collection of str
+        Names of those that must not be chosen now.
+    reservation_usd : mapping of str to float, or None
+        By model, the US dollars that an answer costs at most; None if tokens and prices say so.
+    """
+
+    specs: Sequence[ModelSpec]
+    draining: Collection[str] = ()
+    reservation_usd: Mapping[str, float] | None = None
+
+
 class Player(Protocol):
     """A policy that plays a world, one request after another."""
 
@@ -49,24 +68,8 @@ class Player(Protocol):
             How many there are.
         """
 
-    def offer(
-        self,
-        specs: Sequence[ModelSpec],
-        *,
-        draining: Collection[str] = (),
-        reservation_usd: Mapping[str, float] | None = None,
-    ) -> None:
-        """Choose from these models at these prices from now on.
-
-        Parameters
-        ----------
-        specs : sequence of ModelSpec
-            All models that were ever on offer.
-        draining : collection of str
-            Names of those that must not be chosen now.
-        reservation_usd : mapping of str to float, optional
-            By model, the US dollars that an answer costs at most.
-        """
+    def offer(self, offer: ModelsOnOffer) -> None:
+        """Choose from these models at these prices from now on."""
 
     def decide(self, x: Float32, prompt_bytes: Float64) -> Sequence[Choice]:
         """Decide requests, before any feedback on them.

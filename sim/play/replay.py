@@ -21,7 +21,7 @@ from sim.data.prices import draw_prices
 from sim.errors import InputError
 from sim.play import libraries
 from sim.play.candidate import Candidate
-from sim.play.player import Choice, Player
+from sim.play.player import Choice, ModelsOnOffer, Player
 from sim.play.router_player import RouterPlayer
 from sim.play.trace import Trace
 from sim.worlds.world import Staging, World
@@ -231,14 +231,12 @@ class CandidateReplay:
         withdrawn = {spec.name for spec, is_offered in pairs if not is_offered}
         priced = [_priced(spec, by) for spec, by in zip(self._specs, offer[1], strict=True)]
         specs = [spec for spec in priced if spec.name in self._ever_offered]
-        reservation_usd = (self._largest_cost_usd * factor).tolist()
+        largest_usd = (self._largest_cost_usd * factor).tolist()
+        reservation_usd = dict(zip(world.models, largest_usd, strict=True))
         if self._player is None:
             self._player = self._make_player(specs)
-        self._player.offer(
-            specs,
-            draining=withdrawn & self._ever_offered,
-            reservation_usd=dict(zip(world.models, reservation_usd, strict=True)),
-        )
+        draining = withdrawn & self._ever_offered
+        self._player.offer(ModelsOnOffer(specs, draining, reservation_usd))
         return self._player
 
     def _make_player(self, specs: Sequence[ModelSpec]) -> Player:

@@ -7,7 +7,7 @@ soon as there is an answer, with or without feedback.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import entr
@@ -21,7 +21,7 @@ from policies import Outcome, make_pacing
 from policies.base import Float32, Float64
 from sim.play.budget import ReplayBudget
 from sim.play.candidate import Candidate
-from sim.play.player import Choice
+from sim.play.player import Choice, ModelsOnOffer
 
 POOL = "replay"
 
@@ -79,7 +79,7 @@ class RouterPlayer:
         self._preference = preference
         self._reservation_usd: Float64 | None = None
         self._changed = False
-        self.offer(specs)
+        self.offer(ModelsOnOffer(specs))
 
     def begin(self, requests: int) -> None:
         """See `Player.begin`."""
@@ -92,19 +92,10 @@ class RouterPlayer:
         elif known is not None:
             self.budget = self.budget.next(known)
 
-    def offer(
-        self,
-        specs: Sequence[ModelSpec],
-        *,
-        draining: Collection[str] = (),
-        reservation_usd: Mapping[str, float] | None = None,
-    ) -> None:
-        """See `Player.offer`; a new model is added to the log.
-
-        Without `reservation_usd`, what an answer reserves follows from tokens and prices.
-        """
+    def offer(self, offer: ModelsOnOffer) -> None:
+        """See `Player.offer`; a new model is added to the log."""
         optimism = self.router.options.newcomer_optimism
-        for spec in specs:
+        for spec in offer.specs:
             if spec.name not in self.fold.policy.arms:
                 self._append(kind="model_added", payload={"name": spec.name})
                 if optimism:
@@ -115,15 +106,15 @@ class RouterPlayer:
                 spec.input_price,
                 spec.output_price,
                 price_id=k,
-                draining=spec.name in draining,
+                draining=spec.name in offer.draining,
             )
-            for k, spec in enumerate(specs, start=1)
+            for k, spec in enumerate(offer.specs, start=1)
         ]
         self.router.swap(snapshot=self.fold.snapshot(), models=models)
         self._reservation_usd = None
-        if reservation_usd is not None:
+        if offer.reservation_usd is not None:
             names = [model.name for model in self.router.columns.models]
-            self._reservation_usd = np.array([reservation_usd[name] for name in names])
+            self._reservation_usd = np.array([offer.reservation_usd[name] for name in names])
         self._changed = True
         if self.budget is not None:
             self.budget.reprice(self._reservation_usd)

@@ -13,7 +13,7 @@ import pytest
 
 from banditroute.core.pool import ModelSpec
 from sim.play import libraries
-from sim.play.player import Choice, Player
+from sim.play.player import Choice, ModelsOnOffer, Player
 
 X = np.array([[0.5, 1.0], [0.25, 1.0]], dtype=np.float32)
 TOKENS = np.array([10.0, 20.0])
@@ -101,10 +101,10 @@ def test_paretobandit_is_told_bills_feedback_and_offers(pareto: list[Router]) ->
     player.bill(first, 0.5)
     player.feed(second, quality=0.7, cost_usd=0.1)
     assert first.note.cost_usd == 0.5 and pareto[0].feedback == [(second.note.request_id, 0.7)]
-    player.offer([spec("a", 1.0), spec("b", 4.0), spec("c", 3.0)], draining={"a"})
+    player.offer(ModelsOnOffer([spec("a", 1.0), spec("b", 4.0), spec("c", 3.0)], draining={"a"}))
     assert list(pareto[0].registry) == ["b", "c"]
     assert pareto[0].registry["b"]["output_cost_per_m"] == 4.0
-    player.offer([spec("a", 1.0), spec("b", 4.0), spec("c", 3.0)])
+    player.offer(ModelsOnOffer([spec("a", 1.0), spec("b", 4.0), spec("c", 3.0)]))
     assert list(pareto[0].registry) == ["b", "c", "a"]
 
 
@@ -158,7 +158,7 @@ def test_mabwiser_learns_utility_and_is_asked_once_it_was_taught() -> None:
 @pytest.mark.usefixtures("mab")
 def test_mabwiser_forgets_a_model_that_is_drained_and_late_feedback_on_it() -> None:
     player = made("mabwiser")
-    player.offer([*SPECS, spec("c", 1.0)], draining={"a"})
+    player.offer(ModelsOnOffer([*SPECS, spec("c", 1.0)], draining={"a"}))
     assert player._mab.arms == ["b", "c"]  # type: ignore[attr-defined]
     player.feed(Choice("a", note=X[:1]), quality=1.0, cost_usd=0.0)
     assert player._mab.feedback == []  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from sim.errors import InputError
 from sim.measure.baselines import References
 from sim.play import libraries
 from sim.play.candidate import Candidate
-from sim.play.player import Choice
+from sim.play.player import Choice, ModelsOnOffer
 from sim.play.replay import CandidateReplay, Experiment, Split, run
 from sim.play.trace import Trace
 from sim.worlds.world import World
@@ -104,7 +104,7 @@ def test_labels_of_other_models_are_never_seen() -> None:
 class Recorder:
     """A player that chooses its first model on offer and records its calls."""
 
-    name, package, params, budgets = "recorder", "recorder", (), True
+    name, package, parameters, budgets = "recorder", "recorder", (), True
     calls: ClassVar[list[tuple[object, ...]]] = []
 
     def __init__(self, specs: Sequence[ModelSpec], **rest: object) -> None:
@@ -114,16 +114,10 @@ class Recorder:
     def begin(self, requests: int) -> None:
         self.calls.append(("begin", requests))
 
-    def offer(
-        self,
-        specs: Sequence[ModelSpec],
-        *,
-        draining: Collection[str] = (),
-        reservation_usd: Mapping[str, float] | None = None,
-    ) -> None:
-        self.names = [spec.name for spec in specs if spec.name not in draining]
-        prices = [round(spec.output_price, 6) for spec in specs]
-        self.calls.append(("offer", self.names, prices, reservation_usd))
+    def offer(self, offer: ModelsOnOffer) -> None:
+        self.names = [spec.name for spec in offer.specs if spec.name not in offer.draining]
+        prices = [round(spec.output_price, 6) for spec in offer.specs]
+        self.calls.append(("offer", self.names, prices, offer.reservation_usd))
 
     def decide(self, x: np.ndarray, prompt_bytes: np.ndarray) -> list[Choice]:
         first, self.count = self.count, self.count + len(x)

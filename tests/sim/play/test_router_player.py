@@ -14,6 +14,7 @@ from banditroute.store import decision_row, engine, feedback, log
 from sim.data.prices import draw_prices
 from sim.data.synthetic import generate
 from sim.play.candidate import Candidate
+from sim.play.player import ModelsOnOffer
 from sim.play.replay import Experiment, Split
 from sim.play.router_player import RouterPlayer
 
@@ -132,7 +133,7 @@ def test_models_come_go_and_change_price_in_a_replay() -> None:
     before = player.updated_router().decide(player.requests(plan.features[:1], TOKENS))
     assert [model.name for model in before.scored.columns.models] == list(plan.dataset.models[:2])
     dearer = specs[1].model_copy(update={"output_price": 2.0 * specs[1].output_price})
-    player.offer([specs[0], dearer, specs[2]], draining={specs[0].name})
+    player.offer(ModelsOnOffer([specs[0], dearer, specs[2]], draining={specs[0].name}))
     after = player.updated_router().decide(player.requests(plan.features[:1], TOKENS))
     assert [model.name for model in after.scored.columns.models] == list(plan.dataset.models)
     assert after.scored.cost_usd[0, 1] == pytest.approx(2.0 * before.scored.cost_usd[0, 1])
