@@ -26,6 +26,7 @@ from sim.data.prices import read_prices
 from sim.errors import InputError
 from sim.measure import summary
 from sim.measure.supervised import Supervised
+from sim.options import ReplayOptions
 from sim.play.candidate import Candidate, check_labels, parse_candidate, parse_preference
 from sim.play.libraries import LIBRARIES
 from sim.play.replay import Experiment, Split
@@ -39,77 +40,46 @@ PACKAGES = ("banditroute", "numpy", "scipy", "ray")
 """Packages on whose versions all figures depend."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayOptions:
-    """The options of `sim replay`: a field for each, of the same name and unit.
+def check_options(options: ReplayOptions) -> None:
+    """Check what is wrong whatever the data are.
+
+    Parameters
+    ----------
+    options : ReplayOptions
+        What is asked for.
 
     Raises
     ------
     InputError
-        For a value or a combination that is wrong whatever the data are; it names the option.
+        For a value or a combination; it names the option.
     """
+    for rate in options.budget_rate or ():
+        if not 0.0 < rate < math.inf:
+            raise InputError(f"--budget-rate: must be above 0, not {rate:g}")
+    try:
+        make_pacing(options.pacing)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
+    if options.preference:
+        parse_preference(options.preference)
+    learn, test, fraction = options.learn_split, options.test_split, options.learn_fraction
+    if (learn is None) != (test is None):
+        missing = "--learn-split" if learn is None else "--test-split"
+        raise InputError(f"{missing}: --learn-split and --test-split go together")
+    if learn is not None and fraction is not None:
+        raise InputError("--learn-fraction: not together with --learn-split")
+    if learn is not None and learn == test:
+        raise InputError(f"--test-split: {test!r} is the split that is learned from")
+    if fraction is not None and not 0.0 <= fraction < 1.0:
+        raise InputError(f"--learn-fraction: in [0, 1), not {fraction:g}")
 
-    data: str
-    policy: Sequence[str] | None
-    scenario: Sequence[str] | None
-    seeds: int
-    learn_split: str | None
-    test_split: str | None
-    learn_fraction: float | None
-    budget_rate: Sequence[float] | None
-    pacing: str
-    delay: str | None
-    missing: float | None
-    judge_noise: float | None
-    batch: int
-    prices: Path | None
-    format: str | None
-    trust_pickle: bool
-    embedder: str
-    tasks: bool
-    reset_on_drift: bool
-    preference: str | None
-    models: str
-    without: Sequence[str] | None
-    jobs: int
-    ray: bool
-    ray_address: str | None
-    json_path: Path | None
-    report: Path | None
-    full: bool
 
-    def __post_init__(self) -> None:
-        """Check what is wrong whatever the data are."""
-        for rate in self.budget_rate or ():
-            if not 0.0 < rate < math.inf:
-                raise InputError(f"--budget-rate: must be above 0, not {rate:g}")
-        try:
-            make_pacing(self.pacing)
-        except ValueError as error:
-            raise InputError(f"--{error}") from error
-        if self.preference:
-            parse_preference(self.preference)
-        self._check_split()
-
-    def _check_split(self) -> None:
-        learn, test, fraction = self.learn_split, self.test_split, self.learn_fraction
-        if (learn is None) != (test is None):
-            missing = "--learn-split" if learn is None else "--test-split"
-            raise InputError(f"{missing}: --learn-split and --test-split go together")
-        if learn is not None and fraction is not None:
-            raise InputError("--learn-fraction: not together with --learn-split")
-        if learn is not None and learn == test:
-            raise InputError(f"--test-split: {test!r} is the split that is learned from")
-        if fraction is not None and not 0.0 <= fraction < 1.0:
-            raise InputError(f"--learn-fraction: in [0, 1), not {fraction:g}")
-
-    @property
-    def split(self) -> Split:
-        """Rows to learn from first and rows to score; in a scenario all are scored by default."""
-        fraction = self.learn_fraction
-        if fraction is None:
-            fraction = 0.0 if self.scenario else 0.5
-        return Split(learn=self.learn_split, test=self.test_split, fraction=fraction)
+def split_of(options: ReplayOptions) -> Split:
+    """Return the rows to learn from first and to score; in a scenario all are scored by default."""
+    fraction = options.learn_fraction
+    if fraction is None:
+        fraction = 0.0 if options.scenario else 0.5
+    return Split(learn=options.learn_split, test=options.test_split, fraction=fraction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +168,7 @@ class ReplayPlan:
         arguments : sequence of str
             The words after ``python -m sim``.
         """
-        options, split = self.options, self.options.split
+        options, split = self.options, split_of(self.options)
         preferences = {stage.experiment.preference for stage in self.stages}
         return RunFile(
             title=", ".join([self.dataset.name, *(options.scenario or ())]),
@@ -260,7 +230,7 @@ def plan_replay(dataset: Dataset, options: ReplayOptions) -> ReplayPlan:
         budget_rates_usd=options.budget_rate or (),
         embedder=embedder,
         tasks=options.tasks,
-        split=options.split,
+        split=split_of(options),
         preference=parse_preference(options.preference) if options.preference else None,
         prices=options.prices,
         batch=options.batch,

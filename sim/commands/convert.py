@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sim.commands import options
+from sim import options
 from sim.errors import InputError
 
 
@@ -21,11 +21,12 @@ def command(
 ) -> None:
     """Write a data set as the canonical parquet, notes and all."""
     from sim.data.dataset import save
+    from sim.data.formats import load
 
     options.check_parquet_name(out)
     options.check_writable("OUT.parquet", out)
-    dataset = options.load_data(
-        data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool
+    dataset = options.with_notes(
+        load(data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool)
     )
     if out.exists() and Path(data).exists() and out.samefile(data):
         raise InputError("OUT.parquet: it is the file that is read")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sim.commands import options
+from sim import options
 
 
 def command(
@@ -19,11 +19,12 @@ def command(
 ) -> None:
     """Show quality, cost and references of a data set, and warn of what looks wrong."""
     from sim.commands.terminal import console
+    from sim.data.formats import load
     from sim.report.describe import as_json, describe, show
 
     options.check_writable("--json", json_path)
-    dataset = options.load_data(
-        data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool
+    dataset = options.with_notes(
+        load(data, format=format, prices=prices, trust_pickle=trust_pickle, pool=pool)
     )
     description = describe(dataset)
     show(console(), description)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sim.commands import options
+from sim import options
 from sim.commands.interrupts import left_to_asyncio
 
 
@@ -40,15 +40,16 @@ def command(
 ) -> None:
     """Replay logged data over HTTP against a running daemon."""
     from sim.commands.terminal import console, progress
+    from sim.data.formats import load
     from sim.data.prices import draw_prices, read_prices
     from sim.drive import Drive, run_drive, show
     from sim.play.candidate import parse_preference
 
     options.check_writable("--json", json_path)
     weights = parse_preference(preference) if preference else None
-    loaded = options.load_data(data, format=format, prices=prices, trust_pickle=trust_pickle)
+    loaded = load(data, format=format, prices=prices, trust_pickle=trust_pickle)
     names = options.split_names(models)
-    dataset = loaded.restrict(models=names, without=without or []).complete()
+    dataset = options.with_notes(loaded).restrict(models=names, without=without or []).complete()
     if prices is None:
         specs = draw_prices(dataset, seed=seed)
     else:

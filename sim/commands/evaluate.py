@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.commands import options
+from sim import options
 from sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,59 +26,9 @@ if TYPE_CHECKING:
     from sim.play.candidate import Candidate
 
 
-def command(
-    log: Annotated[
-        str, typer.Option(help="URL of a daemon's database, a bandit log .parquet, or a spend log.")
-    ],
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(help="FILE.yaml, NAME, NAME:key=value,.. or NAME@PRIOR_FILE; repeatable."),
-    ] = None,
-    baseline: Annotated[
-        str, typer.Option(help="What all are compared with: logged, or one of the policies.")
-    ] = "logged",
-    pool: Annotated[str, typer.Option(help="Pool of the daemon.")] = "default",
-    since: Annotated[
-        str | None, typer.Option(help="Only decisions from this time on (ISO 8601, UTC).")
-    ] = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option(help="Only decisions with this tag, KEY=VALUE; of a file, its column."),
-    ] = None,
-    learn_fraction: Annotated[
-        float,
-        typer.Option(help="Share of the log that policies learn from before they are judged."),
-    ] = 0.5,
-    learning: Annotated[
-        bool, typer.Option("--learning", help="Policies go on learning: by rejection replay.")
-    ] = False,
-    budget_rate: Annotated[
-        float | None,
-        typer.Option(help="USD per request that policies may spend: by rejection replay."),
-    ] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option(help="Print the mean of the decisions with this tag beside the estimates."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of acceptance.")] = 0,
-    json_path: options.Json = None,
-) -> None:
-    """Judge policies that never ran, from logged decisions and their propensities."""
-    asked = EvaluateOptions(**locals())
-    from sim.commands.terminal import console
-
-    options.check_writable("--json", json_path)
-    result = _plan(asked).run()
-    result.show(console())
-    if json_path is not None:
-        options.write_json(json_path, result.report)
-    if result.refused:
-        raise typer.Exit(3)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOptions:
-    """The options of `sim evaluate`: a field for each, of the same name and unit.
+    """The options of `sim evaluate`.
 
     Raises
     ------
@@ -86,18 +36,41 @@ class EvaluateOptions:
         For a value or a combination that is wrong whatever the log says; it names the option.
     """
 
-    log: str
-    policy: Sequence[str] | None
-    baseline: str
-    pool: str
-    since: str | None
-    tag: Sequence[str] | None
-    learn_fraction: float
-    learning: bool
-    budget_rate: float | None
-    compare: str | None
-    seed: int
-    json_path: Path | None
+    log: Annotated[
+        str, typer.Option(help="URL of a daemon's database, a bandit log .parquet, or a spend log.")
+    ]
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE.yaml, NAME, NAME:key=value,.. or NAME@PRIOR_FILE; repeatable."),
+    ] = None
+    baseline: Annotated[
+        str, typer.Option(help="What all are compared with: logged, or one of the policies.")
+    ] = "logged"
+    pool: Annotated[str, typer.Option(help="Pool of the daemon.")] = "default"
+    since: Annotated[
+        str | None, typer.Option(help="Only decisions from this time on (ISO 8601, UTC).")
+    ] = None
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="Only decisions with this tag, KEY=VALUE; of a file, its column."),
+    ] = None
+    learn_fraction: Annotated[
+        float,
+        typer.Option(help="Share of the log that policies learn from before they are judged."),
+    ] = 0.5
+    learning: Annotated[
+        bool, typer.Option("--learning", help="Policies go on learning: by rejection replay.")
+    ] = False
+    budget_rate: Annotated[
+        float | None,
+        typer.Option(help="USD per request that policies may spend: by rejection replay."),
+    ] = None
+    compare: Annotated[
+        str | None,
+        typer.Option(help="Print the mean of the decisions with this tag beside the estimates."),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of acceptance.")] = 0
+    json_path: options.Json = None
 
     def __post_init__(self) -> None:
         """Check what is wrong whatever the log says."""
@@ -148,6 +121,20 @@ class EvaluateOptions:
     def compared_tags(self) -> dict[str, str]:
         """Tags of the decisions whose mean stands beside the estimates."""
         return _tags("--compare", () if self.compare is None else (self.compare,))
+
+
+@options.command_of(EvaluateOptions)
+def command(asked: EvaluateOptions) -> None:
+    """Judge policies that never ran, from logged decisions and their propensities."""
+    from sim.commands.terminal import console
+
+    options.check_writable("--json", asked.json_path)
+    result = _plan(asked).run()
+    result.show(console())
+    if asked.json_path is not None:
+        options.write_json(asked.json_path, result.report)
+    if result.refused:
+        raise typer.Exit(3)
 
 
 @dataclass(frozen=True, slots=True)

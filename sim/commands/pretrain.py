@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.commands import prior_data
-from sim.commands.options import Format, Prices, TrustPickle, load_data
 from sim.errors import InputError
+from sim.options import Format, Prices, TrustPickle, with_notes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +68,7 @@ def command(
     from banditroute.fitting.pretraining import PretrainingOptions, fit
     from banditroute.learn.prior import Prior
     from sim.commands.terminal import progress
+    from sim.data.formats import load
 
     with prior_data.failing_in_one_line(out):
         options = PretrainingOptions(epochs=epochs, seed=seed)
@@ -75,8 +76,8 @@ def command(
         if data is None:
             identity, answers, basis, tau_cost_usd = _answers_of_log(str(log), pool)
         else:
-            loaded = load_data(data, format=format, prices=prices, trust_pickle=trust_pickle)
-            dataset = prior_data.select_rows(loaded, split, without or [])
+            loaded = load(data, format=format, prices=prices, trust_pickle=trust_pickle)
+            dataset = prior_data.select_rows(with_notes(loaded), split, without or [])
             identity, answers, basis, tau_cost_usd = _answers_of_data(
                 dataset, embedder, tasks, tau_cost
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.commands import options
+from sim import options
 from sim.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sim.commands import options
+from sim import options
 
 
 def command(

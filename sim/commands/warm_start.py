@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.commands import prior_data
-from sim.commands.options import Format, TrustPickle, load_data
 from sim.errors import InputError
+from sim.options import Format, TrustPickle, with_notes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,14 +67,16 @@ def command(
     )
     if not 0.0 < n_effective < float("inf"):
         prior_data.fail(f"--n-effective: above 0, not {n_effective:g}")
+    from sim.data.formats import load
+
     with prior_data.failing_in_one_line(out):
         if data is None:
             labels = _labels_of_log(str(log), pool)
         else:
-            loaded = load_data(
+            loaded = load(
                 data, format=format, prices=prices, trust_pickle=trust_pickle, estimate_costs=False
             )
-            dataset = prior_data.select_rows(loaded, split, without or [])
+            dataset = prior_data.select_rows(with_notes(loaded), split, without or [])
             labels = _labels_of_data(dataset, embedder, tasks, prices)
         prior = labels.fit(n_effective, clusters)
         prior.write(out)
