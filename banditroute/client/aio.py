@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Self, Unpack
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, Unpack, cast
 
 import httpx
 
-from banditroute.client import endpoints
 from banditroute.client.endpoints import Answer, BaseClient, Endpoint, Exchange
-from banditroute.client.messages import (
-    Ask,
-    BudgetChangeFields,
-    BudgetFields,
-    By,
-    Call,
-    NewProperties,
-    Observed,
-    Properties,
-    Route,
-    RouteError,
-    Verdict,
-)
+from banditroute.client.messages import Ask, Call
+from banditroute.client.sync import Client
+
+Parameters = ParamSpec("Parameters")
+
+
+def _awaited(
+    method: Callable[Concatenate[Any, Parameters], Answer],
+) -> Callable[Concatenate[Any, Parameters], Coroutine[Any, Any, Answer]]:
+    """Return a method of `Client` for `AsyncClient`, whose `_send` has to be awaited."""
+
+    @wraps(method)
+    async def call(self: Any, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        return await cast(Awaitable[Answer], method(self, *args, **kwargs))
+
+    return call
 
 
 class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
@@ -43,31 +46,25 @@ class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
         """See `Client.close`."""
         await self._http.aclose()
 
-    async def route(self, *, idempotency_key: str | None = None, **ask: Unpack[Ask]) -> Route:
-        """See `Client.route`."""
-        return await self._send(endpoints.route(ask, idempotency_key))
-
-    async def route_batch(
-        self, requests: Sequence[Ask], *, idempotency_key: str | None = None
-    ) -> list[Route | RouteError]:
-        """See `Client.route_batch`."""
-        return await self._send(endpoints.route_batch(requests, idempotency_key))
-
-    async def feedback(self, decision_id: str | None, **observed: Unpack[Observed]) -> str:
-        """See `Client.feedback`."""
-        return await self._send(endpoints.feedback(decision_id, observed))
-
-    async def feedback_batch(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See `Client.feedback_batch`."""
-        return await self._send(endpoints.feedback_batch(items))
-
-    async def prefer(self, decision_id: str | None, *, over: str | None, **by: Unpack[By]) -> str:
-        """See `Client.prefer`."""
-        return await self._send(endpoints.prefer(decision_id, over, by))
-
-    async def session_feedback(self, session_id: str, **verdict: Unpack[Verdict]) -> dict[str, Any]:
-        """See `Client.session_feedback`."""
-        return await self._send(endpoints.session_feedback(session_id, verdict))
+    route = _awaited(Client.route)
+    route_batch = _awaited(Client.route_batch)
+    feedback = _awaited(Client.feedback)
+    feedback_batch = _awaited(Client.feedback_batch)
+    prefer = _awaited(Client.prefer)
+    session_feedback = _awaited(Client.session_feedback)
+    decision = _awaited(Client.decision)
+    models = _awaited(Client.models)
+    add_model = _awaited(Client.add_model)
+    set_price = _awaited(Client.set_price)
+    drain_model = _awaited(Client.drain_model)
+    cancel = _awaited(Client.cancel)
+    budgets = _awaited(Client.budgets)
+    budget = _awaited(Client.budget)
+    add_budget = _awaited(Client.add_budget)
+    change_budget = _awaited(Client.change_budget)
+    drop_budget = _awaited(Client.drop_budget)
+    policy = _awaited(Client.policy)
+    _settle = _awaited(Client._settle)
 
     @asynccontextmanager
     async def decide(
@@ -84,63 +81,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
             yield call
             raised = False
         finally:
-            await self._send(endpoints.settle(call, raised=raised, failed_quality=failed_quality))
-
-    async def decision(self, decision_id: str) -> dict[str, Any]:
-        """See `Client.decision`."""
-        return await self._send(endpoints.decision(decision_id))
-
-    async def models(self, pool: str = "default") -> list[dict[str, Any]]:
-        """See `Client.models`."""
-        return await self._send(endpoints.models(pool))
-
-    async def add_model(
-        self, name: str, *, pool: str = "default", **properties: Unpack[NewProperties]
-    ) -> dict[str, Any]:
-        """See `Client.add_model`."""
-        return await self._send(endpoints.add_model(name, pool, properties))
-
-    async def set_price(
-        self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
-    ) -> dict[str, Any]:
-        """See `Client.set_price`."""
-        return await self._send(endpoints.set_price(name, pool, properties))
-
-    async def drain_model(self, name: str, *, pool: str = "default") -> None:
-        """See `Client.drain_model`."""
-        await self._send(endpoints.drain_model(name, pool))
-
-    async def cancel(self, decision_id: str | None) -> str:
-        """See `Client.cancel`."""
-        return await self._send(endpoints.cancel(decision_id))
-
-    async def budgets(self, pool: str = "default") -> list[dict[str, Any]]:
-        """See `Client.budgets`."""
-        return await self._send(endpoints.budgets(pool))
-
-    async def budget(self, name: str, *, pool: str = "default") -> dict[str, Any]:
-        """See `Client.budget`."""
-        return await self._send(endpoints.budget(name, pool))
-
-    async def add_budget(
-        self, name: str, *, pool: str = "default", **terms: Unpack[BudgetFields]
-    ) -> dict[str, Any]:
-        """See `Client.add_budget`."""
-        return await self._send(endpoints.add_budget(name, pool, terms))
-
-    async def change_budget(
-        self, name: str, *, pool: str = "default", **change: Unpack[BudgetChangeFields]
-    ) -> dict[str, Any]:
-        """See `Client.change_budget`."""
-        return await self._send(endpoints.change_budget(name, pool, change))
-
-    async def drop_budget(self, name: str, *, pool: str = "default") -> None:
-        """See `Client.drop_budget`."""
-        await self._send(endpoints.drop_budget(name, pool))
-
-    async def policy(self, pool: str = "default") -> dict[str, Any]:
-        """See `Client.policy`."""
-        return await self._send(endpoints.policy(pool))
+            await self._settle(call, raised=raised, failed_quality=failed_quality)
 
     async def _send(self, endpoint: Endpoint[Answer]) -> Answer:
         exchange = Exchange(self, endpoint)

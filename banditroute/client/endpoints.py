@@ -1,4 +1,4 @@
-"""All that the clients do without waiting: what each call sends, and what its answer means.
+"""All that the clients do without waiting.
 
 An `Endpoint` describes a call, an `Exchange` is the course of one. Nothing here opens a connection
 or sleeps; `sync` and `aio` do both, each in one short loop.
@@ -7,29 +7,15 @@ or sleeps; `sync` and `aio` do both, each in one short loop.
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
-from urllib.parse import quote
 
 import httpx
 
 from banditroute.client.messages import (
-    IGNORED,
     UNEXPECTED,
-    Ask,
-    BudgetChangeFields,
-    BudgetFields,
-    By,
-    Call,
-    NewProperties,
-    Observed,
-    Properties,
-    Route,
-    RouteError,
     RouterError,
-    Verdict,
 )
 from banditroute.client.retry import Attempts, RetryPolicy
 
@@ -178,203 +164,6 @@ class Exchange(Generic[Answer]):
             self.answer = self._endpoint.instead(self._client._retry, failure)
         self._request = None
         return 0.0
-
-
-_NOT_SENT: Endpoint[str] = Endpoint(None, lambda answer: IGNORED)
-
-
-def route(ask: Ask, key: str | None) -> Endpoint[Route]:
-    """See `Client.route`."""
-    request = Request("POST", "/v1/route", _ask_body(ask), key=key or uuid.uuid4().hex)
-    return Endpoint(request, _read_route, routing=True, instead=RetryPolicy.default_route)
-
-
-def route_batch(asks: Sequence[Ask], key: str | None) -> Endpoint[list[Route | RouteError]]:
-    """See `Client.route_batch`."""
-    body = {"requests": [_ask_body(ask) for ask in asks]}
-    return Endpoint(
-        Request("POST", "/v1/route/batch", body, key=key or uuid.uuid4().hex),
-        lambda answer: [_read_row(row) for row in answer["decisions"]],
-        routing=True,
-        instead=lambda retry, failure: [retry.default_route(failure) for _ in asks],
-    )
-
-
-def feedback(decision_id: str | None, observed: Observed) -> Endpoint[str]:
-    """See `Client.feedback`."""
-    if decision_id is None:
-        return _NOT_SENT
-    body = {"decision_id": decision_id} | _without_none(observed)
-    return Endpoint(Request("POST", "/v1/feedback", body), _read_status)
-
-
-def settle(call: Call, *, raised: bool, failed_quality: float | None) -> Endpoint[str]:
-    """Return the endpoint for the feedback at the end of a `decide` block.
-
-    Parameters
-    ----------
-    call : Call
-        What the block observed.
-    raised : bool
-        See `Call.observed`.
-    failed_quality : float or None
-        See `Call.observed`.
-    """
-    observed = call.observed(raised=raised, failed_quality=failed_quality)
-    return replace(
-        feedback(None if observed is None else call.route.decision_id, observed or Observed()),
-        instead=lambda retry, failure: retry.settle_failed(failure, body_raised=raised),
-    )
-
-
-def prefer(decision_id: str | None, over: str | None, by: By) -> Endpoint[str]:
-    """See `Client.prefer`."""
-    if decision_id is None or over is None:
-        return _NOT_SENT
-    body = {"decision_id": decision_id, "preferred_over": over} | _without_none(by)
-    return Endpoint(Request("POST", "/v1/feedback", body), _read_status)
-
-
-def session_feedback(session_id: str, verdict: Verdict) -> Endpoint[dict[str, Any]]:
-    """See `Client.session_feedback`."""
-    body = {"session_id": session_id} | _without_none(verdict)
-    return Endpoint(Request("POST", "/v1/feedback", body), _read_object)
-
-
-def feedback_batch(items: Sequence[Mapping[str, Any]]) -> Endpoint[list[dict[str, Any]]]:
-    """See `Client.feedback_batch`."""
-    rows = [_without_none(item) for item in items if not _is_ignored(item)]
-
-    def read(answer: Any) -> list[dict[str, Any]]:
-        results = iter(answer["results"] if answer else ())
-        return [
-            {"decision_id": item.get("decision_id"), "status": IGNORED}
-            if _is_ignored(item)
-            else dict(next(results))
-            for item in items
-        ]
-
-    return Endpoint(
-        Request("POST", "/v1/feedback/batch", {"feedback": rows}) if rows else None, read
-    )
-
-
-def decision(decision_id: str) -> Endpoint[dict[str, Any]]:
-    """See `Client.decision`."""
-    return Endpoint(Request("GET", _path("decisions", decision_id)), _read_object)
-
-
-def cancel(decision_id: str | None) -> Endpoint[str]:
-    """See `Client.cancel`."""
-    if decision_id is None:
-        return _NOT_SENT
-    return Endpoint(Request("POST", _path("decisions", decision_id) + "/cancel"), _read_status)
-
-
-def models(pool: str) -> Endpoint[list[dict[str, Any]]]:
-    """See `Client.models`."""
-    return Endpoint(Request("GET", "/v1/models", pool=pool), _read_list)
-
-
-def add_model(name: str, pool: str, properties: NewProperties) -> Endpoint[dict[str, Any]]:
-    """See `Client.add_model`."""
-    body = {"pool": pool, "name": name} | _without_none(properties)
-    if "scored" in body:
-        body["scored"] = [_ask_body(row) for row in body["scored"]]
-    return Endpoint(Request("POST", "/v1/models", body), _read_object)
-
-
-def set_price(name: str, pool: str, properties: Properties) -> Endpoint[dict[str, Any]]:
-    """See `Client.set_price`."""
-    request = Request("PATCH", _path("models", name), _without_none(properties), pool=pool)
-    return Endpoint(request, _read_object)
-
-
-def drain_model(name: str, pool: str) -> Endpoint[dict[str, Any]]:
-    """See `Client.drain_model`."""
-    return Endpoint(Request("DELETE", _path("models", name), pool=pool), _read_object)
-
-
-def budgets(pool: str) -> Endpoint[list[dict[str, Any]]]:
-    """See `Client.budgets`."""
-    return Endpoint(Request("GET", "/v1/budgets", pool=pool), _read_list)
-
-
-def budget(name: str, pool: str) -> Endpoint[dict[str, Any]]:
-    """See `Client.budget`."""
-    return Endpoint(Request("GET", _path("budgets", name), pool=pool), _read_object)
-
-
-def add_budget(name: str, pool: str, terms: BudgetFields) -> Endpoint[dict[str, Any]]:
-    """See `Client.add_budget`."""
-    body = {"pool": pool, "name": name} | _without_none(terms)
-    return Endpoint(Request("POST", "/v1/budgets", body), _read_object)
-
-
-def change_budget(name: str, pool: str, change: BudgetChangeFields) -> Endpoint[dict[str, Any]]:
-    """See `Client.change_budget`."""
-    request = Request("PATCH", _path("budgets", name), dict(change), pool=pool)
-    return Endpoint(request, _read_object, once="top_up_usd" in change)
-
-
-def drop_budget(name: str, pool: str) -> Endpoint[dict[str, Any]]:
-    """See `Client.drop_budget`."""
-    return Endpoint(Request("DELETE", _path("budgets", name), pool=pool), _read_object)
-
-
-def policy(pool: str) -> Endpoint[dict[str, Any]]:
-    """See `Client.policy`."""
-    return Endpoint(Request("GET", "/v1/policy", pool=pool), _read_object)
-
-
-def _path(kind: str, name: str) -> str:
-    return f"/v1/{kind}/{quote(name, safe='')}"
-
-
-def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _ask_body(ask: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request for a decision, or a scored prompt, as JSON has it."""
-    body = _without_none(ask)
-    if "embedding" in body:
-        body["embedding"] = [float(number) for number in body["embedding"]]
-    for name in ("messages", "models", "requires"):
-        if name in body:
-            body[name] = list(body[name])
-    return body
-
-
-def _is_ignored(item: Mapping[str, Any]) -> bool:
-    """Return whether feedback is about a decision that the router did not make."""
-    fields = _without_none(item).keys()
-    preference_lost = "preferred_over" in item and fields <= {"decision_id", "source", "key"}
-    return preference_lost or not fields & {"decision_id", "session_id"}
-
-
-def _read_object(answer: Any) -> dict[str, Any]:
-    return dict(answer or {})
-
-
-def _read_list(answer: Any) -> list[dict[str, Any]]:
-    return list(answer["data"])
-
-
-def _read_status(answer: Any) -> str:
-    return str(answer["status"])
-
-
-def _read_route(answer: Mapping[str, Any]) -> Route:
-    fields = {name: answer[name] for name in Route.__dataclass_fields__ if name in answer}
-    return Route(**fields | {"fallbacks": tuple(answer.get("fallbacks", ()))})
-
-
-def _read_row(row: Mapping[str, Any]) -> Route | RouteError:
-    if "error" not in row:
-        return _read_route(row)
-    error = row["error"]
-    return RouteError(error["code"], error.get("param"), error["message"])
 
 
 def _content(outcome: httpx.Response | httpx.TransportError) -> Any:

@@ -1,17 +1,20 @@
-"""The client that blocks."""
+"""The client that blocks, and what each call sends; `AsyncClient` makes its methods of these."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self, Unpack
+from urllib.parse import quote
 
 import httpx
 
-from banditroute.client import endpoints
-from banditroute.client.endpoints import Answer, BaseClient, Endpoint, Exchange
+from banditroute.client.endpoints import Answer, BaseClient, Endpoint, Exchange, Request
 from banditroute.client.messages import (
+    IGNORED,
     Ask,
     BudgetChangeFields,
     BudgetFields,
@@ -24,6 +27,7 @@ from banditroute.client.messages import (
     RouteError,
     Verdict,
 )
+from banditroute.client.retry import RetryPolicy
 
 
 class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
@@ -88,7 +92,11 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         Route
             The decision, or the default model while the router is unavailable.
         """
-        return self._send(endpoints.route(ask, idempotency_key))
+        key = idempotency_key or uuid.uuid4().hex
+        request = Request("POST", "/v1/route", _ask_body(ask), key=key)
+        return self._send(
+            Endpoint(request, _read_route, routing=True, instead=RetryPolicy.default_route)
+        )
 
     def route_batch(
         self, requests: Sequence[Ask], *, idempotency_key: str | None = None
@@ -107,7 +115,16 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         list of (Route or RouteError)
             Decisions in the order of `requests`.
         """
-        return self._send(endpoints.route_batch(requests, idempotency_key))
+        body = {"requests": [_ask_body(ask) for ask in requests]}
+        key = idempotency_key or uuid.uuid4().hex
+        return self._send(
+            Endpoint(
+                Request("POST", "/v1/route/batch", body, key=key),
+                lambda answer: [_read_row(row) for row in answer["decisions"]],
+                routing=True,
+                instead=lambda retry, failure: [retry.default_route(failure) for _ in requests],
+            )
+        )
 
     def feedback(self, decision_id: str | None, **observed: Unpack[Observed]) -> str:
         """Report what was observed of an answer.
@@ -125,7 +142,7 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
             ``accepted``, ``duplicate``, ``superseded``, ``late``, or ``ignored`` if nothing was
             sent.
         """
-        return self._send(endpoints.feedback(decision_id, observed))
+        return self._send(_feedback(decision_id, observed))
 
     def feedback_batch(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Report up to 1,024 pieces of feedback of any kind at once.
@@ -141,7 +158,19 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         list of dict
             What became of each item, in the order of `items`, with a ``status``.
         """
-        return self._send(endpoints.feedback_batch(items))
+        rows = [_without_none(item) for item in items if not _is_ignored(item)]
+
+        def read(answer: Any) -> list[dict[str, Any]]:
+            results = iter(answer["results"] if answer else ())
+            return [
+                {"decision_id": item.get("decision_id"), "status": IGNORED}
+                if _is_ignored(item)
+                else dict(next(results))
+                for item in items
+            ]
+
+        request = Request("POST", "/v1/feedback/batch", {"feedback": rows}) if rows else None
+        return self._send(Endpoint(request, read))
 
     def prefer(self, decision_id: str | None, *, over: str | None, **by: Unpack[By]) -> str:
         """Report that one answer was preferred to another answer to the same prompt.
@@ -160,7 +189,8 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         str
             A status, see `feedback`.
         """
-        return self._send(endpoints.prefer(decision_id, over, by))
+        fields = {"preferred_over": over, **by}
+        return self._send(_feedback(None if over is None else decision_id, fields))
 
     def session_feedback(self, session_id: str, **verdict: Unpack[Verdict]) -> dict[str, Any]:
         """Report the quality of a whole session, for its decisions that have no quality yet.
@@ -177,7 +207,8 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         dict
             ``status``, and in ``decisions`` the number of decisions that took the quality.
         """
-        return self._send(endpoints.session_feedback(session_id, verdict))
+        body = {"session_id": session_id} | _without_none(verdict)
+        return self._send(Endpoint(Request("POST", "/v1/feedback", body), _read_object))
 
     @contextmanager
     def decide(
@@ -209,7 +240,7 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
             yield call
             raised = False
         finally:
-            self._send(endpoints.settle(call, raised=raised, failed_quality=failed_quality))
+            self._settle(call, raised=raised, failed_quality=failed_quality)
 
     def decision(self, decision_id: str) -> dict[str, Any]:
         """Return why a decision was made.
@@ -219,7 +250,7 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         decision_id : str
             Id of the decision.
         """
-        return self._send(endpoints.decision(decision_id))
+        return self._send(Endpoint(Request("GET", _path("decisions", decision_id)), _read_object))
 
     def models(self, pool: str = "default") -> list[dict[str, Any]]:
         """Return the models of a pool with the prices in force.
@@ -229,7 +260,7 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         pool : str
             Name of the pool.
         """
-        return self._send(endpoints.models(pool))
+        return self._send(Endpoint(Request("GET", "/v1/models", pool=pool), _read_list))
 
     def add_model(
         self, name: str, *, pool: str = "default", **properties: Unpack[NewProperties]
@@ -255,7 +286,10 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         RouterError
             409 if the model exists, perhaps because of an attempt whose answer was lost.
         """
-        return self._send(endpoints.add_model(name, pool, properties))
+        body = {"pool": pool, "name": name} | _without_none(properties)
+        if "scored" in body:
+            body["scored"] = [_ask_body(row) for row in body["scored"]]
+        return self._send(Endpoint(Request("POST", "/v1/models", body), _read_object))
 
     def set_price(
         self, name: str, *, pool: str = "default", **properties: Unpack[Properties]
@@ -276,7 +310,8 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         dict
             The model.
         """
-        return self._send(endpoints.set_price(name, pool, properties))
+        request = Request("PATCH", _path("models", name), _without_none(properties), pool=pool)
+        return self._send(Endpoint(request, _read_object))
 
     def drain_model(self, name: str, *, pool: str = "default") -> None:
         """Stop choosing a model; what was learned from it stays.
@@ -287,8 +322,14 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
             Name of the model.
         pool : str
             Name of the pool.
+
+        Returns
+        -------
+        None
+            As soon as it is done.
         """
-        self._send(endpoints.drain_model(name, pool))
+        request = Request("DELETE", _path("models", name), pool=pool)
+        return self._send(Endpoint(request, _read_nothing))
 
     def cancel(self, decision_id: str | None) -> str:
         """Release what was reserved for a decision that will not be used.
@@ -303,7 +344,10 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         str
             ``cancelled``, ``duplicate``, or ``ignored`` if nothing was sent.
         """
-        return self._send(endpoints.cancel(decision_id))
+        if decision_id is None:
+            return self._send(_NOT_SENT)
+        request = Request("POST", _path("decisions", decision_id) + "/cancel")
+        return self._send(Endpoint(request, _read_status))
 
     def budgets(self, pool: str = "default") -> list[dict[str, Any]]:
         """Return the budgets of a pool with what is spent of them.
@@ -313,7 +357,7 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         pool : str
             Name of the pool.
         """
-        return self._send(endpoints.budgets(pool))
+        return self._send(Endpoint(Request("GET", "/v1/budgets", pool=pool), _read_list))
 
     def budget(self, name: str, *, pool: str = "default") -> dict[str, Any]:
         """Return a budget with what is spent of it.
@@ -325,7 +369,8 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         pool : str
             Name of its pool.
         """
-        return self._send(endpoints.budget(name, pool))
+        request = Request("GET", _path("budgets", name), pool=pool)
+        return self._send(Endpoint(request, _read_object))
 
     def add_budget(
         self, name: str, *, pool: str = "default", **terms: Unpack[BudgetFields]
@@ -346,7 +391,8 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         dict
             The budget.
         """
-        return self._send(endpoints.add_budget(name, pool, terms))
+        body = {"pool": pool, "name": name} | _without_none(terms)
+        return self._send(Endpoint(Request("POST", "/v1/budgets", body), _read_object))
 
     def change_budget(
         self, name: str, *, pool: str = "default", **change: Unpack[BudgetChangeFields]
@@ -367,7 +413,8 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         dict
             The budget.
         """
-        return self._send(endpoints.change_budget(name, pool, change))
+        request = Request("PATCH", _path("budgets", name), dict(change), pool=pool)
+        return self._send(Endpoint(request, _read_object, once="top_up_usd" in change))
 
     def drop_budget(self, name: str, *, pool: str = "default") -> None:
         """Delete a budget and its ledger.
@@ -378,8 +425,14 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
             Name of the budget.
         pool : str
             Name of its pool.
+
+        Returns
+        -------
+        None
+            As soon as it is done.
         """
-        self._send(endpoints.drop_budget(name, pool))
+        request = Request("DELETE", _path("budgets", name), pool=pool)
+        return self._send(Endpoint(request, _read_nothing))
 
     def policy(self, pool: str = "default") -> dict[str, Any]:
         """Return the policy of a pool, its version and the digest of its state.
@@ -389,7 +442,18 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         pool : str
             Name of the pool.
         """
-        return self._send(endpoints.policy(pool))
+        return self._send(Endpoint(Request("GET", "/v1/policy", pool=pool), _read_object))
+
+    def _settle(self, call: Call, *, raised: bool, failed_quality: float | None) -> str:
+        """Post the feedback at the end of a `decide` block; see `Call.observed`."""
+        observed = call.observed(raised=raised, failed_quality=failed_quality)
+        endpoint = _feedback(call.route.decision_id if observed else None, observed or {})
+        return self._send(
+            replace(
+                endpoint,
+                instead=lambda retry, failure: retry.settle_failed(failure, body_raised=raised),
+            )
+        )
 
     def _send(self, endpoint: Endpoint[Answer]) -> Answer:
         exchange = Exchange(self, endpoint)
@@ -401,3 +465,68 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
             if wait_s > 0.0:
                 time.sleep(wait_s)
         return exchange.answer
+
+
+_NOT_SENT: Endpoint[str] = Endpoint(None, lambda _: IGNORED)
+
+
+def _feedback(decision_id: str | None, fields: Mapping[str, Any]) -> Endpoint[str]:
+    """Return the endpoint for feedback on a decision; without one nothing is sent."""
+    if decision_id is None:
+        return _NOT_SENT
+    body = {"decision_id": decision_id} | _without_none(fields)
+    return Endpoint(Request("POST", "/v1/feedback", body), _read_status)
+
+
+def _path(kind: str, name: str) -> str:
+    return f"/v1/{kind}/{quote(name, safe='')}"
+
+
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _ask_body(ask: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request for a decision, or a scored prompt, as JSON has it."""
+    body = _without_none(ask)
+    if "embedding" in body:
+        body["embedding"] = [float(number) for number in body["embedding"]]
+    for name in ("messages", "models", "requires"):
+        if name in body:
+            body[name] = list(body[name])
+    return body
+
+
+def _is_ignored(item: Mapping[str, Any]) -> bool:
+    """Return whether feedback is about a decision that the router did not make."""
+    fields = _without_none(item).keys()
+    preference_lost = "preferred_over" in item and fields <= {"decision_id", "source", "key"}
+    return preference_lost or not fields & {"decision_id", "session_id"}
+
+
+def _read_object(answer: Any) -> dict[str, Any]:
+    return dict(answer or {})
+
+
+def _read_list(answer: Any) -> list[dict[str, Any]]:
+    return list(answer["data"])
+
+
+def _read_status(answer: Any) -> str:
+    return str(answer["status"])
+
+
+def _read_nothing(_: Any) -> None:
+    """Return nothing of an answer."""
+
+
+def _read_route(answer: Mapping[str, Any]) -> Route:
+    fields = {name: answer[name] for name in Route.__dataclass_fields__ if name in answer}
+    return Route(**fields | {"fallbacks": tuple(answer.get("fallbacks", ()))})
+
+
+def _read_row(row: Mapping[str, Any]) -> Route | RouteError:
+    if "error" not in row:
+        return _read_route(row)
+    error = row["error"]
+    return RouteError(error["code"], error.get("param"), error["message"])
