@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select
 
 from banditroute.core.errors import InvalidValue
-from banditroute.store.bulk import columns, insert_many
+from banditroute.store.bulk import insert_many
 from banditroute.store.feedback import (
     FeedbackResult,
     append_outcomes,
@@ -25,7 +25,6 @@ from banditroute.store.feedback import (
 )
 from banditroute.store.tables import comparisons
 
-_ROW = columns(comparisons)
 _SENT = select(comparisons).where(comparisons.c.decision_id.in_(bindparam("ids", expanding=True)))
 
 Decision = Mapping[str, Any]
@@ -82,7 +81,7 @@ def record_comparisons(
         (row.decision_id, row.preferred_over, row.key): row.source
         for row in connection.execute(_SENT, {"ids": list(ids)})
     }
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     outcomes: list[dict[str, Any]] = []
     results: list[FeedbackResult] = []
     for position, post in enumerate(posts):
@@ -102,23 +101,14 @@ def record_comparisons(
             continue
         sources[identity] = post.source
         late = now_us > min(winner["expires_at"], loser["expires_at"])
-        rows.append(
-            {
-                "pool": winner["pool"],
-                "decision_id": post.decision_id,
-                "preferred_over": post.over,
-                "key": post.key,
-                "source": post.source,
-                "status": "late" if late else "accepted",
-                "received_at": now_us,
-            }
-        )
-        results.append(FeedbackResult(rows[-1]["status"]))
+        status = "late" if late else "accepted"
+        rows.append((winner["pool"], *identity, post.source, status, now_us))
+        results.append(FeedbackResult(status))
         overridden = winner["overridden_by"] or loser["overridden_by"]
         cancelled = winner["cancelled_at"] or loser["cancelled_at"]
         if not (late or overridden or cancelled) and winner["model"] != loser["model"]:
             outcomes.append(_event(winner, loser, now_us))
-    insert_many(connection, comparisons, [[row[name] for name in _ROW] for row in rows])
+    insert_many(connection, comparisons, rows)
     append_outcomes(connection, outcomes)
     return results
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from operator import attrgetter, itemgetter
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,13 @@ DECISION_COLUMNS = columns(decisions_table)
 
 _FLOAT32 = np.dtype("<f4")
 _in_order = itemgetter(*DECISION_COLUMNS)
-_note_fields = attrgetter("id", "prompt_hash", "session_id", "task", "tags", "request_id")
 
 TERMS = ("cost", "latency", "penalty", "explore", "pmf")
 """Rows of the float64[5, K] column ``terms``: US dollars, ms, quality units without the price of
 money (which has columns of its own), exploration shares, probabilities."""
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """What a decision row holds beside the arithmetic.
 
     Attributes
@@ -92,7 +90,7 @@ def encode(
     own = np.arange(n), decisions.chosen
     input_cost_usd = scored.input_cost_usd[own]
     terms = scored.cost_usd, scored.latency_ms, scored.penalty, decisions.explore, decisions.pmf
-    ids, hashes, sessions, tasks, tags, request_ids = zip(*map(_note_fields, notes), strict=True)
+    ids, hashes, sessions, tasks, tags, request_ids = zip(*notes, strict=True)
     w_quality, w_cost, w_latency = requests.preference.T.tolist()
     encoded: dict[str, Sequence[Any]] = {
         "id": ids,

@@ -13,7 +13,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, RowMapping, bindparam, exists, select, update
@@ -37,7 +37,10 @@ _COPIED = (
 )
 _OWN = ("id", "model", "expires_at", "arms", "prices", "overridden_by", "cancelled_at")
 _LINKS = ("prompt_hash", "session_id")
-_FEEDBACK, _EVENT = columns(feedback), columns(events)
+_COLUMN = {"quality": "quality", "cost": "cost_nano", "latency": "latency_ms"}
+"""The column that holds a field of `Post.fields`."""
+_EVENT = columns(events)
+_in_order = itemgetter(*columns(feedback))
 DECISION = [decisions.c[name] for name in (*_OWN, *_LINKS, *_COPIED)]
 """The columns of a decision that feedback and its events need."""
 _BY_ID = select(*DECISION).where(decisions.c.id.in_(bindparam("ids", expanding=True)))
@@ -74,8 +77,7 @@ class FeedbackResult(NamedTuple):
     decisions: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(NamedTuple):
     """Feedback on a decision as the caller sent it; None stands for a field that was not sent.
 
     Attributes
@@ -110,22 +112,18 @@ class Post:
 
     def digest(self) -> str:
         """Return a digest of the payload, which tells a retry from a contradiction."""
-        payload = (
-            self.source,
-            self.quality,
-            self.cost_usd,
-            self.input_tokens,
-            self.output_tokens,
-            self.latency_ms,
-            self.model,
-        )
+        payload = self[2:]  # all but the decision and the key
         return hashlib.blake2b(repr(payload).encode(), digest_size=16).hexdigest()
 
-    @property
-    def has_cost(self) -> bool:
-        """Whether the cost was sent, in US dollars or in tokens."""
+    def fields(self) -> list[str]:
+        """Return which of quality, cost and latency were sent; tokens are a cost too."""
         tokens = self.input_tokens is not None and self.output_tokens is not None
-        return self.cost_usd is not None or tokens
+        sent = {
+            "quality": self.quality is not None,
+            "cost": self.cost_usd is not None or tokens,
+            "latency": self.latency_ms is not None,
+        }
+        return [name for name, is_sent in sent.items() if is_sent]
 
 
 def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> list[str]:
@@ -177,21 +175,27 @@ def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> lis
         if post.model is not None and post.model != decision["model"]:
             _check_model(connection, decision, post.model, position)
             decision["overridden_by"] = overridden[post.decision_id] = post.model
-        fresh = _fresh_fields(post, earlier)
+        sent = post.fields()
+        accepted = [row for row in earlier if row["status"] == "accepted"]
+        fresh = [name for name in sent if all(row[_COLUMN[name]] is None for row in accepted)]
         if post.decision_id in rated and "quality" in fresh:
             fresh.remove("quality")
-        has_value = post.quality is not None or post.has_cost or post.latency_ms is not None
         cancelled = decision["cancelled_at"] is not None
         if now_us > decision["expires_at"]:
             status = "late"
-        elif cancelled or (has_value and not fresh):
+        elif cancelled or (sent and not fresh):
             status = "superseded"
         else:
             status = "accepted"
         cost_usd, input_cost_usd = _cost_usd(post, decision, price_rows)
-        row = _row(post, cost_usd, digest=digest, status=status, now_us=now_us)
+        row = post._asdict() | {
+            "cost_nano": None if cost_usd is None else ceil_nano(cost_usd),
+            "digest": digest,
+            "status": status,
+            "received_at": now_us,
+        }
         if status == "accepted" and decision["overridden_by"] is None:
-            outcomes += _outcomes(post, decision, fresh, cost_usd, input_cost_usd, earlier, now_us)
+            outcomes += _outcomes(post, decision, fresh, cost_usd, input_cost_usd, accepted, now_us)
         if row["cost_nano"] is not None:
             # The first cost settles the reservations, even if it is late: the money is spent.
             costs_nano.setdefault(post.decision_id, row["cost_nano"])
@@ -201,7 +205,7 @@ def record(connection: Connection, posts: Sequence[Post], *, now_us: int) -> lis
     for decision_id, model in overridden.items():
         override = update(decisions).where(decisions.c.id == decision_id)
         connection.execute(override.values(overridden_by=model))
-    insert_many(connection, feedback, [[row[name] for name in _FEEDBACK] for row in rows])
+    insert_many(connection, feedback, list(map(_in_order, rows)))
     append_outcomes(connection, outcomes)
     settle(connection, costs_nano)
     return statuses
@@ -219,7 +223,7 @@ def _rated_by_session(
     """Return which decisions of `posts` with a quality have learned a quality already.
 
     The query is limited to decisions of a session. Feedback on a session leaves no feedback row of
-    a decision; every other quality has such a row, which `_fresh_fields` sees.
+    a decision; every other quality has such a row, which `record` sees.
     """
     get_quality = {post.decision_id for post in posts if post.quality is not None}
     in_session = {name for name, row in by_id.items() if row["session_id"] is not None}
@@ -232,44 +236,12 @@ def append_outcomes(connection: Connection, outcomes: Sequence[Mapping[str, Any]
     insert_many(connection, events, [[row.get(name) for name in _EVENT] for row in outcomes])
 
 
-def _row(
-    post: Post, cost_usd: float | None, *, digest: str, status: str, now_us: int
-) -> dict[str, Any]:
-    return {
-        "decision_id": post.decision_id,
-        "key": post.key,
-        "source": post.source,
-        "quality": post.quality,
-        "cost_nano": None if cost_usd is None else ceil_nano(cost_usd),
-        "input_tokens": post.input_tokens,
-        "output_tokens": post.output_tokens,
-        "latency_ms": post.latency_ms,
-        "model": post.model,
-        "digest": digest,
-        "status": status,
-        "received_at": now_us,
-    }
-
-
 def ceil_nano(cost_usd: float) -> int:
     """Return US dollars as nano-dollars, rounded up.
 
     A fraction below 0.0005 nano-dollars is treated as rounding noise and dropped.
     """
     return math.ceil(round(cost_usd * NANO, 3))
-
-
-def _fresh_fields(post: Post, earlier: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the fields of `post` that no earlier accepted row has."""
-    accepted = [row for row in earlier if row["status"] == "accepted"]
-    fields = []
-    if post.quality is not None and all(row["quality"] is None for row in accepted):
-        fields.append("quality")
-    if post.has_cost and all(row["cost_nano"] is None for row in accepted):
-        fields.append("cost")
-    if post.latency_ms is not None and all(row["latency_ms"] is None for row in accepted):
-        fields.append("latency")
-    return fields
 
 
 def _cost_usd(
@@ -291,12 +263,12 @@ def _outcomes(
     fresh: Sequence[str],
     cost_usd: float | None,
     input_cost_usd: float | None,
-    earlier: Iterable[Mapping[str, Any]],
+    accepted: Iterable[Mapping[str, Any]],
     now_us: int,
 ) -> list[dict[str, Any]]:
     """Return an event for each field in `fresh`, with the first accepted cost of the decision."""
-    accepted = (row["cost_nano"] for row in earlier if row["status"] == "accepted")
-    first_usd = next((nano / NANO for nano in accepted if nano is not None), cost_usd)
+    costs_nano = (row["cost_nano"] for row in accepted if row["cost_nano"] is not None)
+    first_usd = next((nano / NANO for nano in costs_nano), cost_usd)
     values = {"quality": post.quality, "cost": cost_usd, "latency": post.latency_ms}
     shared = outcome_columns(decision)
     shared |= {"kind": "feedback", "created_at": now_us, "cost": first_usd}

@@ -255,16 +255,12 @@ def lease(
     )
     current = connection.execute(select(leases).where(mine)).first()
     if current is None:
-        row = {
+        row = dict.fromkeys(COUNTED, 0) | {
             "budget_id": budget.id,
             "holder": holder.name,
             "boot": holder.boot,
             "window_start": window_start_us,
             "amount_nano": grant_nano,
-            "drawn_nano": 0,
-            "requests": 0,
-            "ended_nano": 0,
-            "returned_nano": 0,
             "opened_at": now_us,
             "reclaim_at": reclaim_at_us,
         }
@@ -357,20 +353,8 @@ def reserve(connection: Connection, batch: Sequence[Reservation]) -> None:
             lost.append(lease_id)
     if lost:
         raise LeaseLost(lost)
-    rows = [
-        (
-            reservation.decision_id,
-            reservation.budget_id,
-            reservation.lease_id,
-            reservation.window_start_us,
-            reservation.reserved_nano,
-            None,  # settled_nano
-            0,  # overrun_nano
-            OPEN,
-            reservation.expires_at_us,
-        )
-        for reservation in batch
-    ]
+    # Between what a reservation says stand settled_nano, overrun_nano and the status.
+    rows = [(*one[:-1], None, 0, OPEN, one.expires_at_us) for one in batch]
     insert_many(connection, reservations, rows)
 
 
@@ -384,39 +368,27 @@ def sums(connection: Connection, budget: Budget, *, now_us: int) -> BudgetSums:
         start_us = budget.window_start_us(now_us)
         reserved_in_window = _reservation.window_start == start_us
         leased_in_window = _lease.window_start == start_us
+    status, reserved = _reservation.status, _reservation.reserved_nano
+    running, overdue = _reservation.expires_at >= now_us, _reservation.expires_at < now_us
     of_reservations = select(
-        _total(_reservation.settled_nano, _reservation.status == SETTLED),
-        _total(
-            _reservation.reserved_nano,
-            (_reservation.status == OPEN) & (_reservation.expires_at >= now_us),
-        ),
-        _total(
-            _reservation.reserved_nano,
-            (_reservation.status == OPEN) & (_reservation.expires_at < now_us),
-        ),
-        _total(_reservation.overrun_nano, _reservation.status == SETTLED),
-        func.coalesce(func.sum(case((_reservation.status != CANCELLED, 1), else_=0)), 0),
-        func.min(case((_reservation.status != CANCELLED, _reservation.window_start))),
+        func.min(case((status != CANCELLED, _reservation.window_start))).label("oldest_us"),
+        _total(_reservation.settled_nano, status == SETTLED).label("settled_nano"),
+        _total(reserved, (status == OPEN) & running).label("reserved_nano"),
+        _total(reserved, (status == OPEN) & overdue).label("expired_nano"),
+        _total(_reservation.overrun_nano, status == SETTLED).label("overruns_nano"),
+        _total(1, status != CANCELLED).label("requests"),
     ).where(_reservation.budget_id == budget.id, reserved_in_window)
     left = _lease.amount_nano - _lease.drawn_nano
     of_leases = select(
-        _total(left, _lease.closed_at.is_(None)), _total(left, _lease.closed_at > 0)
+        _total(left, _lease.closed_at.is_(None)).label("leased_nano"),
+        _total(left, _lease.closed_at > 0).label("lost_nano"),
     ).where(_lease.budget_id == budget.id, leased_in_window)
-    settled, reserved, expired, overruns, requests, oldest = connection.execute(
-        of_reservations
-    ).one()
-    leased, lost = connection.execute(of_leases).one()
-    return BudgetSums(
-        cap_nano=budget.cap_nano,
-        settled_nano=int(settled),
-        reserved_nano=int(reserved),
-        expired_nano=int(expired),
-        leased_nano=int(leased),
-        lost_nano=int(lost),
-        overruns_nano=int(overruns),
-        requests=int(requests),
-        oldest_us=oldest,
-    )
+    found: dict[str, Any] = {
+        name: value if value is None else int(value)
+        for query in (of_reservations, of_leases)
+        for name, value in connection.execute(query).mappings().one().items()
+    }
+    return BudgetSums(cap_nano=budget.cap_nano, **found)
 
 
 def course(connection: Connection, budget: Budget, *, now_us: int) -> WindowCourse:
@@ -487,5 +459,5 @@ def forget(connection: Connection, budget_id: int) -> None:
     connection.execute(leases.delete().where(_lease.budget_id == budget_id))
 
 
-def _total(column: ColumnElement[Any], where: ColumnElement[bool]) -> ColumnElement[Any]:
+def _total(column: ColumnElement[Any] | int, where: ColumnElement[bool]) -> ColumnElement[Any]:
     return func.coalesce(func.sum(case((where, column), else_=0)), 0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Column, Connection, Engine, Table, func, insert, select
+from sqlalchemy import Column, Connection, Engine, Row, Select, Table, func, insert, select
 
 from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.learn.fold import Event
@@ -53,13 +53,16 @@ def policy_identity(
     connection: Connection, pool: str, *, until: int | None = None
 ) -> tuple[int, PolicyIdentity] | None:
     """Return position and identity of the newest policy_started at or before `until`."""
-    query = select(events.c.seq, events.c.payload).where(
-        events.c.pool == pool, events.c.kind == "policy_started"
-    )
-    if until is not None:
-        query = query.where(events.c.seq <= until)
-    row = connection.execute(query.order_by(events.c.seq.desc()).limit(1)).first()
+    newest = _of_kind("policy_started", pool, until).order_by(events.c.seq.desc()).limit(1)
+    row = connection.execute(newest).first()
     return (row.seq, PolicyIdentity.from_payload(json.loads(row.payload))) if row else None
+
+
+def _of_kind(kind: str, pool: str, until: int | None) -> Select[tuple[int, str]]:
+    """Return a query for position and payload of the events of a kind at or before `until`."""
+    query = select(events.c.seq, events.c.payload)
+    query = query.where(events.c.pool == pool, events.c.kind == kind)
+    return query if until is None else query.where(events.c.seq <= until)
 
 
 def append_resets(
@@ -154,8 +157,7 @@ class Log:
     def started_pools(self) -> list[str]:
         """Return the pools that have a policy_started event."""
         started = select(events.c.pool).where(events.c.kind == "policy_started").distinct()
-        with self.engine.connect() as connection:
-            return sorted(connection.execute(started).scalars())
+        return sorted(row.pool for row in self._rows(started))
 
     def events(
         self, *, after: int, until: int | None = None, pool: str | None = None
@@ -167,8 +169,7 @@ class Log:
         if pool is not None:
             query = query.where(events.c.pool == pool)
         while True:
-            with self.engine.connect() as connection:
-                page = connection.execute(query.where(events.c.seq > after)).all()
+            page = self._rows(query.where(events.c.seq > after))
             for row in page:
                 yield _event(row)
             if len(page) < PAGE:
@@ -184,21 +185,13 @@ class Log:
 
     def rollbacks(self, pool: str, *, until: int) -> list[tuple[int, int]]:
         """Return (seq, version) of every rollback at or before `until`."""
-        query = select(events.c.seq, events.c.payload).where(
-            events.c.pool == pool, events.c.kind == "rollback", events.c.seq <= until
-        )
-        with self.engine.connect() as connection:
-            rows = connection.execute(query).all()
+        rows = self._rows(_of_kind("rollback", pool, until))
         return [(row.seq, int(json.loads(row.payload)["version"])) for row in rows]
 
     def models_added(self, pool: str, *, until: int) -> list[str]:
         """Return the names of all models added at or before `until`, in order."""
-        added = select(events.c.payload).where(
-            events.c.pool == pool, events.c.kind == "model_added", events.c.seq <= until
-        )
-        with self.engine.connect() as connection:
-            payloads = connection.execute(added.order_by(events.c.seq)).scalars()
-            return [json.loads(payload)["name"] for payload in payloads]
+        rows = self._rows(_of_kind("model_added", pool, until).order_by(events.c.seq))
+        return [json.loads(row.payload)["name"] for row in rows]
 
     def checkpoint(
         self, pool: str, *, policy_seq: int, until: int | None
@@ -254,14 +247,13 @@ class Log:
                 for name, query in queries.items()
             }
 
-    def recent(self, pool: str, *, embedder: str, before_us: int, limit: int) -> list[Any]:
+    def recent(self, pool: str, *, embedder: str, before_us: int, limit: int) -> Sequence[Any]:
         """Return the requests of a pool's last decisions before a time, the newest first."""
         columns = [decisions.c[name] for name in _REQUEST]
         earlier = decisions.c.created_at < before_us
         comparable = (decisions.c.pool == pool, decisions.c.embedder == embedder, earlier)
-        query = select(*columns).where(*comparable).order_by(decisions.c.id.desc()).limit(limit)
-        with self.engine.connect() as connection:
-            return list(connection.execute(query))
+        query = select(*columns).where(*comparable).order_by(decisions.c.id.desc())
+        return self._rows(query.limit(limit))
 
     def decisions(self, pool: str) -> Iterator[dict[str, Any]]:
         """Yield the decision rows of a pool in the order of their snapshots."""
@@ -270,6 +262,10 @@ class Log:
         with self.engine.connect() as connection:
             streamed = connection.execution_options(yield_per=PAGE).execute(query)
             yield from (dict(row) for row in streamed.mappings())
+
+    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        with self.engine.connect() as connection:
+            return connection.execute(query).all()
 
 
 _EVENT = _columns(

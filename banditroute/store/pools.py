@@ -148,22 +148,15 @@ def file_price(connection: Connection, pool: str, name: str) -> tuple[float, flo
 def load_pools(connection: Connection) -> dict[str, tuple[int, dict[str, Any], list[Model]]]:
     """Return {name: (revision, options, models with their current prices)}."""
     newest = select(func.max(prices.c.id)).group_by(prices.c.pool, prices.c.model)
-    joined = select(models, prices.c.id, prices.c.input_price, prices.c.output_price).join(
+    price = prices.c.id.label("price_id"), prices.c.input_price, prices.c.output_price
+    joined = select(models, *price).join(
         prices, and_(prices.c.pool == models.c.pool, prices.c.model == models.c.name)
     )
     models_by_pool: dict[str, list[Model]] = {}
     for row in connection.execute(joined.where(prices.c.id.in_(newest)).order_by(models.c.id)):
-        model = Model(
-            name=row.name,
-            input_price=row.input_price,
-            output_price=row.output_price,
-            price_id=row.id_1,
-            max_output_tokens=row.max_output_tokens,
-            context_length=row.context_length,
-            capabilities=frozenset(json.loads(row.capabilities)),
-            draining=row.draining,
-        )
-        models_by_pool.setdefault(row.pool, []).append(model)
+        fields = {name: getattr(row, name) for name in Model.__dataclass_fields__}
+        fields["capabilities"] = frozenset(json.loads(row.capabilities))
+        models_by_pool.setdefault(row.pool, []).append(Model(**fields))
     return {
         row.name: (row.revision, json.loads(row.options), models_by_pool.get(row.name, []))
         for row in connection.execute(select(pools))

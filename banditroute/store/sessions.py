@@ -7,7 +7,7 @@ one is superseded. Later decisions of the session learn nothing from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 
@@ -21,7 +21,7 @@ from banditroute.store.tables import decisions, session_feedback
 
 _INSIDE = (
     decisions.c.pool == bindparam("pool"),
-    decisions.c.session_id == bindparam("session"),
+    decisions.c.session_id == bindparam("session_id"),
 )
 # The sum keeps SQLite from the index on expires_at, by which it would read the whole pool.
 _EXPIRES = decisions.c.expires_at + 0
@@ -33,13 +33,12 @@ _OPEN = (
 )
 _EARLIER = select(session_feedback).where(
     session_feedback.c.pool == bindparam("pool"),
-    session_feedback.c.session_id == bindparam("session"),
+    session_feedback.c.session_id == bindparam("session_id"),
     session_feedback.c.key == bindparam("key"),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SessionQuality:
+class SessionQuality(NamedTuple):
     """The quality of a session, as the caller sent it.
 
     Attributes
@@ -78,26 +77,18 @@ def record_session(connection: Connection, post: SessionQuality, *, now_us: int)
     FeedbackResult
         ``superseded`` if no decision was left to rate, ``late`` if all have expired.
     """
-    named = {"pool": post.pool, "session": post.session_id, "key": post.key}
-    earlier = connection.execute(_EARLIER, named).first()
+    sent = post._asdict()
+    earlier = connection.execute(_EARLIER, sent).first()
     if earlier is not None:
         if (earlier.quality, earlier.source) != (post.quality, post.source):
             return FeedbackResult("conflict", "key")
         return FeedbackResult("duplicate", decisions=earlier.decisions)
-    last_expires_us = connection.execute(_LAST_EXPIRES, named).scalar()
+    last_expires_us = connection.execute(_LAST_EXPIRES, sent).scalar()
     if last_expires_us is None:
         return FeedbackResult("unknown", "session_id")
-    rows = connection.execute(_OPEN, named | {"now": now_us}).mappings().all()
+    rows = connection.execute(_OPEN, sent | {"now": now_us}).mappings().all()
     append_qualities(connection, rows, kind="feedback", quality=post.quality, now_us=now_us)
-    stored = {
-        "pool": post.pool,
-        "session_id": post.session_id,
-        "key": post.key,
-        "source": post.source,
-        "quality": post.quality,
-        "decisions": len(rows),
-        "received_at": now_us,
-    }
-    connection.execute(insert(session_feedback), stored)
+    learned = {"decisions": len(rows), "received_at": now_us}
+    connection.execute(insert(session_feedback), sent | learned)
     status = "late" if last_expires_us < now_us else "accepted" if rows else "superseded"
     return FeedbackResult(status, decisions=len(rows))

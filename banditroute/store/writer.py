@@ -32,7 +32,7 @@ Rows = Sequence[Any]
 
 @dataclass(slots=True)
 class _Item:
-    """A piece of work, and how its caller gets the result.
+    """A piece of work, and the future that gives its caller the result.
 
     Attributes
     ----------
@@ -40,8 +40,8 @@ class _Item:
         What to run in the transaction, or rows to insert.
     durable : bool
         Whether the commit must survive a power loss.
-    resolve : callable
-        Takes the result and the error, in the caller's event loop.
+    future : asyncio.Future or concurrent.futures.Future
+        What the caller waits for.
     loop : event loop or None
         The caller's; None for a thread without one.
     result, error : object, exception or None
@@ -50,7 +50,7 @@ class _Item:
 
     work: Callable[[Connection], Any] | Rows
     durable: bool
-    resolve: Callable[[Any, BaseException | None], None]
+    future: asyncio.Future[Any] | Future[Any]
     loop: asyncio.AbstractEventLoop | None
     result: Any = None
     error: BaseException | None = None
@@ -139,29 +139,13 @@ class Writer:
     async def _wait(self, work: Callable[[Connection], Any] | Rows, durable: bool) -> Any:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-
-        def resolve(result: Any, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self._put(_Item(work, durable, resolve, loop))
+        self._put(_Item(work, durable, future, loop))
         return await future
 
     def write_now(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
         """Run `work` as `write` does, from a thread without an event loop."""
         future: Future[T] = Future()
-
-        def resolve(result: Any, error: BaseException | None) -> None:
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self._put(_Item(work, durable, resolve, None))
+        self._put(_Item(work, durable, future, None))
         return future.result()
 
     def close(self) -> None:
@@ -291,4 +275,9 @@ def _refused(error: DBAPIError, pieces: int) -> list[Unavailable]:
 
 def _resolve(items: list[_Item]) -> None:
     for item in items:
-        item.resolve(item.result, item.error)
+        if item.future.done():  # the caller has given up
+            continue
+        if item.error is None:
+            item.future.set_result(item.result)
+        else:
+            item.future.set_exception(item.error)
