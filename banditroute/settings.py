@@ -156,8 +156,9 @@ def load_settings(path: Path | None = None, **flags: Any) -> Settings:
         line. Mistakes in flags, policies and priors are reported one at a time.
     """
     file = _NO_FILE if path is None else _read(path)
+    variables = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
     unknown = [
-        f"{name}: unknown variable{nearest(name, _valid_variables())}"
+        f"{name}: unknown variable{nearest(name, variables)}"
         for name in os.environ
         if name.startswith(ENV_PREFIX)
         and name.removeprefix(ENV_PREFIX).split("__")[0].lower() not in Settings.model_fields
@@ -278,7 +279,3 @@ def _valid_keys(location: Sequence[int | str]) -> list[str]:
         else:  # an entry of a list or of a mapping
             model = (typing.get_args(model) or (model,))[-1]
     return list(getattr(model, "model_fields", ()))
-
-
-def _valid_variables() -> list[str]:
-    return [ENV_PREFIX + name.upper() for name in Settings.model_fields]

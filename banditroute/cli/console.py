@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -37,6 +39,15 @@ def call(url: str, method: str, *args: Any, timeout_s: float = 10.0, **kwargs: A
     except httpx.InvalidURL as error:
         fail(f"--url {url}: {error}")
     except ValueError as error:
+        fail(str(error))
+
+
+@contextmanager
+def failing(*kinds: type[Exception]) -> Iterator[None]:
+    """End the program with the message of an error of these kinds that the block raises."""
+    try:
+        yield
+    except kinds as error:
         fail(str(error))
 
 

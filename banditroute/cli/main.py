@@ -14,7 +14,7 @@ import typer
 
 from banditroute import __version__
 from banditroute.cli.budgets import budgets_app
-from banditroute.cli.console import DEFAULT_URL, PoolName, Url, call, fail
+from banditroute.cli.console import DEFAULT_URL, PoolName, Url, call, fail, failing
 from banditroute.cli.models import models_app
 from banditroute.cli.prior import prior_app
 
@@ -55,10 +55,8 @@ def serve(
     settings = _settings(config, host=host, port=port, database=db, replicas=replicas)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("banditroute").setLevel(logging.INFO)
-    try:
+    with failing(foreground.StartError):
         (foreground.run_local if local else foreground.run_ray)(settings)
-    except foreground.StartError as error:
-        fail(str(error))
 
 
 @app.command()
@@ -68,11 +66,9 @@ def check(file: Annotated[Path, typer.Argument(help="YAML file with the settings
     from banditroute.store.engine import open_engine
 
     settings = _settings(file)
-    try:
+    with failing(ValueError):
         check_replicas(settings)
         open_engine(settings.database)
-    except ValueError as error:
-        fail(str(error))
     for name, pool in settings.pools.items():
         options = settings.options_of(name)
         typer.echo(
@@ -96,13 +92,10 @@ def verify(
     from banditroute.store.verify import audit
 
     settings = _settings(config, database=db)
-    try:
-        with opened(settings.database) as engine:
-            if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-                raise ValueError(f"database: there is no file {engine.url.database}")
-            report = audit(Log(engine), pool)
-    except (ValueError, SQLAlchemyError) as error:
-        fail(str(error))
+    with failing(ValueError, SQLAlchemyError), opened(settings.database) as engine:
+        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
+            raise ValueError(f"database: there is no file {engine.url.database}")
+        report = audit(Log(engine), pool)
     for name, value in report.lines().items():
         typer.echo(f"{name:36} {value}")
     if not report.sound():
@@ -145,10 +138,8 @@ def _settings(config: Path | None, **flags: Any) -> Settings:
     """Return the settings; end the program if they have mistakes."""
     from banditroute.settings import SettingsError, load_settings
 
-    try:
+    with failing(SettingsError):
         return load_settings(config, **flags)
-    except SettingsError as error:
-        fail(str(error))
 
 
 # Commands that import what the daemon must not import are found by their entry points.

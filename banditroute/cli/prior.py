@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from banditroute.cli.console import fail
+from banditroute.cli.console import failing
 
 prior_app = typer.Typer(help="Priors that a policy starts from.", no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def prior_fit(
     from banditroute.fitting.pairs import read_pairs
     from banditroute.learn.prior import Prior
 
-    try:
+    with failing(ValueError, ImportError, OSError):
         options = pairwise.PairwiseOptions(dims=dims, margin=margin, epochs=epochs, seed=seed)
         if not out.parent.is_dir():
             raise ValueError(f"--out: there is no directory {out.parent}")
@@ -50,8 +50,6 @@ def prior_fit(
             x = maker.features(list(comparisons.prompts)).astype(np.float64)
             fitted = pairwise.fit(comparisons, x, options, tick=lambda: progress.advance(task))
         Prior("pilot", maker.identity, fitted.arrays).write(out)
-    except (ValueError, ImportError, OSError) as error:
-        fail(str(error))
     typer.echo(
         f"{out}: {len(comparisons):,} pairs of {len(comparisons.prompts):,} prompts, "
         f"{len(comparisons.models)} models, embedder {maker.identity}"

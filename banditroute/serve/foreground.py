@@ -76,9 +76,8 @@ def run_local(settings: Settings) -> None:
                 gc.freeze()
                 gc.set_threshold(50_000, 20, 100)
                 # In a thread, because the greeting sends requests to this very server.
-                greeting = {"where": "one local process"}
                 threading.Thread(
-                    target=_greet, args=(settings, began_s), kwargs=greeting, daemon=True
+                    target=_greet, args=(settings, began_s, "one local process"), daemon=True
                 ).start()
 
     config = uvicorn.Config(
@@ -108,10 +107,6 @@ def run_ray(settings: Settings) -> None:
     StartError
         If the daemon cannot start, or Ray fails.
     """
-    try:
-        check_replicas(settings)
-    except ValueError as error:
-        raise StartError(str(error)) from None
     # The proxy of a daemon that was killed may keep the port for some seconds.
     _prepare(settings, patience_s=PORT_WAIT_S)
     where = f"Ray Serve, {_proxy()}"
@@ -126,12 +121,9 @@ def run_ray(settings: Settings) -> None:
 
     stop = threading.Event()
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
     def listen() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_signal)
+            signal.signal(number, lambda *_: stop.set())
 
     listen()
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
@@ -145,7 +137,7 @@ def run_ray(settings: Settings) -> None:
             if not stop.is_set():
                 serve.run(application(settings), name=APP_NAME, route_prefix="/")
         if not stop.is_set():
-            _greet(settings, began_s, where=where)
+            _greet(settings, began_s, where)
         while not stop.wait(1.0):
             pass
     except Exception as error:
@@ -215,7 +207,7 @@ def _proxy() -> str:
 
 
 def _prepare(settings: Settings, *, patience_s: float) -> None:
-    """Check database, embedders, port and the claim on the file, before anything starts.
+    """Check replicas, database, embedders, port and the claim on the file, before anything starts.
 
     Parameters
     ----------
@@ -230,19 +222,17 @@ def _prepare(settings: Settings, *, patience_s: float) -> None:
         For whatever would keep the daemon from starting.
     """
     try:
+        check_replicas(settings)
         with opened(settings.database) as engine:
             prepare(engine)
         for pool in settings.pools:
             embedding.require(settings.options_of(pool).embedder)
-    except (ImportError, ValueError, SchemaMismatch) as error:
+        _wait_for_port(settings.host, settings.port, patience_s)
+        claimed_file = claim(engine, patience_s=patience_s)
+    except (ImportError, ValueError, SchemaMismatch, StartError) as error:
         raise StartError(str(error)) from None
     except Exception as error:
         raise StartError(f"database: {error}") from None
-    _wait_for_port(settings.host, settings.port, patience_s)
-    try:
-        claimed_file = claim(engine, patience_s=patience_s)
-    except ValueError as error:
-        raise StartError(str(error)) from None
     if claimed_file is not None:
         claimed_file.close()  # the process that serves claims it again
 
@@ -266,7 +256,7 @@ def _wait_for_port(host: str, port: int, patience_s: float) -> None:
         time.sleep(0.5)
 
 
-def _greet(settings: Settings, began_s: float, *, where: str) -> None:
+def _greet(settings: Settings, began_s: float, where: str) -> None:
     """Print the daemon's address and its policies, once it answers requests."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     url = f"http://{host}:{settings.port}"
