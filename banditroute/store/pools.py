@@ -93,13 +93,9 @@ def add_model(
     append_event(
         connection, pool=pool, kind="model_added", payload={"name": spec.name}, now_us=now_us
     )
-    prior_payload: dict[str, object] = {}
-    if prior:
-        prior_payload = {"prior": prior}
-    elif optimism and current is None:
-        prior_payload = {"optimism": optimism}
-    if prior_payload:
-        payload = {"arm": spec.name} | prior_payload
+    if prior or (optimism and current is None):
+        start: dict[str, Any] = {"prior": prior} if prior else {"optimism": optimism}
+        payload = {"arm": spec.name} | start
         append_event(connection, pool=pool, kind="prior", payload=payload, now_us=now_us)
     return True
 
