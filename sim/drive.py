@@ -23,7 +23,7 @@ from rich.table import Table
 from banditroute.client import Ask, AsyncClient, RouterError
 from banditroute.core.pool import ModelSpec
 from sim.data.dataset import Dataset
-from sim.errors import InputError
+from sim.errors import InputError, input_errors
 from sim.measure.baselines import References
 
 CURVE_PARTS = 10
@@ -108,10 +108,8 @@ async def _drive(plan: Drive, on_done: Callable[[], None]) -> dict[str, Any]:
     with ExitStack() as stack:
         acked = None
         if plan.acked is not None:
-            try:
+            with input_errors(f"--acked: {plan.acked}", OSError):
                 acked = stack.enter_context(plan.acked.open("w", encoding="utf-8"))
-            except OSError as error:
-                raise InputError(f"--acked: {plan.acked}: {error.strerror}") from error
         async with AsyncClient(
             plan.url, api_key=plan.api_key, timeout=plan.timeout_s, retry_for=plan.retry_for_s
         ) as client:

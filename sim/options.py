@@ -1,7 +1,7 @@
 """What several commands share: options, a command from a dataclass of them, checks and files.
 
-`ReplayOptions` is here, since `sim.plan` reads it and a command must not import that for ``--help``.
-Heavy imports wait inside the functions, so that ``--help`` is quick.
+`ReplayOptions` is here for `sim.plan`, which is too heavy to import for ``--help``. Heavy imports
+wait inside the functions for the same reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from sim.errors import InputError
+from sim.errors import InputError, input_errors
 
 if TYPE_CHECKING:
     from sim.data.dataset import Dataset
@@ -156,10 +156,8 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
     InputError
         If the file cannot be written.
     """
-    try:
+    with input_errors(f"--json: {path}", OSError):
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--json: {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from policies.base import Float64
 from sim.data.database import without_passwords
 from sim.data.dataset import Dataset
 from sim.data.prices import read_prices
-from sim.errors import InputError
+from sim.errors import InputError, input_errors
 from sim.measure import summary
 from sim.measure.supervised import Supervised
 from sim.options import ReplayOptions
@@ -174,7 +174,12 @@ class ReplayPlan:
             title=", ".join([self.dataset.name, *(options.scenario or ())]),
             command=["python", "-m", "sim", *map(without_passwords, arguments)],
             versions=versions(self.candidates),
-            data=data_facts(self.dataset),
+            data={
+                "name": self.dataset.name,
+                "digest": self.dataset.digest(),
+                "rows": len(self.dataset),
+                "models": list(self.dataset.models),
+            },
             settings={
                 "seeds": options.seeds,
                 "preference": list(preferences.pop()) if len(preferences) == 1 else None,
@@ -210,10 +215,8 @@ def plan_replay(dataset: Dataset, options: ReplayOptions) -> ReplayPlan:
     InputError
         Naming the option and what is wrong with it.
     """
-    try:
+    with input_errors("--embedder", ValueError, ImportError):
         embedder = make_embedder(options.embedder)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"--embedder: {error}") from error
     candidates = [_candidate(text, options) for text in options.policy or ["thompson"]]
     check_labels(candidates)
     stages = plan_stages(
@@ -304,10 +307,8 @@ def _scenarios(dataset: Dataset, options: ReplayOptions) -> list[Scenario]:
         return [unchanged(dataset)]
     scenarios: list[Scenario] = []
     for name in options.scenario:
-        try:
+        with input_errors("--scenario", InputError):
             scenarios += load_scenarios(name)
-        except InputError as error:
-            raise InputError(f"--scenario: {error}") from error
     return scenarios
 
 
@@ -373,13 +374,3 @@ def versions(candidates: Sequence[Candidate]) -> dict[str, str]:
         except PackageNotFoundError:
             by_package[package] = "unknown"
     return by_package
-
-
-def data_facts(dataset: Dataset) -> dict[str, str | int | list[str]]:
-    """Return what a run file says of the data."""
-    return {
-        "name": dataset.name,
-        "digest": dataset.digest(),
-        "rows": len(dataset),
-        "models": list(dataset.models),
-    }

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from banditroute.core.mistakes import explain
-from sim.errors import InputError
+from sim.errors import InputError, input_errors
 
 FORMAT: Literal["banditroute-run/1"] = "banditroute-run/1"
 
@@ -251,10 +251,8 @@ class RunFile(Part):
         InputError
             If it cannot be written.
         """
-        try:
+        with input_errors(str(path), OSError):
             path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from error
 
     @classmethod
     def read(cls, path: Path) -> RunFile:
@@ -270,10 +268,10 @@ class RunFile(Part):
         InputError
             Naming the file and the field.
         """
+        with input_errors(str(path), OSError):
+            content = path.read_bytes()
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from error
+            return cls.model_validate(json.loads(content))
         except ValidationError as error:
             raise InputError(f"{path}: {explain(error)}") from error
         except ValueError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim import options
-from sim.errors import InputError
+from sim.errors import InputError, input_errors
 
 if TYPE_CHECKING:
     from sim.results import RunFile
@@ -102,8 +102,6 @@ def write_page(run: RunFile, path: Path, option: str) -> None:
 
 
 def _write(path: Path, content: bytes, option: str) -> None:
-    try:
+    with input_errors(f"{option}: {path}", OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"{option}: {path}: {error.strerror}") from error

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from banditroute.store.engine import open_engine, shown
 from banditroute.store.log import Log
 from banditroute.store.tables import decisions
-from sim.errors import InputError
+from sim.errors import InputError, input_errors
 
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)|([?&][^=&\s]*password=)[^&\s]*")
 
@@ -56,10 +56,8 @@ def open_log(url: str, option: str = "--log") -> Iterator[Log]:
     InputError
         Naming the option, for every error of the database, also while the log is open.
     """
-    try:
+    with input_errors(option, ValueError):
         engine = open_engine(url)
-    except ValueError as error:
-        raise InputError(f"{option}: {error}") from error
     try:
         if engine.dialect.name == "sqlite":
             _require_decisions(Path(engine.url.database or ""), option)
@@ -78,10 +76,11 @@ def _require_decisions(path: Path, option: str) -> None:
     if not path.exists():
         raise InputError(f"{option}: there is no file {path}")
     query = "SELECT 1 FROM sqlite_master WHERE name = ?"
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
-            table = file.execute(query, (decisions.name,)).fetchone()
-    except sqlite3.Error as error:
-        raise InputError(f"{option}: {path}: {error}") from error
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with (
+        input_errors(f"{option}: {path}", sqlite3.Error),
+        closing(sqlite3.connect(uri, uri=True)) as file,
+    ):
+        table = file.execute(query, (decisions.name,)).fetchone()
     if table is None:
         raise InputError(f"{option}: {path} is not a daemon's database")

@@ -256,17 +256,38 @@ def checked_quality(
     InputError
         For a quality far out of [0, 1] and an impossible cost, naming row and column.
     """
-    low, high = -QUALITY_SLACK, 1.0 + QUALITY_SLACK
-    _refuse(file, models, "quality", quality, (quality < low) | (quality > high), "not in [0, 1]")
-    wrong = (cost_usd < 0.0) | (cost_usd > MAX_COST_USD)
-    _refuse(file, models, "cost", cost_usd, wrong, "not a cost in US dollars")
+    slack, columns = QUALITY_SLACK, [f"quality:{name}" for name in models]
+    check_range(file, columns, quality, -slack, 1.0 + slack, "in [0, 1]")
+    columns = [f"cost:{name}" for name in models]
+    check_range(file, columns, cost_usd, 0.0, MAX_COST_USD, "a cost in US dollars")
     return np.clip(quality, 0.0, 1.0)
 
 
-def _refuse(
-    file: str, models: Sequence[str], field: str, values: Float64, wrong: Bools, reason: str
+def check_range(
+    file: str, columns: Sequence[str], values: Float64, low: float, high: float, expected: str
 ) -> None:
+    """Check that no value of a table is outside a range; NaN is inside.
+
+    Parameters
+    ----------
+    file : str
+        Named in the error.
+    columns : sequence of str
+        K names.
+    values : float64[n, K]
+        The table.
+    low, high : float
+        The range, with its ends.
+    expected : str
+        What a value is that is inside.
+
+    Raises
+    ------
+    InputError
+        Naming the row and the column of the first value outside.
+    """
+    wrong = (values < low) | (values > high)
     if wrong.any():
         row, k = (int(i) for i in np.argwhere(wrong)[0])
-        where = f"{file}: row {row + 1}, column '{field}:{models[k]}'"
-        raise InputError(f"{where}: {values[row, k]:g} is {reason}")
+        where = f"{file}: row {row + 1}, column '{columns[k]}'"
+        raise InputError(f"{where}: {values[row, k]:g} is not {expected}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,7 +190,7 @@ def plan_values(plan: Plan, values: Float64) -> Float64:
     return column
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class References:
     """The levels that a router is compared with, on one set of rows.
 
@@ -197,20 +198,15 @@ class References:
     ----------
     models : tuple of str
         K names.
-    quality, cost_usd : float64[K]
-        Means of each model over the requests at which it was on offer, NaN where that was never;
-        cost in US dollars per request.
     oracle : (float, float)
         Quality and cost in US dollars per request of `oracle_plan`.
     offers : tuple of Offer
-        The sets of models on offer; empty for all at all times.
+        The sets of models on offer, which share all requests.
     """
 
     models: tuple[str, ...]
-    quality: Float64
-    cost_usd: Float64
     oracle: tuple[float, float]
-    offers: tuple[Offer, ...] = ()
+    offers: tuple[Offer, ...]
 
     @classmethod
     def of(
@@ -240,36 +236,30 @@ class References:
         """
         if plan is None:
             plan = oracle_plan(quality, cost_usd, offered, budget_rate_usd=budget_rate_usd)
-        return cls.of_offers(
-            models,
-            group_by_offer(quality, cost_usd, offered),
-            oracle=(plan.value / len(cost_usd), plan.cost / len(cost_usd)),
-        )
-
-    @classmethod
-    def of_offers(
-        cls, models: Sequence[str], offers: tuple[Offer, ...], *, oracle: tuple[float, float]
-    ) -> References:
-        """Return the references to all requests of some offers; see `References` for the oracle."""
-        return cls(
-            models=tuple(models),
-            quality=_pooled(offers, [offer.quality for offer in offers]),
-            cost_usd=_pooled(offers, [offer.cost_usd for offer in offers]),
-            oracle=oracle,
-            offers=offers,
-        )
+        oracle = plan.value / len(cost_usd), plan.cost / len(cost_usd)
+        return cls(tuple(models), oracle, group_by_offer(quality, cost_usd, offered))
 
     @classmethod
     def mean(cls, several: Sequence[References]) -> References:
         """Return the mean of references to the same models on equally many rows each."""
         oracle = np.mean([references.oracle for references in several], axis=0)
-        offers = _merged([references._offers for references in several])
-        return cls.of_offers(several[0].models, offers, oracle=(float(oracle[0]), float(oracle[1])))
+        offers = _merged([references.offers for references in several])
+        return cls(several[0].models, (float(oracle[0]), float(oracle[1])), offers)
+
+    @cached_property
+    def quality(self) -> Float64:
+        """Mean of each model while it was on offer, float64[K]; NaN where that was never."""
+        return _pooled(self.offers, [offer.quality for offer in self.offers])
+
+    @cached_property
+    def cost_usd(self) -> Float64:
+        """Mean cost of each model while it was on offer, float64[K], in US dollars per request."""
+        return _pooled(self.offers, [offer.cost_usd for offer in self.offers])
 
     @property
     def random(self) -> tuple[float, float]:
         """Quality and cost in US dollars of choosing uniformly among the models on offer."""
-        offers = [offer for offer in self._offers if not np.isnan(offer.quality).all()]
+        offers = [offer for offer in self.offers if not np.isnan(offer.quality).all()]
         quality = sum(offer.share * float(np.nanmean(offer.quality)) for offer in offers)
         return quality, sum(offer.share * float(np.nanmean(offer.cost_usd)) for offer in offers)
 
@@ -279,24 +269,20 @@ class References:
 
         It is one of those that were on offer at all times, if there are any.
         """
-        absent = np.isnan([offer.quality for offer in self._offers]).any(axis=0)
+        absent = np.isnan([offer.quality for offer in self.offers]).any(axis=0)
         quality = self.quality if absent.all() else np.where(absent, np.nan, self.quality)
         return int(np.lexsort((self.cost_usd, -quality))[0])
 
     @property
     def cost_span_usd(self) -> tuple[float, float]:
         """US dollars per request when every offer plays its cheapest, or most expensive, model."""
-        offers = [offer for offer in self._offers if not np.isnan(offer.cost_usd).all()]
+        offers = [offer for offer in self.offers if not np.isnan(offer.cost_usd).all()]
         low_usd = sum(offer.share * float(np.nanmin(offer.cost_usd)) for offer in offers)
         return low_usd, sum(offer.share * float(np.nanmax(offer.cost_usd)) for offer in offers)
 
     def zero_router(self) -> Frontier:
         """Return the zero router of these requests."""
-        return Frontier.of(self._offers)
-
-    @property
-    def _offers(self) -> tuple[Offer, ...]:
-        return self.offers or (Offer(1.0, self.quality, self.cost_usd),)
+        return Frontier.of(self.offers)
 
 
 def _pooled(offers: Sequence[Offer], means: Sequence[Float64]) -> Float64:

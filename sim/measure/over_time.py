@@ -29,8 +29,8 @@ def bin_sums(values: Float64, ends: Ends) -> Float64:
 
 
 def bin_means(values: Float64, ends: Ends) -> Float64:
-    """Return the means float64[m] of each bin of values[n]."""
-    return bin_sums(values, ends) / np.diff(ends, prepend=0)
+    """Return the means float64[m, ..] of each bin of values[n, ..]."""
+    return (bin_sums(values, ends).T / np.diff(ends, prepend=0)).T
 
 
 def bin_shares(chosen: NDArray[np.intp], models: int, ends: Ends) -> Float64:
@@ -46,7 +46,7 @@ def bin_shares(chosen: NDArray[np.intp], models: int, ends: Ends) -> Float64:
         Ends of the bins.
     """
     one_hot = (chosen[:, None] == np.arange(models)).astype(np.float64)
-    return bin_sums(one_hot, ends) / np.diff(ends, prepend=0)[:, None]
+    return bin_means(one_hot, ends)
 
 
 def propensity_histogram(propensity: Float64) -> list[int] | None:

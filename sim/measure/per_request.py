@@ -78,7 +78,7 @@ class Yardstick:
         world = self.world
         offers = group_by_offer(world.quality[rows], world.cost_usd[rows], world.offered[rows])
         oracle = (float(self.oracle_quality[rows].mean()), math.nan)
-        return References.of_offers(world.models, offers, oracle=oracle)
+        return References(world.models, oracle, offers)
 
     def zero_router_quality(self, cost_usd: float) -> Float64:
         """Return float64[n], the quality of each request under the zero router of a mean cost.

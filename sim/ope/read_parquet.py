@@ -20,6 +20,7 @@ from banditroute.decide.columns import RequestBatch
 from banditroute.learn.fold import Event
 from policies import Outcome
 from policies.base import Bools, Float32, Float64
+from sim.data.formats.rows import require_columns
 from sim.errors import InputError
 from sim.ope.bandit_log import BanditLog, number_sessions
 from sim.ope.logged_requests import DecisionHistory, LoggedRequests
@@ -70,8 +71,7 @@ def read(path: Path, *, tags: Mapping[str, str] | None = None) -> BanditLog:
         raise InputError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from error
     if set(_OPEN_BANDIT) <= set(table.column_names):
         table = table.rename_columns([_OPEN_BANDIT.get(n, n) for n in table.column_names])
-    if "arm" not in table.column_names:
-        raise InputError(f"{path}: column 'arm' is missing")
+    require_columns(str(path), table.column_names, "arm")
     arms = table["arm"].to_pylist()
     if None in arms:
         raise InputError(f"{path}: row {arms.index(None) + 1}, column 'arm': missing")
@@ -164,8 +164,7 @@ class _Rows:
         """Return a numeric column, float64[n], NaN where a value is missing."""
         import pyarrow
 
-        if name not in self.names:
-            raise InputError(f"{self.path}: column {name!r} is missing")
+        require_columns(str(self.path), self.names, name)
         try:
             numbers: Float64 = self.table[name].cast(pyarrow.float64()).to_numpy()[self.rows]
         except (pyarrow.ArrowException, ValueError) as error:

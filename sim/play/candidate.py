@@ -18,7 +18,7 @@ from banditroute.core.pool import PolicySpec, PoolOptions, Preference
 from banditroute.core.yaml_file import YamlError, read_yaml
 from banditroute.learn.prior import Prior, parse_prior
 from policies import make_policy
-from sim.errors import InputError
+from sim.errors import InputError, input_errors
 from sim.play import libraries
 
 KEYS = (
@@ -135,7 +135,7 @@ class Candidate:
             if quality_weight == 0.0:
                 raise InputError(f"{where}: {self.name} needs a weight of quality above 0")
             return
-        try:
+        with input_errors(where, ValueError):
             policy = make_policy(self.name, dim=dim, params=self.params)
             if self.prior:
                 prior = parse_prior(self.prior)
@@ -143,8 +143,6 @@ class Candidate:
                 policy.adopt(prior.arrays)
             for model in models:
                 policy.add_arm(model)
-        except ValueError as error:
-            raise InputError(f"{where}: {error}") from error
 
 
 def parse_candidate(text: str) -> Candidate:
@@ -174,11 +172,9 @@ def parse_candidate(text: str) -> Candidate:
         if not equals:
             raise InputError(f"{where}: {pair!r} is not key=value")
         params[key] = _value(value)
-    try:
+    with input_errors(where, ValueError):
         _check_policy(name, params)
         prior = Prior.read(Path(file)).text() if file else ""
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
     return Candidate.of(name, params, label=text, prior=prior)
 
 
@@ -216,10 +212,8 @@ def check_labels(candidates: Sequence[Candidate]) -> None:
 
 def _read(path: Path) -> Candidate:
     where = f"--policy: {path}"
-    try:
+    with input_errors(where, YamlError):
         content = read_yaml(path).content
-    except YamlError as error:
-        raise InputError(f"{where}: {error}") from error
     if content is None:
         raise InputError(f"{where}: a mapping of keys is expected")
     for key in content:
@@ -233,10 +227,8 @@ def _read(path: Path) -> Candidate:
         _check_policy(options.policy.name, options.policy.params)
     except ValueError as error:
         raise InputError(f"{where}: policy.{error}") from error
-    try:
+    with input_errors(where, ValueError):
         prior = Prior.read(path.parent / options.prior).text() if options.prior else ""
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
     return Candidate(str(path), options.model_copy(update={"prior": None}), prior)
 
 

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
 from banditroute.core.pool import ModelSpec, default_tau_cost_usd
 from policies.base import Float32, Float64
-from sim.play.player import Choice, ModelsOnOffer, Player
+from sim.play.player import Choice, ModelsOnOffer
 
 MAB_ALPHA = 0.1
 """Default of `Mabwiser`'s ``alpha``."""
@@ -51,10 +50,6 @@ class Library:
 
     def __post_init__(self) -> None:
         """Start the library."""
-        self.start()
-
-    def start(self) -> None:
-        """Start the library, once all values are set."""
         raise NotImplementedError
 
     def begin(self, requests: int) -> None:
@@ -83,8 +78,8 @@ class ParetoBandit(Library):
     parameters = ("alpha", "forgetting_factor")
     budgets = True
 
-    def start(self) -> None:
-        """See `Library.start`."""
+    def __post_init__(self) -> None:
+        """Start the library."""
         package = import_module(self.package)
         pacer = import_module(f"{self.package}.budget_pacer")
         authors = import_module(f"{self.package}.config").BEST_K3_TABULA_RASA_HPARAMS
@@ -143,8 +138,8 @@ class Mabwiser(Library):
     parameters = ("alpha",)
     budgets = False
 
-    def start(self) -> None:
-        """See `Library.start`."""
+    def __post_init__(self) -> None:
+        """Start the library."""
         package = import_module(f"{self.package}.mab")
         quality, cost, _ = self.preference
         self._weight, self._tau_cost_usd = cost / quality, default_tau_cost_usd(list(self.specs))
@@ -217,18 +212,3 @@ def check(name: str, params: Mapping[str, object]) -> None:
             raise ValueError(f"{key}: not a valid value: {value!r}")
     if find_spec(kind.package) is None:
         raise ValueError(f"name: {name} is not installed: pip install 'banditroute[peers]'")
-
-
-def make(name: str, specs: Sequence[ModelSpec], **parameters: Any) -> Player:
-    """Return a library as a player.
-
-    Parameters
-    ----------
-    name : str
-        A key of `LIBRARIES`.
-    specs : sequence of ModelSpec
-        The models first on offer.
-    **parameters : Any
-        The other parameters of its class.
-    """
-    return LIBRARIES[name](specs, **parameters)

@@ -242,8 +242,7 @@ class CandidateReplay:
     def _make_player(self, specs: Sequence[ModelSpec]) -> Player:
         experiment, candidate = self._experiment, self._candidate
         if candidate.name in libraries.LIBRARIES:
-            return libraries.make(
-                candidate.name,
+            return libraries.LIBRARIES[candidate.name](
                 specs,
                 params=candidate.params,
                 dim=experiment.features.shape[1],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from fractions import Fraction
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
@@ -136,7 +136,11 @@ class LastingEvent(WorldEvent):
         First request of the event; ``from`` in files.
     until : Fraction or int
         First request after the event; ``to`` in files.
+    one_of : tuple of str
+        Names of fields of which exactly one must be set; of the class, empty for no such rule.
     """
+
+    one_of: ClassVar[tuple[str, ...]] = ()
 
     since: When = Field(Fraction(0), alias="from")
     until: When = Field(Fraction(1), alias="to")
@@ -145,6 +149,14 @@ class LastingEvent(WorldEvent):
     def _in_order(self) -> Self:
         if type(self.since) is type(self.until) and self.since >= self.until:
             raise ValueError("to must come after from")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        present = [field for field in self.one_of if getattr(self, field) is not None]
+        if self.one_of and len(present) != 1:
+            fault = f"not {' and '.join(present)}" if present else "and none is set"
+            raise ValueError(f"one of {', '.join(self.one_of)} is expected, {fault}")
         return self
 
     def part(self, world: World) -> slice:
@@ -170,27 +182,6 @@ class LastingEvent(WorldEvent):
         if start > stop:
             raise InputError(f"to: request {stop} comes before request {start} of from")
         return slice(start, stop)
-
-
-def require_one_of(event: WorldEvent, *fields: str) -> None:
-    """Refuse an event that does not have exactly one of some fields.
-
-    Parameters
-    ----------
-    event : WorldEvent
-        The event.
-    *fields : str
-        Names of its fields.
-
-    Raises
-    ------
-    ValueError
-        If not exactly one field is set. The message names those that are set.
-    """
-    present = [field for field in fields if getattr(event, field) is not None]
-    if len(present) != 1:
-        fault = f"not {' and '.join(present)}" if present else "and none is set"
-        raise ValueError(f"one of {', '.join(fields)} is expected, {fault}")
 
 
 def with_change(world: World, label: str, part: slice, label_after: str, **columns: Any) -> World:

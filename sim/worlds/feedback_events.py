@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
 from policies.base import Bools
-from sim.worlds.event import LastingEvent, require_one_of, with_change
+from sim.worlds.event import LastingEvent, with_change
 from sim.worlds.roles import Roles
 from sim.worlds.world import World
 
@@ -92,14 +92,11 @@ class Delay(FeedbackEvent):
         Mean in seconds of an exponential distribution. Each request draws its delay from it.
     """
 
+    one_of = ("seconds", "mean")
+
     kind: Literal["delay"] = "delay"
     seconds: Annotated[float | list[float], PlainValidator(_seconds)] | None = None
     mean: float | None = Field(None, gt=0, le=MAX_DELAY_S)
-
-    @model_validator(mode="after")
-    def _has_one(self) -> Self:
-        require_one_of(self, "seconds", "mean")
-        return self
 
     def _apply(self, world: World, rng: np.random.Generator) -> World:
         part, delay_s = self.part(world), world.delay_s.copy()

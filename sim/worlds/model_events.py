@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from policies.base import Float64
 from sim.errors import InputError
-from sim.worlds.event import LastingEvent, When, WorldEvent, position, require_one_of, with_change
+from sim.worlds.event import LastingEvent, When, WorldEvent, position, with_change
 from sim.worlds.roles import Roles
 from sim.worlds.world import World
 
@@ -48,15 +48,12 @@ class Quality(ModelEvent, LastingEvent):
         Number added to the quality.
     """
 
+    one_of = ("set", "scale", "shift")
+
     kind: Literal["quality"] = "quality"
     set: float | None = Field(None, ge=0, le=1)
     scale: float | None = Field(None, ge=0, le=1000)
     shift: float | None = Field(None, ge=-1, le=1)
-
-    @model_validator(mode="after")
-    def _has_one(self) -> Self:
-        require_one_of(self, "set", "scale", "shift")
-        return self
 
     def _apply(self, world: World, rng: np.random.Generator) -> World:
         part, arm = self.part(world), world.models.index(self.model)
@@ -175,14 +172,11 @@ class Outage(LastingEvent):
         Selects all models whose names begin with it, such as those of one provider.
     """
 
+    one_of = ("models", "prefix")
+
     kind: Literal["outage"] = "outage"
     models: list[str] | None = Field(None, min_length=1)
     prefix: str | None = Field(None, min_length=1)
-
-    @model_validator(mode="after")
-    def _has_one(self) -> Self:
-        require_one_of(self, "models", "prefix")
-        return self
 
     def resolve(self, roles: Roles) -> Self:
         """See `WorldEvent.resolve`."""
@@ -199,11 +193,8 @@ class Outage(LastingEvent):
 
     def _apply(self, world: World, rng: np.random.Generator) -> World:
         part, names = self.part(world), self.models or []
-        columns = {
-            "quality": world.quality.copy(),
-            "judged": world.judged.copy(),
-            "cost_usd": world.cost_usd.copy(),
-        }
+        fields = ("quality", "judged", "cost_usd")
+        columns = {field: getattr(world, field).copy() for field in fields}
         for values in columns.values():
             values[part, [world.models.index(name) for name in names]] = 0.0
         listed = ", ".join(names)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from banditroute.core.mistakes import mistakes, path_of
 from banditroute.core.pool import Preference, Strict
 from banditroute.core.yaml_file import YamlError, read_yaml
-from sim.errors import InputError
+from sim.errors import InputError, input_errors
 from sim.worlds.events import KINDS, AnyEvent
 from sim.worlds.scenario import Scenario, ScenarioEvent
 
@@ -167,10 +167,8 @@ def _composed(other: str, file: Traversable, where: str) -> tuple[str, Traversab
 
 
 def _parse(name: str, file: Traversable) -> ScenarioFile:
-    try:
+    with input_errors(name, YamlError):
         content = read_yaml(file).content
-    except YamlError as error:
-        raise InputError(f"{name}: {error}") from error
     if content is None:
         raise InputError(f"{name}: a mapping of keys is expected")
     try:

@@ -39,7 +39,7 @@ from sim.commands.terminal import progress
 from sim.data.dataset import Dataset
 from sim.data.formats import load
 from sim.data.prices import draw_prices
-from sim.measure.baselines import References
+from sim.measure.baselines import Offer, References
 from sim.measure.supervised import Supervised
 from sim.play.parallel import each
 
@@ -142,6 +142,11 @@ class Course:
         return np.concatenate(chosen)
 
 
+def _references(quality: Float64, cost_usd: Float64) -> References:
+    names = tuple(map(str, range(len(cost_usd))))
+    return References(names, (0.0, 0.0), (Offer(1.0, quality, cost_usd),))
+
+
 @dataclass(frozen=True, slots=True)
 class Traced:
     """Means over the last third at each weight of the grid, and of every model there.
@@ -161,14 +166,14 @@ class Traced:
     def references(self) -> References:
         """What the last third says of mixes that do not look at the prompt."""
         quality, cost = map(np.array, self.models)
-        return References(tuple(map(str, range(len(cost)))), quality, cost, (0.0, 0.0))
+        return _references(quality, cost)
 
     def hull(self) -> References:
         """Return the weights as if they were models, and the cheapest model alone."""
         models = self.references
         quality = np.append(self.quality, models.quality[models.cost_usd.argmin()])
         cost = np.append(self.cost, models.cost_usd.min())
-        return References(tuple(map(str, range(len(cost)))), quality, cost, (0.0, 0.0))
+        return _references(quality, cost)
 
     def area(self) -> float:
         """Return the mean quality of the hull over log cost, above the zero router's.

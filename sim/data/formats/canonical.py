@@ -13,6 +13,7 @@ import numpy as np
 
 from sim.data.dataset import NOTES, Dataset, checked_quality
 from sim.data.formats.columns import numbers, texts
+from sim.data.formats.rows import require_columns
 from sim.data.formats.source import Source
 from sim.errors import InputError
 
@@ -35,9 +36,7 @@ def read(source: Source) -> Dataset:
         raise InputError(f"{source.file}: no column 'quality:<model>'")
     if not prompts:
         raise InputError(f"{source.file}: no rows")
-    for model in models:
-        if f"{_COST}{model}" not in names:
-            raise InputError(f"{source.file}: column '{_COST}{model}' is missing")
+    require_columns(source.file, names, *(f"{_COST}{model}" for model in models))
     quality, cost_usd = (
         np.column_stack([numbers(source, table[kind + name], kind + name) for name in models])
         for kind in (_QUALITY, _COST)

@@ -6,6 +6,7 @@ from collections.abc import Set
 
 from sim.data.dataset import Dataset
 from sim.data.formats.builder import DatasetBuilder
+from sim.data.formats.rows import require_columns
 from sim.data.formats.source import Source
 from sim.errors import InputError
 
@@ -22,8 +23,7 @@ def read(source: Source) -> Dataset:
     """See `Format.read`. Costs are estimates at the price list."""
     builder = DatasetBuilder()
     for row in source.rows():
-        if "prompt" not in row.values:
-            raise InputError(f"{source.file}: column 'prompt' is missing")
+        require_columns(source.file, row.values, "prompt")
         prompt = builder.add_prompt(row.text("prompt"))
         for model in row.values:
             # pandas writes its index as a column without a name.

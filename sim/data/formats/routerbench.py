@@ -12,6 +12,7 @@ from collections.abc import Set
 
 from sim.data.dataset import Dataset
 from sim.data.formats.builder import DatasetBuilder
+from sim.data.formats.rows import require_columns
 from sim.data.formats.source import Source
 from sim.errors import InputError
 
@@ -31,9 +32,7 @@ def read(source: Source) -> Dataset:
     for row in source.rows():
         if not models:
             models = [name.removesuffix(_COST) for name in row.values if name.endswith(_COST)]
-            for name in ("prompt", *models):
-                if name not in row.values:
-                    raise InputError(f"{source.file}: column {name!r} is missing")
+            require_columns(source.file, row.values, "prompt", *models)
             if not models:
                 raise InputError(f"{source.file}: no column '<model>{_COST}'")
             order = list(row.values)

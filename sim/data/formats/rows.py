@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -95,26 +95,24 @@ class Row:
             raise self.fault(column, f"{number:g} is not a finite number")
         return number
 
+    def _within(self, column: str, low: float, high: float, expected: str) -> float:
+        value = self.finite(column)
+        if not (math.isnan(value) or low <= value <= high):
+            raise self.fault(column, f"{value:g} is not {expected}")
+        return value
+
     def quality(self, column: str) -> float:
         """Return a quality, clipped to [0, 1]; NaN where there is no value."""
-        value = self.finite(column)
-        if not (math.isnan(value) or -QUALITY_SLACK <= value <= 1.0 + QUALITY_SLACK):
-            raise self.fault(column, f"{value:g} is not in [0, 1]")
+        value = self._within(column, -QUALITY_SLACK, 1.0 + QUALITY_SLACK, "in [0, 1]")
         return value if math.isnan(value) else min(max(value, 0.0), 1.0)
 
     def cost_usd(self, column: str) -> float:
         """Return a cost in US dollars; NaN where there is no value."""
-        value = self.finite(column)
-        if not (math.isnan(value) or 0.0 <= value <= MAX_COST_USD):
-            raise self.fault(column, f"{value:g} is not a cost in US dollars")
-        return value
+        return self._within(column, 0.0, MAX_COST_USD, "a cost in US dollars")
 
     def tokens(self, column: str) -> float:
         """Return a count of tokens; NaN where there is no value."""
-        value = self.finite(column)
-        if not (math.isnan(value) or 0.0 <= value <= MAX_TOKENS):
-            raise self.fault(column, f"{value:g} is not a count of tokens")
-        return value
+        return self._within(column, 0.0, MAX_TOKENS, "a count of tokens")
 
     def part(self, column: str) -> Row:
         """Return the object in a column as a row of its own; a null is an empty object."""
@@ -136,6 +134,13 @@ def columns_once(file: str, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{file}: column {name!r} appears twice")
+
+
+def require_columns(file: str, names: Container[str], *expected: str) -> None:
+    """Raise InputError, naming the column, for an expected column that is not there."""
+    for name in expected:
+        if name not in names:
+            raise InputError(f"{file}: column {name!r} is missing")
 
 
 def line_rows(file: str, text: str) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from collections.abc import Set
 
 import numpy as np
 
-from sim.data.dataset import Dataset, checked_quality
+from sim.data.dataset import Dataset, check_range, checked_quality
 from sim.data.formats.columns import numbers, texts
 from sim.data.formats.costs import fill_costs
 from sim.data.formats.rows import MAX_TOKENS
@@ -55,11 +55,8 @@ def read(source: Source) -> Dataset:
         arrays.append(np.column_stack(columns))
     quality, input_tokens, output_tokens = arrays
     for field, tokens in zip(_TOKENS, arrays[1:], strict=True):
-        wrong = (tokens < 0.0) | (tokens > MAX_TOKENS)
-        if wrong.any():
-            row, k = np.argwhere(wrong)[0].tolist()
-            where = f"{source.file}: row {row + 1}, column '{models[k]}.{field}'"
-            raise InputError(f"{where}: {tokens[row, k]:g} is not a count of tokens")
+        names = [f"{name}.{field}" for name in models]
+        check_range(source.file, names, tokens, 0.0, MAX_TOKENS, "a count of tokens")
     cost_usd = np.full(quality.shape, np.nan)
     quality = checked_quality(source.file, models, quality, cost_usd)
     cost_usd, notes = fill_costs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.measure.baselines import References
+from sim.measure.baselines import Offer, References
 from sim.measure.scores import aiq, arena_score, captured_gain
 
 # RouterBench, 0-shot: mean quality and US dollars per query of its eleven models.
@@ -28,7 +28,7 @@ def test_aiq_of_routerbenchs_zero_router() -> None:
     quality, cost = np.array(list(ROUTERBENCH.values())).T
     score = aiq(cost, quality, low_usd=cost.min(), high_usd=cost.max())
     assert score == pytest.approx(0.7055, abs=5e-5)
-    references = References(tuple(ROUTERBENCH), quality, cost, (0.0, 0.0))
+    references = References(tuple(ROUTERBENCH), (0.0, 0.0), (Offer(1.0, quality, cost),))
     assert references.cost_span_usd == (cost.min(), cost.max())
     zero_router = references.zero_router()
     costs, qualities = zero_router.corners.T

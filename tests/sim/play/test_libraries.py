@@ -29,7 +29,7 @@ SPECS = [spec("a", 1.0), spec("b", 2.0)]
 
 def made(name: str, **rest: Any) -> Player:
     given = {"params": {}, "dim": 2, "preference": (0.8, 0.2, 0.0), "rate_usd": None, "seed": 3}
-    return libraries.make(name, SPECS, **(given | rest))
+    return libraries.LIBRARIES[name](SPECS, **(given | rest))
 
 
 @dataclass
