@@ -25,6 +25,7 @@ from banditroute.core.pool import ModelSpec
 from sim.data.dataset import Dataset
 from sim.errors import InputError, input_errors
 from sim.measure.baselines import References
+from sim.options import DriveOptions
 
 CURVE_PARTS = 10
 PERCENTILES = (50, 90, 99)
@@ -40,36 +41,21 @@ class Drive:
         Complete data, without NaN.
     specs : sequence of ModelSpec
         The models to add to the pool, with their prices.
-    url, pool, api_key : str, str, str or None
-        Of the daemon.
-    concurrency : int
-        Requests in flight.
-    limit : int or None
-        Rows to send, None for all.
-    seed : int
-        Of the shuffle.
+    options : DriveOptions
+        Where to and how.
     preference : tuple of float, or None
         Weights of (quality, cost, latency), None for the pool's own.
-    retry_for_s : float or None
-        How long every call goes on retrying, None for a few quick retries.
-    timeout_s : float
-        Time for one attempt.
-    acked : Path or None
-        File that gets the decision ids of acknowledged feedback, one in a line.
     """
 
     dataset: Dataset
     specs: Sequence[ModelSpec]
-    url: str
-    pool: str
-    concurrency: int = 8
-    limit: int | None = None
-    seed: int = 0
+    options: DriveOptions
     preference: tuple[float, float, float] | None = None
-    api_key: str | None = None
-    retry_for_s: float | None = None
-    timeout_s: float = 10.0
-    acked: Path | None = None
+
+    @property
+    def pool(self) -> str:
+        """Name of the pool."""
+        return self.options.pool or Path(self.options.data).stem
 
 
 @dataclass(slots=True)
@@ -102,22 +88,23 @@ def run_drive(plan: Drive, *, on_done: Callable[[], None] = lambda: None) -> dic
 
 
 async def _drive(plan: Drive, on_done: Callable[[], None]) -> dict[str, Any]:
-    rng = np.random.default_rng([plan.seed, 0])
-    stream = rng.permutation(len(plan.dataset))[: plan.limit].tolist()
+    asked = plan.options
+    rng = np.random.default_rng([asked.seed, 0])
+    stream = rng.permutation(len(plan.dataset))[: asked.limit].tolist()
     tally = _Tally()
     with ExitStack() as stack:
         acked = None
-        if plan.acked is not None:
-            with input_errors(f"--acked: {plan.acked}", OSError):
-                acked = stack.enter_context(plan.acked.open("w", encoding="utf-8"))
+        if asked.acked is not None:
+            with input_errors(f"--acked: {asked.acked}", OSError):
+                acked = stack.enter_context(asked.acked.open("w", encoding="utf-8"))
         async with AsyncClient(
-            plan.url, api_key=plan.api_key, timeout=plan.timeout_s, retry_for=plan.retry_for_s
+            asked.url, api_key=asked.api_key, timeout=asked.timeout, retry_for=asked.retry_for
         ) as client:
             await _add_models(client, plan)
             begun_s = time.perf_counter()
             work = iter(enumerate(stream))
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(plan.concurrency, len(stream))):
+                for _ in range(min(asked.concurrency, len(stream))):
                     group.create_task(_worker(client, plan, work, tally, acked, on_done))
             elapsed_s = time.perf_counter() - begun_s
             return _report(plan, stream, tally, elapsed_s=elapsed_s, retries=client.retried)
@@ -131,7 +118,7 @@ async def _add_models(client: AsyncClient, plan: Drive) -> None:
             await client.add_model(spec.name, pool=plan.pool, **properties)
         except RouterError as error:
             if error.status == 0:
-                raise InputError(f"--url: {plan.url}: {error.message}") from error
+                raise InputError(f"--url: {plan.options.url}: {error.message}") from error
             if error.status != 409:
                 raise InputError(f"--pool: {plan.pool}: model {spec.name!r}: {error}") from error
 

@@ -1,7 +1,7 @@
 """What several commands share: options, a command from a dataclass of them, checks and files.
 
-`ReplayOptions` is here for `sim.plan`, which is too heavy to import for ``--help``. Heavy imports
-wait inside the functions for the same reason.
+The options that `sim.plan` and `sim.drive` read are here, since these are too heavy to import for
+``--help``. Heavy imports wait inside the functions for the same reason.
 """
 
 from __future__ import annotations
@@ -236,3 +236,34 @@ class ReplayOptions:
         Path | None, typer.Option(help="Write the run as one page that opens from disk.")
     ] = None
     full: Full = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriveOptions:
+    """The options of `sim drive`."""
+
+    data: Data
+    url: Annotated[str, typer.Option(help="Where the daemon listens.")] = "http://127.0.0.1:8000"
+    pool: Annotated[str | None, typer.Option(help="Pool (default: the file's stem).")] = None
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 8
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many rows.")] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the shuffle and the prices.")] = 0
+    prices: Prices = None
+    format: Format = None
+    trust_pickle: TrustPickle = False
+    models: Models = ""
+    without: Without = None
+    preference: Annotated[
+        str | None, typer.Option(help="quality,cost,latency (default: the pool's).")
+    ] = None
+    api_key: Annotated[
+        str | None, typer.Option(envvar="BANDITROUTE_API_KEY", help="Bearer key.")
+    ] = None
+    retry_for: Annotated[
+        float | None, typer.Option(min=0.0, help="Seconds to ride out a restart.")
+    ] = None
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds per attempt.")] = 10.0
+    acked: Annotated[
+        Path | None, typer.Option(help="Write the decision ids of acknowledged feedback.")
+    ] = None
+    json_path: Json = None

@@ -183,6 +183,25 @@ class LastingEvent(WorldEvent):
             raise InputError(f"to: request {stop} comes before request {start} of from")
         return slice(start, stop)
 
+    def about(self) -> str:
+        """Return what stands before the labels of the event: "" or the name of its model."""
+        return ""
+
+    def change(self, world: World, label: str, label_after: str, **columns: Any) -> World:
+        """Return a world with new columns, and with labels of the event.
+
+        Parameters
+        ----------
+        world : World
+            The world; it is not changed.
+        label, label_after : str
+            What begins at the first request of the event, and what after its last one.
+        **columns : object
+            New values of fields of `World`.
+        """
+        before, part = self.about(), self.part(world)
+        return with_change(world, before + label, part, before + label_after, **columns)
+
 
 def with_change(world: World, label: str, part: slice, label_after: str, **columns: Any) -> World:
     """Return a world with new columns, and with labels of the change.

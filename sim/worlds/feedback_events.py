@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 
 from policies.base import Bools
-from sim.worlds.event import LastingEvent, with_change
+from sim.worlds.event import LastingEvent
 from sim.worlds.roles import Roles
 from sim.worlds.world import World
 
@@ -73,8 +73,9 @@ class FeedbackEvent(LastingEvent):
         """
         return np.array([self.model in (None, name) for name in world.models])
 
-    def _words(self, text: str) -> str:
-        return text if self.model is None else f"{self.model}: {text}"
+    def about(self) -> str:
+        """See `LastingEvent.about`."""
+        return "" if self.model is None else f"{self.model}: "
 
 
 class Delay(FeedbackEvent):
@@ -109,13 +110,8 @@ class Delay(FeedbackEvent):
             words = f"{min(choices_s):g} to {max(choices_s):g} s late" if len(choices_s) > 1 else ""
             words = words or f"{choices_s[0]:g} s late"
         delay_s[part] += late_s[:, None] * self.concerned(world)
-        return with_change(
-            world,
-            self._words(f"feedback {words}"),
-            part,
-            self._words("feedback as prompt as before"),
-            delay_s=delay_s,
-        )
+        label = f"feedback {words}"
+        return self.change(world, label, "feedback as prompt as before", delay_s=delay_s)
 
 
 class Loss(FeedbackEvent):
@@ -151,13 +147,8 @@ class Loss(FeedbackEvent):
             lost = lost & (quality > self.above)
             where = f"{where}{' and' if where else ' where quality'} > {self.above:g}"
         delay_s[part] = np.where(lost, np.inf, delay_s[part])
-        return with_change(
-            world,
-            self._words(f"{100 * self.share:.3g} % of the feedback is lost{where}"),
-            part,
-            self._words("feedback is no longer lost"),
-            delay_s=delay_s,
-        )
+        label = f"{100 * self.share:.3g} % of the feedback is lost{where}"
+        return self.change(world, label, "feedback is no longer lost", delay_s=delay_s)
 
 
 class Poison(FeedbackEvent):
@@ -183,13 +174,8 @@ class Poison(FeedbackEvent):
         false = (rng.random(len(true)) < self.share)[:, None] & self.concerned(world)
         judged[part] = np.where(false, 1.0 - true if self.value == "inverted" else self.value, true)
         value = self.value if self.value == "inverted" else f"{self.value:g}"
-        return with_change(
-            world,
-            self._words(f"{100 * self.share:.3g} % of the feedback is poisoned: {value}"),
-            part,
-            self._words("feedback is no longer poisoned"),
-            judged=judged,
-        )
+        label = f"{100 * self.share:.3g} % of the feedback is poisoned: {value}"
+        return self.change(world, label, "feedback is no longer poisoned", judged=judged)
 
 
 class Judge(LastingEvent):
@@ -242,4 +228,4 @@ class Judge(LastingEvent):
         words += [f"{value:+g} for {name}" for name, value in self.bias.items()]
         words += [f"noise of sd {self.noise:g}"] if self.noise else []
         label = f"another judge: {', '.join(words)}"
-        return with_change(world, label, part, "the judge of before", judged=judged)
+        return self.change(world, label, "the judge of before", judged=judged)

@@ -30,6 +30,10 @@ class ModelEvent(WorldEvent):
         """See `WorldEvent.resolve`."""
         return self.model_copy(update={"model": roles.model(self.model, "model")})
 
+    def about(self) -> str:
+        """See `LastingEvent.about`."""
+        return f"{self.model}: "
+
 
 class Quality(ModelEvent, LastingEvent):
     """A model answers better or worse, and its feedback changes in the same way.
@@ -60,13 +64,7 @@ class Quality(ModelEvent, LastingEvent):
         columns = {"quality": world.quality.copy(), "judged": world.judged.copy()}
         for values in columns.values():
             values[part, arm] = self._changed(values[part, arm])
-        return with_change(
-            world,
-            f"{self.model}: quality {self._words()}",
-            part,
-            f"{self.model}: quality as before",
-            **columns,
-        )
+        return self.change(world, f"quality {self._words()}", "quality as before", **columns)
 
     def _changed(self, values: Float64) -> Float64:
         if self.set is not None:
@@ -103,14 +101,9 @@ class PriceChange(ModelEvent, LastingEvent):
         if self.announced:
             price_factor[part, arm] *= self.factor
         not_announced = "" if self.announced else ", not announced"
-        return with_change(
-            world,
-            f"{self.model}: price x {self.factor:g}{not_announced}",
-            part,
-            f"{self.model}: price as before",
-            cost_usd=cost_usd,
-            price_factor=price_factor,
-        )
+        label = f"price x {self.factor:g}{not_announced}"
+        columns = {"cost_usd": cost_usd, "price_factor": price_factor}
+        return self.change(world, label, "price as before", **columns)
 
 
 class Add(ModelEvent):
@@ -198,4 +191,4 @@ class Outage(LastingEvent):
         for values in columns.values():
             values[part, [world.models.index(name) for name in names]] = 0.0
         listed = ", ".join(names)
-        return with_change(world, f"{listed}: outage", part, f"{listed}: outage over", **columns)
+        return self.change(world, f"{listed}: outage", f"{listed}: outage over", **columns)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from policies.base import Bools
 from sim.errors import InputError
-from sim.worlds.event import LastingEvent, with_change
+from sim.worlds.event import LastingEvent
 from sim.worlds.roles import Roles
 from sim.worlds.world import World
 
@@ -100,7 +100,7 @@ class Mix(LastingEvent):
         names = ", ".join(self.tasks[:_NAMES_SHOWN])
         names += f" and {more} more tasks" if more > 0 else ""
         label = f"{100 * self.share:.3g} % of the requests are {names}"
-        return with_change(moved, label, part, "prompts as before")
+        return self.change(moved, label, "prompts as before")
 
 
 class Burst(LastingEvent):
@@ -121,10 +121,5 @@ class Burst(LastingEvent):
         part = self.part(world)
         gaps_s = np.diff(world.time_s, prepend=0.0)
         gaps_s[part] /= self.factor
-        return with_change(
-            world,
-            f"requests come {self.factor:g} times as fast",
-            part,
-            "requests come as fast as before",
-            time_s=np.cumsum(gaps_s),
-        )
+        label, time_s = f"requests come {self.factor:g} times as fast", np.cumsum(gaps_s)
+        return self.change(world, label, "requests come as fast as before", time_s=time_s)

@@ -25,6 +25,7 @@ from sim.drive import Drive, run_drive
 from sim.ope import read_database as logs
 from sim.ope.logged_requests import DecisionHistory
 from sim.ope.target_policy import compute_action_dist, train
+from sim.options import DriveOptions
 from sim.play.candidate import parse_candidate
 
 POOL = "judged"
@@ -70,10 +71,13 @@ def main() -> None:
             drive = Drive(
                 dataset=dataset,
                 specs=draw_prices(dataset, seed=given.seed),
-                url=f"http://127.0.0.1:{server.port}",
-                pool=POOL,
-                limit=given.prompts,
-                seed=given.seed,
+                options=DriveOptions(
+                    data=str(given.data),
+                    url=f"http://127.0.0.1:{server.port}",
+                    pool=POOL,
+                    limit=given.prompts,
+                    seed=given.seed,
+                ),
             )
             done = run_drive(drive)
             print(f"\n== a log of {name}: {done['decisions']} decisions, {done['errors']} errors")

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from sim.data.prices import draw_prices
 from sim.data.synthetic import generate
 from sim.drive import Drive, run_drive, show
 from sim.errors import InputError
+from sim.options import DriveOptions
 
 BUSY = {"error": {"code": "unavailable", "param": None, "message": "starting"}}
 REFUSED = {"error": {"code": "budget_exceeded", "param": None, "message": "no money"}}
@@ -86,10 +86,10 @@ def daemon() -> Iterator[tuple[Daemon, str]]:
         thread.join()
 
 
-def plan(url: str, **changes: Any) -> Drive:
+def plan(url: str, *, preference: tuple[float, float, float] | None = None, **given: Any) -> Drive:
     data = generate(rows=40, seed=6).dataset
-    made = Drive(dataset=data, specs=draw_prices(data, seed=0), url=url, pool="test", concurrency=4)
-    return replace(made, **changes)
+    options: dict[str, Any] = {"data": "", "pool": "test", "concurrency": 4} | given
+    return Drive(data, draw_prices(data, seed=0), DriveOptions(url=url, **options), preference)
 
 
 def test_logged_outcomes_of_the_chosen_model_are_posted(
@@ -157,7 +157,7 @@ def test_daemon_that_is_not_there_is_told_by_option() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(InputError, match=f"--url: http://127.0.0.1:{port}: no answer"):
-        run_drive(plan(f"http://127.0.0.1:{port}", retry_for_s=0.1))
+        run_drive(plan(f"http://127.0.0.1:{port}", retry_for=0.1))
 
 
 def test_interrupt_ends_a_drive_without_a_traceback(
