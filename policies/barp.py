@@ -16,6 +16,7 @@ from policies import barp_net as net
 from policies import params
 from policies.base import (
     Arrays,
+    Assessment,
     Bools,
     Comparison,
     Float32,
@@ -186,9 +187,7 @@ class Barp(Policy):
         self.net |= trained
         self.prior_sums = quality
 
-    def _assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
+    def _assess(self, x: Float32, preference: Float64) -> Assessment:
         w, total = net.simplex(preference)
         view = {name: self.view[name].astype(np.float64) for name in self.net}
         logit = net.logits(view, x.astype(np.float64), w, beta=self.beta).astype(np.float32)
@@ -295,34 +294,29 @@ class Barp(Policy):
         self.net["head"] = np.concatenate([others, row[None]])
         self.adam.grow()
 
+    def _parts(self) -> dict[str, Arrays]:
+        """Return the arrays that change in place, by the prefix of their names in a state."""
+        moments = {"first_": self.adam.first, "second_": self.adam.second}
+        return {"kept_": self.kept, "net_": self.net, **moments}
+
     def _state(self) -> Arrays:
-        parts = {"": self.ridge.state(), "spend_": self.spend.state(), "kept_": self.kept}
-        parts |= {"net_": self.net, "first_": self.adam.first, "second_": self.adam.second}
         own: Arrays = {"heard": np.array(self.examples), "taken": np.array(self.adam.taken)}
-        return own | {
-            prefix + name: np.array(array)
-            for prefix, arrays in parts.items()
-            for name, array in arrays.items()
-        }
+        for prefix, arrays in self._parts().items():
+            own |= {prefix + name: array.copy() for name, array in arrays.items()}
+        return own | self.ridge.state() | self.spend.state(prefix="spend_")
 
     def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.examples, self.adam.taken = int(state["heard"]), int(state["taken"])
         self.ridge.load(state)
-        self.spend.load({k.removeprefix("spend_"): v for k, v in state.items() if "spend_" in k})
-        for prefix, arrays in (
-            ("kept_", self.kept),
-            ("net_", self.net),
-            ("first_", self.adam.first),
-            ("second_", self.adam.second),
-        ):
+        self.spend.load(state, prefix="spend_")
+        for prefix, arrays in self._parts().items():
             for name in arrays:
                 arrays[name] = np.array(state[prefix + name], arrays[name].dtype, order="C")
 
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
-        view = {"theta": theta, "inverse": inverse, "spend": _means(self.spend, self.clock)}
-        view |= self.net
-        return {name: array.astype(np.float32) for name, array in view.items()}
+        spend = _means(self.spend, self.clock)
+        return {"theta": theta, "inverse": inverse, "spend": spend, **self.net}
 
 
 def _means(ridge: RidgeArms, clock: int) -> Float64:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Float64
+from policies.base import Float64, grown
 from policies.params import checked_array
 from policies.preference import QUALITY_WEIGHT_FLOOR
 
@@ -261,8 +261,7 @@ class Adam:
     def grow(self) -> None:
         """Make room for the head of one more arm."""
         for moments in (self.first, self.second):
-            head = moments["head"]
-            moments["head"] = np.concatenate([head, np.zeros((1, *head.shape[1:]))])
+            moments["head"] = grown(moments["head"])
 
     def climb(self, net: Net, gradient: Net, *, rate: float) -> None:
         """Change a net in place by one step up a gradient.

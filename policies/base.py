@@ -23,6 +23,8 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Arrays = dict[str, NDArray[Any]]
+Assessment = tuple[dict[str, Float32], Float32, Float32]
+"""Scores by name, and the mean and the deviation of the estimated quality, all [n, K]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +193,183 @@ def sums_of(arrays: Mapping[str, NDArray[Any]], *, prefix: str = "") -> dict[str
     }
 
 
-class Policy(ABC):
-    """Base class of all policies; arms are named, and their order is the order of `add_arm`.
+def copies(owner: object, names: Iterable[str], prefix: str = "") -> Arrays:
+    """Return attributes of an object, numbers or arrays, as arrays of their own.
+
+    Parameters
+    ----------
+    owner : object
+        The object.
+    names : iterable of str
+        Names of its attributes.
+    prefix : str, default ""
+        Stands before the names in the result.
+
+    Returns
+    -------
+    dict from str to array
+        Copies by name, for `take_over`.
+    """
+    return {prefix + name: np.array(getattr(owner, name)) for name in names}
+
+
+def take_over(
+    owner: object, names: Iterable[str], state: Mapping[str, NDArray[np.generic]], prefix: str = ""
+) -> None:
+    """Set attributes of an object from copies of what `copies` returned; each keeps its type.
+
+    Parameters
+    ----------
+    owner : object
+        The object.
+    names : iterable of str
+        Names of its attributes.
+    state : mapping from str to array
+        What `copies` returned, perhaps among other arrays.
+    prefix : str, default ""
+        See `copies`.
+    """
+    for name in names:
+        present = getattr(owner, name)
+        array = np.array(state[prefix + name], dtype=np.asarray(present).dtype, order="C")
+        setattr(owner, name, array if isinstance(present, np.ndarray) else array.item())
+
+
+def grown(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array with a row of zeros for one more arm.
+
+    Parameters
+    ----------
+    array : array [K, ...]
+        A row for each arm.
+    """
+    return np.concatenate([array, np.zeros((1, *array.shape[1:]), dtype=array.dtype)])
+
+
+class ByArm(ABC):
+    """Base of policies and of the models beside them: folds that learn of arms by name.
+
+    Parameters
+    ----------
+    dim : int
+        Number of features d of a context; 0 where none is read.
+
+    Attributes
+    ----------
+    arms : list of str
+        The K arms, in the order of `add_arm`.
+    prior_sums : dict from str to Sums
+        Prior knowledge of arms by name, which an arm is taught when it is added.
+    kept : dict from str to array
+        State that is plain arrays; by default they have one entry per arm.
+    view : dict from str to array
+        The published arrays that scoring reads.
+    """
+
+    SAVED: ClassVar[tuple[str, ...]] = ()
+    """Attributes that `state` holds under their own names."""
+
+    def __init__(self, *, dim: int) -> None:
+        self.dim = dim
+        self.arms: list[str] = []
+        self.prior_sums: dict[str, Sums] = {}
+        self.kept: Arrays = {}
+        self.view: Arrays = {}
+
+    def add_arm(self, name: str) -> None:
+        """Add an arm; an arm that was added before keeps what it has learned.
+
+        Parameters
+        ----------
+        name : str
+            The arm.
+        """
+        if name not in self.arms:
+            self.arms.append(name)
+            self._grow()
+            if name in self.prior_sums:
+                self.teach(name, self.prior_sums[name])
+
+    def _grow(self) -> None:
+        """Make room for one more arm; by default an entry of 0 in every array of `kept`."""
+        self.kept = {name: grown(values) for name, values in self.kept.items()}
+
+    def _position(self, name: str) -> int:
+        """Return the position of an arm in `arms`, or raise KeyError."""
+        if name not in self.arms:
+            raise KeyError(name)
+        return self.arms.index(name)
+
+    def teach(self, name: str, sums: Sums) -> None:
+        """Add prior knowledge to an arm; some policies and models ignore it.
+
+        Parameters
+        ----------
+        name : str
+            The arm.
+        sums : Sums
+            The knowledge.
+
+        Raises
+        ------
+        KeyError
+            For an arm that was not added.
+        ValueError
+            For sums of another number of features, or that are not finite.
+        """
+        arm = self._position(name)
+        sums.check(self.dim)
+        self._teach(arm, sums)
+
+    def _teach(self, arm: int, sums: Sums) -> None:  # noqa: B027 - not all learn this
+        ...
+
+    def state(self) -> Arrays:
+        """Return everything learned, without what can be derived from it, as plain arrays."""
+        names: Arrays = {"arms": np.array(self.arms, dtype=np.str_)}
+        return names | copies(self, self.SAVED) | self._state()
+
+    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over a state, bit for bit.
+
+        Parameters
+        ----------
+        state : mapping from str to array
+            What `state` returned.
+        """
+        self.arms = state["arms"].tolist()
+        take_over(self, self.SAVED, state)
+        self._load(state)
+
+    def _state(self) -> Arrays:
+        """Return everything learned besides `arms` and `SAVED`; by default `kept`."""
+        return {name: values.copy() for name, values in self.kept.items()}
+
+    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `_state` returned; all else is loaded already."""
+        self.kept = {name: np.array(state[name], dtype=a.dtype) for name, a in self.kept.items()}
+
+    @abstractmethod
+    def publish(self) -> Arrays:
+        """Return the arrays that scoring reads, a pure function of `state`."""
+
+    def install(self, view: Arrays) -> None:
+        """Score from published arrays.
+
+        Parameters
+        ----------
+        view : dict from str to array
+            What `publish` of an object with the same parameters returned.
+        """
+        self.view = view
+
+    def refresh(self) -> None:
+        """Publish and install in one step, for one that learns and scores in one place."""
+        self.install(self.publish())
+
+
+class Policy(ByArm):
+    """Base class of all policies.
 
     Parameters
     ----------
@@ -205,20 +382,14 @@ class Policy(ABC):
         Name of the policy in `POLICIES`.
     tau_cost_usd : float
         US dollars that count as cost 1; the caller that builds a policy sets it.
-    arms : list of str
-        The K arms.
     clock : int
         Fold position: how many quality outcomes this policy has learned, over all arms.
     pulls : int64[K]
         Learned outcomes of each arm.
     born : int64[K]
         Fold position at which each arm was added.
-    prior_sums : dict from str to Sums
-        Prior knowledge of arms by name, which an arm is taught when it is added.
-    kept : dict from str to array
-        Statistics of a policy that reads no context.
-    view : dict from str to array
-        The published arrays that scoring reads.
+    arms, prior_sums, kept, view
+        See `ByArm`.
 
     Notes
     -----
@@ -249,8 +420,7 @@ class Policy(ABC):
     ...
     ...     def _publish(self):
     ...         count = self.kept["count"] + 1.0  # a new arm starts from one reward of 1
-    ...         mean = ((self.kept["total"] + 1.0) / count).astype(np.float32)
-    ...         return {"mean": mean, "std": (0.5 / np.sqrt(count)).astype(np.float32)}
+    ...         return {"mean": (self.kept["total"] + 1.0) / count, "std": 0.5 / np.sqrt(count)}
     >>> policy, x = BestMean(dim=1), np.ones((1, 1), dtype=np.float32)
     >>> policy.add_arm("small"); policy.add_arm("large")
     >>> policy.learn([Outcome(1, "d1", "small", x[0], "quality", 0.5)])
@@ -261,6 +431,7 @@ class Policy(ABC):
     """
 
     name: ClassVar[str]
+    SAVED: ClassVar[tuple[str, ...]] = ("clock", "pulls", "born")
     reads_preference: ClassVar[bool] = False
     """Whether `score` weighs quality against cost by itself.
 
@@ -272,15 +443,10 @@ class Policy(ABC):
     def __init__(self, *, dim: int) -> None:
         if dim < 1:
             raise ValueError(f"dim: at least 1, not {dim}")
-        self.dim = dim
+        super().__init__(dim=dim)
         self.tau_cost_usd = 1.0
-        self.arms: list[str] = []
         self.clock = 0
-        self.pulls = np.zeros(0, dtype=np.int64)
-        self.born = np.zeros(0, dtype=np.int64)
-        self.prior_sums: dict[str, Sums] = {}
-        self.kept: Arrays = {}
-        self.view: Arrays = {}
+        self.pulls, self.born = np.zeros((2, 0), dtype=np.int64)
 
     @staticmethod
     @abstractmethod
@@ -308,7 +474,7 @@ class Policy(ABC):
 
     @abstractmethod
     def _publish(self) -> Arrays:
-        """Return the float32 arrays that `_assess` and `_estimate` read from `view`."""
+        """Return the arrays that `_assess` and `_estimate` read from `view`, there as float32."""
 
     def score(self, x: Float32, preference: Float64) -> dict[str, Float32]:
         """Return all that the law needs.
@@ -371,9 +537,7 @@ class Policy(ABC):
         """
         return np.zeros((len(x), len(self.arms)))
 
-    def assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
+    def assess(self, x: Float32, preference: Float64) -> Assessment:
         """Return `score` and `estimate` in one step, equal to both bit for bit.
 
         Parameters
@@ -394,9 +558,7 @@ class Policy(ABC):
         """
         return self._assess(self._checked(x), preference)
 
-    def _assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
+    def _assess(self, x: Float32, preference: Float64) -> Assessment:
         """Return (scores, mean, std); by default the mean is all that the law needs."""
         mean, std = self._estimate(x)
         return {"mean": mean}, mean, std
@@ -507,16 +669,11 @@ class Policy(ABC):
         ValueError
             For features of another shape, or a feature that is not finite.
         """
-        for name in (comparison.winner, comparison.loser):
-            if name not in self.arms:
-                raise KeyError(name)
+        winner, loser = self._position(comparison.winner), self._position(comparison.loser)
         self._checked(comparison.x[None])
-        winner, loser = self.arms.index(comparison.winner), self.arms.index(comparison.loser)
         self._compare(winner, loser, comparison)
 
-    def _compare(  # noqa: B027 - not every policy learns from comparisons
-        self, winner: int, loser: int, comparison: Comparison
-    ) -> None: ...
+    def _compare(self, winner: int, loser: int, comparison: Comparison) -> None: ...
 
     def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
         """Start from a fitted prior, before any arm is added.
@@ -539,51 +696,13 @@ class Policy(ABC):
 
     def teachable(self) -> bool:
         """Return whether `teach` has an effect on this policy."""
-        return type(self)._teach is not Policy._teach
-
-    def teach(self, name: str, sums: Sums) -> None:
-        """Add prior knowledge to an arm; it has no effect where `teachable` is False.
-
-        Parameters
-        ----------
-        name : str
-            The arm.
-        sums : Sums
-            The knowledge.
-
-        Raises
-        ------
-        KeyError
-            For an arm that was not added.
-        ValueError
-            For sums of another number of features, or that are not finite.
-        """
-        if name not in self.arms:
-            raise KeyError(name)
-        sums.check(self.dim)
-        self._teach(self.arms.index(name), sums)
-
-    def _teach(self, arm: int, sums: Sums) -> None:  # noqa: B027 - not every policy learns this
-        ...
+        return type(self)._teach is not ByArm._teach
 
     def add_arm(self, name: str) -> None:
-        """Add an arm; an arm that was added before keeps what it has learned.
-
-        Parameters
-        ----------
-        name : str
-            The arm.
-        """
+        """See `ByArm.add_arm`."""
         if name not in self.arms:
-            self.arms.append(name)
             self.pulls, self.born = np.append(self.pulls, 0), np.append(self.born, self.clock)
-            self._grow()
-            if name in self.prior_sums:
-                self.teach(name, self.prior_sums[name])
-
-    def _grow(self) -> None:
-        """Make room for one more arm; by default an entry of 0 in every array of `kept`."""
-        self.kept = {name: np.append(values, 0.0) for name, values in self.kept.items()}
+        super().add_arm(name)
 
     def reset_arm(self, name: str, *, shift: float = 0.0, worth: float = 2.0) -> None:
         """Forget most of an arm's overall level of quality; some policies ignore this.
@@ -602,61 +721,20 @@ class Policy(ABC):
         KeyError
             For an arm that was not added.
         """
-        if name not in self.arms:
-            raise KeyError(name)
-        self._reset(self.arms.index(name), shift, worth)
+        self._reset(self._position(name), shift, worth)
 
-    def _reset(  # noqa: B027 - a policy may ignore a reset
-        self, arm: int, shift: float, worth: float
-    ) -> None: ...
-
-    def state(self) -> Arrays:
-        """Return everything learned, without what can be derived from it, as plain arrays."""
-        own: Arrays = {"clock": np.array(self.clock)}
-        return own | self._roster() | self._state()
-
-    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over a state, bit for bit.
-
-        Parameters
-        ----------
-        state : mapping from str to array
-            What `state` returned.
-        """
-        self.arms = [str(name) for name in state["arms"]]
-        self.clock = int(state["clock"])
-        self.pulls = np.array(state["pulls"], dtype=np.int64)
-        self.born = np.array(state["born"], dtype=np.int64)
-        self._load(state)
-
-    def _state(self) -> Arrays:
-        """Return everything learned besides `clock` and the roster; by default `kept`."""
-        return {name: values.copy() for name, values in self.kept.items()}
-
-    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `_state` returned; the roster is loaded already."""
-        self.kept = {name: np.array(state[name], dtype=a.dtype) for name, a in self.kept.items()}
+    def _reset(self, arm: int, shift: float, worth: float) -> None: ...
 
     def publish(self) -> Arrays:
-        """Return the arrays that scoring reads, a pure function of `state`."""
-        return self._roster() | self._publish()
-
-    def _roster(self) -> Arrays:
-        """Return the arms: names, outcomes learned of each, fold position at which each came."""
-        names = np.array(self.arms, dtype=np.str_)
-        return {"arms": names, "pulls": self.pulls.copy(), "born": self.born.copy()}
+        """See `ByArm.publish`."""
+        # The arms, how much was learned of each, and the fold position at which each was added.
+        roster = {"arms": np.array(self.arms, dtype=np.str_), **copies(self, ("pulls", "born"))}
+        return roster | {
+            name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+            for name, array in self._publish().items()
+        }
 
     def install(self, view: Arrays) -> None:
-        """Score from published arrays.
-
-        Parameters
-        ----------
-        view : dict from str to array
-            What `publish` of a policy with the same parameters returned.
-        """
-        self.arms = [str(name) for name in view["arms"]]
-        self.view = view
-
-    def refresh(self) -> None:
-        """Publish and install in one step, for a policy that learns and scores in one place."""
-        self.view = self.publish()
+        """See `ByArm.install`; the arms come from the view too."""
+        super().install(view)
+        self.arms = view["arms"].tolist()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy
+from policies.base import Arrays, Assessment, Bools, Float32, Float64, Outcome, Policy
 from policies.laws import greedy, optimistic
 
 
@@ -95,9 +95,7 @@ class Fixed(Shrinking):
         super().__init__(dim=dim, prior=prior)
         self.arm = arm
 
-    def _assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
+    def _assess(self, x: Float32, preference: Float64) -> Assessment:
         mean, std = self._estimate(x)
         chosen = np.array([name == self.arm for name in self.arms], dtype=np.float32)
         return {"mean": mean, "chosen": np.tile(chosen, (len(x), 1))}, mean, std
@@ -140,9 +138,7 @@ class EpsilonGreedy(Shrinking):
         params.share(epsilon=epsilon)
         self.epsilon = epsilon
 
-    def _assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
+    def _assess(self, x: Float32, preference: Float64) -> Assessment:
         mean, std = self._estimate(x)
         return {"mean": mean, "epsilon": np.full_like(mean, self.epsilon)}, mean, std
 
@@ -194,18 +190,13 @@ class KNearest(Shrinking):
         points = np.zeros((memory, dim), dtype=np.float32)
         self.kept = {"points": points, "owner": np.zeros(memory, int), "value": np.zeros(memory)}
 
-    def _assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
+    def _assess(self, x: Float32, preference: Float64) -> Assessment:
         total, count = self._neighbours(x)
         mean, std = self._posterior(total, count)
         bonus = (self.alpha / np.sqrt(1.0 + count)).astype(np.float32)
         return {"mean": mean, "bonus": bonus}, mean, std
 
-    @staticmethod
-    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
-        """See `Policy.law`."""
-        return optimistic(scores, eligible, penalty)
+    law = staticmethod(optimistic)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
         return self._posterior(*self._neighbours(x))
@@ -241,5 +232,4 @@ class KNearest(Shrinking):
         if self.cosine:
             points /= np.sqrt(np.where(half > 0.0, 2.0 * half, 1.0))[:, None]
             half[:] = 0.0
-        view |= {"points": points, "offset": -half}
-        return {n: a if n == "owner" else a.astype(np.float32) for n, a in view.items()}
+        return view | {"points": points, "offset": -half}

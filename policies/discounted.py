@@ -7,15 +7,13 @@ they are read, so no result depends on when that happens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
+from policies.base import Arrays, Assessment, Float32, Float64, Outcome, Policy
 from policies.baselines import Shrinking
 from policies.laws import optimistic
 from policies.linucb import LinUCB, LinUCBParams
@@ -95,16 +93,11 @@ class DUCB(Shrinking):
         self.xi, self.bound = xi, bound
         self.kept["last"] = np.zeros(0)
 
-    def _assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
-        scores = {name: np.tile(self.view[key], (len(x), 1)) for name, key in _INDEX.items()}
-        return scores, *self._estimate(x)
+    def _assess(self, x: Float32, preference: Float64) -> Assessment:
+        index, bonus = (np.tile(self.view[key], (len(x), 1)) for key in ("index", "bonus"))
+        return {"mean": index, "bonus": bonus}, *self._estimate(x)
 
-    @staticmethod
-    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
-        """See `Policy.law`."""
-        return optimistic(scores, eligible, penalty)
+    law = staticmethod(optimistic)
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
         self._age(arm)
@@ -131,11 +124,7 @@ class DUCB(Shrinking):
         bonus = width * np.sqrt(self.xi * max(np.log(max(n, 1e-300)), 0.0) / tried)
         index = np.where(count > 0.0, total / tried, self.prior)
         bonus = np.where(count > 0.0, np.minimum(bonus, UNTRIED), UNTRIED)
-        parts = {"index": index, "bonus": bonus}
-        return {"mean": mean, "std": std} | {k: v.astype(np.float32) for k, v in parts.items()}
-
-
-_INDEX = {"mean": "index", "bonus": "bonus"}
+        return {"mean": mean, "std": std, "index": index, "bonus": bonus}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,32 +186,9 @@ class DLinUCB(LinUCB):
         super().__init__(dim=dim, **params)
         (precision, mean), gamma = self.ridge.fresh, self.ridge.gamma
         self.squared = RidgeArms(precision=precision, mean=mean, gamma=gamma * gamma)
-
-    def _learn(self, arm: int, outcome: Outcome) -> None:
-        super()._learn(arm, outcome)
-        self.squared.update(arm, outcome.x, outcome.value, self.clock)
+        self.ridges["squared_"] = self.squared
 
     learn_rows = Policy.learn_rows  # an outcome updates two sums, one by one
-
-    def _teach(self, arm: int, sums: Sums) -> None:
-        super()._teach(arm, sums)
-        self.squared.add(arm, sums, self.clock)
-
-    def _reset(self, arm: int, shift: float, worth: float) -> None:
-        super()._reset(arm, shift, worth)
-        self.squared.forget_level(arm, shift=shift, worth=worth, clock=self.clock)
-
-    def _grow(self) -> None:
-        super()._grow()
-        self.squared.grow()
-
-    def _state(self) -> Arrays:
-        squared = {f"squared_{name}": array for name, array in self.squared.state().items()}
-        return super()._state() | squared
-
-    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        super()._load(state)
-        self.squared.load({name: state[f"squared_{name}"] for name in self.squared.state()})
 
     def _solve(self) -> tuple[Float64, Float64]:
         theta, inverse = self.ridge.solve(self.clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
+from policies.base import Arrays, Assessment, Float32, Float64, Outcome, Policy, Sums
 from policies.laws import optimistic
 from policies.params import LinearParams
 from policies.ridge import RidgeArms, widths
@@ -93,24 +94,22 @@ class LinUCB(Policy):
         self.params = self.Params(**params)
         precision, mean = self.params.arm_prior(dim)
         self.ridge = RidgeArms(precision=precision, mean=mean, gamma=self.params.forgetting())
+        # All regressions that the outcomes go into, by the prefix of their arrays in a state.
+        self.ridges = {"": self.ridge}
 
-    def _assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
+    def _assess(self, x: Float32, preference: Float64) -> Assessment:
         mean, std = self._estimate(x)
         return {"mean": mean, "bonus": self.view["width"] * std}, mean, std
 
-    @staticmethod
-    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
-        """See `Policy.law`."""
-        return optimistic(scores, eligible, penalty)
+    law = staticmethod(optimistic)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
         mean: Float32 = x.dot(self.view["theta"].T)
         return mean, widths(x, self.view["inverse"])
 
     def _learn(self, arm: int, outcome: Outcome) -> None:
-        self.ridge.update(arm, outcome.x, outcome.value, self.clock)
+        for ridge in self.ridges.values():
+            ridge.update(arm, outcome.x, outcome.value, self.clock)
 
     def learn_rows(self, arms: NDArray[np.intp], x: Float32, values: Float64) -> None:
         """See `Policy.learn_rows`."""
@@ -121,19 +120,24 @@ class LinUCB(Policy):
         np.add.at(self.pulls, arms, 1)
 
     def _teach(self, arm: int, sums: Sums) -> None:
-        self.ridge.add(arm, sums, self.clock)
+        for ridge in self.ridges.values():
+            ridge.add(arm, sums, self.clock)
 
     def _reset(self, arm: int, shift: float, worth: float) -> None:
-        self.ridge.forget_level(arm, shift=shift, worth=worth, clock=self.clock)
+        for ridge in self.ridges.values():
+            ridge.forget_level(arm, shift=shift, worth=worth, clock=self.clock)
 
     def _grow(self) -> None:
-        self.ridge.grow()
+        for ridge in self.ridges.values():
+            ridge.grow()
 
     def _state(self) -> Arrays:
-        return self.ridge.state()
+        states = [ridge.state(prefix=prefix) for prefix, ridge in self.ridges.items()]
+        return dict(ChainMap(*states))
 
     def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        self.ridge.load(state)
+        for prefix, ridge in self.ridges.items():
+            ridge.load(state, prefix=prefix)
 
     def _publish(self) -> Arrays:
         theta, inverse = self._solve()
@@ -143,10 +147,7 @@ class LinUCB(Policy):
             gain = self._log_det(inverse) - np.log(self.ridge.fresh[0]).sum()
             radius = np.sqrt(2.0 * np.log(1.0 / own.delta) + np.maximum(gain, 0.0))
             width = own.noise * radius + own.bound
-        view = {"theta": theta, "inverse": inverse, "width": width}
-        if theta.dtype == width.dtype == np.float32:
-            return view
-        return {name: array.astype(np.float32) for name, array in view.items()}
+        return {"theta": theta, "inverse": inverse, "width": width}
 
     def _solve(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return theta[K, d] and the M[K, d, d] of the bonus ``width sqrt(x' M x)``.

@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Comparison, Float32, Float64, Outcome, Policy, Sums
+from policies.base import (
+    Arrays,
+    Assessment,
+    Comparison,
+    Float32,
+    Float64,
+    Outcome,
+    Policy,
+    Sums,
+)
 from policies.laws import optimistic
 from policies.params import LinearParams
 from policies.pilot_comparisons import Duels
@@ -193,18 +202,13 @@ class Pilot(Policy):
             psi = np.column_stack([psi - self.center, np.ones(len(psi))])
         return psi.astype(np.float32)
 
-    def _assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
+    def _assess(self, x: Float32, preference: Float64) -> Assessment:
         z = self._place(x)
         mean, std = self._regress(z)
         played = z @ self.view["direction"].T if self.cosine else mean
         return {"mean": played, "bonus": np.float32(self.params.alpha) * std}, mean, std
 
-    @staticmethod
-    def law(scores: Mapping[str, Float32], eligible: Bools, penalty: Float64) -> Float64:
-        """See `Policy.law`."""
-        return optimistic(scores, eligible, penalty)
+    law = staticmethod(optimistic)
 
     def _estimate(self, x: Float32) -> tuple[Float32, Float32]:
         return self._regress(self._place(x))
@@ -251,14 +255,13 @@ class Pilot(Policy):
     def _state(self) -> Arrays:
         own = self.ridge.state()
         if self.duels.count.any():  # most logs have no comparison and need no arrays
-            own |= {f"duels/{name}": array for name, array in self.duels.state().items()}
+            own |= self.duels.state(prefix="duels/")
         return own
 
     def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        own = {name: np.asarray(state[name]) for name in self.ridge.state()}
-        self.ridge.load(own)
-        none = {name: np.zeros_like(array) for name, array in own.items()}
-        self.duels.load({name: state.get(f"duels/{name}", none[name]) for name in own})
+        self.ridge.load(state)
+        none = {f"duels/{name}": np.zeros_like(a) for name, a in self.ridge.state().items()}
+        self.duels.load(none | dict(state), prefix="duels/")
         for arm in range(len(self.arms)):
             self._anchor(arm)
 
@@ -272,7 +275,7 @@ class Pilot(Policy):
         if self.cosine:
             norm = np.linalg.norm(theta, axis=1, keepdims=True)
             view["direction"] = theta / np.maximum(norm, _TINY)
-        return {name: array.astype(np.float32) for name, array in view.items()}
+        return view
 
     def _with_shared_level(self, theta: Float64, inverse: Float64) -> tuple[Float64, Float64]:
         """Return theta[K, d] and A^-1[K, d, d] after s was estimated from all rewards."""

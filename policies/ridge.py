@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dger, dsyr, dsyrk
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from policies.base import Arrays, Bools, Float32, Float64, Sums
+from policies.base import Arrays, Bools, Float32, Float64, Sums, copies, grown, take_over
 
 _ALL = slice(None)
 Solution = tuple[Float64, Float64]
@@ -88,15 +88,11 @@ class RidgeArms:
 
     def grow(self) -> None:
         """Add an arm without outcomes."""
-        d = self.moment.shape[1]
         precision, mean = self.fresh
         self.precision = np.concatenate([self.precision, precision[None]])
         self.mean = np.concatenate([self.mean, mean[None]])
-        self.gram = np.concatenate([self.gram, np.zeros((1, d, d))])
-        self.moment = np.concatenate([self.moment, np.zeros((1, d))])
-        self.square = np.append(self.square, 0.0)
-        self.count = np.append(self.count, 0.0)
-        self.last = np.append(self.last, 0)
+        for name in _SUMS:
+            setattr(self, name, grown(getattr(self, name)))
         self._solved.append(None)
 
     def anchor(self, *, precision: Float64, mean: Float64) -> None:
@@ -528,20 +524,32 @@ class RidgeArms:
         whole: Float64 = np.where(_lower(gram.shape[-1]), gram, gram.transpose(0, 2, 1))
         return whole
 
-    def state(self) -> Arrays:
-        """Return the sums as plain arrays; symmetric matrices hold their lower triangle."""
-        return {name: getattr(self, name).copy() for name in _SUMS}
+    def state(self, *, prefix: str = "") -> Arrays:
+        """Return the sums as plain arrays; symmetric matrices hold their lower triangle.
 
-    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        Parameters
+        ----------
+        prefix : str, default ""
+            Stands before the names of the arrays.
+
+        Returns
+        -------
+        dict from str to array
+            Copies by name.
+        """
+        return copies(self, _SUMS, prefix)
+
+    def load(self, state: Mapping[str, NDArray[np.generic]], *, prefix: str = "") -> None:
         """Take over a state.
 
         Parameters
         ----------
         state : mapping from str to array
-            What `state` returned.
+            What `state` returned, perhaps among other arrays.
+        prefix : str, default ""
+            See `state`.
         """
-        for name in _SUMS:
-            setattr(self, name, np.array(state[name], dtype=getattr(self, name).dtype, order="C"))
+        take_over(self, _SUMS, state, prefix)
         arms = len(self.count)
         precision, mean = self.fresh
         self.precision, self.mean = np.tile(precision, (arms, 1)), np.tile(mean, (arms, 1))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Bools, Float32, Float64, Outcome, Policy, Sums
-from policies.params import Forgetting
+from policies.base import Arrays, Assessment, Bools, Float32, Float64, Outcome, Policy, Sums
+from policies.params import Forgetting, arm_prior
 from policies.ridge import RidgeArms, invert, next_position, widths
 from policies.thompson_law import best_of
 
@@ -105,6 +105,7 @@ class Thompson(Policy):
     """
 
     name = "thompson"
+    SAVED = (*Policy.SAVED, "slopes", "level", "due", "noise", "shared")
     Params: ClassVar[type[ThompsonParams]] = ThompsonParams
 
     def __init__(self, *, dim: int, **params: Any) -> None:
@@ -112,15 +113,12 @@ class Thompson(Policy):
         own = self.params = self.Params(**params)
         self.slopes, self.level, self.due = 100.0, _NOISE / own.tau**2, next_position(0)
         self.noise = np.zeros(0)
-        self.shared = np.zeros(dim)
-        self.shared[-1] = own.prior
-        self.ridge = RidgeArms(
-            precision=self._precision(self.slopes), mean=self.shared, gamma=own.forgetting()
+        precision, self.shared = arm_prior(
+            dim, ridge=self.slopes, level=self.level, prior=own.prior
         )
+        self.ridge = RidgeArms(precision=precision, mean=self.shared, gamma=own.forgetting())
 
-    def _assess(
-        self, x: Float32, preference: Float64
-    ) -> tuple[dict[str, Float32], Float32, Float32]:
+    def _assess(self, x: Float32, preference: Float64) -> Assessment:
         mean, std = self._estimate(x)
         scale = np.hypot(self.view["scale"], np.float32(self.params.context) * std)
         return {"mean": mean, "scale": scale}, mean, std
@@ -189,30 +187,22 @@ class Thompson(Policy):
         return np.linalg.solve(left, right).astype(np.float64)
 
     def _precision(self, slopes: float) -> Float64:
-        precision = np.full(self.dim, slopes)
-        precision[-1] = self.level
-        return precision
+        return arm_prior(self.dim, ridge=slopes, level=self.level, prior=0.0)[0]
 
     def _grow(self) -> None:
         self.noise = np.append(self.noise, self.level * self.params.tau**2)
         self.ridge.grow()
 
     def _state(self) -> Arrays:
-        numbers = {key: np.array(getattr(self, key)) for key in ("slopes", "level", "due")}
-        vectors = {"noise": self.noise.copy(), "shared": self.shared.copy()}
-        return numbers | vectors | self.ridge.state()
+        return self.ridge.state()
 
     def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        self.slopes, self.level = float(state["slopes"]), float(state["level"])
-        self.due = int(state["due"])
-        self.noise = np.array(state["noise"], dtype=np.float64)
-        self.shared = np.array(state["shared"], dtype=np.float64)
         self.ridge.load(state)
         self.ridge.anchor(precision=self._precision(self.slopes), mean=self.shared)
 
     def _publish(self) -> Arrays:
         theta, inverse = self.ridge.solve(self.clock)
         level = self.noise / (self.ridge.level_counts(self.clock) + self.level)
-        view = {"theta": theta, "scale": self.params.alpha * np.sqrt(level)}
-        view["covariance"] = inverse * self.noise[:, None, None]
-        return {name: array.astype(np.float32) for name, array in view.items()}
+        covariance = inverse * self.noise[:, None, None]
+        scale = self.params.alpha * np.sqrt(level)
+        return {"theta": theta, "scale": scale, "covariance": covariance}

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policies import params
-from policies.base import Arrays, Float64, Outcome, Policy, Sums
+from policies.base import Arrays, Float64, Outcome, Policy
 from policies.discounted import DUCB
 from policies.linucb import LinUCB, LinUCBParams
 from policies.ridge import invert
@@ -22,22 +21,33 @@ _EMPTY = -1
 """Stands for the arm in a slot of the window that holds no outcome."""
 
 
-def _empty_window(size: int, dim: int) -> Arrays:
-    return {
-        "owner": np.full(size, _EMPTY, dtype=np.int64),
-        "value": np.zeros(size),
-        "x": np.zeros((size, dim), dtype=np.float32),
-    }
+class _Windowed(Policy):
+    """Keeps the newest outcomes of all arms: owner and value of each, and x where `kept` has it."""
+
+    def _open(self, size: int) -> None:
+        self.kept = {"owner": np.full(size, _EMPTY, dtype=np.int64), "value": np.zeros(size)}
+
+    def _learn(self, arm: int, outcome: Outcome) -> None:
+        slot = (self.clock - 1) % len(self.kept["owner"])
+        self.kept["owner"][slot], self.kept["value"][slot] = arm, outcome.value
+        if "x" in self.kept:
+            self.kept["x"][slot] = outcome.x
+
+    def _reset(self, arm: int, shift: float, worth: float) -> None:
+        """Free the slots of all outcomes of an arm, except for its newest ``ceil(worth)``."""
+        owner = self.kept["owner"]
+        slots = np.flatnonzero(owner == arm)
+        age = (self.clock - 1 - slots) % len(owner)
+        owner[slots[np.argsort(age)][int(np.ceil(worth)) :]] = _EMPTY
+
+    def _grow(self) -> None: ...
+
+    # The window is the whole state, and it holds single outcomes, no sums.
+    _teach, _state, _load = Policy._teach, Policy._state, Policy._load
+    learn_rows = Policy.learn_rows
 
 
-def _drop_all_but_newest(owner: NDArray[np.int64], arm: int, worth: float, clock: int) -> None:
-    """Free the slots of all outcomes of an arm, except for its newest ``ceil(worth)``."""
-    slots = np.flatnonzero(owner == arm)
-    age = (clock - 1 - slots) % len(owner)
-    owner[slots[np.argsort(age)][int(np.ceil(worth)) :]] = _EMPTY
-
-
-class SWUCB(DUCB):
+class SWUCB(_Windowed, DUCB):
     """Play argmax mean_a + B sqrt(xi log(min(t, window)) / N_a) - penalty_a over a window.
 
     Parameters
@@ -87,16 +97,7 @@ class SWUCB(DUCB):
     ) -> None:
         super().__init__(dim=dim, gamma=1.0, xi=xi, bound=bound, prior=prior)
         params.between(1, 1_000_000, window=window)
-        self.kept = {name: a for name, a in _empty_window(window, 0).items() if name != "x"}
-
-    def _learn(self, arm: int, outcome: Outcome) -> None:
-        slot = (self.clock - 1) % len(self.kept["owner"])
-        self.kept["owner"][slot], self.kept["value"][slot] = arm, outcome.value
-
-    def _reset(self, arm: int, shift: float, worth: float) -> None:
-        _drop_all_but_newest(self.kept["owner"], arm, worth, self.clock)
-
-    def _grow(self) -> None: ...
+        self._open(window)
 
     def _publish(self) -> Arrays:
         owner = self.kept["owner"]
@@ -131,7 +132,7 @@ class SWLinUCBParams(LinUCBParams):
         params.between(1, 1_000_000, window=self.window)
 
 
-class SWLinUCB(LinUCB):
+class SWLinUCB(_Windowed, LinUCB):
     """LinUCB on the newest `window` outcomes of all arms together.
 
     Parameters
@@ -158,27 +159,8 @@ class SWLinUCB(LinUCB):
 
     def __init__(self, *, dim: int, **params: Any) -> None:
         super().__init__(dim=dim, **params)
-        self.kept = _empty_window(self.params.window, dim)
-
-    def _learn(self, arm: int, outcome: Outcome) -> None:
-        slot = (self.clock - 1) % len(self.kept["owner"])
-        self.kept["owner"][slot], self.kept["value"][slot] = arm, outcome.value
-        self.kept["x"][slot] = outcome.x
-
-    learn_rows = Policy.learn_rows  # a window holds single outcomes, no sums
-
-    def teachable(self) -> bool:
-        """See `Policy.teachable`."""
-        return False
-
-    def _teach(self, arm: int, sums: Sums) -> None: ...
-
-    def _reset(self, arm: int, shift: float, worth: float) -> None:
-        _drop_all_but_newest(self.kept["owner"], arm, worth, self.clock)
-
-    def _grow(self) -> None: ...
-
-    _state, _load = Policy._state, Policy._load  # the window is the whole state
+        self._open(self.params.window)
+        self.kept["x"] = np.zeros((self.params.window, dim), dtype=np.float32)
 
     def _solve(self) -> tuple[Float64, Float64]:
         (precision, mean), arms = self.ridge.fresh, len(self.arms)

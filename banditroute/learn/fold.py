@@ -19,12 +19,14 @@ from banditroute.core.policy_identity import PolicyIdentity
 from banditroute.decide.columns import Snapshot
 from banditroute.learn.prior import pack, parse_prior, unpack
 from policies import Comparison, Outcome, Policy, make_policy
-from policies.base import Arrays, Sums, sums_of
+from policies.base import Arrays, ByArm, Sums, copies, sums_of, take_over
 from policies.models.cost import CostModel, LatencyModel
 from policies.models.drift import Drift
 
 PARTS = ("policy", "cost", "latency", "drift")
 """The attributes of a fold that learn."""
+
+_COUNTS = ("learned", "skipped", "rewards")
 
 OPTIMISTIC_REWARDS = 2.0
 """Number of imaginary rewards that an optimistic prior is worth."""
@@ -158,9 +160,7 @@ class Fold:
         if optimism is not None:
             if self.policy.clock:
                 level = min(self.rewards / self.policy.clock + optimism, 1.0)
-                self.policy.teach(
-                    arm, _rewards(OPTIMISTIC_REWARDS, level, dim=self.policy_identity.dim)
-                )
+                self.policy.teach(arm, _optimistic(level, self.policy_identity.dim))
             return
         fitted = parse_prior(prior)
         if fitted.embedder != self.policy_identity.embedder:
@@ -189,13 +189,13 @@ class Fold:
         else:
             self.latency.learn(outcome)
 
-    def _parts(self) -> dict[str, Policy | CostModel | LatencyModel | Drift]:
+    def _parts(self) -> dict[str, ByArm]:
         return {part: getattr(self, part) for part in PARTS}
 
     def state(self) -> Arrays:
         """Return all that was learned, as plain arrays."""
-        own = {name: np.array(getattr(self, name)) for name in ("learned", "skipped", "rewards")}
-        return own | _join({part: owner.state() for part, owner in self._parts().items()})
+        states = {part: owner.state() for part, owner in self._parts().items()}
+        return copies(self, _COUNTS) | _join(states)
 
     def digest(self) -> str:
         """Return the SHA-256 of `state`; equal digests mean equal bits."""
@@ -225,8 +225,7 @@ class Fold:
         fold = cls(policy_identity)
         state = unpack(dumped)
         fold.version = version
-        fold.learned, fold.skipped = int(state["learned"]), int(state["skipped"])
-        fold.rewards = float(state["rewards"])
+        take_over(fold, _COUNTS, state)
         for part, owner in fold._parts().items():
             owner.load(_below(part, state))
         return fold
@@ -268,11 +267,9 @@ def _snapshot(
     scorers: tuple[Policy, CostModel, LatencyModel],
     views: Mapping[str, Arrays],
 ) -> Snapshot:
-    policy, cost, latency = scorers
-    policy.install(views["policy"])
-    cost.install(views["cost"])
-    latency.install(views["latency"])
-    return Snapshot(version, policy_identity, policy, cost, latency, views["drift"])
+    for part, scorer in zip(("policy", "cost", "latency"), scorers, strict=True):
+        scorer.install(views[part])
+    return Snapshot(version, policy_identity, *scorers, views["drift"])
 
 
 def _policy(policy_identity: PolicyIdentity) -> Policy:
@@ -285,8 +282,9 @@ def _policy(policy_identity: PolicyIdentity) -> Policy:
     return policy
 
 
-def _rewards(count: float, level: float, *, dim: int) -> Sums:
-    """Return the sums of `count` rewards of `level`, of a context with an intercept alone."""
+def _optimistic(level: float, dim: int) -> Sums:
+    """Return the sums of imaginary rewards of `level`, of a context with an intercept alone."""
+    count = OPTIMISTIC_REWARDS
     gram, moment = np.zeros((dim, dim)), np.zeros(dim)
     gram[-1, -1], moment[-1] = count, count * level
     return Sums(gram, moment, count * level**2, count)

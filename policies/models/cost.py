@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Arrays, Float32, Float64, Outcome, Sums, sums_of
+from policies.base import Arrays, ByArm, Float32, Float64, Outcome, Sums, sums_of
 from policies.params import arm_prior
 from policies.ridge import RidgeArms, next_position
 
@@ -32,7 +32,7 @@ _VARIANCE, _MOST_VARIANCE = 0.25, 1.0  # of the residuals: prior, and largest
 _LEVEL = -0.5 * _VARIANCE  # with it the mean of the lognormal is the prior's
 
 
-class CostModel:
+class CostModel(ByArm):
     """Cost of a request: its input tokens at their price, plus a regression of its output tokens.
 
     Parameters
@@ -50,27 +50,16 @@ class CostModel:
     weighted by outcomes, are computed again at fixed positions of this model's own count.
     """
 
+    SAVED = ("common",)
+
     def __init__(self, *, dim: int) -> None:
+        super().__init__(dim=dim)
         precision, self.common = arm_prior(dim, ridge=_SLOPES, level=_PSEUDO, prior=_LEVEL)
-        self.arms: list[str] = []
         self.clock, self.due = 0, next_position(0)
         self.ridge = RidgeArms(precision=precision, mean=self.common)
-        self.prior_sums: dict[str, Sums] = {}
-        self.view: Arrays = {}
 
-    def add_arm(self, name: str) -> None:
-        """Add an arm; an arm that was added before keeps what it has learned.
-
-        Parameters
-        ----------
-        name : str
-            The arm.
-        """
-        if name not in self.arms:
-            self.arms.append(name)
-            self.ridge.grow()
-            if name in self.prior_sums:
-                self.teach(name, self.prior_sums[name])
+    def _grow(self) -> None:
+        self.ridge.grow()
 
     def adopt(self, prior: Mapping[str, NDArray[Any]]) -> None:
         """Start from the sums of cost in a fitted prior, if it has any.
@@ -97,39 +86,19 @@ class CostModel:
         ValueError
             For a value that is not finite.
         """
-        if outcome.arm not in self.arms:
-            raise KeyError(outcome.arm)
+        arm = self._position(outcome.arm)
         if not math.isfinite(outcome.value):
             raise ValueError(f"value: finite, not {outcome.value}")
         y = log_ratio_of(outcome)
         if y is not None:
             self.clock += 1
-            self.ridge.update(self.arms.index(outcome.arm), outcome.x, y, self.clock)
+            self.ridge.update(arm, outcome.x, y, self.clock)
             if self.clock >= self.due:
                 self._align()
                 self.due = next_position(self.clock)
 
-    def teach(self, name: str, sums: Sums) -> None:
-        """Add prior knowledge of y to an arm.
-
-        Parameters
-        ----------
-        name : str
-            The arm.
-        sums : Sums
-            The knowledge.
-
-        Raises
-        ------
-        KeyError
-            For an arm that was not added.
-        ValueError
-            For sums of another number of features, or that are not finite.
-        """
-        if name not in self.arms:
-            raise KeyError(name)
-        sums.check(len(self.common))
-        self.ridge.add(self.arms.index(name), sums, self.clock)
+    def _teach(self, arm: int, sums: Sums) -> None:
+        self.ridge.add(arm, sums, self.clock)
         self._align()
 
     def _align(self) -> None:
@@ -139,22 +108,11 @@ class CostModel:
         self.common[-1] = _LEVEL
         self.ridge.anchor(precision=self.ridge.fresh[0], mean=self.common)
 
-    def state(self) -> Arrays:
-        """Return everything learned as plain arrays."""
-        own: Arrays = {"arms": np.array(self.arms, dtype=np.str_), "common": self.common.copy()}
-        return own | {"at": np.array([self.clock, self.due])} | self.ridge.state()
+    def _state(self) -> Arrays:
+        return {"at": np.array([self.clock, self.due])} | self.ridge.state()
 
-    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over a state.
-
-        Parameters
-        ----------
-        state : mapping from str to array
-            What `state` returned.
-        """
-        self.arms = [str(name) for name in state["arms"]]
-        self.common = np.array(state["common"], dtype=np.float64)
-        self.clock, self.due = (int(position) for position in state["at"])
+    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.clock, self.due = state["at"].tolist()
         self.ridge.load(state)
         self.ridge.anchor(precision=self.ridge.fresh[0], mean=self.common)
 
@@ -164,20 +122,6 @@ class CostModel:
         thetas = [self.ridge.solve_one(arm, self.clock)[0] for arm in range(len(self.arms))]
         theta = np.array(thetas, dtype=np.float32).reshape(-1, len(self.common))
         return {"theta": theta, "smear": smear.astype(np.float32)}
-
-    def install(self, view: Arrays) -> None:
-        """Predict from published arrays.
-
-        Parameters
-        ----------
-        view : dict from str to array
-            What `publish` returned.
-        """
-        self.view = view
-
-    def refresh(self) -> None:
-        """Publish and install in one step."""
-        self.install(self.publish())
 
     def expect(self, outcome: Outcome) -> float:
         """Return the cost of a decision that the outcomes learned so far predict.
@@ -276,25 +220,12 @@ def log_ratio_of(outcome: Outcome) -> float | None:
     return log_ratio((outcome.value - outcome.input_cost_usd) / output) if output > 0.0 else None
 
 
-class LatencyModel:
+class LatencyModel(ByArm):
     """Mean latency of each arm in milliseconds, 0 before its first observation."""
 
     def __init__(self) -> None:
-        self.arms: list[str] = []
-        self.total, self.count = np.zeros((2, 0))
-        self.view: Float64 = np.zeros(0)
-
-    def add_arm(self, name: str) -> None:
-        """Add an arm; an arm that was added before keeps what it has learned.
-
-        Parameters
-        ----------
-        name : str
-            The arm.
-        """
-        if name not in self.arms:
-            self.arms.append(name)
-            self.total, self.count = np.append(self.total, 0.0), np.append(self.count, 0.0)
+        super().__init__(dim=0)
+        self.kept = {"total": np.zeros(0), "count": np.zeros(0)}
 
     def learn(self, outcome: Outcome) -> None:
         """Fold one observed latency.
@@ -309,46 +240,13 @@ class LatencyModel:
         KeyError
             For an arm that was not added.
         """
-        if outcome.arm not in self.arms:
-            raise KeyError(outcome.arm)
-        arm = self.arms.index(outcome.arm)
-        self.total[arm] += outcome.value
-        self.count[arm] += 1.0
-
-    def state(self) -> Arrays:
-        """Return sums and counts as plain arrays."""
-        names = np.array(self.arms, dtype=np.str_)
-        return {"arms": names, "total": self.total.copy(), "count": self.count.copy()}
-
-    def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over a state.
-
-        Parameters
-        ----------
-        state : mapping from str to array
-            What `state` returned.
-        """
-        self.arms = [str(name) for name in state["arms"]]
-        self.total = np.array(state["total"], dtype=np.float64)
-        self.count = np.array(state["count"], dtype=np.float64)
+        arm = self._position(outcome.arm)
+        self.kept["total"][arm] += outcome.value
+        self.kept["count"][arm] += 1.0
 
     def publish(self) -> Arrays:
         """Return the mean of each arm, the only array that prediction reads."""
-        return {"mean": self.total / np.maximum(self.count, 1.0)}
-
-    def install(self, view: Arrays) -> None:
-        """Predict from published arrays.
-
-        Parameters
-        ----------
-        view : dict from str to array
-            What `publish` returned.
-        """
-        self.view = np.asarray(view["mean"], dtype=np.float64)
-
-    def refresh(self) -> None:
-        """Publish and install in one step."""
-        self.install(self.publish())
+        return {"mean": self.kept["total"] / np.maximum(self.kept["count"], 1.0)}
 
     def predict(self, n: int) -> Float64:
         """Return the predicted latency of n requests.
@@ -363,6 +261,7 @@ class LatencyModel:
         float64[n, K]
             Milliseconds; 0 for an arm without an observation.
         """
-        filled = np.empty((n, len(self.view)))
-        filled[:] = self.view
+        mean = self.view["mean"]
+        filled = np.empty((n, len(mean)))
+        filled[:] = mean
         return filled

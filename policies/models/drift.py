@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from policies.base import Arrays, Outcome
+from policies.base import Arrays, ByArm, Outcome, grown
 from policies.params import arm_prior
 from policies.ridge import RidgeArms, next_position
 
@@ -52,7 +52,7 @@ def _threshold(tilt: float) -> float:
 THRESHOLDS = tuple(_threshold(tilt) for tilt in TILTS)
 
 
-class Drift:
+class Drift(ByArm):
     """Four CUSUM statistics of each arm's standardised residuals, for small and large changes.
 
     Parameters
@@ -94,28 +94,20 @@ class Drift:
     (-0.23, 9.0, {})
     """
 
+    SAVED = ("expected",)
+
     def __init__(self, *, dim: int) -> None:
+        super().__init__(dim=dim)
         precision, mean = arm_prior(dim, ridge=_SLOPES, level=_LEVEL, prior=_PRIOR)
-        self.arms: list[str] = []
         self.ridge = RidgeArms(precision=precision, mean=mean)
         self.expected = np.zeros((0, dim), dtype=np.float32)
         self._watches: list[_Watch] = []
 
-    def add_arm(self, name: str) -> None:
-        """Add an arm; an arm that was added before keeps what it has learned.
-
-        Parameters
-        ----------
-        name : str
-            The arm.
-        """
-        if name not in self.arms:
-            self.arms.append(name)
-            self.ridge.grow()
-            row = np.zeros((1, self.expected.shape[1]), dtype=np.float32)
-            self.expected = np.concatenate([self.expected, row])
-            self._watches.append(_Watch())
-            self._expect(len(self.arms) - 1)
+    def _grow(self) -> None:
+        self.ridge.grow()
+        self.expected = grown(self.expected)
+        self._watches.append(_Watch())
+        self._expect(len(self.arms) - 1)
 
     def learn(self, outcome: Outcome) -> None:
         """Compare one quality with the expected one, then learn from it.
@@ -130,9 +122,7 @@ class Drift:
         KeyError
             For an arm that was not added.
         """
-        if outcome.arm not in self.arms:
-            raise KeyError(outcome.arm)
-        arm = self.arms.index(outcome.arm)
+        arm = self._position(outcome.arm)
         watch = self._watches[arm]
         learns = watch.age < _MANY or watch.age % _SOME == 0
         error = outcome.value - float(self.expected[arm].dot(outcome.x))
@@ -177,9 +167,7 @@ class Drift:
         KeyError
             For an arm that was not added.
         """
-        if name not in self.arms:
-            raise KeyError(name)
-        arm = self.arms.index(name)
+        arm = self._position(name)
         if trigger_seq and trigger_seq != self._watches[arm].trigger:
             return None
         shift, worth = self._watches[arm].restart(by_alarm=trigger_seq > 0)
@@ -193,29 +181,15 @@ class Drift:
         for watch in self._watches:
             watch.clear()
 
-    def state(self) -> Arrays:
-        """Return everything learned as plain arrays."""
-        own: Arrays = {"arms": np.array(self.arms, dtype=np.str_), "expected": self.expected.copy()}
-        for name, (kind, shape) in _FIELDS.items():
-            values = [getattr(watch, name) for watch in self._watches]
-            own[name] = np.array(values, dtype=kind).reshape(-1, *shape)
-        return own | {f"ridge_{name}": array for name, array in self.ridge.state().items()}
+    def _state(self) -> Arrays:
+        watches = [_Watch(), *self._watches]  # the first gives type and shape where there is no arm
+        own = {name: np.array([getattr(w, name) for w in watches])[1:] for name in _Watch.__slots__}
+        return own | self.ridge.state(prefix="ridge_")
 
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state.
-
-        Parameters
-        ----------
-        state : mapping from str to array
-            What `state` returned.
-        """
-        self.arms = [str(name) for name in state["arms"]]
-        self.expected = np.array(state["expected"], dtype=np.float32)
-        self._watches = [_Watch() for _ in self.arms]
-        for name in _FIELDS:
-            for watch, value in zip(self._watches, state[name].tolist(), strict=True):
-                setattr(watch, name, value)
-        self.ridge.load({name: state[f"ridge_{name}"] for name in self.ridge.state()})
+    def _load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        columns = [state[name].tolist() for name in _Watch.__slots__]
+        self._watches = [_Watch(*fields) for fields in zip(*columns, strict=True)]
+        self.ridge.load(state, prefix="ridge_")
 
     def publish(self) -> Arrays:
         """Return what a router and an operator read of each arm.
@@ -361,12 +335,3 @@ class _Watch:
         for statistic in (self.excess, self.run, self.moved):
             statistic[:] = [0.0] * _TILTS
         self.trigger = 0
-
-
-_FIELDS: dict[str, tuple[type, tuple[int, ...]]] = {
-    **dict.fromkeys(("excess", "run", "moved", "waves", "allow"), (np.float64, (_TILTS,))),
-    **dict.fromkeys(("weight", "square", "freedom", "deviation"), (np.float64, ())),
-    **dict.fromkeys(("fall", "fallen_to"), (np.float64, ())),
-    **dict.fromkeys(("age", "due", "blind", "trigger"), (np.int64, ())),
-    "suspect": (np.bool_, ()),
-}

@@ -283,7 +283,7 @@ def test_a_model_added_late_is_learned_from_then_on(book: Book) -> None:
     fold = learner.fold("default")
     assert fold is not None
     assert fold.policy.arms[-1] == fold.cost.arms[-1] == fold.latency.arms[-1] == "late"
-    assert fold.latency.count[-1] > 0
+    assert fold.latency.kept["count"][-1] > 0
     assert fold.digest() == book.digest()
 
 
