@@ -30,8 +30,8 @@ from banditroute.store import ledger
 from banditroute.store.ledger import WindowCourse
 from banditroute.store.log import Log
 from policies import Pacing, make_pacing
-from policies.pacing.base import WARM, WINDOW, Money, PriceTerms
-from policies.pacing.price import Price
+from policies.pacing.base import WARM, WINDOW, Money
+from policies.pacing.price import Price, PriceTerms
 
 logger = logging.getLogger("banditroute")
 
@@ -278,18 +278,14 @@ class MoneyPrices:
         if router is None:
             return
         for budget in budgets.values():
-            paced_budget = self._paced_budget(budget)
-            if paced_budget is not None:
-                await self._solve_if_due(paced_budget, router)
-
-    async def _solve_if_due(self, paced: PacedBudget, router: Router) -> None:
-        if not paced.recalled:
-            await self._recall(paced, router)
-        new_prices = paced.prices_json != router.columns.prices_json
-        due_s = paced.rest_until_s if paced.asked else paced.idle_until_s
-        due = self._monotonic_s() >= due_s
-        if paced.recent and (new_prices or due):
-            await self._solve(paced, router)
+            own = self._paced_budget(budget)
+            if own is None:
+                continue
+            if not own.recalled:
+                await self._recall(own, router)
+            due = self._monotonic_s() >= (own.rest_until_s if own.asked else own.idle_until_s)
+            if own.recent and (due or own.prices_json != router.columns.prices_json):
+                await self._solve(own, router)
 
     def _paced_budget(self, budget: Budget) -> PacedBudget | None:
         """Return the pacing of a budget, made now if it is new; None where money has no price."""

@@ -19,7 +19,7 @@ from banditroute.store.tables import decisions as decisions_table
 from policies import POLICIES, Policy
 from policies.base import Float32, Float64
 from policies.laws import draw
-from policies.pacing.price import Price, priced
+from policies.pacing.price import Price, PriceTerms, priced
 
 DECISION_COLUMNS = columns(decisions_table)
 """The columns that `encode` fills, in the order of the values of a row."""
@@ -270,11 +270,10 @@ def decode(row: Mapping[str, Any]) -> Logged:
         **dict(zip(TERMS, terms, strict=True)),
         u=row["u"],
         policy=row["policy"],
-        price=Price.flat(
-            1,
-            row["lambda_low"],
-            row["lambda_high"],
+        price=PriceTerms(
+            low=row["lambda_low"],
+            high=row["lambda_high"],
             share=row["lambda_mix"],
             gain=row["lambda_gain"],
-        ),
+        ).rows(1),
     )

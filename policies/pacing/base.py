@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.base import Bools, Float32, Float64, Policy
-from policies.pacing.price import Price, cheapest, priced
+from policies.pacing.price import PriceTerms, cheapest, priced
 
 WINDOW = 128
 """Number of recent requests that an owner keeps for a window."""
@@ -57,52 +57,6 @@ class Money:
     cap_usd: float
     requests: float
     rate_usd: float
-
-
-@dataclass(frozen=True, slots=True)
-class PriceTerms:
-    """The price of the next decisions.
-
-    Attributes
-    ----------
-    low : float
-        The lower of two prices, in quality units per US dollar.
-    high : float
-        The higher price, in quality units per US dollar.
-    share : float
-        Probability of `low`.
-    gain : float
-        Threshold in quality units per US dollar, see `policies.pacing.price.Price`.
-    rate_usd : float
-        US dollars that a request may cost on the average, NaN where no budget sets it.
-    keep_usd : float
-        US dollars that a reservation must leave in the budget, unless it is of a request's
-        cheapest model: they pay for the cheapest answers to requests still to come.
-    """
-
-    low: float = 0.0
-    high: float = 0.0
-    share: float = 1.0
-    gain: float = 0.0
-    rate_usd: float = math.nan
-    keep_usd: float = 0.0
-
-    def rows(self, n: int) -> Price:
-        """Return these terms for n decisions.
-
-        Parameters
-        ----------
-        n : int
-            Number of decisions.
-
-        Returns
-        -------
-        Price
-            The price, without `keep_usd`.
-        """
-        return Price.flat(
-            n, self.low, self.high, share=self.share, gain=self.gain, rate_usd=self.rate_usd
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +105,7 @@ class Window:
             Probability of every model.
         """
         eligible = self.eligible if eligible is None else eligible
-        flat = Price.flat(len(self.cost_usd), price)
+        flat = PriceTerms(price, price).rows(len(self.cost_usd))
         return priced(self.kind, self.scores, eligible, self.penalty, self.cost_usd, flat)
 
     def expected_usd(self, price: float, eligible: Bools | None = None) -> float:
@@ -314,6 +268,23 @@ class Pacing(ABC):
         price = 1.0 / rate_usd if rate_usd > 0.0 and math.isfinite(rate_usd) else 0.0
         return PriceTerms(price, price)
 
+    def _price_of_spending(
+        self, window: Window, target_usd: float, left_usd: float
+    ) -> tuple[float, float, float]:
+        """Return the prices at which a request of the window costs a target, see `price_where`.
+
+        Models whose reservation exceeds the money left are left out. The target is at least 1.02 of
+        the cost of the cheapest models.
+        """
+        target_usd = max(target_usd, 1.02 * self._floor_usd)
+        eligible = window.within(left_usd)
+        return price_where(
+            lambda price: window.expected_usd(price, eligible),
+            target_usd,
+            guess=self.terms.high,
+            scale=1.0 / target_usd,
+        )
+
     def due(self, count: int) -> bool:
         """Return whether to solve again.
 
@@ -376,9 +347,8 @@ class Pacing(ABC):
         self._reserved_usd += reserved_usd
         self._open_usd += reserved_usd
         if self.terms.keep_usd > 0.0:
-            self.terms = replace(
-                self.terms, keep_usd=max(self.terms.keep_usd - self._floor_usd, 0.0)
-            )
+            keep_usd = max(self.terms.keep_usd - self._floor_usd, 0.0)
+            self.terms = replace(self.terms, keep_usd=keep_usd)
 
     def settle(self, reserved_usd: float, cost_usd: float) -> None:
         """Add the true cost of a decision that was charged.
@@ -420,36 +390,6 @@ def usd_per_request(money: Money) -> float:
     if math.isfinite(money.requests) and math.isfinite(money.left_usd):
         return max(money.left_usd, 0.0) / max(money.requests, 1.0)
     return money.rate_usd
-
-
-def price_of_spending(
-    window: Window, target_usd: float, *, left_usd: float, guess: float
-) -> tuple[float, float, float]:
-    """Return the prices at which recent requests would have cost a target.
-
-    Parameters
-    ----------
-    window : Window
-        The recent requests.
-    target_usd : float
-        US dollars per request, above 0.
-    left_usd : float
-        Money left: models whose reservation exceeds it are left out.
-    guess : float
-        Price at which the search starts, 0 for none.
-
-    Returns
-    -------
-    low, high, share : float
-        See `price_where`.
-    """
-    eligible = window.within(left_usd)
-    return price_where(
-        lambda price: window.expected_usd(price, eligible),
-        target_usd,
-        guess=guess,
-        scale=1.0 / target_usd,
-    )
 
 
 def price_where(

@@ -10,16 +10,8 @@ import numpy as np
 
 from policies import params
 from policies.base import Bools
-from policies.pacing.base import (
-    WARM_EVERY,
-    Money,
-    Pacing,
-    PriceTerms,
-    Window,
-    price_of_spending,
-    price_where,
-    usd_per_request,
-)
+from policies.pacing.base import WARM_EVERY, Money, Pacing, Window, price_where, usd_per_request
+from policies.pacing.price import PriceTerms
 
 _TIE = 1e-3
 """Plans whose worth differs by no more than this part count as equal."""
@@ -110,25 +102,21 @@ class History(Pacing):
 
     def _solve(self, window: Window, money: Money) -> PriceTerms:
         rate_usd = usd_per_request(money)
-        guess = self.terms.high
         self._phase_usd, self._solved = math.inf, (self.count, self.spent_usd)
-        low, high, share = 0.0, 0.0, 1.0
+        found = 0.0, 0.0, 1.0
         if math.isfinite(rate_usd):
             if math.isfinite(money.requests) and math.isfinite(money.left_usd):
-                low, high, share = self._lasting(window, money, guess)
+                found = self._lasting(window, money)
             else:
                 target_usd = rate_usd + self._saved_usd(rate_usd) / self.horizon
-                low, high, share = price_of_spending(
-                    window,
-                    max(target_usd, 1.02 * self._floor_usd),
-                    left_usd=money.left_usd,
-                    guess=guess,
-                )
+                found = self._price_of_spending(window, target_usd, money.left_usd)
         if self.quality_floor > 0.0:
             scale = 1.0 / float(np.where(window.eligible, window.cost_usd, 0.0).max(initial=1e-12))
-            for_quality = price_where(window.quality, self.quality_floor, guess=guess, scale=scale)
-            low, high, share = max((low, high, share), for_quality, key=itemgetter(1))
-        return PriceTerms(low, high, share)
+            for_quality = price_where(
+                window.quality, self.quality_floor, guess=self.terms.high, scale=scale
+            )
+            found = max(found, for_quality, key=itemgetter(1))
+        return PriceTerms(*found)
 
     def _saved_usd(self, rate_usd: float) -> float:
         """Return the US dollars that were saved (below 0: overspent) against the rate."""
@@ -138,9 +126,9 @@ class History(Pacing):
         self._counted, self._seen_usd = self.count, self.spent_usd
         return self._balance_usd
 
-    def _lasting(self, window: Window, money: Money, guess: float) -> tuple[float, float, float]:
+    def _lasting(self, window: Window, money: Money) -> tuple[float, float, float]:
         """Return the prices at which free money lasts for the requests to come."""
-        free_usd = money.left_usd - self._floor_usd * money.requests
+        guess, free_usd = self.terms.high, money.left_usd - self._floor_usd * money.requests
         scale = 1.0 / max(usd_per_request(money), 1e-12)
         phases = _phases(window, free_usd)
         self._phase_usd = phases[0][1] if phases else math.inf

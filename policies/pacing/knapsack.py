@@ -101,10 +101,9 @@ class Increments:
         """
         n, k = value.shape
         barred = np.zeros(value.shape, dtype=np.bool_) if eligible is None else ~eligible
-        none = np.zeros((n, 1))
         closed = ~(barred.all(axis=1, keepdims=True) | refusable)
-        worth = np.hstack([np.where(barred, -np.inf, value), np.where(closed, -np.inf, none)])
-        price = np.hstack([np.where(barred, np.inf, cost), np.where(closed, np.inf, none)])
+        worth = np.hstack([np.where(barred, -np.inf, value), np.where(closed, -np.inf, 0.0)])
+        price = np.hstack([np.where(barred, np.inf, cost), np.where(closed, np.inf, 0.0)])
         order = np.lexsort((-worth, price), axis=1)
         first = order[:, 0]
         rows = np.arange(n)
@@ -170,9 +169,8 @@ def _hull(values: list[float], costs: list[float]) -> list[int]:
     """Return the corners of the upper left hull of points sorted by cost, from the first on."""
     corners = [0]
     for k in range(1, len(values)):
-        if costs[k] == np.inf or values[k] <= values[corners[-1]]:
-            continue
-        if costs[k] <= costs[corners[-1]]:
+        last = corners[-1]
+        if costs[k] == np.inf or values[k] <= values[last] or costs[k] <= costs[last]:
             continue
         while len(corners) > 1:
             a, b = corners[-2], corners[-1]

@@ -6,17 +6,8 @@ import math
 from dataclasses import replace
 
 from policies import params
-from policies.pacing.base import (
-    LEAST,
-    MOST,
-    WARM,
-    Money,
-    Pacing,
-    PriceTerms,
-    Window,
-    price_of_spending,
-    usd_per_request,
-)
+from policies.pacing.base import LEAST, MOST, WARM, Money, Pacing, Window, usd_per_request
+from policies.pacing.price import PriceTerms
 
 _TINY = 1e-12
 
@@ -63,12 +54,7 @@ class Pacer(Pacing):
             return PriceTerms()
         self._target_usd = max(rate_usd, _TINY)
         if self._log is None or self.count < WARM:
-            _, price, _ = price_of_spending(
-                window,
-                max(self._target_usd, 1.02 * self._floor_usd),
-                left_usd=money.left_usd,
-                guess=self.terms.high,
-            )
+            _, price, _ = self._price_of_spending(window, self._target_usd, money.left_usd)
             self._log = math.log(max(price, self._bounds()[0]))
         return self._terms()
 

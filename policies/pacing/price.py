@@ -19,6 +19,51 @@ from policies.base import Bools, Float32, Float64, Policy
 
 
 @dataclass(frozen=True, slots=True)
+class PriceTerms:
+    """The price of the next decisions.
+
+    Attributes
+    ----------
+    low : float
+        The lower of two prices, in quality units per US dollar.
+    high : float
+        The higher price, in quality units per US dollar.
+    share : float
+        Probability of `low`.
+    gain : float
+        Threshold in quality units per US dollar, see `Price`.
+    rate_usd : float
+        US dollars that a request may cost on the average, NaN where no budget sets it.
+    keep_usd : float
+        US dollars that a reservation must leave in the budget, unless it is of a request's
+        cheapest model: they pay for the cheapest answers to requests still to come.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    share: float = 1.0
+    gain: float = 0.0
+    rate_usd: float = np.nan
+    keep_usd: float = 0.0
+
+    def rows(self, n: int) -> Price:
+        """Return these terms for n decisions.
+
+        Parameters
+        ----------
+        n : int
+            Number of decisions.
+
+        Returns
+        -------
+        Price
+            The price, without `keep_usd`.
+        """
+        values = self.low, self.high, self.share, self.gain, self.rate_usd
+        return Price(*(np.full((n, 1), value, dtype=np.float64) for value in values))
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """The price of money in n decisions.
 
@@ -44,42 +89,6 @@ class Price:
     rate_usd: Float64
 
     @classmethod
-    def flat(
-        cls,
-        n: int,
-        low: float = 0.0,
-        high: float | None = None,
-        *,
-        share: float = 1.0,
-        gain: float = 0.0,
-        rate_usd: float = np.nan,
-    ) -> Price:
-        """Return the same price for n decisions.
-
-        Parameters
-        ----------
-        n : int
-            Number of decisions.
-        low : float, default 0.0
-            Quality units per US dollar.
-        high : float or None
-            Quality units per US dollar; None for `low`.
-        share : float, default 1.0
-            Probability of `low`.
-        gain : float, default 0.0
-            Threshold in quality units per US dollar.
-        rate_usd : float, default NaN
-            US dollars per request.
-
-        Returns
-        -------
-        Price
-            A price of n equal rows.
-        """
-        values = low, low if high is None else high, share, gain, rate_usd
-        return cls(*(np.full((n, 1), value, dtype=np.float64) for value in values))
-
-    @classmethod
     @lru_cache(maxsize=64)
     def none(cls, n: int) -> Price:
         """Return the price of n decisions without a budget; its arrays must not be written to.
@@ -94,7 +103,7 @@ class Price:
         Price
             Prices of 0; calls of the same n may return the same object.
         """
-        return cls.flat(n)
+        return PriceTerms().rows(n)
 
     def take(self, rows: slice) -> Price:
         """Return the price of some of the decisions.
@@ -109,8 +118,7 @@ class Price:
         Price
             Views of these rows.
         """
-        parts = self.low, self.high, self.share, self.gain, self.rate_usd
-        return Price(*(part[rows] for part in parts))
+        return Price(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
 def priced(

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from policies import params
-from policies.pacing.base import Money, Pacing, PriceTerms, Window, usd_per_request
-from policies.pacing.price import cheapest
+from policies.pacing.base import Money, Pacing, Window, usd_per_request
+from policies.pacing.price import PriceTerms, cheapest
 
 _NEVER = 1e30
 """A threshold in quality units per US dollar that no model reaches."""
@@ -130,11 +130,8 @@ class Zcl(Pacing):
         cost_usd, eligible = window.cost_usd, window.eligible
         least = np.arange(len(cost_usd))[:, None], cheapest(cost_usd, eligible)[:, None]
         more_usd = np.where(eligible, cost_usd - cost_usd[least], 0.0)
-        gain = np.where(
-            more_usd > 0.0,
-            (window.mean - window.mean[least]) / np.where(more_usd > 0.0, more_usd, 1.0),
-            0.0,
-        )
+        better, none = window.mean - window.mean[least], np.zeros(more_usd.shape)
+        gain = np.divide(better, more_usd, out=none, where=more_usd > 0.0)
         best = gain.max(axis=1, initial=0.0)
         best = best[best > 0.0]
         lower, upper = self._bounds

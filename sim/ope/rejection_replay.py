@@ -27,7 +27,7 @@ from banditroute.decide.columns import Decisions
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event
 from policies import make_pacing
-from policies.pacing.price import Price
+from policies.pacing.price import PriceTerms
 from sim.ope.bandit_log import BanditLog
 from sim.ope.estimators import snips
 from sim.ope.inputs import EstimatorInputs
@@ -180,7 +180,7 @@ class _ReplayedPolicy:
             self.router.swap(models=self.offered)
         request = requests.batch.row(i)
         if self.budget_rate_usd is None:
-            price = Price.flat(1, rate_usd=float(requests.spend_rate_usd[i]))
+            price = PriceTerms(rate_usd=float(requests.spend_rate_usd[i])).rows(1)
             return self.router.decide(request, price=price)
         if self.budget is None:
             advance_usd = float(self.router.score(request).reservation_nano.max()) / NANO

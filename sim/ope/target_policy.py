@@ -18,7 +18,7 @@ from banditroute.decide.columns import RequestBatch
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Fold
 from policies.base import Float64
-from policies.pacing.price import Price
+from policies.pacing.price import PriceTerms
 from sim.ope.logged_requests import DecisionHistory, LoggedRequests
 from sim.play.candidate import Candidate
 
@@ -104,7 +104,7 @@ def compute_action_dist(
         router = Router(
             options=options, snapshot=snapshot, models=offered, rng=np.random.default_rng(0)
         )
-        price = Price.flat(len(selected))
+        price = PriceTerms().rows(len(selected))
         price.rate_usd[:, 0] = requests.spend_rate_usd[selected]
         decisions = router.decide(_take(requests.batch, selected), price=price)
         columns = np.array([column[model.name] for model in decisions.scored.columns.models])

@@ -20,7 +20,8 @@ from banditroute.store.decision_row import Note, as_rows, encode
 from banditroute.store.ledger import Holder
 from banditroute.store.log import Entry, log_decisions
 from banditroute.store.tables import reservations
-from policies.pacing.base import Money, Pacing, PriceTerms, Window
+from policies.pacing.base import Money, Pacing, Window
+from policies.pacing.price import PriceTerms
 from support.gated_leases import HOUR_US, NOON_US, Clocks, GatedLeases
 from support.small_log import Book
 

@@ -12,7 +12,7 @@ from support.gated_leases import HOUR_US
 from support.priced_router import AMPLE, TIGHT, Noted, PricedRouter, run
 
 from banditroute.budgets.pacing import RECENT_S
-from policies.pacing.base import PriceTerms
+from policies.pacing.price import PriceTerms
 
 pytestmark = SQLITE
 

@@ -14,7 +14,8 @@ from support.databases import SQLITE
 from support.priced_router import AMPLE, Noted, PricedRouter, run
 
 from banditroute.store import settlement
-from policies.pacing.base import WINDOW, PriceTerms
+from policies.pacing.base import WINDOW
+from policies.pacing.price import PriceTerms
 
 pytestmark = SQLITE
 

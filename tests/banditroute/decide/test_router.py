@@ -22,7 +22,7 @@ from support.routers import (
 
 from banditroute.core.pool import Model
 from banditroute.decide.columns import ModelColumns, RequestBatch, Snapshot
-from policies.pacing.price import Price
+from policies.pacing.price import PriceTerms
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def snapshot() -> Snapshot:
 
 
 def test_every_column_is_what_its_definition_says(snapshot: Snapshot) -> None:
-    decided = router_of(snapshot).decide(asks_of(50), price=Price.flat(50, 3.0))
+    decided = router_of(snapshot).decide(asks_of(50), price=PriceTerms(3.0, 3.0).rows(50))
     asks, k = decided.scored.requests, len(MODELS)
     mean, std = snapshot.policy.estimate(asks.features)
     ratio = snapshot.cost.predict(asks.features, np.zeros((50, k)), np.ones(k))

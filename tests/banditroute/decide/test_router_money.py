@@ -11,7 +11,7 @@ from support.routers import Wallet, asks_of, fold_of, router_of, verdicts
 from banditroute.decide.columns import Snapshot
 from banditroute.decide.reasons import REASONS
 from policies.laws import draw
-from policies.pacing.price import Price
+from policies.pacing.price import PriceTerms
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +70,14 @@ def test_what_must_be_reserved_can_be_given(snapshot: Snapshot) -> None:
 
 
 def test_a_threshold_leaves_models_out_with_the_price_as_reason(snapshot: Snapshot) -> None:
-    decided = router_of(snapshot).decide(asks_of(5), price=Price.flat(5, gain=1e9))
+    decided = router_of(snapshot).decide(asks_of(5), price=PriceTerms(gain=1e9).rows(5))
     assert set(verdicts(decided).values()) == {"eligible", "price_of_money"}
     assert (decided.chosen == decided.scored.cost_usd.argmin(axis=1)).all()
 
 
 def test_a_rate_of_the_budget_is_what_exploration_is_a_share_of(snapshot: Snapshot) -> None:
     options = {"exploration_share": 0.3, "exploration_cost_share": 0.5, "min_propensity": 0.0}
-    price = Price.flat(5, rate_usd=1e-9)
+    price = PriceTerms(rate_usd=1e-9).rows(5)
     decided = router_of(snapshot, **options).decide(asks_of(5), price=price)
     assert decided.spend_rate_usd.tolist() == [1e-9] * 5
     exploit = decided.scored.cost_usd[np.arange(5), decided.pmf.argmax(axis=1)]

@@ -16,7 +16,7 @@ from banditroute.learn.fold import Event, Fold
 from policies import Comparison, Outcome
 from policies.barp import Barp
 from policies.base import Float32
-from policies.pacing.price import Price
+from policies.pacing.price import PriceTerms
 
 DIM, TAU = 4, 0.01
 IDENTITY = PolicyIdentity(
@@ -122,7 +122,7 @@ def decide(
         input_tokens=np.zeros(len(x)),
         input_bound=np.zeros(len(x)),
     )
-    return router.decide(asks, price=Price.flat(len(x), price))
+    return router.decide(asks, price=PriceTerms(price, price).rows(len(x)))
 
 
 def test_the_router_leaves_cost_to_the_net_and_money_to_the_price() -> None:

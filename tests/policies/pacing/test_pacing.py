@@ -11,10 +11,10 @@ import pytest
 from policies import PACINGS, Pacing, make_pacing
 from policies.base import Float64
 from policies.linucb import LinUCB
-from policies.pacing.base import WINDOW, Money, PriceTerms, Window, price_where
+from policies.pacing.base import WINDOW, Money, Window, price_where
 from policies.pacing.history import History
 from policies.pacing.knapsack import best_value, least_cost
-from policies.pacing.price import below_gain, cheapest, priced
+from policies.pacing.price import PriceTerms, below_gain, cheapest, priced
 from policies.pacing.zcl import psi
 
 NEVER = Money(left_usd=math.inf, cap_usd=math.inf, requests=math.inf, rate_usd=math.nan)

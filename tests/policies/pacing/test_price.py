@@ -7,7 +7,7 @@ import pytest
 
 from policies.base import Float64
 from policies.linucb import LinUCB
-from policies.pacing.price import Price, below_gain, priced
+from policies.pacing.price import Price, PriceTerms, below_gain, priced
 from policies.thompson import Thompson
 
 COST = np.array([[0.001, 0.01, 0.1], [0.001, 0.01, 0.1]])
@@ -23,12 +23,12 @@ def law(price: Price, cost: Float64 = COST) -> Float64:
 
 
 def test_money_buys_less_as_its_price_rises() -> None:
-    chosen = [law(Price.flat(2, price)).argmax(axis=1)[0] for price in (0.0, 5.0, 50.0)]
+    chosen = [law(PriceTerms(price, price).rows(2)).argmax(axis=1)[0] for price in (0.0, 5.0, 50.0)]
     assert chosen == [2, 1, 0]
 
 
 def test_a_mixed_price_mixes_the_laws_of_its_rows_alone() -> None:
-    flat = Price.flat(2, 0.0, 50.0, share=0.25)
+    flat = PriceTerms(0.0, 50.0, share=0.25).rows(2)
     mixed = law(flat)
     np.testing.assert_array_equal(mixed, [[0.75, 0.0, 0.25]] * 2)
     one = Price(

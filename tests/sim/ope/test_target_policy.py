@@ -11,7 +11,7 @@ from support.small_log import Book
 from banditroute.core.pool import Model
 from banditroute.decide.router import Router
 from banditroute.learn.fold import Event
-from policies.pacing.price import Price
+from policies.pacing.price import PriceTerms
 from sim.ope import read_parquet as files
 from sim.ope.bandit_log import BanditLog
 from sim.ope.logged_requests import DecisionHistory
@@ -56,7 +56,7 @@ def test_a_frozen_policy_is_a_router_on_its_snapshot(
         models=models,
         rng=np.random.default_rng(9),
     )
-    price = Price.flat(64)
+    price = PriceTerms().rows(64)
     price.rate_usd[:, 0] = mixed.requests.spend_rate_usd
     decided = router.decide(mixed.requests.batch, price=price)
     columns = [mixed.log.models.index(model.name) for model in decided.scored.columns.models]
