@@ -61,9 +61,8 @@ def shares(
     count = np.maximum(eligible.sum(axis=1, keepdims=True), 1)
     floor = np.minimum(min_propensity, 1.0 / count)
     exploit, extra = _extra(pmf, eligible, cost_usd)
-    affordable = _affordable(
-        extra, cost_share * (exploit if spend_rate_usd is None else spend_rate_usd)
-    )
+    cap = cost_share * (exploit if spend_rate_usd is None else spend_rate_usd)
+    affordable = _affordable(extra, cap)
     scaled = np.maximum(np.minimum(share / count, affordable), floor)
     excluded = eligible & (floor > affordable)
     return np.where(eligible & ~excluded, scaled, 0.0), excluded

@@ -98,9 +98,7 @@ def share(**values: float) -> None:
     ValueError
         For a value that is not.
     """
-    for name, value in values.items():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{name}: in [0, 1], not {value}")
+    between(0.0, 1.0, **values)
 
 
 def one_of(*valid: str, **values: str) -> None:

@@ -176,9 +176,8 @@ class Leases:
             with self._engine.connect() as connection:
                 return load_budgets(connection)
 
-        async with (
-            self._reloading
-        ):  # an older reading must not undo what a newer one has taken over
+        # An older reading must not undo what a newer one has taken over.
+        async with self._reloading:
             self._adopt(await asyncio.to_thread(read))
 
     async def refresh(self) -> None:
@@ -477,8 +476,7 @@ def _needs(
     needs: dict[int, tuple[Budget, int]] = {}
     for budgets, row_nano in zip(by_row, most_nano, strict=True):
         for budget in budgets:
-            ceiling_nano = budget.request_ceiling_nano
-            nano = row_nano if ceiling_nano is None else min(row_nano, ceiling_nano)
+            nano = budget.ceiled(row_nano)
             needs[budget.id] = budget, nano + (needs[budget.id][1] if budget.id in needs else 0)
     return list(needs.values())
 

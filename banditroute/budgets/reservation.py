@@ -140,12 +140,7 @@ class Reservations:
 
     def tightest(self, row: int) -> Budget:
         """Return the budget that leaves the least to a row."""
-
-        def room_nano(lease: LocalLease) -> int:
-            ceiling_nano = lease.budget.request_ceiling_nano
-            return lease.left_nano if ceiling_nano is None else min(ceiling_nano, lease.left_nano)
-
-        return min(self._leases[row], key=room_nano).budget
+        return min(self._leases[row], key=lambda own: own.budget.ceiled(own.left_nano)).budget
 
     def of_decision(
         self, row: int, decision_id: str, *, now_us: int, expires_at_us: int

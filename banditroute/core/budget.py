@@ -73,6 +73,10 @@ class Budget:
         """Length of a rolling window in microseconds, 0 for other windows."""
         return (self.rolling_s or 0) * _US
 
+    def ceiled(self, nano: int) -> int:
+        """Return an amount in nano-dollars, at most what a single request may reserve."""
+        return nano if self.request_ceiling_nano is None else min(nano, self.request_ceiling_nano)
+
     def applies_to(self, tags: Mapping[str, str] | None) -> bool:
         """Return whether the budget applies to a request with these tags."""
         if self.scope_tag is None:

@@ -132,8 +132,7 @@ def write(path: Path, **arrays: NDArray[np.generic]) -> None:
     **arrays : array
         By name.
     """
-    with path.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def write_small(path: Path, basis: Basis) -> None:

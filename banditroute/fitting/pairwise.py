@@ -125,8 +125,11 @@ def fit(
         kept_out = []
         for inside, outside in _folds(pairs, options):
             w, v, t = _fit(torch, inside, x, options, tick)
-            by_level, by_context = _split_log_odds(outside, inside, x, w, v / t)
-            kept_out.append((by_level, by_context, outside.row, outside.won))
+            scaled = v / t
+            # The log-odds of models' levels, and what prompts add to them.
+            level = (scaled[outside.a] - scaled[outside.b]) @ _center(inside, x, w)
+            added = _log_odds(outside, x, w, scaled) - level
+            kept_out.append((level, added, outside.row, outside.won))
         w, v, t = _fit(torch, pairs, x, options, tick)
     levels, contexts, rows, won = map(np.concatenate, zip(*kept_out, strict=True))
     parts = np.column_stack([levels, contexts])
@@ -368,14 +371,6 @@ def preference_loss(
 def _center(pairs: Pairs, x: Float64, w: Float64) -> Float64:
     center: Float64 = map_prompts(x[np.unique(pairs.row)], w).mean(axis=0)
     return center
-
-
-def _split_log_odds(
-    outside: Pairs, inside: Pairs, x: Float64, w: Float64, scaled: Float64
-) -> tuple[Float64, Float64]:
-    """Return the log-odds of pairs from models' levels, and what their prompts add to them."""
-    level = (scaled[outside.a] - scaled[outside.b]) @ _center(inside, x, w)
-    return level, _log_odds(outside, x, w, scaled) - level
 
 
 def _log_odds(pairs: Pairs, x: Float64, w: Float64, scaled: Float64) -> Float64:

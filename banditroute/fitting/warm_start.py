@@ -210,18 +210,15 @@ def fit(
         for name, values in quality.items()
         if not (np.isnan(values).all() and np.isnan(cost_labels.get(name, np.nan)).all())
     ]
-
     sums = {
         name: clustered(x, quality[name], cluster, n_effective=n_effective) for name in labelled
     }
-    costs = None
-    if ratios is not None:
-        costs = {
-            name: regression(x, ratios[name], n_effective=n_effective)
-            for name in labelled
-            if name in ratios
-        }
-    return arrays_of(sums, costs)
+    costs = {
+        name: regression(x, cost_labels[name], n_effective=n_effective)
+        for name in labelled
+        if name in cost_labels
+    }
+    return arrays_of(sums, None if ratios is None else costs)
 
 
 def labels_of_log(
