@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -132,8 +131,10 @@ class LinUCB(Policy):
             ridge.grow()
 
     def _state(self) -> Arrays:
-        states = [ridge.state(prefix=prefix) for prefix, ridge in self.ridges.items()]
-        return dict(ChainMap(*states))
+        own: Arrays = {}
+        for prefix, ridge in self.ridges.items():
+            own |= ridge.state(prefix=prefix)
+        return own
 
     def _load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         for prefix, ridge in self.ridges.items():

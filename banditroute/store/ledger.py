@@ -353,8 +353,20 @@ def reserve(connection: Connection, batch: Sequence[Reservation]) -> None:
             lost.append(lease_id)
     if lost:
         raise LeaseLost(lost)
-    # Between what a reservation says stand settled_nano, overrun_nano and the status.
-    rows = [(*one[:-1], None, 0, OPEN, one.expires_at_us) for one in batch]
+    rows = [
+        (
+            reservation.decision_id,
+            reservation.budget_id,
+            reservation.lease_id,
+            reservation.window_start_us,
+            reservation.reserved_nano,
+            None,  # settled_nano
+            0,  # overrun_nano
+            OPEN,
+            reservation.expires_at_us,
+        )
+        for reservation in batch
+    ]
     insert_many(connection, reservations, rows)
 
 
@@ -383,12 +395,12 @@ def sums(connection: Connection, budget: Budget, *, now_us: int) -> BudgetSums:
         _total(left, _lease.closed_at.is_(None)).label("leased_nano"),
         _total(left, _lease.closed_at > 0).label("lost_nano"),
     ).where(_lease.budget_id == budget.id, leased_in_window)
-    found: dict[str, Any] = {
+    totals: dict[str, Any] = {
         name: value if value is None else int(value)
         for query in (of_reservations, of_leases)
         for name, value in connection.execute(query).mappings().one().items()
     }
-    return BudgetSums(cap_nano=budget.cap_nano, **found)
+    return BudgetSums(cap_nano=budget.cap_nano, **totals)
 
 
 def course(connection: Connection, budget: Budget, *, now_us: int) -> WindowCourse:

@@ -103,20 +103,20 @@ class History(Pacing):
     def _solve(self, window: Window, money: Money) -> PriceTerms:
         rate_usd = usd_per_request(money)
         self._phase_usd, self._solved = math.inf, (self.count, self.spent_usd)
-        found = 0.0, 0.0, 1.0
+        prices = 0.0, 0.0, 1.0
         if math.isfinite(rate_usd):
             if math.isfinite(money.requests) and math.isfinite(money.left_usd):
-                found = self._lasting(window, money)
+                prices = self._lasting(window, money)
             else:
                 target_usd = rate_usd + self._saved_usd(rate_usd) / self.horizon
-                found = self._price_of_spending(window, target_usd, money.left_usd)
+                prices = self._price_of_spending(window, target_usd, money.left_usd)
         if self.quality_floor > 0.0:
             scale = 1.0 / float(np.where(window.eligible, window.cost_usd, 0.0).max(initial=1e-12))
             for_quality = price_where(
                 window.quality, self.quality_floor, guess=self.terms.high, scale=scale
             )
-            found = max(found, for_quality, key=itemgetter(1))
-        return PriceTerms(*found)
+            prices = max(prices, for_quality, key=itemgetter(1))
+        return PriceTerms(*prices)
 
     def _saved_usd(self, rate_usd: float) -> float:
         """Return the US dollars that were saved (below 0: overspent) against the rate."""
